@@ -1,0 +1,31 @@
+"""What a user is told when something they gave cannot work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong: the setting (its config path, or a file), what was found, and the remedy."""
+
+    setting: str
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.found}" + (f"\n    → {self.remedy}" if self.remedy else "")
+
+
+class UserError(Exception):
+    """A user's mistake: shown as its problems, without a traceback, exit code 1."""
+
+    def __init__(self, *problems: Problem) -> None:
+        assert problems, "a UserError names at least one problem"
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+def user_error(setting: str, found: str, remedy: str = "") -> UserError:
+    """A UserError of a single problem."""
+    return UserError(Problem(setting, found, remedy))

@@ -1,0 +1,108 @@
+"""The values that flow from a folder of images to a loss.
+
+Shape legend: B batch, C channels, H W pixels, h w latent cells (H/8, W/8), T tokens, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Draw(NamedTuple):
+    """Names one sample of one epoch; all of its randomness is seeded by it (see rng)."""
+
+    epoch: int
+    """Counted from 0."""
+    index: int
+    """Position in the epoch's expanded list: every repeat and every regularisation draw has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of the dataset, as the index knows it."""
+
+    path: str
+    width: int
+    """Pixels, as displayed (EXIF orientation applied)."""
+    height: int
+    caption: str
+    """The caption file's text or the folder's class tokens, before any caption rule."""
+    repeats: int = 1
+    weight: float = 1.0
+    """Loss weight of its folder."""
+    is_reg: bool = False
+    """A regularisation (prior-preservation) image."""
+    source: int = 0
+    """Which entry of data.folders it came from: selects caption rules and augmentation."""
+    mask: str | None = None
+    """Path of its loss mask."""
+    digest: str = ""
+    """Content hash of the file, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample, ready to be collated."""
+
+    draw: Draw
+    item: Item
+    caption: str
+    """After all caption rules."""
+    pixels: Tensor | None
+    """(3, H, W) in [-1, 1]; None where latents are cached."""
+    latent_mean: Tensor | None
+    """(4, h, w), unscaled posterior of the VAE; None where pixels are given."""
+    latent_std: Tensor | None
+    mask: Tensor | None
+    """(1, H, W) in [0, 1], the weight of each pixel's loss."""
+    crop: tuple[int, int]
+    """(top, left) of the crop in the resized image, pixels."""
+    bucket: tuple[int, int]
+    """(width, height), pixels."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Samples of one bucket."""
+
+    draws: list[Draw]
+    items: list[Item]
+    captions: list[str]
+    pixels: Tensor | None
+    """(B, 3, H, W) in [-1, 1]."""
+    latent_mean: Tensor | None
+    """(B, 4, h, w), unscaled."""
+    latent_std: Tensor | None
+    mask: Tensor | None
+    """(B, 1, H, W) in [0, 1]."""
+    weight: Tensor
+    """(B,) loss weight of each sample's folder."""
+    is_reg: Tensor
+    """(B,) bool."""
+    original_size: Tensor
+    """(B, 2) height, width of the file's image, pixels (SDXL's conditioning)."""
+    crop: Tensor
+    """(B, 2) top, left."""
+    target_size: Tensor
+    """(B, 2) height, width of the bucket."""
+    text: list[Conditioning] | None = None
+    """Cached text-encoder outputs, where captions are fixed and the text encoder is frozen."""
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the UNet is told beside the noisy latents."""
+
+    hidden: Tensor
+    """(B, T, D) text-encoder hidden states."""
+    pooled: Tensor | None = None
+    """(B, D) pooled text (SDXL)."""
+    added: dict[str, Tensor] = field(default_factory=dict)
+    """Further named inputs (SDXL: time_ids (B, 6))."""

@@ -1,0 +1,212 @@
+"""Image files: what a header says, and pixels as a trainer wants them.
+
+Everything is given as displayed (EXIF orientation applied). Arrays are numpy, (H, W, 3) or (H, W), uint8.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+EXTENSIONS = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl")
+)
+# EPS and PDF would start other programs; nothing outside this list is even tried.
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JXL")
+
+MAX_PIXELS = 178_956_970
+"""Larger images are refused: a few kilobytes can claim to be a gigapixel image (the limit is Pillow's own)."""
+Image.MAX_IMAGE_PIXELS = None  # checked in _open, with a message that helps
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+
+
+class ImageError(Exception):
+    """A file that cannot be used as an image; the message says why, without the path."""
+
+
+class Header(NamedTuple):
+    """What is known of an image without decoding it."""
+
+    width: int
+    """Pixels, as displayed."""
+    height: int
+    kind: str
+    """Format and mode, e.g. "JPEG CMYK"."""
+    turned: bool
+    """An EXIF orientation other than upright is applied."""
+
+
+def header(path: str | bytes | os.PathLike) -> Header:
+    """Reads the header, and the end of the file where that tells a truncated one; ImageError where it is none."""
+    with _open(path) as image:
+        orientation = _orientation(image)
+        width, height = image.size
+        if orientation >= 5 and image.format != "TIFF":
+            width, height = height, width
+        kind = f"{image.format} {image.mode}"
+        if not _looks_whole(image):
+            _decode(image)
+        return Header(width, height, kind, orientation != 1)
+
+
+def size(path: str | bytes | os.PathLike) -> tuple[int, int]:
+    """(width, height) in pixels as displayed, from the header alone."""
+    return header(path)[:2]
+
+
+def read(path: str | bytes | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
+    """RGB (H, W, 3), transparency composited on white, and alpha (H, W) or None where the image is opaque.
+
+    The first frame of an animated file; 16-bit values are scaled to 8 bits. Raises ImageError.
+    """
+    with _open(path) as image:
+        orientation = 1 if image.format == "TIFF" else _orientation(image)  # Pillow turns TIFFs by itself
+        rgb, alpha = _to_rgb(_decode(image))
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+        alpha = alpha and alpha.transpose(_TURNS[orientation])
+    return np.asarray(rgb), None if alpha is None else np.asarray(alpha)
+
+
+def read_grey(path: str | bytes | os.PathLike) -> np.ndarray:
+    """Luminance (H, W): how a mask file is read."""
+    rgb, _ = read(path)
+    return np.asarray(Image.fromarray(rgb).convert("L"))
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (H, W[, 3]) at size (width, height): the exact mean of the area covered when shrinking, else Lanczos."""
+    height, width = pixels.shape[:2]
+    if (width, height) == tuple(size):
+        return pixels
+    if size[0] > width or size[1] > height:
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    rows = _area(pixels, size[1])
+    shrunk = _area(rows.swapaxes(0, 1), size[0]).swapaxes(0, 1)
+    return np.rint(shrunk).clip(0, 255).astype(np.uint8)
+
+
+def _area(pixels: np.ndarray, length: int) -> np.ndarray:
+    """Shrinks the first axis: each new cell is the mean of the old ones under it, those at its ends by the part covered.
+
+    (OpenCV's INTER_AREA; Pillow's BOX takes or leaves whole pixels.)
+    """
+    old = len(pixels)
+    if old == length:
+        return pixels
+    flat = np.ascontiguousarray(pixels).reshape(old, -1)
+    shrunk = np.empty((length, flat.shape[1]), np.float32)
+    for cell in range(length):
+        low, high = cell * old / length, (cell + 1) * old / length
+        first, last = int(low), min(ceil(high), old)
+        covered = np.arange(first, last)
+        share = np.minimum(covered + 1, high) - np.maximum(covered, low)
+        shrunk[cell] = (share * length / old).astype(np.float32) @ flat[first:last].astype(np.float32)
+    return shrunk.reshape(length, *pixels.shape[1:])
+
+
+@contextmanager
+def _open(path: str | bytes | os.PathLike) -> Iterator[Image.Image]:
+    """An opened image that passed the size check; whatever goes wrong inside comes out as an ImageError."""
+    try:
+        if os.path.getsize(path) == 0:
+            raise ImageError("is an empty file")
+        with Image.open(os.fsdecode(path), formats=_formats()) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    f"claims {width} × {height} pixels; more than {MAX_PIXELS // 10**6} megapixels are refused "
+                    "as a decompression bomb"
+                )
+            yield image
+    except ImageError:
+        raise
+    except PermissionError as error:
+        raise ImageError("may not be read (permission denied)") from error
+    except FileNotFoundError as error:
+        raise ImageError("is not there") from error
+    except Image.UnidentifiedImageError as error:
+        remedy = "; JPEG XL needs the package pillow-jxl-plugin" * os.fsdecode(path).lower().endswith(".jxl")
+        raise ImageError(f"is not an image of a known format{remedy}") from error
+    except Exception as error:  # decoders meet foreign bytes: they raise about everything
+        raise ImageError(f"cannot be decoded ({error or type(error).__name__})") from error
+
+
+@cache
+def _formats() -> list[str]:
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401  # pyright: ignore[reportMissingImports]
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation 1…8; 1 where there is none or it makes no sense."""
+    with suppress(Exception):  # damaged EXIF does not make an image unusable
+        # PNG's own getexif would decode the pixels to look behind them
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        return value if value in _TURNS else 1
+    return 1
+
+
+def _looks_whole(image: Image.Image) -> bool:
+    """False where the file's end is missing or unusual, so that only decoding can tell."""
+    file = image.fp
+    if file is None or image.format not in ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF"):
+        return True  # Pillow parses WebP and AVIF whole when it opens them
+    position = file.tell()
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - 16))
+    tail = file.read(16)
+    file.seek(position)
+    if image.format == "PNG":
+        return b"IEND" in tail
+    if image.format == "GIF":
+        return tail.endswith(b";")
+    if image.format in ("JPEG", "MPO"):
+        return tail.rstrip(b"\0").endswith(b"\xff\xd9")
+    return False
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"is damaged ({error or type(error).__name__})") from error
+    return image
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    if image.mode == "F":
+        raise ImageError("holds floating-point pixels; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16-bit grey
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB"), None
+    rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return rgba.convert("RGB"), None
+    white = Image.new("RGBA", rgba.size, "white")
+    white.alpha_composite(rgba)
+    return white.convert("RGB"), alpha

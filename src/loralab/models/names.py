@@ -1,0 +1,176 @@
+"""Which modules an adapter may sit on, and what a saved file calls them.
+
+Written down by architecture, never read off `named_modules()`: the names in a file are a format that other programs
+load, and must not change when a library moves a module. All of it follows from a model's config, so a miniature with
+two levels has its table too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["attention", "feed_forward", "projection", "conv"]
+"""projection: a transformer's way in and out. conv: everything in residual blocks and resamplers, 3×3, 1×1 or linear."""
+
+
+class Target(NamedTuple):
+    """One module."""
+
+    path: str
+    """Inside its part, as the loaded model spells it."""
+    kohya: str
+    """The module's name in a file of the kohya layout, without `.lora_down.weight` and the like."""
+    diffusers: str
+    """Its path in a file of the diffusers layout, without the part's name in front."""
+    kind: Kind
+    block: int | None
+    """Index in the UNet's list of blocks (see `block_count`); None in a text encoder."""
+
+
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+TRANSFORMER_BLOCK: dict[str, Kind] = {
+    **{f"attn1.{name}": "attention" for name in _ATTENTION},
+    **{f"attn2.{name}": "attention" for name in _ATTENTION},
+    "ff.net.0.proj": "feed_forward",
+    "ff.net.2": "feed_forward",
+}
+"""The adapted modules of one of a UNet's transformer blocks."""
+
+RESIDUAL_BLOCK = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+"""The adapted modules of a residual block → the original code's names for them."""
+
+TEXT_LAYER: dict[str, Kind] = {
+    "self_attn.q_proj": "attention",
+    "self_attn.k_proj": "attention",
+    "self_attn.v_proj": "attention",
+    "self_attn.out_proj": "attention",
+    "mlp.fc1": "feed_forward",
+    "mlp.fc2": "feed_forward",
+}
+"""The adapted modules of one layer of a CLIP text encoder."""
+
+
+class Slot(NamedTuple):
+    """One residual block, transformer, or resampler of a UNet."""
+
+    path: str
+    original: str
+    """Its path in the original code, by which files name SDXL's modules."""
+    role: Literal["resnet", "transformer", "resampler"]
+    block: int
+    """Index in the list that counts the middle as one block (SD 1.x and 2.x)."""
+    original_block: int
+    """Index in the list that counts the original code's blocks (SDXL)."""
+    depth: int = 0
+    """Transformer blocks in a transformer."""
+    shortcut: bool = False
+    """A residual block between different widths has a 1×1 convolution around it."""
+
+
+def slots(config: Mapping[str, Any]) -> Iterator[Slot]:
+    """The places of a UNet2DConditionModel with this config, from input to output."""
+    widths = config["block_out_channels"]
+    levels = len(widths)
+    layers = config["layers_per_block"]
+    stride = layers + 1  # blocks a level has in the original count
+    middle = levels * stride
+    depths = config.get("transformer_layers_per_block", 1)
+    depths = [depths] * levels if isinstance(depths, int) else list(depths)
+
+    for level, kind in enumerate(config["down_block_types"]):
+        for layer in range(layers):
+            at = 1 + level * stride + layer
+            path, original = f"down_blocks.{level}", f"input_blocks.{at}"
+            shortcut = layer == 0 and widths[level] != widths[max(level - 1, 0)]
+            yield Slot(f"{path}.resnets.{layer}", f"{original}.0", "resnet", at, at + 1, shortcut=shortcut)
+            if "CrossAttn" in kind:
+                yield Slot(f"{path}.attentions.{layer}", f"{original}.1", "transformer", at, at + 1, depths[level])
+        if level < levels - 1:
+            at = (level + 1) * stride
+            yield Slot(f"down_blocks.{level}.downsamplers.0.conv", f"input_blocks.{at}.0.op", "resampler", at, at + 1)
+
+    yield Slot("mid_block.resnets.0", "middle_block.0", "resnet", middle, middle + 1)
+    yield Slot("mid_block.attentions.0", "middle_block.1", "transformer", middle, middle + 2, depths[-1])
+    yield Slot("mid_block.resnets.1", "middle_block.2", "resnet", middle, middle + 3)
+
+    for level, kind in enumerate(config["up_block_types"]):
+        for layer in range(stride):
+            at = level * stride + layer
+            path, original = f"up_blocks.{level}", f"output_blocks.{at}"
+            block, original_block = middle + 1 + at, middle + 4 + at
+            yield Slot(f"{path}.resnets.{layer}", f"{original}.0", "resnet", block, original_block, shortcut=True)
+            if "CrossAttn" in kind:
+                depth = depths[levels - 1 - level]
+                yield Slot(f"{path}.attentions.{layer}", f"{original}.1", "transformer", block, original_block, depth)
+        if level < levels - 1:
+            after = 2 if "CrossAttn" in kind else 1
+            path = f"up_blocks.{level}.upsamplers.0.conv"
+            yield Slot(path, f"{original}.{after}.conv", "resampler", block, original_block)
+
+
+def _modules(slot: Slot) -> Iterator[tuple[str, str, Kind]]:
+    """(path in the slot, the same in the original code, kind) of its adapted modules; "" is the slot itself."""
+    if slot.role == "resampler":
+        yield "", "", "conv"
+    elif slot.role == "resnet":
+        for module, original in RESIDUAL_BLOCK.items():
+            if module != "conv_shortcut" or slot.shortcut:
+                yield module, original, "conv"
+    else:
+        yield "proj_in", "proj_in", "projection"
+        for depth in range(slot.depth):
+            for module, kind in TRANSFORMER_BLOCK.items():
+                path = f"transformer_blocks.{depth}.{module}"
+                yield path, path, kind
+        yield "proj_out", "proj_out", "projection"
+
+
+def _join(*path: str) -> str:
+    return ".".join(filter(None, path))
+
+
+def unet_targets(config: Mapping[str, Any], original: bool) -> list[Target]:
+    """The adapted modules of a UNet2DConditionModel with this config.
+
+    `original`: files name its modules and count its blocks by the original code (SDXL) instead of by diffusers.
+    """
+    targets = []
+    for slot in slots(config):
+        for module, original_module, kind in _modules(slot):
+            path = _join(slot.path, module)
+            spelled = _join(slot.original, original_module) if original else path
+            kohya = "lora_unet_" + spelled.replace(".", "_")
+            targets.append(Target(path, kohya, path, kind, slot.original_block if original else slot.block))
+    return targets
+
+
+def block_count(config: Mapping[str, Any], original: bool) -> int:
+    """Length of the UNet's list of blocks, by which ranks and rates are given per block: 25 for SD, 23 for SDXL.
+
+    SD: 12 before the middle (0, the first convolution, has no adapter), the middle, 12 after it. SDXL: the embeddings
+    (0), 9 input blocks, 3 of the middle, 9 output blocks, the last convolution (22).
+    """
+    side = len(config["block_out_channels"]) * (config["layers_per_block"] + 1)
+    return 2 * side + (5 if original else 1)
+
+
+def text_targets(layers: int, prefix: str, wrapped: bool) -> list[Target]:
+    """The adapted modules of a CLIP text encoder.
+
+    `prefix` is `lora_te`, or `lora_te1` and `lora_te2` where there are two; `wrapped`: the loaded class keeps its
+    layers under `text_model`, as some classes of some versions of transformers do and others don't.
+    """
+    targets = []
+    for layer in range(layers):
+        for module, kind in TEXT_LAYER.items():
+            path = f"encoder.layers.{layer}.{module}"
+            kohya = f"{prefix}_text_model_{path.replace('.', '_')}"
+            public = f"text_model.{path}"
+            targets.append(Target(public if wrapped else path, kohya, public, kind, None))
+    return targets

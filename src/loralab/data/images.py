@@ -25,6 +25,8 @@ MAX_PIXELS = 178_956_970
 """Larger images are refused: a few kilobytes can claim to be a gigapixel image (the limit is Pillow's own)."""
 Image.MAX_IMAGE_PIXELS = None  # checked in _open, with a message that helps
 
+_MAX_ENLARGED = 1 << 24
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -92,34 +94,44 @@ def read_grey(path: str | bytes | os.PathLike) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels (H, W[, 3]) at size (width, height): the exact mean of the area covered when shrinking, else Lanczos."""
+    """Pixels (H, W[, 3]) at size (width, height): the mean of the area covered when shrinking, else Lanczos."""
+    return fit(pixels, size, size, (0, 0))
+
+
+def fit(pixels: np.ndarray, size: tuple[int, int], window: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+    """The window (width, height) at corner (top, left) of the pixels (H, W[, 3]) resized to `size` (width, height)."""
     height, width = pixels.shape[:2]
+    (top, left), (columns, rows) = corner, window
     if (width, height) == tuple(size):
-        return pixels
-    if size[0] > width or size[1] > height:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
-    rows = _area(pixels, size[1])
-    shrunk = _area(rows.swapaxes(0, 1), size[0]).swapaxes(0, 1)
+        return pixels[top : top + rows, left : left + columns]
+    across, down = width / size[0], height / size[1]
+    if across < 1 or down < 1:
+        return _lanczos(pixels, size, window, corner)
+    shrunk = _area(_area(pixels, down, top, rows).swapaxes(0, 1), across, left, columns).swapaxes(0, 1)
     return np.rint(shrunk).clip(0, 255).astype(np.uint8)
 
 
-def _area(pixels: np.ndarray, length: int) -> np.ndarray:
-    """Shrinks the first axis: each new cell is the mean of the old ones under it, those at its ends by the part covered.
+def _lanczos(pixels: np.ndarray, size: tuple[int, int], window: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+    image, (top, left), (columns, rows) = Image.fromarray(pixels), corner, window
+    if size[0] * size[1] <= _MAX_ENLARGED:
+        return np.asarray(image.resize(size, Image.Resampling.LANCZOS))[top : top + rows, left : left + columns]
+    # 1 × 20000 pixels that cover a bucket would be gigabytes. Not for all: Pillow rounds a box a little differently.
+    across, down = image.width / size[0], image.height / size[1]
+    box = (left * across, top * down, (left + columns) * across, (top + rows) * down)
+    return np.asarray(image.resize(window, Image.Resampling.LANCZOS, box))
 
-    (OpenCV's INTER_AREA; Pillow's BOX takes or leaves whole pixels.)
-    """
-    old = len(pixels)
-    if old == length:
-        return pixels
-    flat = np.ascontiguousarray(pixels).reshape(old, -1)
-    shrunk = np.empty((length, flat.shape[1]), np.float32)
+
+def _area(pixels: np.ndarray, scale: float, start: int, length: int) -> np.ndarray:
+    """Cells start … start + length of the first axis shrunk by `scale`: each is the mean of the old cells under it,
+    those at its ends weighted by the part covered (OpenCV's INTER_AREA; Pillow's BOX takes or leaves whole pixels)."""
+    shrunk = np.empty((length, *pixels.shape[1:]), np.float32)
     for cell in range(length):
-        low, high = cell * old / length, (cell + 1) * old / length
-        first, last = int(low), min(ceil(high), old)
-        covered = np.arange(first, last)
-        share = np.minimum(covered + 1, high) - np.maximum(covered, low)
-        shrunk[cell] = (share * length / old).astype(np.float32) @ flat[first:last].astype(np.float32)
-    return shrunk.reshape(length, *pixels.shape[1:])
+        low, high = (start + cell) * scale, (start + cell + 1) * scale
+        covered = np.arange(int(low), min(ceil(high), len(pixels)))
+        share = (np.minimum(covered + 1, high) - np.maximum(covered, low)) / scale
+        under = pixels[covered[0] : covered[-1] + 1].astype(np.float32)
+        shrunk[cell] = np.tensordot(share.astype(np.float32), under, 1)
+    return shrunk
 
 
 @contextmanager

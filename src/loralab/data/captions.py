@@ -1,0 +1,208 @@
+"""Captions: from a caption file's text to what the text encoder reads.
+
+The operations and their order are those of kohya-ss' sd-scripts:
+
+1. prefix and suffix;
+2. the whole caption dropped: by `dropout_rate`, or in every n-th epoch; nothing else happens to it then;
+3. wildcards: one line of several drawn, then `{a|b}` resolved, `{{` and `}}` are literal braces. Else the first line only;
+4. tags (only where a tag option is used; the text is untouched otherwise): split at the separator and stripped; the first
+   `keep_tokens` are kept, or the part before `keep_tokens_separator` and the part after a second one; the token warm-up cuts
+   the others; they are shuffled; each may be dropped; all are joined with ", ";
+5. the secondary separator is replaced by the separator.
+
+Where that trainer does what nobody expects, this does not follow it:
+
+- A prefix stays in front and a suffix at the end, and `keep_tokens` counts the tags of the caption itself, in every path.
+  Affixes that look like tags are joined with ", " instead of a space: those that hold the separator, and any affix of a list
+  of tags, unless it leans on its neighbour ("a photo of", "in the rain").
+- `dropout_every_n_epochs` drops in the epochs n, 2n, … counted from 1, and never before the first.
+- Empty tags vanish in every path, and are not counted by `keep_tokens`.
+- `keep_tokens_separator` never reaches the text encoder, also where nothing is shuffled.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from loralab.errors import user_error
+from loralab.values import Count, Share
+
+LONGEST_FILE = 1 << 16
+"""Bytes; a longer file is no caption."""
+
+_LEANING = frozenset("a an and as at by for from in into of on or over the to under with without".split())
+"""Words that belong to what follows or precedes them: an affix with one at the seam is joined with a space."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """The caption rules. A pure function of the text, a generator, the epoch and the step; see the module for the order.
+
+    extension: of caption files, with or without the dot.
+    dropout_rate: probability that the caption is replaced by the empty one, per sample and epoch.
+    dropout_every_n_epochs: all captions are empty in epochs n, 2n, … counted from 1; 0 = never.
+    tag_dropout_rate: probability that each tag beyond the kept ones is left out.
+    shuffle: the tags beyond the kept ones come in another order for each sample and epoch.
+    keep_tokens: so many first tags stay in front and are never dropped.
+    keep_tokens_separator: where it occurs in a caption, the part before it is kept instead; a second one marks a kept tail.
+    separator: between tags. secondary_separator: between tags that stay together; replaced by the separator in the end.
+    trigger: a word that every caption (but a dropped one) has: put in front where it is absent, and kept.
+    wildcards: `{a|b}` draws one of them; of several lines one is drawn.
+    token_warmup_steps: optimizer steps over which the number of tags beyond the kept ones grows from token_warmup_min to all.
+    weighted: `(tag:1.2)`, `(tag)` and `[tag]` weigh the words for the text encoder (loralab.data.emphasis).
+    overlong: what becomes of images whose captions have more tokens than model.max_token_length.
+    token_buckets: captions of one chunk of 75 tokens are batched apart from longer ones.
+    """
+
+    extension: str = ".txt"
+    dropout_rate: Share = 0.0
+    dropout_every_n_epochs: Count = 0
+    tag_dropout_rate: Share = 0.0
+    shuffle: bool = False
+    keep_tokens: Count = 0
+    keep_tokens_separator: str | None = None
+    separator: str = ","
+    secondary_separator: str | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+    trigger: str | None = None
+    wildcards: bool = False
+    token_warmup_steps: Count = 0
+    token_warmup_min: Count = 1
+    weighted: bool = False
+    overlong: Literal["truncate", "skip", "error"] = "truncate"
+    token_buckets: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.separator.strip():
+            raise user_error("data.captions.separator", f"{self.separator!r} separates nothing", "the default is ','")
+
+    @property
+    def suffix_of_files(self) -> str:
+        """The extension with its dot."""
+        return f".{self.extension.lstrip('.')}"
+
+    def apply(self, text: str, rng: random.Random, epoch: int = 0, step: int = 0) -> str:
+        """The caption of one sample.
+
+        text: the caption file's; epoch: counted from 0; step: optimizer steps done.
+        """
+        if self._drops_all(rng, epoch):
+            return ""
+        text = self._draw(text, rng) if self.wildcards else text.split("\n")[0]
+        if self._uses_tags(text):
+            text = self._tags(text, rng, step)
+        else:
+            text = self._affixed(self._triggered(text))
+        if self.secondary_separator:
+            text = text.replace(self.secondary_separator, self.separator)
+        return text
+
+    def fixed(self) -> Captions:
+        """These rules without anything random: what validation, caches and token counts use. Wildcards draw still."""
+        return replace(
+            self, dropout_rate=0.0, dropout_every_n_epochs=0, tag_dropout_rate=0.0, shuffle=False, token_warmup_steps=0
+        )
+
+    @property
+    def varies(self) -> bool:
+        """Whether a sample's caption can differ from epoch to epoch."""
+        return self != self.fixed() or self.wildcards
+
+    def split(self, text: str) -> list[str]:
+        """The tags of a text, without empty ones."""
+        return [tag for part in text.split(self.separator) if (tag := part.strip())]
+
+    def _drops_all(self, rng: random.Random, epoch: int) -> bool:
+        # the generator is only used where there is a rate, as in sd-scripts
+        dropped = self.dropout_rate > 0 and rng.random() < self.dropout_rate
+        every = self.dropout_every_n_epochs
+        return dropped or (every > 0 and (epoch + 1) % every == 0)
+
+    def _draw(self, text: str, rng: random.Random) -> str:
+        """One line of several, and one choice of each {a|b}."""
+        if "\n" in text:
+            text = rng.choice(text.split("\n"))
+        pieces = re.split(r"(\{\{|\}\})", text)  # literal braces at odd places
+        whole = "".join(_ESCAPED.get(piece, piece) for piece in pieces)
+        drawn = re.sub(r"\{([^}]+)\}", lambda match: rng.choice(match[1].split("|")), whole)
+        return drawn.translate(_UNESCAPE)
+
+    def _uses_tags(self, text: str) -> bool:
+        marked = bool(self.keep_tokens_separator) and self.keep_tokens_separator in text
+        return marked or self.shuffle or self.tag_dropout_rate > 0 or self.token_warmup_steps > 0
+
+    def _tags(self, text: str, rng: random.Random, step: int) -> str:
+        kept, free, tail = self._parts(text)
+        if self.trigger and self.trigger not in kept:
+            free = [tag for tag in free if tag != self.trigger]
+            kept = [self.trigger, *kept] if not _mentioned(self.trigger, [*kept, *tail]) else kept
+        if step < self.token_warmup_steps:
+            grown = step * ((len(free) - self.token_warmup_min) / self.token_warmup_steps)
+            free = free[: int(grown // 1) + self.token_warmup_min]
+        if self.shuffle:
+            rng.shuffle(free)
+        if self.tag_dropout_rate > 0:
+            free = [tag for tag in free if rng.random() >= self.tag_dropout_rate]
+        return self._affixed(", ".join([*kept, *free, *tail]), tags=True)
+
+    def _parts(self, text: str) -> tuple[list[str], list[str], list[str]]:
+        """Tags that are kept in front, that may be shuffled and dropped, and that are kept at the end."""
+        marker = self.keep_tokens_separator
+        if marker and marker in text:
+            kept, free, *tail = text.split(marker, 2)
+            return self.split(kept), self.split(free), self.split(tail[0]) if tail else []
+        tags = self.split(text)
+        return tags[: self.keep_tokens], tags[self.keep_tokens :], []
+
+    def _triggered(self, text: str) -> str:
+        if not self.trigger or _mentioned(self.trigger, [text]):
+            return text
+        return f"{self.trigger}, {text}" if text else self.trigger
+
+    def _affixed(self, text: str, tags: bool = False) -> str:
+        tags = tags or self.separator in text
+        text = self._join(self.prefix, text, self.prefix, -1, tags)
+        return self._join(text, self.suffix, self.suffix, 0, tags)
+
+    def _join(self, before: str | None, after: str | None, affix: str | None, seam: int, tags: bool) -> str:
+        """Two texts, one of them the affix; `seam` is the place of the affix's word that touches the other."""
+        if not before or not after:
+            return before or after or ""
+        words = affix.split()
+        leaning = bool(words) and words[seam].lower() in _LEANING
+        if (tags and not leaning) or self.separator in affix:
+            trimmed = f"{self.separator} "
+            return f"{before.rstrip(trimmed)}, {after.lstrip(trimmed)}"
+        return f"{before} {after}"
+
+
+# private-use characters stand in for literal braces while wildcards are drawn
+_ESCAPED = {"{{": "\ue000", "}}": "\ue001"}
+_UNESCAPE = {0xE000: "{", 0xE001: "}"}
+
+
+def _mentioned(word: str, texts: list[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for text in texts)
+
+
+def read_caption(path: str | os.PathLike) -> str:
+    """The text of a caption file: its lines, stripped, without empty ones. UTF-8 with or without a byte-order mark.
+
+    Raises a UserError that names the file where it is no such text.
+    """
+    with open(path, "rb") as file:
+        raw = file.read(LONGEST_FILE + 1)
+    if len(raw) > LONGEST_FILE:
+        raise user_error(os.fspath(path), f"is longer than {LONGEST_FILE // 1024} KB", "that is no caption; shorten it")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise user_error(os.fspath(path), "is not UTF-8 text", "save the caption file as UTF-8") from None
+    if "\0" in text:
+        raise user_error(os.fspath(path), "is a binary file", "save the caption as UTF-8 text")
+    return "\n".join(line for part in text.splitlines() if (line := part.strip()))

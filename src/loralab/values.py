@@ -12,18 +12,19 @@ from typing import Annotated
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Valid values are low ≤ x ≤ high, or low < x where `above` is set."""
+    """Valid values are low ≤ x ≤ high; low < x where `above` is set, x < high where `below` is."""
 
     low: float = -inf
     high: float = inf
     above: bool = False
+    below: bool = False
 
     def __contains__(self, x: float) -> bool:
-        return (x > self.low if self.above else x >= self.low) and x <= self.high
+        return (x > self.low if self.above else x >= self.low) and (x < self.high if self.below else x <= self.high)
 
     def __str__(self) -> str:
         low = f"{'above' if self.above else 'at least'} {self.low:g}" if self.low > -inf else ""
-        high = f"at most {self.high:g}" if self.high < inf else ""
+        high = f"{'below' if self.below else 'at most'} {self.high:g}" if self.high < inf else ""
         return " and ".join(filter(None, (low, high)))
 
 

@@ -1,0 +1,133 @@
+"""What training minimises: the error of a denoising prediction, a number per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from loralab.diffusion.loss import Loss
+from loralab.diffusion.noise import Noise, noise_for, to_device
+from loralab.diffusion.schedule import NoiseSchedule
+from loralab.diffusion.tags import TagRarity
+from loralab.diffusion.timesteps import Timesteps, timesteps_for
+from loralab.diffusion.weighting import PredictionType, Weighting
+from loralab.types import Batch
+from loralab.values import NonNegative
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""predict(noisy (B, C, h, w), timesteps (B,)) -> prediction (B, C, h, w)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Of one batch, sample by sample."""
+
+    loss: Tensor
+    """(B,) with all weights; its mean is what training minimises."""
+    unweighted: Tensor
+    """(B,) detached, before any weight: comparable between runs that weigh differently."""
+    timesteps: Tensor
+    """(B,) on the CPU."""
+
+
+class Objective:
+    """Draws noise and timesteps, asks for a prediction, and weighs its error.
+
+    The order is that of sd-scripts: loss × mask → mean of each sample → × sample weight → × timestep weights.
+
+    noise: changes of the plain noise by name, applied in the order given.
+    weighting: timestep weights by name; their product counts.
+    prior_loss_weight: of regularisation images.
+    tag_weighting: the power with which rare tags count more (see TagRarity), once `count_tags` was called; 0 = off.
+    preservation_weight: of the distance to what the frozen base predicts for `preservation_caption`, added to each
+    sample's loss, so that the adapter keeps to itself without regularisation images; 0 = off.
+    preservation_caption: null = the sample's own caption.
+    """
+
+    def __init__(
+        self,
+        noise: dict[str, Noise],
+        timesteps: Timesteps,
+        loss: Loss,
+        weighting: dict[str, Weighting],
+        prior_loss_weight: NonNegative = 1.0,
+        tag_weighting: NonNegative = 0.0,
+        preservation_weight: NonNegative = 0.0,
+        preservation_caption: str | None = "",
+    ) -> None:
+        self.noise = list(noise.values())
+        self.timesteps = timesteps
+        self.loss = loss
+        self.weighting = list(weighting.values())
+        self.prior_loss_weight = prior_loss_weight
+        self.tag_weighting = tag_weighting
+        self.preservation_weight = preservation_weight
+        self.preservation_caption = preservation_caption
+        self.tags = TagRarity({}, tag_weighting)
+
+    def count_tags(self, counts: Mapping[str, int], separator: str = ",") -> None:
+        """Tells how often each tag occurs in the training data, repeats counted."""
+        self.tags = TagRarity(counts, self.tag_weighting, separator)
+
+    def __call__(
+        self,
+        predict: Predict,
+        latents: Tensor,
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType,
+        batch: Batch,
+        seed: int,
+        *,
+        timesteps: Tensor | None = None,
+        predict_base: Predict | None = None,
+        predict_prior: Predict | None = None,
+    ) -> Losses:
+        """The losses of a batch's scaled latents (B, C, h, w).
+
+        `timesteps` (B,) takes the place of drawn ones (validation).
+        For preservation_weight, predict_base is the base's prediction for preservation_caption (adapter off) and
+        predict_prior the adapted model's; without predict_prior, the prediction for the sample's own caption.
+        """
+        steps = timesteps_for(self.timesteps, batch.draws, seed) if timesteps is None else timesteps.cpu()
+        steps_there = to_device(steps, latents.device)
+        target_noise, noise = noise_for(self.noise, latents, batch.draws, seed)
+        noisy = schedule.add_noise(latents, noise, steps)
+
+        prediction = predict(noisy, steps_there).float()
+        velocity = prediction_type == "v_prediction"
+        target = schedule.velocity(latents, target_noise, steps) if velocity else target_noise
+        unweighted = masked_mean(self.loss(prediction, target, steps, schedule), batch.mask)
+
+        loss = unweighted
+        if self.preservation_weight:
+            assert predict_base is not None, "preservation_weight needs predict_base"
+            with torch.no_grad():
+                base = predict_base(noisy, steps_there).float()
+            adapted = prediction if predict_prior is None else predict_prior(noisy, steps_there).float()
+            loss = loss + self.preservation_weight * ((adapted - base) ** 2).mean((1, 2, 3))
+        loss = loss * self.sample_weight(batch)
+        for factor in self.weighting:
+            loss = loss * factor(schedule.snr(steps), prediction_type).to(loss.device)
+        return Losses(loss, unweighted.detach(), steps)
+
+    def sample_weight(self, batch: Batch) -> Tensor:
+        """(B,) the folder's weight, times that of regularisation images, times that of the tags."""
+        weight = torch.where(batch.is_reg, batch.weight * self.prior_loss_weight, batch.weight)
+        if self.tag_weighting:
+            rarity = torch.tensor([self.tags.weight(item.caption) for item in batch.items])
+            weight = weight * to_device(rarity, weight.device)
+        return weight
+
+
+def masked_mean(loss: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean (B,) over all elements of loss (B, C, h, w) × mask (B, 1, H, W), the mask averaged down to h × w.
+
+    It is not divided by the mask's sum: a sample of which little counts has a small loss.
+    """
+    if mask is not None:
+        loss = loss * interpolate(mask.float(), loss.shape[2:], mode="area")
+    return loss.mean((1, 2, 3))

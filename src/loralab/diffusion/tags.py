@@ -1,0 +1,24 @@
+"""Weights of samples by how rare their tags are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class TagRarity:
+    """A tag that occurs n times weighs n**-power, scaled so that the mean over all occurrences is 1.
+
+    A power of 1 lets every tag count alike in sum, 0.5 goes half of the way, 0 does nothing.
+    """
+
+    def __init__(self, counts: Mapping[str, int], power: float, separator: str = ",") -> None:
+        self.separator = separator
+        occurrences = sum(counts.values())
+        mean = sum(n * n**-power for n in counts.values()) / occurrences if occurrences else 1.0
+        self.weights = {tag: n**-power / mean for tag, n in counts.items()}
+
+    def weight(self, caption: str) -> float:
+        """The mean weight of the caption's tags that were counted; 1 where there is none."""
+        tags = (tag.strip() for tag in caption.split(self.separator))
+        known = [self.weights[tag] for tag in tags if tag in self.weights]
+        return sum(known) / len(known) if known else 1.0

@@ -1,0 +1,79 @@
+"""Which timesteps are trained.
+
+A distribution is given by its quantile function: a draw is the quantile of a uniform number, and equal shares of the
+distribution (for a validation curve without noise from the timesteps) are the quantiles of evenly spaced numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from loralab.errors import user_error
+from loralab.rng import generator
+from loralab.types import Draw
+from loralab.values import Positive, Timestep
+
+
+class Timesteps(Protocol):
+    """A distribution of timesteps."""
+
+    def quantile(self, share: Tensor) -> Tensor:
+        """The timesteps (N,), whole numbers, below which `share` (N,) in [0, 1) of the distribution lies."""
+        ...
+
+
+class Uniform:
+    """Every timestep from `low` to `high` − 1 alike; `low` alone where both are equal."""
+
+    def __init__(self, low: Timestep = 0, high: Timestep = 1000) -> None:
+        _check(low, high)
+        self.low = low
+        self.high = high
+
+    def quantile(self, share: Tensor) -> Tensor:
+        return _spread(share, self.low, self.high)
+
+
+class LogitNormal:
+    """Most often the middle: low + (high − low)·sigmoid(z), z ~ N(mean, std) (arXiv 2403.03206, 3.1).
+
+    A mean above 0 shifts towards noisy timesteps, below 0 towards clean ones.
+    """
+
+    def __init__(self, mean: float = 0.0, std: Positive = 1.0, low: Timestep = 0, high: Timestep = 1000) -> None:
+        _check(low, high)
+        self.mean = mean
+        self.std = std
+        self.low = low
+        self.high = high
+
+    def quantile(self, share: Tensor) -> Tensor:
+        return _spread(torch.sigmoid(self.mean + self.std * torch.special.ndtri(share)), self.low, self.high)
+
+
+def timesteps_for(distribution: Timesteps, draws: Sequence[Draw], seed: int) -> Tensor:
+    """The timesteps (B,) of samples, on the CPU."""
+    share = [torch.rand((), generator=generator(seed, "timestep", *draw), dtype=torch.float64) for draw in draws]
+    return distribution.quantile(torch.stack(share))
+
+
+def stratified(distribution: Timesteps, count: int) -> Tensor:
+    """The middles (count,) of `count` equal shares of the distribution, from clean to noisy."""
+    return distribution.quantile((torch.arange(count, dtype=torch.float64) + 0.5) / count)
+
+
+def _spread(share: Tensor, low: int, high: int) -> Tensor:
+    return (low + share * (high - low)).long().clamp(max=max(low, high - 1))
+
+
+def _check(low: int, high: int) -> None:
+    if low > high or low > 999:
+        raise user_error(
+            "objective.timesteps",
+            f"no timestep lies between low={low} and high={high}",
+            "low is the first timestep (at most 999), high the one after the last (at most 1000)",
+        )

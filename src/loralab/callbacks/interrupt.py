@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM end a run between two optimizer steps, with everything saved."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+
+class Interrupt(Callback):
+    """The first signal asks the run to stop after the current optimizer step; a second one stops it at once."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self.before: dict[signal.Signals, object] = {}
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.before[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        print(f"\n{self.received}: stopping after this step; once more to stop at once", flush=True)
+        signal.signal(number, signal.default_int_handler)
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+        between_steps = not trainer.fit_loop._should_accumulate()
+        if self.received and between_steps:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self.before.clear()

@@ -1,0 +1,106 @@
+"""Curves of a run: rates, norms, speed, and the loss by timestep and by folder."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.optim import Optimizer
+
+from loralab.types import Batch
+from loralab.values import AtLeastOne
+
+
+class Monitor(Callback):
+    """Logs every `trainer.log_every_n_steps` optimizer steps; in between it only collects, without waiting for the device.
+
+    The learning rate of each group (times d where the optimizer estimates one), the norm of the gradient and of the
+    adapter per part, images a second, the share of the time spent waiting for data, memory in GB, and the unweighted
+    loss smoothed, by timestep band, and by folder.
+    """
+
+    def __init__(self, *, timestep_bands: AtLeastOne = 5) -> None:
+        self.timestep_bands = timestep_bands
+        self.collected: list[tuple[torch.Tensor, torch.Tensor, list[str]]] = []
+        self.smoothed: float | None = None
+        self.last_logged = -1
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self.images, self.waited, self.since = 0, 0.0, time.perf_counter()
+        self.batch_ended = self.since
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        self.waited += time.perf_counter() - self.batch_ended
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            norms: dict[str, list[torch.Tensor]] = defaultdict(list)
+            for group in optimizer.param_groups:
+                part = group.get("name", "adapter").split("/")[0]
+                with_gradient = [p for p in group["params"] if p.grad is not None]
+                norms[f"gradient_norm/{part}"] += [p.grad.norm() for p in with_gradient]
+                norms[f"adapter_norm/{part}"] += [p.detach().norm() for p in group["params"]]
+            module.log_dict({name: torch.stack(n).norm() for name, n in norms.items() if n})
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        losses = module.last_losses
+        folders = [Path(item.path).parent.name for item in batch.items]
+        self.collected.append((losses.unweighted, losses.timesteps, folders))
+        self.images += len(batch) * trainer.world_size
+        step = trainer.global_step
+        if step != self.last_logged and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.last_logged = step
+            for logger in trainer.loggers:
+                logger.log_metrics(self._figures(trainer), step)
+            self._restart_clock()
+        self.batch_ended = time.perf_counter()
+
+    def _figures(self, trainer: Trainer) -> dict[str, float]:
+        seconds = time.perf_counter() - self.since
+        return {
+            "images_per_second": self.images / seconds,
+            "waiting_for_data": self.waited / seconds,
+            "memory_gb": _memory(trainer),
+            **_rates(trainer.optimizers[0]),
+            **self._losses(),
+        }
+
+    def _losses(self) -> dict[str, float]:
+        """Means of what was collected since the last call."""
+        by: dict[str, list[float]] = defaultdict(list)
+        width = 1000 / self.timestep_bands
+        for losses, timesteps, folders in self.collected:
+            for loss, timestep, folder in zip(losses.tolist(), timesteps.tolist(), folders, strict=True):
+                band = int(timestep / width)
+                by[f"loss_by_timestep/{band * width:03.0f}-{(band + 1) * width:03.0f}"].append(loss)
+                by[f"loss_by_folder/{folder}"].append(loss)
+                self.smoothed = loss if self.smoothed is None else 0.99 * self.smoothed + 0.01 * loss
+        self.collected.clear()
+        return {"loss_smoothed": self.smoothed or 0.0} | {name: sum(v) / len(v) for name, v in by.items()}
+
+
+def _rates(optimizer: Optimizer) -> dict[str, float]:
+    return {
+        f"lr/{group.get('name', i)}": float(group["lr"]) * float(group.get("d", 1.0))
+        for i, group in enumerate(optimizer.param_groups)
+    }
+
+
+def _memory(trainer: Trainer) -> float:
+    """Peak memory: of the CUDA device where it trains there, else of the process."""
+    if trainer.strategy.root_device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,0 +1,50 @@
+"""`loralab`: the tools beside training, one verb each."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from loralab.errors import UserError
+
+VERBS = {
+    "doctor": ("loralab.tools.doctor", "looks at your images as training would: buckets, captions, duplicates, damage"),
+    "config": ("loralab.tools.show_config", "the composed configuration, and where each value comes from"),
+    "settings": ("loralab.settings.show", "a settings file of another trainer as overrides to paste"),
+    "inspect": ("loralab.tools.inspect", "what is in an adapter file"),
+    "merge": ("loralab.tools.merge", "adapters into a base model, or several adapters into one"),
+    "resize": ("loralab.tools.resize", "an adapter at another rank"),
+    "extract": ("loralab.tools.extract", "an adapter from the difference of two models"),
+    "convert": ("loralab.tools.convert", "an adapter in another layout, format or precision"),
+    "compare": ("loralab.report.compare", "runs side by side: settings that differ, losses, pictures"),
+    "bench": ("loralab.bench.main", "measures speed and memory, as JSON"),
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Each verb's module has `add_arguments(parser)` and `main(args) -> int | None`, its exit code."""
+    parser = argparse.ArgumentParser(prog="loralab", description="Tools beside training; to train: python train.py")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    argv = sys.argv[1:] if argv is None else argv
+    for verb, (module, words) in VERBS.items():
+        sub = verbs.add_parser(verb, help=words, description=words)
+        if argv[:1] == [verb]:  # only the verb that is used is imported
+            importlib.import_module(module).add_arguments(sub)
+    args = parser.parse_args(argv)
+    try:
+        code = importlib.import_module(VERBS[args.verb][0]).main(args)
+    except UserError as error:
+        print(f"loralab {args.verb}:\n{_indented(error)}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code or 0)
+
+
+def _indented(error: UserError) -> str:
+    return "\n".join(f"  {problem}" for problem in error.problems)
+
+
+if __name__ == "__main__":
+    main()

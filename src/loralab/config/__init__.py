@@ -1,0 +1,1 @@
+"""From a command line to a composed and checked configuration, before anything heavy is imported."""

@@ -1,0 +1,192 @@
+"""The strict check of a composed configuration: every node against the constructor it will call."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from loralab.config import rules
+from loralab.config.compose import CONF, group_options, values
+from loralab.config.overrides import composition_problem
+from loralab.config.signature import parameters
+from loralab.errors import Problem
+from loralab.optim.ranges import RANGES
+
+OURS = "loralab."
+THIRD_PARTIES = (
+    "torch.optim.",
+    "bitsandbytes.optim.",
+    "lightning.",
+    "transformers.",
+    "diffusers.",
+    "prodigyopt.",
+    "dadaptation.",
+    "schedulefree.",
+)
+BY_NAME = ("callbacks", "logger")
+"""Groups that are a dict of nodes by name, rather than one node."""
+
+
+class Check:
+    """One pass over a composed configuration; `problems` holds all that was found."""
+
+    def __init__(self, cfg: DictConfig, choices: dict[str, Any], overrides: list[str]) -> None:
+        self.choices, self.overrides = choices, overrides
+        self.problems: list[Problem] = []
+        self.primary = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"), resolve=False)
+        self.groups = {group.split("/")[0] for group in group_options()}
+        try:
+            self.tree = values(cfg)
+        except OmegaConfBaseException as error:
+            self.problems = [composition_problem(error)]
+            return
+        self.trusted = (OURS, *THIRD_PARTIES, *map(str, self.tree.get("allow") or ()))
+        self._top_level()
+        self.problems += rules.contradictions(self.tree, choices, overrides)
+
+    def _top_level(self) -> None:
+        known = {k for k in self.primary if k not in ("defaults", "hydra")} | self.groups
+        for name, node in self.tree.items():
+            if name not in known:
+                self._unknown(name, known)
+            elif name in BY_NAME:
+                self._nodes_by_name(name, node)
+            elif isinstance(node, dict) and "_target_" in node:
+                self._node(name, node)
+            elif isinstance(self.primary.get(name), dict):
+                self._plain(name, node, self.primary[name])
+
+    def _nodes_by_name(self, group: str, nodes: Any) -> None:
+        for name, node in (nodes or {}).items():
+            if isinstance(node, dict) and "_target_" in node:
+                self._node(f"{group}.{name}", node)
+            elif node is not None:
+                self._unknown(f"{group}.{name}", [f"{group}.{n}" for n in nodes if n != name])
+
+    def _plain(self, path: str, node: Any, known: dict[str, Any]) -> None:
+        """A node that nothing is built from: its keys are those of train.yaml."""
+        for key in node or {}:
+            if key not in known:
+                self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in known])
+
+    def _node(self, path: str, node: dict[str, Any]) -> None:
+        target = node["_target_"]
+        if not isinstance(target, str) or not target.startswith(self.trusted):
+            found = f"'{target}' is not on the allow-list of what a configuration may build"
+            self._add(f"{path}._target_", found, "add its prefix to `allow` if you trust it: allow=[my_package.]")
+        elif target.startswith(OURS):
+            self._ours(path, node, target)
+        else:
+            self._third_party(path, node)
+
+    def _ours(self, path: str, node: dict[str, Any], target: str) -> None:
+        signature = parameters(target)
+        if signature is None:
+            return self._add(f"{path}._target_", f"'{target}' does not exist", "choose an option of the group instead")
+        for key, value in settings_of(path, node):
+            if key not in signature:
+                self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in signature])
+                continue
+            if isinstance(value, dict) and "_target_" in value:
+                self._node(f"{path}.{key}", value)
+            elif wrong := signature[key].mismatch(value):
+                self._add(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
+        if not node.get("_partial_"):
+            for key, parameter in signature.items():
+                if parameter.required and key not in node:
+                    self._add(f"{path}.{key}", "is missing", f"give it: {path}.{key}=…")
+        return None
+
+    def _third_party(self, path: str, node: dict[str, Any]) -> None:
+        """Bare signatures: keys and types are those of the YAML, ranges stand in one table."""
+        written = self._as_written(path)
+        for key, value in settings_of(path, node):
+            if isinstance(value, dict) and "_target_" in value:
+                self._node(f"{path}.{key}", value)
+            elif written and key not in written:
+                self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in written])
+            elif wrong := _unlike(written.get(key), value) or _out_of_range(path, key, value):
+                self._add(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
+
+    def _as_written(self, path: str) -> dict[str, Any]:
+        """The node as the chosen option's YAML writes it."""
+        group, _, name = path.partition(".")
+        for file in self._files():
+            if file.parent.relative_to(CONF).as_posix() == group:
+                raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+                node = raw.get(name) if name and isinstance(raw, dict) else raw
+                if isinstance(node, dict) and (not name or "_target_" in node):
+                    return node
+        return {}
+
+    def _files(self) -> list[Path]:
+        """The YAML files that were composed."""
+        files = [CONF / "train.yaml"]
+        for group, chosen in self.choices.items():
+            options = chosen if isinstance(chosen, list) else [chosen]
+            files += [CONF / group.split("@")[0] / f"{option}.yaml" for option in options if option]
+        return [file for file in files if file.is_file()]
+
+    def _source(self, path: str) -> str:
+        """Where a setting was given: the override or the file it stands in."""
+        for override in self.overrides:
+            if override.lstrip("+").split("=")[0] == path:
+                return f" (given as {override})"
+        for file in reversed(self._files()):
+            raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            package = "" if file == CONF / "train.yaml" else file.parent.relative_to(CONF).as_posix().replace("/", ".")
+            for prefix in ("", f"{package}."):
+                if path.startswith(prefix) and _has(raw, path[len(prefix) :]):
+                    return f" (in {file.relative_to(CONF.parent)})"
+        return ""
+
+    def _unknown(self, path: str, valid: Any) -> None:
+        near = difflib.get_close_matches(path, list(valid), 1, 0.6)
+        names = ", ".join(sorted(v.rpartition(".")[2] for v in valid))
+        remedy = f"did you mean '{near[0]}'?" if near else f"valid: {names}"
+        self._add(path, "there is no such setting", remedy)
+
+    def _add(self, path: str, found: str, remedy: str) -> None:
+        self.problems.append(Problem(path, found + self._source(path), remedy))
+
+
+def settings_of(path: str, node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings of a node: Hydra's own keys left out, and the `enabled` that run.py reads of every callback."""
+    for key, value in node.items():
+        if not (key.startswith("_") and key.endswith("_")) and not (key == "enabled" and path.startswith("callbacks.")):
+            yield key, value
+
+
+def _has(raw: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(raw, dict) or part not in raw:
+            return False
+        raw = raw[part]
+    return True
+
+
+def _unlike(written: Any, value: Any) -> str | None:
+    """The kind of value that the YAML writes, where `value` is of another kind."""
+    if written is None or value is None or isinstance(written, (dict, list)) != isinstance(value, (dict, list)):
+        return None if not isinstance(written, (dict, list)) or value is None else f"like {written}"
+    if isinstance(written, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(written, str) and written.startswith("${"):
+        return None if isinstance(value, (int, float)) or not written.startswith("${suggested") else "a number"
+    if isinstance(written, (int, float)):
+        return None if isinstance(value, (int, float)) and not isinstance(value, bool) else f"a number, like {written:g}"
+    if isinstance(written, str):
+        return None if isinstance(value, (str, int, float)) else f"text, like {written}"
+    return None
+
+
+def _out_of_range(path: str, key: str, value: Any) -> str | None:
+    limits = RANGES.get(path.split(".")[0], {}).get(key)
+    numbers = value if isinstance(value, list) else [value]
+    numbers = [n for n in numbers if isinstance(n, (int, float)) and not isinstance(n, bool)]
+    return str(limits) if limits is not None and any(n not in limits for n in numbers) else None

@@ -1,0 +1,132 @@
+"""The command line's overrides, looked at before Hydra sees them: misspelt, repeated and impossible ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from loralab.config.compose import compose, group_options, values
+from loralab.errors import Problem
+
+
+def parse(overrides: list[str]) -> tuple[list[Override], list[Problem]]:
+    """The overrides in Hydra's grammar, and a problem for each that is not in it."""
+    parser, parsed, problems = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except HydraException:
+            remedy = "write key=value; quote text with spaces, commas, = or brackets: 'key=\"a, b\"'"
+            problems.append(Problem(text, "is not an override that Hydra can read", remedy))
+    return parsed, problems
+
+
+def first_point(parsed: Iterable[Override]) -> list[str]:
+    """The overrides with each sweep replaced by its first value: one point of the sweep."""
+    return [_first(o) for o in parsed]
+
+
+def _first(override: Override) -> str:
+    if not override.is_sweep_override():
+        return override.input_line or ""
+    if override.is_interval_sweep():
+        return f"{override.get_key_element()}={override.value().start}"  # type: ignore[union-attr]
+    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+
+
+def problems_of(parsed: list[Override]) -> list[Problem]:
+    """What is wrong with the overrides' names: groups, options and keys that do not exist, and anything given twice."""
+    groups = group_options()
+    chosen = [o for o in parsed if o.key_or_group in groups and not o.is_hydra_override()]
+    problems = list(_given_twice(parsed)) + [p for o in chosen for p in _bad_options(o, groups)]
+    keys = [o for o in parsed if o.key_or_group not in groups and not o.is_hydra_override()]
+    if problems or not keys:
+        return problems
+    try:
+        cfg, _ = compose(first_point(chosen))
+    except HydraException as error:
+        return [composition_problem(error)]
+    tree = values(cfg)
+    return [p for o in keys if (p := _bad_key(o, tree, groups))]
+
+
+def composition_problem(error: Exception) -> Problem:
+    """Hydra's or OmegaConf's own complaint, shortened to what a user can act on."""
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return Problem("configuration", first, " ".join(rest))
+
+
+def _given_twice(parsed: list[Override]) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for o in parsed:
+        name = o.get_key_element().lstrip("+~")
+        if name in seen and not o.is_hydra_override():
+            yield Problem(name, f"is given twice: {seen[name]} and {o.input_line}", "keep one of them")
+        seen[name] = o.input_line or ""
+
+
+def _bad_options(override: Override, groups: dict[str, list[str]]) -> Iterator[Problem]:
+    group, options = override.key_or_group, groups[override.key_or_group]
+    if override.is_sweep_override():
+        chosen: list[Any] = list(override.sweep_iterator())
+    else:
+        chosen = override.value() if isinstance(override.value(), list) else [override.value()]  # type: ignore[assignment]
+    for option in chosen:
+        if option is not None and str(option) not in options and not override.is_delete():
+            yield Problem(group, f"has no option '{option}'", _suggestion(str(option), options) or _menu(options))
+
+
+def _menu(options: list[str]) -> str:
+    return "options: " + ", ".join(options)
+
+
+def _suggestion(name: str, valid: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+def _bad_key(override: Override, tree: dict[str, Any], groups: dict[str, list[str]]) -> Problem | None:
+    key = override.key_or_group
+    if override.is_add() or override.is_force_add() or exists(tree, key):
+        return None  # what is added is checked against the signature it ends in
+    return Problem(key, "there is no such setting", nearest_key(key, tree, groups))
+
+
+def exists(tree: Any, key: str) -> bool:
+    """Whether a dotted key leads somewhere in nested dicts."""
+    for part in key.split("."):
+        if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+            tree = tree[int(part)]
+        elif isinstance(tree, dict) and part in tree:
+            tree = tree[part]
+        else:
+            return False
+    return True
+
+
+def nearest_key(key: str, tree: dict[str, Any], groups: dict[str, list[str]]) -> str:
+    """A remedy for a key that does not exist: the valid key or group most like it."""
+    keys = list(_dotted(tree))
+    parent, _, leaf = key.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in keys if k.rpartition(".")[0] == parent}
+    leaves = {k.rpartition(".")[2]: k for k in keys}
+    for names in (siblings, {k: k for k in [*groups, *keys]}, leaves):
+        near = difflib.get_close_matches(leaf if names is not None and key not in names else key, names, 1, 0.7)
+        if near:
+            return f"did you mean '{names[near[0]]}'?"
+    if siblings:
+        return f"{parent or 'the top level'} has: " + ", ".join(sorted(siblings))
+    return "see python train.py --help for the groups, --cfg job for every setting"
+
+
+def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if not name.startswith("_"):
+            yield prefix + name
+            if isinstance(value, dict):
+                yield from _dotted(value, f"{prefix}{name}.")

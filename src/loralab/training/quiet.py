@@ -1,0 +1,30 @@
+"""Keeps libraries' chatter from drowning the run's own words."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+TALKATIVE = ("lightning.pytorch", "lightning.fabric", "bitsandbytes", "diffusers", "transformers", "huggingface_hub")
+
+KNOWN_HARMLESS = (
+    r".*litlogger.*",
+    r".*does not have many workers.*",  # the images are small; data.num_workers says what is wanted
+    r".*LeafSpec.*",
+    r".*is smaller than the logging interval.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*lr_scheduler.step\(\)` before `optimizer.step\(\).*",  # fp16's scaler skipped a step
+    r".*No module named 'kernels'.*",
+)
+
+
+def quiet() -> None:
+    """Errors of the talkative libraries stay, their tips and progress bars go. Call before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in KNOWN_HARMLESS:
+        warnings.filterwarnings("ignore", message=message)

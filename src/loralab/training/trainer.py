@@ -1,0 +1,57 @@
+"""The Lightning Trainer of a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import lightning as L
+
+from loralab.values import AtLeastOne, NonNegative, Share
+
+
+def build(
+    *,
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
+    devices: int | str | list[int] = 1,
+    num_nodes: AtLeastOne = 1,
+    strategy: str = "auto",
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
+    max_epochs: AtLeastOne | None = None,
+    max_steps: AtLeastOne | None = None,
+    accumulate_grad_batches: AtLeastOne = 1,
+    gradient_clip_val: NonNegative | None = 1.0,
+    log_every_n_steps: AtLeastOne = 10,
+    deterministic: bool = False,
+    enable_progress_bar: bool = True,
+    limit_train_batches: AtLeastOne | Share | None = None,
+    overfit_batches: AtLeastOne | Share = 0.0,
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None,
+    **given: Any,
+) -> L.Trainer:
+    """A Trainer for `max_steps` optimizer steps, or where that is null for `max_epochs` passes over the data.
+
+    Checkpoints, sharding between devices and the model's summary are loralab's own, so Lightning's are off.
+    `given` is what run.py supplies: callbacks, loggers, the run's folder.
+    """
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        precision=precision,
+        max_epochs=-1 if max_steps else max_epochs,
+        max_steps=max_steps or -1,
+        accumulate_grad_batches=accumulate_grad_batches,
+        gradient_clip_val=gradient_clip_val or None,
+        log_every_n_steps=log_every_n_steps,
+        deterministic=deterministic,
+        enable_progress_bar=enable_progress_bar,
+        limit_train_batches=limit_train_batches,
+        overfit_batches=overfit_batches,
+        profiler=profiler,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **given,
+    )

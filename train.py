@@ -1,0 +1,6 @@
+"""Trains a LoRA: python train.py [group=option …] [key=value …]; --help shows the menu."""
+
+from loralab.run import main
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["attention", "feed_forward", "projection", "conv"]
-"""projection: a transformer's way in and out. conv: everything in residual blocks and resamplers, 3×3, 1×1 or linear."""
+"""projection: a transformer's way in and out. conv: all in residual blocks and resamplers, 3×3, 1×1 or linear."""
 
 
 class Target(NamedTuple):

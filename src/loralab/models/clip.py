@@ -1,0 +1,125 @@
+"""From captions to hidden states: tokens in chunks, clip skip, weights.
+
+A long prompt is encoded in chunks of 75 tokens, each with its own begin and end token. Their states are then joined
+into one sequence: the begin state of the first chunk, the 75 states of every chunk, the last state of the last one.
+
+Shapes: B captions, N chunks, T = 77 tokens of a chunk, S = 75 N + 2 states of a prompt, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from loralab.models.emphasis import parse
+
+CHUNK = 75
+
+
+class Fit(NamedTuple):
+    """How a caption fits the encoder."""
+
+    chunks: int
+    """Chunks it needs, at least one."""
+    lost: int
+    """Tokens cut off because it needs more than there are."""
+
+
+class Text(NamedTuple):
+    """Encoded captions."""
+
+    hidden: Tensor
+    """(B, S, D)"""
+    pooled: Tensor | None
+    """(B, D) projected state at the end of the first chunk, where the encoder has a projection."""
+
+
+@dataclass(slots=True)
+class TextEncoder:
+    """A CLIP text model with its tokenizer and the settings of how its states are taken."""
+
+    model: Any
+    """CLIPTextModel or CLIPTextModelWithProjection."""
+    tokenizer: Any
+    chunks: int = 1
+    clip_skip: int = 1
+    """Which layer's states are taken, counted from the end: 1 is the last."""
+    final_norm: bool = True
+    """Whether the final layer norm is applied to them."""
+    emphasis: bool = False
+    """Whether captions are read with weights (see emphasis)."""
+
+    def __call__(self, captions: list[str]) -> Text:
+        ids, weights = self.tokens(captions)  # (B, N, T)
+        return self.encode(ids, weights)
+
+    def encode(self, ids: Tensor, weights: Tensor | None = None) -> Text:
+        """Hidden states of token ids (B, N, T), each state times its token's weight (B, N, T)."""
+        device = next(self.model.parameters()).device
+        flat = ids.flatten(0, 1).to(device)  # (B N, T)
+        taken_within = self.clip_skip > 1 or not self.final_norm
+        out = self.model(flat, output_hidden_states=taken_within)
+        hidden = out.hidden_states[-self.clip_skip] if taken_within else out.last_hidden_state
+        if taken_within and self.final_norm:
+            hidden = body(self.model).final_layer_norm(hidden)
+        hidden = join(hidden.unflatten(0, ids.shape[:2]))
+        if weights is not None:
+            hidden = hidden * join(weights.to(hidden)).unsqueeze(-1)
+        pooled = getattr(out, "text_embeds", None)
+        return Text(hidden, None if pooled is None else pooled.unflatten(0, ids.shape[:2])[:, 0])
+
+    def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor | None]:
+        """Token ids (B, N, T), and the weight of each where captions are read with weights."""
+        rows = [[self._chunk(run) for run in self._runs(caption)[0]] for caption in captions]
+        ids = torch.tensor([[ids for ids, _ in row] for row in rows])
+        weights = torch.tensor([[weights for _, weights in row] for row in rows]) if self.emphasis else None
+        return ids, weights
+
+    def fit(self, caption: str) -> Fit:
+        """How many chunks a caption needs, and how many of its tokens would be cut off."""
+        runs, lost = self._runs(caption)
+        return Fit(max(1, sum(map(bool, runs))), lost)
+
+    def signature(self) -> tuple[Any, ...]:
+        """What, beside the model's weights, decides the states of a caption."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        return self.chunks, self.clip_skip, self.final_norm, self.emphasis, self.tokenizer.pad_token_id, vocabulary
+
+    def _runs(self, caption: str) -> tuple[list[list[tuple[int, float]]], int]:
+        """N runs of at most 75 (token, weight), and the number of tokens that found no room."""
+        pieces = parse(caption) if self.emphasis else [(caption, 1.0)]
+        tokens = [
+            (token, weight)
+            for text, weight in pieces
+            for token in self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        ]
+        names = self.tokenizer.convert_ids_to_tokens([token for token, _ in tokens])
+        runs, start = [], 0
+        for remaining in reversed(range(self.chunks)):
+            stop = start + CHUNK
+            if remaining and stop < len(tokens):  # a word goes whole into the next chunk
+                ends = (at for at in range(stop, start, -1) if names[at - 1].endswith("</w>"))
+                stop = next(ends, stop)
+            runs.append(tokens[start:stop])
+            start = min(stop, len(tokens))
+        return runs, len(tokens) - start
+
+    def _chunk(self, run: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+        """T ids and weights: begin, the run, end, and the padding that this tokenizer uses."""
+        fill = CHUNK - len(run)
+        begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        ids = [begin, *(token for token, _ in run), end, *[pad] * fill]
+        return ids, [1.0, *(weight for _, weight in run), 1.0, *[1.0] * fill]
+
+
+def join(chunks: Tensor) -> Tensor:
+    """(B, N, T, …) → (B, S, …): one begin, the middles of all chunks, one end."""
+    return torch.cat([chunks[:, 0, :1], chunks[:, :, 1:-1].flatten(1, 2), chunks[:, -1, -1:]], dim=1)
+
+
+def body(model: nn.Module) -> Any:
+    """The module that holds the layers: `text_model` in classes that wrap it, else the model itself."""
+    return getattr(model, "text_model", model)

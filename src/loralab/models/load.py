@@ -1,0 +1,253 @@
+"""Base models from disk or hub: diffusers folders and single files in the original layout."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loralab.errors import user_error
+from loralab.models import weights
+from loralab.models.architecture import ARCHITECTURES, Architecture
+from loralab.models.attention import Attention, set_attention
+from loralab.models.clip import CHUNK, TextEncoder
+from loralab.models.family import Base, Prediction
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+"""For single files, which have none of their own."""
+
+
+def load_base(
+    base: str,
+    family: str,
+    vae: str | None,
+    tokenizer: str | None,
+    prediction_type: Prediction | None,
+    zero_terminal_snr: bool | None,
+    dtype: str,
+) -> Base:
+    """The base model at a path or hub id, on the CPU; the arguments are those of `loralab.models.sd.load`."""
+    architecture, path = ARCHITECTURES[family], locate(base, "model.base")
+    read = _folder if path.is_dir() else _single_file
+    parts = read(path, architecture, vae is None, DTYPES[dtype])
+    if vae is not None:
+        parts["vae"] = load_vae(vae, architecture)
+    if tokenizer is not None or "tokenizers" not in parts:
+        parts["tokenizers"] = load_tokenizers(tokenizer, architecture)
+    scheduler = parts.pop("scheduler")
+    return Base(
+        path=base,
+        scheduler=scheduler,
+        prediction_type=_settled("prediction_type", prediction_type, scheduler.get("prediction_type"), "epsilon"),
+        zero_terminal_snr=_settled(
+            "zero_terminal_snr", zero_terminal_snr, scheduler.get("rescale_betas_zero_snr"), False
+        ),
+        **parts,
+    )
+
+
+def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:
+    """What the user wants, else what the base says of itself, else the default."""
+    if wanted is None:
+        return default if found is None else found
+    if found is not None and found != wanted:
+        log.warning("model.%s is %s, but the base model says %s; taking the setting", setting, wanted, found)
+    return wanted
+
+
+def encoders(
+    base: Base, max_token_length: int, emphasis: bool, clip_skip: int, final_norm: bool = True
+) -> dict[str, TextEncoder]:
+    """The text encoders by part, set up for use."""
+    for model in base.text_encoders.values():
+        if clip_skip > model.config.num_hidden_layers:
+            layers = model.config.num_hidden_layers
+            raise user_error("model.clip_skip", f"is {clip_skip}, but the text encoder has {layers} layers")
+    return {
+        part: TextEncoder(model, base.tokenizers[part], max_token_length // CHUNK, clip_skip, final_norm, emphasis)
+        for part, model in base.text_encoders.items()
+    }
+
+
+def prepare(base: Base, attention: Attention, gradient_checkpointing: bool, quantize: str | None, dtype: str) -> None:
+    """Sets how the modules compute."""
+    set_attention(base.unet, list(base.text_encoders.values()), attention)
+    if gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()
+        for encoder in base.text_encoders.values():
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            encoder.train()  # transformers recomputes in training mode only; CLIP has no dropout
+
+
+def build(cls: Any, config: Mapping[str, Any], state: dict[str, Tensor], dtype: torch.dtype, setting: str) -> Any:
+    """A model of a class around given tensors, which are used as they are where they have the right type.
+
+    Nothing is initialised first and nothing is held twice; `state` is emptied.
+    """
+    with torch.device("meta"):
+        model = cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
+    wanted = model.state_dict()
+    missing = sorted(set(wanted) - set(state))
+    wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    if missing or wrong:
+        name = (missing + wrong)[0]
+        found = f"has no {name}" if missing else f"{name} has the shape {tuple(state[name].shape)}"
+        count = len(missing) + len(wrong)
+        raise user_error(
+            setting, f"its {cls.__name__} does not fit: {found} (and {count - 1} more)", "is the file whole?"
+        )
+    model.load_state_dict({name: state.pop(name).to(dtype) for name in wanted}, assign=True)
+    for module in model.modules():
+        if hasattr(module, "position_ids"):  # not among the weights, so still on meta
+            module.position_ids = torch.arange(module.position_ids.shape[-1]).expand(1, -1)
+    return model.eval()
+
+
+# diffusers folders
+
+
+def _folder(path: Path, architecture: Architecture, with_vae: bool, dtype: torch.dtype) -> dict[str, Any]:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    def component(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return json.loads((path / name / "config.json").read_text()), weights.read_component(path / name, "model.base")
+
+    parts: dict[str, Any] = {
+        "unet": build(UNet2DConditionModel, *component("unet"), dtype, "model.base"),
+        "text_encoders": {part: _text_encoder(part, *component(part), dtype) for part in architecture.text_encoders},
+        "vae": load_vae(str(path / "vae"), architecture, "model.base") if with_vae else None,
+        "scheduler": json.loads((path / "scheduler" / "scheduler_config.json").read_text()),
+    }
+    folders = {part: path / part.replace("text_encoder", "tokenizer") for part in architecture.text_encoders}
+    if all(folder.is_dir() for folder in folders.values()):
+        parts["tokenizers"] = {part: _tokenizer(folder) for part, folder in folders.items()}
+    return parts
+
+
+def _text_encoder(part: str, config: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype) -> Any:
+    """A text encoder from weights named with or without `text_model.` in front."""
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    cls = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+    with torch.device("meta"):
+        wrapped = hasattr(cls(cls.config_class.from_dict({**config, "num_hidden_layers": 1})), "text_model")
+    plain = {name.removeprefix("text_model."): value for name, value in state.items()}
+    inside = "text_model." if wrapped else ""
+    named = {name if name.startswith("text_projection") else inside + name: value for name, value in plain.items()}
+    return build(cls, config, named, dtype, "model.base")
+
+
+def load_vae(path: str, architecture: Architecture, setting: str = "model.vae") -> Any:
+    """An AutoencoderKL in fp32: a folder (of it or of a whole model), a hub id, or a file of either layout."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    found = locate(path, setting)
+    if found.is_dir():
+        folder = found / "vae" if (found / "vae").is_dir() else found
+        config, state = json.loads((folder / "config.json").read_text()), weights.read_component(folder, setting)
+    else:
+        config, state = architecture.vae, weights.read(found, setting)
+    return build(AutoencoderKL, config, _diffusers_vae(state, config), torch.float32, setting)
+
+
+_OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def _diffusers_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A VAE's weights under diffusers' present names, from its earlier ones or the original layout."""
+    if any(".down_blocks." in name for name in state):
+        for old, new in _OLD_VAE_NAMES.items():
+            state = {name.replace(old, new): value for name, value in state.items()}
+        return state
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    return convert_ldm_vae_checkpoint(state, config)
+
+
+# single files
+
+
+def _single_file(path: Path, architecture: Architecture, with_vae: bool, dtype: torch.dtype) -> dict[str, Any]:
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    state = weights.read(path, "model.base")
+    unet = convert_ldm_unet_checkpoint(state, architecture.unet)
+    texts = architecture.text_encoders
+    marks = {"prediction_type": "v_prediction"} if "v_pred" in state else {}
+    parts = {
+        "unet": build(UNet2DConditionModel, architecture.unet, unet, dtype, "model.base"),
+        "text_encoders": {
+            part: _text_encoder(part, config, _original_text(state, part, config), dtype)
+            for part, config in texts.items()
+        },
+        "vae": None,
+        "scheduler": {**SCHEDULER, **marks, **({"rescale_betas_zero_snr": True} if "ztsnr" in state else {})},
+    }
+    if with_vae:
+        vae = _diffusers_vae(_under(state, "first_stage_model."), architecture.vae)
+        parts["vae"] = build(AutoencoderKL, architecture.vae, vae, torch.float32, "model.base")
+    return parts
+
+
+def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _original_text(state: dict[str, Tensor], part: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A text encoder's weights in a single file, under transformers' names."""
+    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+
+    for prefix in ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."):
+        if part == "text_encoder" and (found := _under(state, prefix)):
+            return found
+    prefix = "conditioner.embedders.1.model." if part == "text_encoder_2" else "cond_stage_model.model."
+    holder = nn.Module()
+    holder.config = SimpleNamespace(**config)  # type: ignore[assignment]
+    return convert_open_clip_checkpoint(holder, state, prefix)
+
+
+# tokenizers
+
+
+def load_tokenizers(path: str | None, architecture: Architecture) -> dict[str, Any]:
+    """A CLIP tokenizer for each text encoder, from `model.tokenizer` or the hub's usual place."""
+    tokenizers = {}
+    for part, usual in architecture.tokenizers.items():
+        folder = locate(path or usual, "model.tokenizer")
+        own = folder / part.replace("text_encoder", "tokenizer")
+        tokenizer = _tokenizer(own if own.is_dir() else folder)
+        if not own.is_dir():
+            tokenizer.pad_token = architecture.pads[part]
+        tokenizers[part] = tokenizer
+    return tokenizers
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def locate(path: str, setting: str) -> Path:
+    return Path(path)

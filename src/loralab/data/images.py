@@ -16,8 +16,10 @@ import numpy as np
 from PIL import Image
 
 EXTENSIONS = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl")
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl", ".heic")
 )
+"""Of files that are taken for images; those that Pillow cannot read are reported."""
+
 # EPS and PDF would start other programs; nothing outside this list is even tried.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JXL")
 

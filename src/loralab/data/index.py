@@ -1,0 +1,330 @@
+"""The images of a training: which there are, how large they are, what is said of them.
+
+A folder's sub-folders named `N_name` are repeated N times, and `name` is the caption of their images without another;
+what lies deeper belongs to them. Images elsewhere count once. Nothing is decoded, and nothing is read twice: what
+is known of a file is kept until its size or its time changes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from loralab.data.catalog import Catalog, Known
+from loralab.data.images import EXTENSIONS, ImageError
+from loralab.data.metadata import NAMES, Metadata
+from loralab.data.store import cache_folder
+from loralab.data.texts import Texts
+from loralab.data.walk import Directory, Skipped, walk
+from loralab.errors import Problem, UserError, user_error
+from loralab.progress import progress
+from loralab.types import Item
+from loralab.values import AtLeastOne, Count, NonNegative
+
+if TYPE_CHECKING:
+    from loralab.data.augment import Augment
+    from loralab.data.captions import Captions
+
+OnError = Literal["skip", "stop"]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One folder of images and what holds for them.
+
+    path: of the folder. repeats, class_tokens: of images outside of its `N_name` sub-folders. weight: of their loss.
+    captions, augment: rules of its own; null: those of the data. mask_folder: loss masks, named like the images.
+    metadata: a file with the captions; null: metadata.jsonl, .csv or .parquet in the folder, where there is one.
+    is_reg: regularisation (prior-preservation) images.
+    """
+
+    path: str
+    repeats: AtLeastOne = 1
+    class_tokens: str = ""
+    weight: NonNegative = 1.0
+    captions: Captions | None = None
+    augment: Augment | None = None
+    mask_folder: str | None = None
+    metadata: str | None = None
+    is_reg: bool = False
+
+    @property
+    def setting(self) -> str:
+        return "data.reg_folder" if self.is_reg else "data.folder"
+
+    @property
+    def extension(self) -> str:
+        return self.captions.suffix_of_files if self.captions else ".txt"
+
+
+Origin = Literal["file", "metadata", "folder", "none"]
+"""Where a caption comes from: its own file, a metadata file, the folder's name, nowhere."""
+ORIGINS: tuple[Origin, ...] = ("file", "metadata", "folder", "none")
+
+
+class Index(Sequence[Item]):
+    """All images, as columns: an Item is made when it is asked for. In the order of their folders, then of their paths."""
+
+    def __init__(self, folders: Sequence[Folder], rows: _Rows, skipped: list[Skipped], notes: list[str]) -> None:
+        self.folders = tuple(folders)
+        self.skipped = skipped
+        """What is left out, and why."""
+        self.notes = notes
+        """What else a user should hear."""
+        self._rows = rows
+        self._chosen = np.arange(len(rows.paths), dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, position: int) -> Item:  # type: ignore[override]  # no slices
+        row = int(self._chosen[position])
+        rows, folder = self._rows, self.folders[self._rows.source[row]]
+        return Item(
+            path=rows.paths[row],
+            width=rows.width[row],
+            height=rows.height[row],
+            caption=rows.captions[row],
+            repeats=rows.repeats[row],
+            weight=folder.weight,
+            is_reg=folder.is_reg,
+            source=rows.source[row],
+            mask=rows.masks[row] or None,
+            digest=rows.digests.raw(row).hex(),
+        )
+
+    def origin(self, position: int) -> Origin:
+        """Where the caption of an image comes from."""
+        return ORIGINS[self._rows.origin[self._chosen[position]]]
+
+    def kind(self, position: int) -> str:
+        """Its format and mode, e.g. "JPEG CMYK"."""
+        return self._rows.kinds[self._rows.kind[self._chosen[position]]]
+
+    def turned(self, position: int) -> bool:
+        """Whether its EXIF orientation turns or mirrors it."""
+        return bool(self._rows.turned[self._chosen[position]])
+
+    def without(self, reasons: Mapping[int, str]) -> Index:
+        """This index less some images, position → why."""
+        left = copy(self)
+        left._chosen = np.delete(self._chosen, list(reasons))
+        left.skipped = self.skipped + [Skipped(self[position].path, reason) for position, reason in reasons.items()]
+        return left
+
+    def hashed(self, cache: str | None = None, on_error: OnError = "skip") -> Index:
+        """This index with the content hash of every image; only files that changed since the last time are read."""
+        missing = [position for position in range(len(self)) if not self[position].digest]
+        if not missing:
+            return self
+        made: dict[int, bytes] = {}
+        failed: dict[int, str] = {}
+        with (
+            progress("hashing images", len(missing), "images") as advance,
+            Catalog(cache_folder(cache), advance) as catalog,
+        ):
+            for position, digest in zip(missing, catalog.digests(self[m].path for m in missing), strict=True):
+                if isinstance(digest, ImageError):
+                    failed[position] = str(digest)
+                else:
+                    made[int(self._chosen[position])] = digest
+        hashed = copy(self)
+        old = self._rows.digests
+        hashed._rows = replace(self._rows, digests=Texts(made.get(row, old.raw(row)) for row in range(len(old))))
+        hashed = hashed.without(failed)
+        _stop_at(hashed.skipped[len(self.skipped) :], on_error)
+        return hashed
+
+
+@dataclass
+class _Rows:
+    """The columns of an index."""
+
+    paths: Texts = field(default_factory=Texts)
+    captions: Texts = field(default_factory=Texts)
+    masks: Texts = field(default_factory=Texts)
+    digests: Texts = field(default_factory=Texts)
+    width: array = field(default_factory=lambda: array("i"))
+    height: array = field(default_factory=lambda: array("i"))
+    repeats: array = field(default_factory=lambda: array("i"))
+    source: array = field(default_factory=lambda: array("H"))
+    origin: array = field(default_factory=lambda: array("B"))
+    kind: array = field(default_factory=lambda: array("B"))
+    turned: array = field(default_factory=lambda: array("B"))
+    kinds: list[str] = field(default_factory=list)
+
+
+def scan(
+    folders: Sequence[Folder],
+    cache: str | None = None,
+    on_error: OnError = "skip",
+    *,
+    min_size: Count | None = None,
+    max_size: Count | None = None,
+) -> Index:
+    """Finds the images of all folders.
+
+    cache: the folder of the index database (see store.cache_folder). min_size, max_size: images whose shorter side is under
+    the one or whose longer side is over the other are left out, pixels. Raises a UserError where a folder is missing, holds no
+    image, or, with on_error "stop", holds anything that cannot be used.
+    """
+    where = cache_folder(cache)
+    rows = _Rows()
+    skipped: list[Skipped] = []
+    notes: list[str] = []
+    with progress("reading images", None, "files") as advance, Catalog(where, advance) as catalog:
+        for source, folder in enumerate(folders):
+            before = len(rows.paths), len(skipped)
+            _check_place(folder, where)
+            reader = _Reader(folder, source, catalog, rows, skipped, notes)
+            reader.read((min_size or 0, max_size or sys.maxsize))
+            if len(rows.paths) == before[0]:
+                raise _empty(folder, skipped[before[1] :])
+    _stop_at(skipped, on_error)
+    return Index(folders, rows, skipped, notes)
+
+
+class _Reader:
+    """Reads one folder into the columns."""
+
+    def __init__(
+        self, folder: Folder, source: int, catalog: Catalog, rows: _Rows, skipped: list[Skipped], notes: list[str]
+    ) -> None:
+        self.folder, self.source, self.catalog = folder, source, catalog
+        self.rows, self.skipped, self.notes = rows, skipped, notes
+        self.root = os.path.abspath(os.path.expanduser(folder.path))
+        self.metadata = _metadata(folder, Path(self.root))
+        self.masks = _masks(folder, skipped)
+        self.outside = self.unmasked = 0
+
+    def read(self, limits: tuple[int, int]) -> None:
+        """limits: the shortest and the longest side an image may have, pixels."""
+        omit = {os.path.abspath(os.path.expanduser(self.folder.mask_folder))} if self.folder.mask_folder else set()
+        for directory in walk(self.root, self.folder.extension, frozenset(omit), self.skipped):
+            if directory.images:
+                self._read(directory, limits)
+        if self.metadata:
+            self.skipped.extend(self.metadata.unused())
+        if self.outside:
+            self._note(f"{self.outside} images are smaller or larger than data.min_image_size and max_image_size allow")
+        if self.unmasked:
+            self._note(f"{self.unmasked} images have no mask in {self.folder.mask_folder}: they count everywhere")
+
+    def _read(self, directory: Directory, limits: tuple[int, int]) -> None:
+        repeats, tokens = self._subset(directory.parts)
+        if repeats == 0:
+            return self._note(
+                f"the {len(directory.images)} images of {os.fsdecode(directory.path)} are repeated 0 times"
+            )
+        suffix = os.fsencode(self.folder.extension)
+        texts = {name[: -len(suffix)]: text for name, text in self.catalog.captions(directory).items()}
+        for file, known in zip(directory.images, self.catalog.headers(directory), strict=True):
+            path = os.fsdecode(os.path.join(directory.path, file.name))
+            stem = os.path.splitext(file.name)[0]
+            caption, origin = self._caption(path, texts.get(stem), tokens)
+            if isinstance(known, ImageError):
+                self.skipped.append(Skipped(path, str(known)))
+            elif isinstance(caption, UserError):
+                problem = caption.problems[0]
+                self.skipped.append(Skipped(path, f"its caption file {problem.found}; {problem.remedy}"))
+            elif not limits[0] <= min(known.header[:2]) or not max(known.header[:2]) <= limits[1]:
+                self.outside += 1
+            else:
+                mask = self._mask((*directory.parts, stem))
+                self._append(path, known, repeats, caption, origin, mask)
+        return None
+
+    def _subset(self, parts: tuple[bytes, ...]) -> tuple[int, str]:
+        """Repeats and class tokens of a directory: those of the nearest folder called `N_name`."""
+        for part in map(os.fsdecode, reversed(parts)):
+            if found := re.fullmatch(r"(\d+)_(.*)", part, re.DOTALL):
+                return int(found[1]), found[2]
+        return self.folder.repeats, self.folder.class_tokens
+
+    def _caption(self, path: str, text: str | UserError | None, tokens: str) -> tuple[str | UserError, Origin]:
+        if self.metadata and (said := self.metadata.caption(path)) is not None:
+            return said, "metadata"
+        if text is not None:
+            return text, "file"
+        return tokens, "folder" if tokens else "none"
+
+    def _mask(self, parts: tuple[bytes, ...]) -> str:
+        if not self.folder.mask_folder:
+            return ""
+        mask = self.masks.get(parts, "")
+        self.unmasked += not mask
+        return mask
+
+    def _append(self, path: str, known: Known, repeats: int, caption: str, origin: Origin, mask: str) -> None:
+        rows, header = self.rows, known.header
+        if header.kind not in rows.kinds:
+            rows.kinds.append(header.kind)
+        rows.paths.append(path)
+        rows.captions.append(caption)
+        rows.masks.append(mask)
+        rows.digests.append(known.digest or b"")
+        rows.width.append(header.width)
+        rows.height.append(header.height)
+        rows.repeats.append(repeats)
+        rows.source.append(self.source)
+        rows.origin.append(ORIGINS.index(origin))
+        rows.kind.append(rows.kinds.index(header.kind))
+        rows.turned.append(header.turned)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(f"{self.folder.setting}: {text}")
+
+
+def _metadata(folder: Folder, root: Path) -> Metadata | None:
+    if folder.metadata:
+        return Metadata(Path(folder.metadata).expanduser().absolute(), root)
+    return next((Metadata(root / name, root) for name in NAMES if (root / name).is_file()), None)
+
+
+def _masks(folder: Folder, skipped: list[Skipped]) -> dict[tuple[bytes, ...], str]:
+    """The mask folder's images by their path below it, without extension."""
+    if not folder.mask_folder:
+        return {}
+    root = os.path.abspath(os.path.expanduser(folder.mask_folder))
+    if not os.path.isdir(root):
+        raise user_error("data.mask_folder", f"{root} is no folder", "give the folder that holds the masks, or null")
+    return {
+        (*directory.parts, os.path.splitext(file.name)[0]): os.fsdecode(os.path.join(directory.path, file.name))
+        for directory in walk(root, folder.extension, frozenset(), skipped)
+        for file in directory.images
+    }
+
+
+def _check_place(folder: Folder, cache: Path) -> None:
+    root = Path(os.path.abspath(os.path.expanduser(folder.path)))
+    if not root.is_dir():
+        found = "is not a folder" if root.exists() else "is not there"
+        raise user_error(folder.setting, f"{root} {found}", "give the folder that holds the images")
+    if cache.is_relative_to(root):
+        raise user_error(
+            "data.cache_folder", f"{cache} lies in the images' folder {root}", "give a folder outside of it"
+        )
+
+
+def _empty(folder: Folder, skipped: list[Skipped]) -> UserError:
+    kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
+    found = f"{folder.path} holds no image that can be used"
+    if skipped:
+        found += f" ({len(skipped)} cannot, e.g. {skipped[0].path} {skipped[0].reason})"
+    return user_error(folder.setting, found, f"put images ({kinds}) in it or in sub-folders called N_name")
+
+
+def _stop_at(skipped: list[Skipped], on_error: OnError) -> None:
+    """Ends the run at what would be skipped, where that is wished."""
+    if on_error == "stop" and skipped:
+        remedy = "repair or remove it, or leave such files out with data.on_error=skip"
+        raise UserError(*(Problem(path, reason, remedy) for path, reason in skipped[:20]))

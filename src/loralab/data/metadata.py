@@ -1,0 +1,111 @@
+"""Captions from one file for a whole folder: sd-scripts' JSON, Hugging Face imagefolder's JSONL and CSV, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from loralab.data.walk import Skipped
+from loralab.errors import UserError, user_error
+
+NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""What such a file is called where nothing else is said (Hugging Face's convention)."""
+
+_FILE_COLUMNS = ("file_name", "image", "path")
+_TEXT_COLUMNS = ("caption", "text", "prompt")
+
+
+class Metadata:
+    """The captions of one metadata file, by image."""
+
+    def __init__(self, path: Path, root: Path) -> None:
+        """Raises a UserError where the file cannot be read."""
+        self.path, self.root = path, root
+        self._captions = {self._key(name): _caption(row) for name, row in _rows(path)}
+        self._used: set[str] = set()
+
+    def caption(self, path: str) -> str | None:
+        """What the file says of an image: it may be named by its path below the folder, its name or its absolute path,
+        each also without extension."""
+        below = os.path.relpath(path, self.root).replace(os.sep, "/")
+        for name in (below, os.path.splitext(below)[0], os.path.basename(path), Path(path).stem, os.path.abspath(path)):
+            if name in self._captions:
+                self._used.add(name)
+                return self._captions[name]
+        return None
+
+    def unused(self) -> Iterator[Skipped]:
+        """The entries for which no image was asked."""
+        for name in self._captions.keys() - self._used:
+            yield Skipped(str(self.root / name), f"is named in {self.path.name} but is not there")
+
+    def _key(self, name: str) -> str:
+        name = os.path.normpath(name).replace("\\", "/")
+        return os.path.relpath(name, self.root) if name.startswith(f"{self.root}/") else name
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(image, its entry) for each row of the file."""
+    kind = path.suffix.lower()
+    try:
+        if kind == ".json":
+            table = json.loads(path.read_text("utf-8-sig"))
+            yield from table.items() if isinstance(table, dict) else map(_named, table)
+        elif kind == ".jsonl":
+            with open(path, encoding="utf-8-sig") as file:
+                yield from (_named(json.loads(line)) for line in file if line.strip())
+        elif kind == ".csv":
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                yield from map(_named, csv.DictReader(file))
+        elif kind == ".parquet":
+            yield from map(_named, _parquet(path))
+        else:
+            raise _unusable(path, "is none of .json, .jsonl, .csv, .parquet")
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise _unusable(path, "is not there") from None
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: also JSON and UTF-8 errors
+        raise _unusable(path, f"cannot be read ({error})") from None
+    except _NoFileName:
+        raise _unusable(path, f"has a row without {' or '.join(map(repr, _FILE_COLUMNS))}") from None
+
+
+class _NoFileName(Exception):
+    pass
+
+
+def _named(row: dict[str, Any]) -> tuple[str, Any]:
+    for column in _FILE_COLUMNS:
+        if isinstance(row, dict) and isinstance(row.get(column), str):
+            return row[column], row
+    raise _NoFileName
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise user_error("data.metadata", f"{path} needs pyarrow", "pip install 'loralab[parquet]'") from None
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+        yield from batch.to_pylist()
+
+
+def _caption(row: Any) -> str:
+    """The caption of an entry; its tags follow, as in sd-scripts."""
+    if not isinstance(row, dict):
+        return str(row)
+    text = next((str(row[column]) for column in _TEXT_COLUMNS if row.get(column)), "")
+    tags = row.get("tags") or ""
+    tags = tags if isinstance(tags, str) else ", ".join(map(str, tags))
+    return ", ".join(filter(None, (text, tags)))
+
+
+def _unusable(path: Path, found: str) -> UserError:
+    return user_error(
+        "data.metadata", f"{path} {found}", "one row for each image: its file_name and its caption or text"
+    )

@@ -1,0 +1,65 @@
+"""Where what is known of images is kept: SQLite databases under a cache folder, never inside a dataset."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loralab.errors import user_error
+
+
+def cache_folder(folder: str | None = None) -> Path:
+    """The folder given, else $LORALAB_CACHE, else ~/.cache/loralab."""
+    return Path(folder or os.environ.get("LORALAB_CACHE") or "~/.cache/loralab").expanduser().absolute()
+
+
+def connect(path: Path, schema: str) -> sqlite3.Connection:
+    """Opens a database that several processes may use at once; one that is damaged is set aside and begun anew.
+
+    Commits survive a killed process. They are not forced to the disk: after a power failure a database may be damaged,
+    which costs the time to make its contents again.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _opened(path, schema)
+    except sqlite3.OperationalError as error:
+        raise _unusable(path, error) from error
+    except sqlite3.DatabaseError:
+        set_aside(path)
+        return _opened(path, schema)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def set_aside(path: Path) -> None:
+    """Renames a damaged database out of the way."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, path.with_name(path.name + ".damaged"))
+
+
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction, waiting for other processes' first."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _opened(path: Path, schema: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=300, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.executescript(schema)
+    return connection
+
+
+def _unusable(path: Path, error: Exception) -> Exception:
+    return user_error("data.cache_folder", f"{path} cannot be used ({error})", "choose a folder that can be written")

@@ -1,0 +1,33 @@
+"""Many strings in one block of memory: a million paths or captions without a million objects."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+
+
+class Texts(Sequence[str]):
+    """A growing list of strings, held as bytes. File names that are no UTF-8 survive (surrogateescape)."""
+
+    def __init__(self, texts: Iterable[str | bytes] = ()) -> None:
+        self._bytes = bytearray()
+        self._ends = array("Q")
+        for text in texts:
+            self.append(text)
+
+    def append(self, text: str | bytes) -> None:
+        self._bytes += text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._bytes))
+
+    def raw(self, position: int) -> bytes:
+        start = self._ends[position - 1] if position else 0
+        return bytes(memoryview(self._bytes)[start : self._ends[position]])
+
+    def __getitem__(self, position: int) -> str:  # type: ignore[override]  # no slices
+        return self.raw(range(len(self))[position]).decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[position] for position in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._ends)

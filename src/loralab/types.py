@@ -21,6 +21,16 @@ class Draw(NamedTuple):
     """Position in the epoch's expanded list: every repeat and every regularisation draw has its own."""
 
 
+class Place(NamedTuple):
+    """Where in training a draw is used; what the sampler asks the dataset for."""
+
+    draw: Draw
+    step: int = 0
+    """Optimizer steps done before it."""
+    share: float = 1.0
+    """Factor of its loss weight, so that the mean over devices of unequal batches is the mean over their samples."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One image of the dataset, as the index knows it."""
@@ -63,6 +73,8 @@ class Example:
     """(top, left) of the crop in the resized image, pixels."""
     bucket: tuple[int, int]
     """(width, height), pixels."""
+    share: float = 1.0
+    """See Place."""
 
 
 @dataclass(slots=True)
@@ -80,7 +92,7 @@ class Batch:
     mask: Tensor | None
     """(B, 1, H, W) in [0, 1]."""
     weight: Tensor
-    """(B,) loss weight of each sample's folder."""
+    """(B,) loss weight of each sample: its folder's × its share (see Place)."""
     is_reg: Tensor
     """(B,) bool."""
     original_size: Tensor

@@ -2,17 +2,17 @@
 
 The rule is that of kohya-ss' sd-scripts, number for number:
 
-- Buckets are all (w, h) with w from `min_resolution` to `max_resolution` in steps and h the largest multiple of the step
-  that keeps w·h within the resolution's area, together with (h, w) and the largest square.
-- An image gets the bucket of its own size where there is one, else the one whose aspect ratio w/h is nearest (the first
-  of equals, by width then height), and is resized to cover it.
-- With `no_upscale` there are no predefined buckets: an image over the area is shrunk to it (the side is rounded down to the
-  step that keeps the aspect ratio better), and the bucket is the resized size rounded down to the step.
+- Buckets are all (w, h) with w from `min_resolution` to `max_resolution` in steps and h the largest multiple of the
+  step that keeps w·h within the resolution's area, together with (h, w) and the largest square.
+- An image gets the bucket of its own size where there is one, else the one whose aspect ratio w/h is nearest (the
+  first of equals, by width then height), and is resized to cover it.
+- With `no_upscale` there are no predefined buckets: an image over the area is shrunk to it (that side is rounded down
+  to the step which keeps the aspect ratio better), and the bucket is the resized size rounded down to the step.
 
 Where sd-scripts has no answer, this does:
 
-- An image with `no_upscale` whose short side would be under one step is sized to have it at one step: the only enlargement that
-  `no_upscale` makes. Its other side is cut so that the bucket keeps within the area.
+- An image with `no_upscale` whose short side would be under one step is sized to have it at one step: the only
+  enlargement there is. Its other side is cut so that the bucket keeps within the area.
 - A resolution under one step is taken as one step.
 - `min_resolution` is rounded down and `max_resolution` up to a multiple of the step.
 """
@@ -37,10 +37,8 @@ Resolution = int | list[int] | list[list[int]]
 
 
 def resolutions(value: Resolution) -> list[Size]:
-    """The pixel budgets (w, h): 512 → 512×512; [768, 512] → 768×512; [512, 768, 1024] and [[512, 512], [768, 512]] → each.
-
-    A list of two numbers is one [w, h].
-    """
+    """The pixel budgets (w, h): 512 is 512×512, [768, 512] is one [w, h]; [512, 768, 1024] and [[512, 512], [768, 512]]
+    are several."""
     if isinstance(value, int):
         value = [value, value]
     several = any(isinstance(v, (list, tuple)) for v in value) or len(value) != 2
@@ -57,8 +55,8 @@ class Buckets:
     min_resolution, max_resolution: the shortest and longest side of a bucket, pixels; null: half and double of the
     resolution's side (the root of its area). Without meaning for `no_upscale`.
     step: bucket sides are multiples of this, pixels.
-    partial: what becomes of samples that do not fill a batch. keep: the last batch of a bucket is smaller. merge: buckets
-    with fewer samples than one batch join the bucket of the nearest shape. drop: batches that are not full are left out.
+    partial: what becomes of samples that do not fill a batch. keep: the last batch of a bucket is smaller.
+    merge: buckets of less than one batch join that of the nearest shape. drop: batches that are not full are left out.
     """
 
     enabled: bool = True
@@ -85,7 +83,7 @@ class Buckets:
         return cover((width, height), bucket)
 
     def merged(self, counts: Mapping[Size, int], batch: Callable[[Size], int]) -> dict[Size, Size]:
-        """Where `partial: merge` moves the buckets that do not fill one batch: thin bucket → bucket of the nearest shape.
+        """Where `partial: merge` moves buckets that do not fill one batch: thin bucket → bucket of the nearest shape.
 
         counts: samples in each bucket; batch: the batch size of a bucket. Where no bucket fills a batch, all join the
         fullest. With `no_upscale` a bucket is only moved to one that its images cover.
@@ -102,13 +100,14 @@ class Buckets:
 
 @lru_cache(maxsize=1 << 16)
 def _assign(buckets: Buckets, width: int, height: int, resolution: Size) -> tuple[Size, Size]:
-    assert width > 0 and height > 0, (width, height)
+    assert min(width, height) > 0, (width, height)
     if buckets.enabled and buckets.no_upscale:
         return _own_bucket(width, height, resolution, buckets.step)
     sizes = _sizes(buckets, resolution)
     aspect = width / height
-    bucket = (width, height) if (width, height) in sizes else min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))
-    return bucket, cover((width, height), bucket)
+    own = (width, height)
+    bucket = own if own in sizes else min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))
+    return bucket, cover(own, bucket)
 
 
 @lru_cache(maxsize=64)
@@ -134,10 +133,10 @@ def _limits(buckets: Buckets, area: int) -> tuple[int, int]:
     step, side = buckets.step, math.isqrt(area)
     low = side // 2 if buckets.min_resolution is None else buckets.min_resolution
     high = side * 2 if buckets.max_resolution is None else buckets.max_resolution
-    if low > side:
-        raise user_error("data.buckets.min_resolution", f"{low} is over the resolution {side}", "lower it, or set it to null")
-    if high < side:
-        raise user_error("data.buckets.max_resolution", f"{high} is under the resolution {side}", "raise it, or set it to null")
+    for name, limit, wrong in (("min", low, low > side), ("max", high, high < side)):
+        if wrong:
+            found = f"{limit} is {'over' if limit > side else 'under'} the resolution {side}"
+            raise user_error(f"data.buckets.{name}_resolution", found, "null follows the resolution")
     return max(step, _down(low, step)), -_down(-high, step)
 
 

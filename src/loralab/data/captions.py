@@ -4,17 +4,18 @@ The operations and their order are those of kohya-ss' sd-scripts:
 
 1. prefix and suffix;
 2. the whole caption dropped: by `dropout_rate`, or in every n-th epoch; nothing else happens to it then;
-3. wildcards: one line of several drawn, then `{a|b}` resolved, `{{` and `}}` are literal braces. Else the first line only;
-4. tags (only where a tag option is used; the text is untouched otherwise): split at the separator and stripped; the first
-   `keep_tokens` are kept, or the part before `keep_tokens_separator` and the part after a second one; the token warm-up cuts
-   the others; they are shuffled; each may be dropped; all are joined with ", ";
+3. wildcards: one line of several drawn, then `{a|b}` resolved, `{{` and `}}` are literal braces. Else only the first
+   line is used;
+4. tags (only where a tag option is used; the text is untouched otherwise): split at the separator and stripped; the
+   first `keep_tokens` are kept, or the part before `keep_tokens_separator` and that after a second one; the token
+   warm-up cuts the others; they are shuffled; each may be dropped; all are joined with ", ";
 5. the secondary separator is replaced by the separator.
 
 Where that trainer does what nobody expects, this does not follow it:
 
-- A prefix stays in front and a suffix at the end, and `keep_tokens` counts the tags of the caption itself, in every path.
-  Affixes that look like tags are joined with ", " instead of a space: those that hold the separator, and any affix of a list
-  of tags, unless it leans on its neighbour ("a photo of", "in the rain").
+- A prefix stays in front and a suffix at the end, and `keep_tokens` counts the caption's own tags, in every path.
+  Affixes that look like tags are joined with ", " instead of a space: those that hold the separator, and any affix of
+  a list of tags, unless it leans on its neighbour ("a photo of", "in the rain").
 - `dropout_every_n_epochs` drops in the epochs n, 2n, … counted from 1, and never before the first.
 - Empty tags vanish in every path, and are not counted by `keep_tokens`.
 - `keep_tokens_separator` never reaches the text encoder, also where nothing is shuffled.
@@ -34,13 +35,15 @@ from loralab.values import Count, Share
 LONGEST_FILE = 1 << 16
 """Bytes; a longer file is no caption."""
 
-_LEANING = frozenset("a an and as at by for from in into of on or over the to under with without".split())
+_LEANING = frozenset(
+    ("a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "of", "on", "or", "the", "to", "with")
+)
 """Words that belong to what follows or precedes them: an affix with one at the seam is joined with a space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """The caption rules. A pure function of the text, a generator, the epoch and the step; see the module for the order.
+    """The caption rules: a pure function of text, generator, epoch and step. The module's docstring gives their order.
 
     extension: of caption files, with or without the dot.
     dropout_rate: probability that the caption is replaced by the empty one, per sample and epoch.
@@ -48,12 +51,11 @@ class Captions:
     tag_dropout_rate: probability that each tag beyond the kept ones is left out.
     shuffle: the tags beyond the kept ones come in another order for each sample and epoch.
     keep_tokens: so many first tags stay in front and are never dropped.
-    keep_tokens_separator: where it occurs in a caption, the part before it is kept instead; a second one marks a kept tail.
+    keep_tokens_separator: where a caption has it, the part before it is kept instead; a second one marks a kept tail.
     separator: between tags. secondary_separator: between tags that stay together; replaced by the separator in the end.
     trigger: a word that every caption (but a dropped one) has: put in front where it is absent, and kept.
     wildcards: `{a|b}` draws one of them; of several lines one is drawn.
-    token_warmup_steps: optimizer steps over which the number of tags beyond the kept ones grows from token_warmup_min to all.
-    weighted: `(tag:1.2)`, `(tag)` and `[tag]` weigh the words for the text encoder (loralab.data.emphasis).
+    token_warmup_steps: optimizer steps over which the tags beyond the kept ones grow from token_warmup_min to all.
     overlong: what becomes of images whose captions have more tokens than model.max_token_length.
     token_buckets: captions of one chunk of 75 tokens are batched apart from longer ones.
     """
@@ -73,7 +75,6 @@ class Captions:
     wildcards: bool = False
     token_warmup_steps: Count = 0
     token_warmup_min: Count = 1
-    weighted: bool = False
     overlong: Literal["truncate", "skip", "error"] = "truncate"
     token_buckets: bool = False
 
@@ -94,10 +95,7 @@ class Captions:
         if self._drops_all(rng, epoch):
             return ""
         text = self._draw(text, rng) if self.wildcards else text.split("\n")[0]
-        if self._uses_tags(text):
-            text = self._tags(text, rng, step)
-        else:
-            text = self._affixed(self._triggered(text))
+        text = self._tags(text, rng, step) if self._uses_tags(text) else self._affixed(self._triggered(text))
         if self.secondary_separator:
             text = text.replace(self.secondary_separator, self.separator)
         return text

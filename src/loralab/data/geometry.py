@@ -22,7 +22,7 @@ def cover(size: Size, bucket: Size) -> Size:
 def crop_corner(resized: Size, bucket: Size, rng: random.Random | None = None) -> Corner:
     """The crop's (top, left) in the resized image: centred, or anywhere where a generator is given."""
     left, top = resized[0] - bucket[0], resized[1] - bucket[1]
-    assert left >= 0 and top >= 0, f"{resized} does not cover {bucket}"
+    assert min(left, top) >= 0, f"{resized} does not cover {bucket}"
     if rng is None:
         return top // 2, left // 2
     return rng.randint(0, top), rng.randint(0, left)

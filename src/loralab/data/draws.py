@@ -1,0 +1,156 @@
+"""The epoch's expanded list: which image, at which size, each draw is.
+
+Draws 0 … N−1 are the training images, each as often as its repeats say, once for each resolution. Where there are
+regularisation images, draws N … 2N−1 are as many of them, taken in turn: an epoch goes on where the one before ended.
+"In turn" holds within each group (bucket), whose part of the N is fixed, so that every epoch has as many batches.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from loralab.data.buckets import Buckets
+from loralab.data.geometry import Size
+from loralab.types import Draw, Item
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSize:
+    """How many samples a batch of a bucket has: `samples`, or as many as fit a budget of `pixels`, at least one."""
+
+    samples: int
+    pixels: int | None = None
+
+    def __call__(self, bucket: Size) -> int:
+        return self.samples if self.pixels is None else max(1, self.pixels // (bucket[0] * bucket[1]))
+
+
+class Entry(NamedTuple):
+    """An image at the size that it is trained at."""
+
+    item: Item
+    bucket: Size
+    resized: Size
+
+
+class Group(NamedTuple):
+    """What batches are made of: draws of one bucket (and, with token buckets, of equally long captions)."""
+
+    bucket: Size
+    chunks: int
+    """Chunks of 75 tokens; 0 where captions are not told apart by length."""
+
+
+class Draws:
+    """Every draw of every epoch, without holding a list of them: a few numbers an image.
+
+    items: the images; chosen: which of them take part (all); sizes: the pixel budgets; batch: batch size of a bucket;
+    chunks: of an image's caption, where batches are told apart by it.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        sizes: Sequence[Size],
+        buckets: Buckets,
+        batch: Callable[[Size], int],
+        chosen: Iterable[int] | None = None,
+        chunks: Callable[[Item], int] | None = None,
+    ) -> None:
+        self.items, self.sizes, self.buckets, self.batch = items, list(sizes), buckets, batch
+        rows, groups = self._entries(range(len(items)) if chosen is None else chosen, chunks)
+        self._item, self._size, repeats, is_reg, self._group = rows
+        self.groups = groups
+        train, reg = np.flatnonzero(is_reg == 0), np.flatnonzero(is_reg)
+        self._train = np.repeat(train, repeats[train]).astype(np.int32)
+        self._reg, self._quota = self._turns(np.repeat(reg, repeats[reg]))
+        self._reg_start = np.cumsum([len(self._train), *self._quota])
+        parts = [self._group[self._train], np.repeat(np.arange(len(groups)), self._quota)]
+        self.group_of = np.concatenate(parts).astype(np.min_scalar_type(max(1, len(groups))))
+        """(number of draws,) the group of each draw: the same in every epoch."""
+
+    def __len__(self) -> int:
+        """Draws in an epoch."""
+        return len(self.group_of)
+
+    @property
+    def training(self) -> int:
+        """Draws of training images in an epoch; the others are of regularisation images."""
+        return len(self._train)
+
+    @property
+    def unused_regularisation(self) -> int:
+        """Regularisation images whose bucket is too rare to get a place in any epoch."""
+        return sum(len(np.unique(turn)) for turn, quota in zip(self._reg, self._quota, strict=True) if not quota)
+
+    def __getitem__(self, draw: Draw) -> Entry:
+        """The image of a draw."""
+        if draw.index < len(self._train):
+            return self._entry(self._train[draw.index])
+        group = int(np.searchsorted(self._reg_start, draw.index, side="right")) - 1
+        place = draw.epoch * int(self._quota[group]) + draw.index - int(self._reg_start[group])
+        return self._entry(self._reg[group][place % len(self._reg[group])])
+
+    def others(self, draw: Draw) -> Iterable[Entry]:
+        """The images of the draw's bucket, from one that depends on the draw: any can take its place."""
+        mates = np.flatnonzero(self._group == self.group_of[draw.index])
+        return map(self._entry, np.roll(mates, -(draw.index % len(mates))))
+
+    def entries(self) -> Iterable[Entry]:
+        """Each image at each of its sizes, once."""
+        return map(self._entry, range(len(self._item)))
+
+    def _entry(self, row: int) -> Entry:
+        item = self.items[int(self._item[row])]
+        bucket = self.groups[self._group[row]].bucket
+        own, resized = self.buckets.assign(item.width, item.height, self.sizes[self._size[row]])
+        return Entry(item, bucket, resized if own == bucket else self.buckets.refit(item.width, item.height, bucket))
+
+    def _entries(
+        self, chosen: Iterable[int], chunks: Callable[[Item], int] | None
+    ) -> tuple[list[np.ndarray], list[Group]]:
+        """Columns (item, size, repeats, is_reg, group), a row for each image at each size; and the groups."""
+        found: dict[tuple[int, Group], int] = {}
+        rows = []
+        for index in chosen:
+            item = self.items[index]
+            length = chunks(item) if chunks else 0
+            for size, resolution in enumerate(self.sizes):
+                bucket, _ = self.buckets.assign(item.width, item.height, resolution)
+                group = found.setdefault((size, Group(bucket, length)), len(found))
+                rows.append((index, size, item.repeats, item.is_reg, group))
+        columns = list(np.array(rows, np.int32).reshape(-1, 5).T.copy())
+        moved = self._moved(found, columns) if self.buckets.partial == "merge" else {}
+        named = [group._replace(bucket=moved.get((size, group.bucket), group.bucket)) for size, group in found]
+        groups = sorted(set(named))
+        number = {group: i for i, group in enumerate(groups)}
+        columns[4] = np.array([number[group] for group in named], np.int32)[columns[4]]
+        return columns, groups
+
+    def _moved(self, found: dict[tuple[int, Group], int], columns: list[np.ndarray]) -> dict[tuple[int, Size], Size]:
+        """The buckets of each size that are merged into others of it."""
+        samples = np.bincount(columns[4], weights=columns[2], minlength=len(found))
+        counts: dict[int, Counter[Size]] = {}
+        for (size, group), number in found.items():
+            counts.setdefault(size, Counter())[group.bucket] += int(samples[number])
+        return {
+            (size, thin): target
+            for size, by_bucket in counts.items()
+            for thin, target in self.buckets.merged(by_bucket, self.batch).items()
+        }
+
+    def _turns(self, reg: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """The regularisation rows of each group, repeated, and how many an epoch takes of them (largest remainders)."""
+        turns = [reg[self._group[reg] == group].astype(np.int32) for group in range(len(self.groups))]
+        if not len(reg):
+            return turns, np.zeros(len(self.groups), np.int64)
+        exact = np.array([len(turn) for turn in turns]) * len(self._train) / len(reg)
+        quota = exact.astype(np.int64)
+        most = np.argsort(quota - exact, kind="stable")[: len(self._train) - quota.sum()]
+        quota[most] += 1
+        return turns, quota

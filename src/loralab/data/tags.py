@@ -1,0 +1,38 @@
+"""How often each tag occurs in the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from loralab.data.captions import Captions
+from loralab.types import Item
+
+
+def occurrences(items: Iterable[Item], rules: Callable[[Item], Captions], repeats: bool = True) -> Counter[str]:
+    """Tag → how often it occurs in the caption texts, each image counted as often as it is repeated.
+
+    rules: the caption rules of an image. Tags are those of the text as written, before wildcards and dropout.
+    """
+    counts: Counter[str] = Counter()
+    for item in items:
+        for tag in tags(item, rules(item)):
+            counts[tag] += item.repeats if repeats else 1
+    return counts
+
+
+def by_folder(items: Iterable[Item], rules: Callable[[Item], Captions]) -> dict[str, Counter[str]]:
+    """Folder name → tag → number of images with it: what `ss_tag_frequency` holds in a file's metadata."""
+    found: dict[str, Counter[str]] = {}
+    for item in items:
+        found.setdefault(Path(item.path).parent.name, Counter()).update(tags(item, rules(item)))
+    return found
+
+
+def tags(item: Item, rules: Captions) -> list[str]:
+    """The tags of an image's caption, without markers of kept ones."""
+    text = item.caption.split("\n")[0] if not rules.wildcards else item.caption.replace("\n", rules.separator)
+    for marker in (rules.keep_tokens_separator, rules.secondary_separator):
+        text = text.replace(marker, rules.separator) if marker else text
+    return rules.split(text)

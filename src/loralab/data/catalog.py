@@ -97,7 +97,7 @@ class Catalog:
             return {}
         folder = self._folder(directory.path)
         rows = self._rows("captions", "name, size, stamp, text", folder, directory.texts)
-        found = {file.name: row and row[3] for file, row in zip(directory.texts, rows, strict=True)}
+        found: dict = {file.name: row and row[3] for file, row in zip(directory.texts, rows, strict=True)}
         fresh = [file for file in directory.texts if found[file.name] is None]
         paths = (os.path.join(directory.path, file.name) for file in fresh)
         for file, text in zip(fresh, self._map(_caption, paths), strict=True):

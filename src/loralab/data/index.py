@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from loralab.data.augment import Augment
+from loralab.data.captions import Captions
 from loralab.data.catalog import Catalog, Known
 from loralab.data.images import EXTENSIONS, ImageError
 from loralab.data.metadata import NAMES, Metadata
@@ -30,10 +32,6 @@ from loralab.progress import progress
 from loralab.types import Item
 from loralab.values import AtLeastOne, Count, NonNegative
 
-if TYPE_CHECKING:
-    from loralab.data.augment import Augment
-    from loralab.data.captions import Captions
-
 OnError = Literal["skip", "stop"]
 
 
@@ -42,7 +40,7 @@ class Folder:
     """One folder of images and what holds for them.
 
     path: of the folder. repeats, class_tokens: of images outside of its `N_name` sub-folders. weight: of their loss.
-    captions, augment: rules of its own; null: those of the data. mask_folder: loss masks, named like the images.
+    captions, augment: its rules. mask_folder: loss masks, named like the images.
     metadata: a file with the captions; null: metadata.jsonl, .csv or .parquet in the folder, where there is one.
     is_reg: regularisation (prior-preservation) images.
     """
@@ -51,8 +49,8 @@ class Folder:
     repeats: AtLeastOne = 1
     class_tokens: str = ""
     weight: NonNegative = 1.0
-    captions: Captions | None = None
-    augment: Augment | None = None
+    captions: Captions = Captions()
+    augment: Augment = Augment()
     mask_folder: str | None = None
     metadata: str | None = None
     is_reg: bool = False
@@ -63,7 +61,7 @@ class Folder:
 
     @property
     def extension(self) -> str:
-        return self.captions.suffix_of_files if self.captions else ".txt"
+        return self.captions.suffix_of_files
 
 
 Origin = Literal["file", "metadata", "folder", "none"]
@@ -72,7 +70,7 @@ ORIGINS: tuple[Origin, ...] = ("file", "metadata", "folder", "none")
 
 
 class Index(Sequence[Item]):
-    """All images, as columns: an Item is made when it is asked for. In the order of their folders, then of their paths."""
+    """All images, as columns: an Item is made when it is asked for. Ordered by folder, then by path."""
 
     def __init__(self, folders: Sequence[Folder], rows: _Rows, skipped: list[Skipped], notes: list[str]) -> None:
         self.folders = tuple(folders)
@@ -173,9 +171,9 @@ def scan(
 ) -> Index:
     """Finds the images of all folders.
 
-    cache: the folder of the index database (see store.cache_folder). min_size, max_size: images whose shorter side is under
-    the one or whose longer side is over the other are left out, pixels. Raises a UserError where a folder is missing, holds no
-    image, or, with on_error "stop", holds anything that cannot be used.
+    cache: the folder of the index database (see store.cache_folder). min_size, max_size: images whose shorter side is
+    under the one or whose longer side is over the other are left out, pixels. Raises a UserError where a folder is
+    missing, holds no image, or, with on_error "stop", holds anything that cannot be used.
     """
     where = cache_folder(cache)
     rows = _Rows()
@@ -222,9 +220,8 @@ class _Reader:
     def _read(self, directory: Directory, limits: tuple[int, int]) -> None:
         repeats, tokens = self._subset(directory.parts)
         if repeats == 0:
-            return self._note(
-                f"the {len(directory.images)} images of {os.fsdecode(directory.path)} are repeated 0 times"
-            )
+            self._note(f"the {len(directory.images)} images of {os.fsdecode(directory.path)} are repeated 0 times")
+            return
         suffix = os.fsencode(self.folder.extension)
         texts = {name[: -len(suffix)]: text for name, text in self.catalog.captions(directory).items()}
         for file, known in zip(directory.images, self.catalog.headers(directory), strict=True):
@@ -241,7 +238,6 @@ class _Reader:
             else:
                 mask = self._mask((*directory.parts, stem))
                 self._append(path, known, repeats, caption, origin, mask)
-        return None
 
     def _subset(self, parts: tuple[bytes, ...]) -> tuple[int, str]:
         """Repeats and class tokens of a directory: those of the nearest folder called `N_name`."""
@@ -310,9 +306,7 @@ def _check_place(folder: Folder, cache: Path) -> None:
         found = "is not a folder" if root.exists() else "is not there"
         raise user_error(folder.setting, f"{root} {found}", "give the folder that holds the images")
     if cache.is_relative_to(root):
-        raise user_error(
-            "data.cache_folder", f"{cache} lies in the images' folder {root}", "give a folder outside of it"
-        )
+        raise user_error("data.cache_folder", f"{cache} lies in the images' folder {root}", "choose one outside of it")
 
 
 def _empty(folder: Folder, skipped: list[Skipped]) -> UserError:

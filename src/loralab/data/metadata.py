@@ -106,6 +106,4 @@ def _caption(row: Any) -> str:
 
 
 def _unusable(path: Path, found: str) -> UserError:
-    return user_error(
-        "data.metadata", f"{path} {found}", "one row for each image: its file_name and its caption or text"
-    )
+    return user_error("data.metadata", f"{path} {found}", "one row an image: its file_name and its caption or text")

@@ -1,4 +1,4 @@
-"""A folder of images as the file system shows it: every file once, in one order, with what tells that it has changed."""
+"""A folder of images as the file system shows it: its files in one order, with what tells that they have changed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Directory(NamedTuple):
 
 
 def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]) -> Iterator[Directory]:
-    """Every directory under `root`, sorted, links followed but not in circles; hidden files and folders are not looked at.
+    """Every directory under `root`, sorted, links followed but not in circles; what is hidden is not looked at.
 
     extension: of caption files, with its dot; omit: absolute folders that are not entered.
     What cannot be read is appended to `skipped`.

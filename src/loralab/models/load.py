@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from loralab.errors import user_error
-from loralab.models import weights
+from loralab.models import hub, weights
 from loralab.models.architecture import ARCHITECTURES, Architecture
 from loralab.models.attention import Attention, set_attention
 from loralab.models.clip import CHUNK, TextEncoder
 from loralab.models.family import Base, Prediction
+from loralab.models.hub import locate
+from loralab.models.probe import identify, look_at_base, look_at_tokenizer, look_at_vae
 
 log = logging.getLogger(__name__)
 
@@ -46,21 +48,19 @@ def load_base(
     dtype: str,
 ) -> Base:
     """The base model at a path or hub id, on the CPU; the arguments are those of `loralab.models.sd.load`."""
-    architecture, path = ARCHITECTURES[family], locate(base, "model.base")
+    architecture, with_vae = ARCHITECTURES[family], vae is None
+    path = locate(base, "model.base", lambda path: look_at_base(path, with_vae), hub.BASE)
+    found = identify(str(path), family, with_vae)
     read = _folder if path.is_dir() else _single_file
-    parts = read(path, architecture, vae is None, DTYPES[dtype])
+    parts = read(path, architecture, with_vae, DTYPES[dtype])
     if vae is not None:
-        parts["vae"] = load_vae(vae, architecture)
+        parts["vae"] = load_vae(locate(vae, "model.vae", look_at_vae, hub.VAE), architecture, "model.vae")
     if tokenizer is not None or "tokenizers" not in parts:
         parts["tokenizers"] = load_tokenizers(tokenizer, architecture)
-    scheduler = parts.pop("scheduler")
     return Base(
         path=base,
-        scheduler=scheduler,
-        prediction_type=_settled("prediction_type", prediction_type, scheduler.get("prediction_type"), "epsilon"),
-        zero_terminal_snr=_settled(
-            "zero_terminal_snr", zero_terminal_snr, scheduler.get("rescale_betas_zero_snr"), False
-        ),
+        prediction_type=_settled("prediction_type", prediction_type, found.prediction_type, "epsilon"),
+        zero_terminal_snr=_settled("zero_terminal_snr", zero_terminal_snr, found.zero_terminal_snr, False),
         **parts,
     )
 
@@ -134,7 +134,7 @@ def _folder(path: Path, architecture: Architecture, with_vae: bool, dtype: torch
     parts: dict[str, Any] = {
         "unet": build(UNet2DConditionModel, *component("unet"), dtype, "model.base"),
         "text_encoders": {part: _text_encoder(part, *component(part), dtype) for part in architecture.text_encoders},
-        "vae": load_vae(str(path / "vae"), architecture, "model.base") if with_vae else None,
+        "vae": load_vae(path, architecture, "model.base") if with_vae else None,
         "scheduler": json.loads((path / "scheduler" / "scheduler_config.json").read_text()),
     }
     folders = {part: path / part.replace("text_encoder", "tokenizer") for part in architecture.text_encoders}
@@ -156,16 +156,15 @@ def _text_encoder(part: str, config: dict[str, Any], state: dict[str, Tensor], d
     return build(cls, config, named, dtype, "model.base")
 
 
-def load_vae(path: str, architecture: Architecture, setting: str = "model.vae") -> Any:
-    """An AutoencoderKL in fp32: a folder (of it or of a whole model), a hub id, or a file of either layout."""
+def load_vae(path: Path, architecture: Architecture, setting: str) -> Any:
+    """An AutoencoderKL in fp32 from a folder, of it or of a whole model, or from a file of either layout."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    found = locate(path, setting)
-    if found.is_dir():
-        folder = found / "vae" if (found / "vae").is_dir() else found
+    if path.is_dir():
+        folder = path / "vae" if (path / "vae").is_dir() else path
         config, state = json.loads((folder / "config.json").read_text()), weights.read_component(folder, setting)
     else:
-        config, state = architecture.vae, weights.read(found, setting)
+        config, state = architecture.vae, weights.read(path, setting)
     return build(AutoencoderKL, config, _diffusers_vae(state, config), torch.float32, setting)
 
 
@@ -194,7 +193,6 @@ def _single_file(path: Path, architecture: Architecture, with_vae: bool, dtype: 
     state = weights.read(path, "model.base")
     unet = convert_ldm_unet_checkpoint(state, architecture.unet)
     texts = architecture.text_encoders
-    marks = {"prediction_type": "v_prediction"} if "v_pred" in state else {}
     parts = {
         "unet": build(UNet2DConditionModel, architecture.unet, unet, dtype, "model.base"),
         "text_encoders": {
@@ -202,7 +200,7 @@ def _single_file(path: Path, architecture: Architecture, with_vae: bool, dtype: 
             for part, config in texts.items()
         },
         "vae": None,
-        "scheduler": {**SCHEDULER, **marks, **({"rescale_betas_zero_snr": True} if "ztsnr" in state else {})},
+        "scheduler": SCHEDULER,
     }
     if with_vae:
         vae = _diffusers_vae(_under(state, "first_stage_model."), architecture.vae)
@@ -234,7 +232,7 @@ def load_tokenizers(path: str | None, architecture: Architecture) -> dict[str, A
     """A CLIP tokenizer for each text encoder, from `model.tokenizer` or the hub's usual place."""
     tokenizers = {}
     for part, usual in architecture.tokenizers.items():
-        folder = locate(path or usual, "model.tokenizer")
+        folder = locate(path or usual, "model.tokenizer", look_at_tokenizer, hub.TOKENIZER, weights=False)
         own = folder / part.replace("text_encoder", "tokenizer")
         tokenizer = _tokenizer(own if own.is_dir() else folder)
         if not own.is_dir():
@@ -247,7 +245,3 @@ def _tokenizer(folder: Path) -> Any:
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-
-
-def locate(path: str, setting: str) -> Path:
-    return Path(path)

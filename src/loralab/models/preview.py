@@ -56,27 +56,21 @@ def sample(
     family: Family,
     prompts: list[str],
     seeds: list[int],
-    *,
-    negative: str = "",
-    width: int | None = None,
-    height: int | None = None,
-    steps: int = 20,
-    guidance: float = 7.5,
+    negative: str,
+    size: tuple[int, int],
+    steps: int,
+    guidance: float,
 ) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1], one a prompt and its seed, with classifier-free guidance (arXiv 2207.12598).
-
-    None for a side is the family's native one. A picture depends on its own seed alone, not on its neighbours or on
-    any global random state.
-    """
+    """Pictures (B, 3, H, W) of size (H, W); see `Family.sample`."""
     assert len(prompts) == len(seeds), "a seed for each prompt"
-    width, height = width or family.resolution, height or family.resolution
+    height, width = size
     scheduler = family.scheduler()
     scheduler.set_timesteps(steps)
     guided = guidance != 1
     conditioning = family.encode_text([negative] * len(prompts) + prompts if guided else prompts)
     if "time_ids" in conditioning.added:
-        size = torch.tensor([height, width, 0, 0, height, width])
-        conditioning.added["time_ids"] = size.expand(len(conditioning.hidden), -1).to(conditioning.hidden)
+        whole = torch.tensor([height, width, 0, 0, height, width], device=family.device)
+        conditioning.added["time_ids"] = whole.expand(len(conditioning.hidden), -1)
     own_noise = {}
     if "generator" in signature(scheduler.step).parameters:
         own_noise["generator"] = [generator(seed, "preview", "step") for seed in seeds]

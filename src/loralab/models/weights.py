@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loralab.errors import user_error
+from loralab.models.probe import weight_files
 
 CONVERT = "convert it to .safetensors with a tool you trust, or take the .safetensors version of the model"
 
@@ -22,19 +21,26 @@ def read(path: Path, setting: str) -> dict[str, Tensor]:
     Pickles are read as data only; one that holds code, or a damaged file, is a UserError naming `setting`.
     """
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             from safetensors.torch import load_file
 
             return load_file(path)
         return _tensors(_unpickle(path))
     except UnpicklingError as error:
-        raise user_error(
-            setting, f"{path} holds code that would run when it is loaded; it was not run", CONVERT
-        ) from error
+        if "Unsupported" in str(error):
+            found = f"{path} holds code that would run when it is loaded; it was not run"
+            raise user_error(setting, found, CONVERT) from error
+        raise user_error(setting, f"{path} is no file of tensors", "check the path, or get the file again") from error
     except Exception as error:  # each library has its own class for a damaged file
         raise user_error(
-            setting, f"{path} cannot be read: {error}", "get the file again; it may be cut short"
+            setting, f"{path} cannot be read: {error}", "if it is cut short, get it again"
         ) from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """Told by the content: the header's length, then the header, which is JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _unpickle(path: Path) -> Any:
@@ -51,30 +57,7 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def files(names: Iterable[str], stem: str) -> list[str]:
-    """Which of a component's file names hold its weights: full precision and safetensors first.
-
-    An index of shards stands for its shards.
-    """
-    names = set(names)
-    for suffix in ("safetensors", "bin"):
-        for variant in ("", ".fp16"):
-            for candidate in (f"{stem}{variant}.{suffix}", f"{stem}.{suffix}.index{variant}.json"):
-                if candidate in names:
-                    return [candidate]
-    return []
-
-
 def read_component(folder: Path, setting: str) -> dict[str, Tensor]:
     """The weights of one component of a diffusers folder."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    for stem in ("diffusion_pytorch_model", "model", "pytorch_model"):
-        for name in files(names, stem):
-            path = folder / name
-            parts = (
-                sorted(set(json.loads(path.read_text())["weight_map"].values())) if path.suffix == ".json" else [name]
-            )
-            return {key: value for part in parts for key, value in read(folder / part, setting).items()}
-    raise user_error(
-        setting, f"{folder} has no weights", "a diffusers folder holds model.safetensors or the like there"
-    )
+    names = weight_files(folder, setting)
+    return {key: value for name in names for key, value in read(folder / name, setting).items()}

@@ -1,0 +1,51 @@
+"""Models from the Hugging Face hub: from its cache on this disk, else fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from loralab.errors import user_error
+from loralab.models.probe import choose_weights, on_disk
+
+BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "")
+VAE = ("vae", "")
+TOKENIZER = ("tokenizer", "tokenizer_2", "")
+"""Folders of a repository that may hold what is wanted; "" is its root."""
+
+
+def locate(
+    path: str, setting: str, look: Callable[[Path], object], folders: tuple[str, ...], weights: bool = True
+) -> Path:
+    """Where a path or hub id is on this disk, fetched if need be; `look` as in `loralab.models.probe.on_disk`.
+
+    Raises UserError where it is neither here nor to be had.
+    """
+    return on_disk(path, setting, look) or _fetch(path, setting, folders, weights)
+
+
+def _fetch(repository: str, setting: str, folders: tuple[str, ...], weights: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        chosen = needed(HfApi().list_repo_files(repository), folders, weights)
+        return Path(snapshot_download(repository, allow_patterns=chosen))
+    except Exception as error:  # not found, gated, no network: each its own class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = "give a path on this disk, or fetch it once while online"
+        raise user_error(setting, f"'{repository}' could not be had from the hub: {reason}", remedy) from error
+
+
+def needed(files: list[str], folders: tuple[str, ...], weights: bool) -> list[str]:
+    """Which of a repository's files to fetch: configs and vocabularies, and one set of weights for each component."""
+    chosen = []
+    for folder in folders:
+        names = [Path(file).name for file in files if str(Path(file).parent) == (folder or ".")]
+        wanted = [name for name in names if name.endswith((".json", ".txt"))]
+        first = choose_weights(names) if weights else None
+        if first is not None:
+            stem = first.partition(".")[0]
+            shards = [name for name in names if name.startswith(f"{stem}-")] if first.endswith(".json") else []
+            wanted += [first, *shards]
+        chosen += [f"{folder}/{name}" if folder else name for name in wanted]
+    return sorted(set(chosen))

@@ -1,0 +1,279 @@
+"""What a base model is, told in a moment: before torch is imported, and however large the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loralab.errors import Problem, UserError
+from loralab.models.checkpoint import Contents, Unreadable, contents
+
+TITLES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
+OPTIONS = {"sd1": "model=sd15", "sd2": "model=sd2 or model=sd2_v", "sdxl": "model=sdxl"}
+
+TEXT_ENCODERS = {
+    "sd1": ("text_encoder",),
+    "sd2": ("text_encoder",),
+    "sdxl": ("text_encoder", "text_encoder_2"),
+}
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a base says of itself; None: nothing."""
+
+    family: str | None
+    prediction_type: str | None = None
+    zero_terminal_snr: bool | None = None
+
+
+def check(model: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with a composed `model` node, as far as files tell; a model that is not there on disk is fetched
+    from the hub when it is loaded."""
+    family = "sdxl" if "sdxl" in str(model.get("_target_")) else str(model.get("family", "sd1"))
+    problems: list[Problem] = []
+    if isinstance(base := model.get("base"), str):
+        problems += _problems(lambda: identify(base, family, with_vae=model.get("vae") is None))
+    if isinstance(vae := model.get("vae"), str):
+        problems += _problems(lambda: on_disk(vae, "model.vae", look_at_vae))
+    if isinstance(tokenizer := model.get("tokenizer"), str):
+        problems += _problems(lambda: on_disk(tokenizer, "model.tokenizer", look_at_tokenizer))
+    return problems
+
+
+def _problems(call: Any) -> tuple[Problem, ...]:
+    try:
+        call()
+    except UserError as error:
+        return error.problems
+    return ()
+
+
+def identify(base: str, family: str, with_vae: bool = True) -> Found:
+    """What the base at a path or hub id is. Raises UserError where it cannot be used as a model of `family`.
+
+    `with_vae`: whether a VAE is to be taken from it.
+    """
+
+    def look(path: Path) -> Found:
+        return look_at_base(path, with_vae)
+
+    path = on_disk(base, "model.base", look)
+    if path is None:
+        return Found(None)
+    found = look(path)
+    if found.family != family:
+        remedy = f"{OPTIONS[found.family or family]} is for that"
+        raise _error("model.base", f"{path} is a {TITLES[found.family or family]} model, not {TITLES[family]}", remedy)
+    return found
+
+
+def look_at_base(path: Path, with_vae: bool = True) -> Found:
+    """What a folder or file is. Raises UserError where it is no base model, or not a whole one."""
+    return _folder(path, with_vae) if path.is_dir() else _file(path, with_vae)
+
+
+def look_at_vae(path: Path) -> None:
+    """Raises UserError where a path holds no VAE."""
+    if path.is_dir():
+        _component(path / "vae" if (path / "vae").is_dir() else path, "model.vae")
+    elif not any("decoder.conv_in" in name for name in _contents(path, "model.vae").names):
+        raise _error("model.vae", f"{path} holds no VAE", "give an AutoencoderKL: a file, a diffusers folder, a hub id")
+
+
+def look_at_tokenizer(path: Path) -> None:
+    """Raises UserError where a path holds no CLIP tokenizer."""
+    folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
+    if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        raise _error("model.tokenizer", f"{path} holds no tokenizer", "give a folder with vocab.json and merges.txt")
+
+
+def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | None:
+    """Where a path is, or the cached copy of a hub id; None for a hub id that is still to be fetched.
+
+    `look` raises UserError where what is there won't do. Raises that of a path, one for a path that is not there, and
+    one for a hub id that is not wholly cached while offline.
+    """
+    local = Path(path).expanduser()
+    if local.exists():
+        look(local)
+        return local
+    if not is_hub_id(path):
+        raise _error(setting, f"'{path}' is not there", "check the path; a relative one starts at " + os.getcwd())
+    cached = cached_snapshot(path)
+    try:
+        if cached is not None:
+            look(cached)
+            return cached
+    except UserError:
+        pass  # not all of it was fetched
+    if any(os.environ.get(name, "0").lower() not in ("0", "", "false") for name in OFFLINE):
+        raise _error(
+            setting, f"'{path}' is not in the hub's cache, and it is set to offline", "give a path on this disk"
+        )
+    return None
+
+
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path that is not on disk may be meant as owner/name on the hub."""
+    owner, _, _ = path.partition("/")
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", path)) and not path.endswith(SUFFIXES) and not Path(owner).is_dir()
+
+
+def cached_snapshot(repository: str) -> Path | None:
+    """The folder of a hub repository in the local cache."""
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    reference = folder / "refs" / "main"
+    snapshot = folder / "snapshots" / reference.read_text().strip() if reference.is_file() else None
+    return snapshot if snapshot is not None and snapshot.is_dir() else None
+
+
+# diffusers folders
+
+
+def _folder(path: Path, with_vae: bool) -> Found:
+    if not (path / "unet" / "config.json").is_file():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
+        remedy = f"a file in it may be meant: {path / inside[0]}" if inside else "it has no unet/config.json"
+        raise _error("model.base", f"{path} is not a diffusers folder", remedy)
+    unet = _component(path / "unet", "model.base")
+    family = unet_family(unet)
+    for name in (*TEXT_ENCODERS[family], *(["vae"] if with_vae else [])):
+        _component(path / name, "model.base")
+    scheduler = path / "scheduler" / "scheduler_config.json"
+    config = _json(scheduler, "model.base") if scheduler.is_file() else {}
+    return Found(family, config.get("prediction_type"), config.get("rescale_betas_zero_snr"))
+
+
+def unet_family(config: Mapping[str, Any]) -> str:
+    """The family of a UNet2DConditionModel, by its config."""
+    if config.get("addition_embed_type") == "text_time":
+        return "sdxl"
+    return "sd2" if config.get("cross_attention_dim") == 1024 else "sd1"
+
+
+def _component(folder: Path, setting: str) -> dict[str, Any]:
+    """The config of a component, after a look at its weights."""
+    if not (folder / "config.json").is_file():
+        raise _error(setting, f"{folder} is not there or has no config.json", "is the download whole?")
+    for name in weight_files(folder, setting):
+        _contents(folder / name, setting)
+    return _json(folder / "config.json", setting)
+
+
+def weight_files(folder: Path, setting: str) -> list[str]:
+    """The files that hold a component's weights."""
+    chosen = choose_weights(path.name for path in folder.iterdir())
+    if chosen is None:
+        raise _error(setting, f"{folder} has no weights", "is the download whole?")
+    if not chosen.endswith(".json"):
+        return [chosen]
+    return sorted(set(_json(folder / chosen, setting)["weight_map"].values()))
+
+
+def choose_weights(names: Iterable[str]) -> str | None:
+    """Which of a component's file names to load, safetensors and full precision first; an index names its shards."""
+    names = set(names)
+    return next((name for name in _candidates() if name in names), None)
+
+
+def _candidates() -> Iterator[str]:
+    for suffix, stems in (
+        ("safetensors", ("diffusion_pytorch_model", "model")),
+        ("bin", ("diffusion_pytorch_model", "pytorch_model")),
+    ):
+        for variant in ("", ".fp16"):
+            for stem in stems:
+                yield f"{stem}{variant}.{suffix}"
+                yield f"{stem}.{suffix}.index{variant}.json"
+
+
+def _json(path: Path, setting: str) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except ValueError:
+        raise _error(setting, f"{path} is damaged", "get the file again") from None
+
+
+# single files
+
+
+def _file(path: Path, with_vae: bool) -> Found:
+    inside = _contents(path, "model.base")
+    if problem := _foreign(inside):
+        raise _error("model.base", f"{path} is {problem[0]}", problem[1])
+    family = _family(inside)
+    if family is None:
+        raise _error(
+            "model.base", f"{path} is none of SD 1.x, SD 2.x, SDXL", "single files are read in the original layout"
+        )
+    lacks = [] if _any(inside, "cond_stage_model.", "conditioner.") else ["text encoder"]
+    if with_vae and not _any(inside, "first_stage_model."):
+        lacks.append("VAE")
+    if lacks:
+        remedy = "model.vae=FILE gives one" if lacks == ["VAE"] else "take a whole checkpoint"
+        raise _error("model.base", f"{path} has no {' and no '.join(lacks)}", remedy)
+    marked_v = "v_prediction" if "v_pred" in inside.names else None
+    return Found(family, marked_v, True if "ztsnr" in inside.names else None)
+
+
+def _contents(path: Path, setting: str) -> Contents:
+    try:
+        inside = contents(path)
+    except Unreadable as error:
+        raise _error(setting, f"{path} {error}", "get the file again") from None
+    except OSError as error:
+        raise _error(setting, f"{path} cannot be read: {error.strerror}", "check its permissions") from None
+    if inside.code:
+        found = f"{path} holds code that would run when it is loaded ({', '.join(inside.code[:3])}); it was not run"
+        raise _error(setting, found, "take the .safetensors version of the model")
+    return inside
+
+
+def _any(inside: Contents, *prefixes: str) -> bool:
+    return any(name.startswith(prefixes) for name in inside.names)
+
+
+def _family(inside: Contents) -> str | None:
+    if not _any(inside, "model.diffusion_model."):
+        return None
+    if _any(inside, "conditioner.embedders.1.", "model.diffusion_model.label_emb."):
+        return "sdxl"
+    if _any(inside, "cond_stage_model.model."):
+        return "sd2"
+    if _any(inside, "cond_stage_model.transformer."):
+        return "sd1"
+    context = inside.shapes.get("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", (0, 0))
+    return {768: "sd1", 1024: "sd2"}.get(context[1])
+
+
+def _foreign(inside: Contents) -> tuple[str, str] | None:
+    """What a file is that is no base model of these families, and what to do."""
+    parts = ("lora_down", "lora_A.", "hada_w1", "lokr_w1")
+    if any(part in name for name in inside.names for part in parts):
+        return "an adapter, not a base model", "adapter.weights=FILE starts from it"
+    if _any(inside, "conditioner.embedders.0.model."):
+        return "an SDXL refiner", "take the SDXL base model"
+    if inside.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1] != 4:
+        return "an inpainting or editing model, which takes other inputs", "take the plain text-to-image model"
+    if not _any(inside, "model.diffusion_model."):
+        if _any(inside, "first_stage_model.", "decoder.conv_in."):
+            return "a VAE", "model.vae=FILE takes it"
+        if _any(inside, "down_blocks."):
+            return "one component of a diffusers model", "give the folder that holds model_index.json"
+    return None
+
+
+def _error(setting: str, found: str, remedy: str) -> UserError:
+    return UserError(Problem(setting, found, remedy))

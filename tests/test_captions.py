@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loralab.data.captions import Captions, read_caption
+from loralab.data.index import Folder
 from loralab.data.tags import by_folder, occurrences
 from loralab.errors import UserError
 from loralab.types import Item
@@ -175,6 +176,6 @@ def test_tag_occurrence_counts_repeats():
         Item("/d/10_sks/a.png", 1, 1, "sks, red, , red", repeats=10),
         Item("/d/2_x/b.png", 1, 1, "red ||| moon\nsecond line", repeats=2),
     ]
-    rules = Captions(keep_tokens_separator="|||")
-    assert occurrences(items, lambda _: rules) == {"sks": 10, "red": 22, "moon": 2}
-    assert by_folder(items, lambda _: rules) == {"10_sks": {"sks": 1, "red": 2}, "2_x": {"red": 1, "moon": 1}}
+    folders = [Folder("/d", captions=Captions(keep_tokens_separator="|||"))]
+    assert occurrences(items, folders) == {"sks": 10, "red": 22, "moon": 2}
+    assert by_folder(items, folders) == {"10_sks": {"sks": 1, "red": 2}, "2_x": {"red": 1, "moon": 1}}

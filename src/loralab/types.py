@@ -5,10 +5,13 @@ Shape legend: B batch, C channels, H W pixels, h w latent cells (H/8, W/8), T to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
     from torch import Tensor
 
 
@@ -107,6 +110,20 @@ class Batch:
     def __len__(self) -> int:
         return len(self.draws)
 
+    def to(self, device: torch.device | str) -> Batch:
+        """This batch with its tensors on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """This batch in memory from which copies to a GPU need no wait."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: change(value) for name, value in values.items() if hasattr(value, "pin_memory")}
+        text = self.text and [conditioning.each(change) for conditioning in self.text]
+        return replace(self, **moved, text=text)
+
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
@@ -118,3 +135,8 @@ class Conditioning:
     """(B, D) pooled text (SDXL)."""
     added: dict[str, Tensor] = field(default_factory=dict)
     """Further named inputs (SDXL: time_ids (B, 6))."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+        """This conditioning with every tensor changed."""
+        pooled = None if self.pooled is None else change(self.pooled)
+        return Conditioning(change(self.hidden), pooled, {name: change(value) for name, value in self.added.items()})

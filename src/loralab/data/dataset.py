@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from loralab.data import images
-from loralab.data.augment import Augment, jitter
-from loralab.data.captions import Captions
+from loralab.data.augment import jitter
 from loralab.data.draws import Draws, Entry
 from loralab.data.geometry import Corner, crop_corner, mirrored
 from loralab.data.images import ImageError
+from loralab.data.index import Folder
 from loralab.errors import user_error
 from loralab.rng import python_random
-from loralab.types import Batch, Draw, Example, Item, Place
+from loralab.types import Batch, Draw, Example, Place
 
 log = logging.getLogger(__name__)
-
-CaptionRules = Callable[[Item], Captions]
-AugmentRules = Callable[[Item], Augment]
 
 
 class Dataset(torch.utils.data.Dataset):
     """The samples of a training or a validation. What a sample looks like is a function of the seed and its draw.
 
-    captions, augment: the rules of an image. alpha_mask: transparency is the loss mask of images without a mask file.
+    folders: by Item.source, with the caption and augmentation rules of their images.
+    alpha_mask: transparency is the loss mask of images without a mask file.
     """
 
-    def __init__(
-        self, draws: Draws, captions: CaptionRules, augment: AugmentRules, seed: int, *, alpha_mask: bool = False
-    ) -> None:
-        self.draws, self.captions, self.augment, self.seed, self.alpha_mask = draws, captions, augment, seed, alpha_mask
+    def __init__(self, draws: Draws, folders: Sequence[Folder], seed: int, *, alpha_mask: bool = False) -> None:
+        self.draws, self.folders, self.seed, self.alpha_mask = draws, folders, seed, alpha_mask
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -62,19 +58,18 @@ class Dataset(torch.utils.data.Dataset):
 
     def _example(self, place: Place, entry: Entry) -> Example:
         item, bucket, resized = entry
-        rules = self.augment(item)
-        flip = rules.flip and self._random("flip", place.draw).random() < 0.5
-        corner = crop_corner(resized, bucket, self._random("crop", place.draw) if rules.random_crop else None)
+        folder = self.folders[item.source]
+        captions, augment = folder.captions, folder.augment
+        flip = augment.flip and self._random("flip", place.draw).random() < 0.5
+        corner = crop_corner(resized, bucket, self._random("crop", place.draw) if augment.random_crop else None)
         rgb, alpha = images.read(item.path)
         pixels = images.fit(rgb, resized, bucket, corner)
-        if rules.color:
+        if augment.color:
             pixels = jitter(pixels, self._random("color", place.draw))
         return Example(
             draw=place.draw,
             item=item,
-            caption=self.captions(item).apply(
-                item.caption, self._random("caption", place.draw), place.draw.epoch, place.step
-            ),
+            caption=captions.apply(item.caption, self._random("caption", place.draw), place.draw.epoch, place.step),
             pixels=_to_tensor(pixels, flip).mul_(2).sub_(1),
             latent_mean=None,
             latent_std=None,

@@ -7,8 +7,9 @@ regularisation images, draws N … 2N−1 are as many of them, taken in turn: an
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,9 +64,9 @@ class Draws:
         chunks: Callable[[Item], int] | None = None,
     ) -> None:
         self.items, self.sizes, self.buckets, self.batch = items, list(sizes), buckets, batch
-        rows, groups = self._entries(range(len(items)) if chosen is None else chosen, chunks)
-        self._item, self._size, repeats, is_reg, self._group = rows
-        self.groups = groups
+        columns, groups, moved = self._entries(range(len(items)) if chosen is None else chosen, chunks)
+        self._item, self._size, repeats, is_reg, self._group = columns
+        self.groups, self.moved = groups, moved
         train, reg = np.flatnonzero(is_reg == 0), np.flatnonzero(is_reg)
         self._train = np.repeat(train, repeats[train]).astype(np.int32)
         self._reg, self._quota = self._turns(np.repeat(reg, repeats[reg]))
@@ -96,12 +97,17 @@ class Draws:
         place = draw.epoch * int(self._quota[group]) + draw.index - int(self._reg_start[group])
         return self._entry(self._reg[group][place % len(self._reg[group])])
 
-    def others(self, draw: Draw) -> Iterable[Entry]:
+    def others(self, draw: Draw) -> Iterator[Entry]:
         """The images of the draw's bucket, from one that depends on the draw: any can take its place."""
         mates = np.flatnonzero(self._group == self.group_of[draw.index])
         return map(self._entry, np.roll(mates, -(draw.index % len(mates))))
 
-    def entries(self) -> Iterable[Entry]:
+    def training_items(self) -> Iterator[Item]:
+        """Each training image, once."""
+        rows = np.unique(self._item[self._train])
+        return (self.items[int(row)] for row in rows)
+
+    def entries(self) -> Iterator[Entry]:
         """Each image at each of its sizes, once."""
         return map(self._entry, range(len(self._item)))
 
@@ -113,26 +119,29 @@ class Draws:
 
     def _entries(
         self, chosen: Iterable[int], chunks: Callable[[Item], int] | None
-    ) -> tuple[list[np.ndarray], list[Group]]:
-        """Columns (item, size, repeats, is_reg, group), a row for each image at each size; and the groups."""
+    ) -> tuple[np.ndarray, list[Group], int]:
+        """Columns (item, size, repeats, is_reg, group) with a row for each image at each size (5, rows); the groups;
+        and how many rows were moved from thin buckets."""
         found: dict[tuple[int, Group], int] = {}
-        rows = []
+        rows = array("i")
         for index in chosen:
             item = self.items[index]
             length = chunks(item) if chunks else 0
             for size, resolution in enumerate(self.sizes):
                 bucket, _ = self.buckets.assign(item.width, item.height, resolution)
                 group = found.setdefault((size, Group(bucket, length)), len(found))
-                rows.append((index, size, item.repeats, item.is_reg, group))
-        columns = list(np.array(rows, np.int32).reshape(-1, 5).T.copy())
+                rows.extend((index, size, item.repeats, item.is_reg, group))
+        columns = np.array(rows, np.int32).reshape(-1, 5).T.copy()
         moved = self._moved(found, columns) if self.buckets.partial == "merge" else {}
-        named = [group._replace(bucket=moved.get((size, group.bucket), group.bucket)) for size, group in found]
-        groups = sorted(set(named))
+        targets = [group._replace(bucket=moved.get((size, group.bucket), group.bucket)) for size, group in found]
+        went = np.array([target != group for target, (_, group) in zip(targets, found, strict=True)], bool)
+        groups = sorted(set(targets))
         number = {group: i for i, group in enumerate(groups)}
-        columns[4] = np.array([number[group] for group in named], np.int32)[columns[4]]
-        return columns, groups
+        count = int(went[columns[4]].sum())
+        columns[4] = np.array([number[target] for target in targets], np.int32)[columns[4]]
+        return columns, groups, count
 
-    def _moved(self, found: dict[tuple[int, Group], int], columns: list[np.ndarray]) -> dict[tuple[int, Size], Size]:
+    def _moved(self, found: dict[tuple[int, Group], int], columns: np.ndarray) -> dict[tuple[int, Size], Size]:
         """The buckets of each size that are merged into others of it."""
         samples = np.bincount(columns[4], weights=columns[2], minlength=len(found))
         counts: dict[int, Counter[Size]] = {}

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from loralab.data.captions import Captions
+from loralab.data.index import Folder
 from loralab.types import Item
 
 
-def occurrences(items: Iterable[Item], rules: Callable[[Item], Captions], repeats: bool = True) -> Counter[str]:
+def occurrences(items: Iterable[Item], folders: Sequence[Folder]) -> Counter[str]:
     """Tag → how often it occurs in the caption texts, each image counted as often as it is repeated.
 
-    rules: the caption rules of an image. Tags are those of the text as written, before wildcards and dropout.
+    folders: by Item.source, with the caption rules of their images. Tags are those of the text as written, before
+    wildcards and dropout.
     """
     counts: Counter[str] = Counter()
     for item in items:
-        for tag in tags(item, rules(item)):
-            counts[tag] += item.repeats if repeats else 1
+        for tag in tags(item, folders[item.source].captions):
+            counts[tag] += item.repeats
     return counts
 
 
-def by_folder(items: Iterable[Item], rules: Callable[[Item], Captions]) -> dict[str, Counter[str]]:
+def by_folder(items: Iterable[Item], folders: Sequence[Folder]) -> dict[str, Counter[str]]:
     """Folder name → tag → number of images with it: what `ss_tag_frequency` holds in a file's metadata."""
     found: dict[str, Counter[str]] = {}
     for item in items:
-        found.setdefault(Path(item.path).parent.name, Counter()).update(tags(item, rules(item)))
+        found.setdefault(Path(item.path).parent.name, Counter()).update(tags(item, folders[item.source].captions))
     return found
 
 

@@ -1,0 +1,211 @@
+"""The data of a run: from settings to loaders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from loralab.data import tags
+from loralab.data.augment import Augment
+from loralab.data.buckets import Buckets, resolutions
+from loralab.data.captions import Captions
+from loralab.data.dataset import Dataset, collate
+from loralab.data.draws import BatchSize, Draws
+from loralab.data.index import Folder, Index, OnError, scan
+from loralab.data.plan import Fitting, Plan, fixed_caption
+from loralab.data.sampler import BucketSampler
+from loralab.data.validation import Validation, fixed_batches, held_out, sample
+from loralab.errors import user_error
+from loralab.types import Item, Place
+from loralab.values import AtLeastOne, Count
+
+if TYPE_CHECKING:
+    from loralab.models.family import Family
+
+
+class DataModule(L.LightningDataModule):
+    """Images, captions and masks as batches of one bucket.
+
+    folder, reg_folder: training and regularisation images. folders: several, each with settings of its own (see Folder;
+    its `captions` and `augment` hold what differs from those here). resolution: the pixel budget, a side or [w, h], or
+    a list of several. batch_pixels: a pixel budget of a batch, in place of a number of samples. on_error: what becomes
+    of files that cannot be used. min_image_size, max_image_size: of the shorter and the longer side, pixels.
+    alpha_mask: transparency is the loss mask. mask_folder: loss masks, named like the images. metadata: one file with
+    the captions. cache_folder: of the index and the caches; null: $LORALAB_CACHE or ~/.cache/loralab.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str | None = None,
+        folders: list[Folder] | None = None,
+        reg_folder: str | None = None,
+        resolution: AtLeastOne | list[AtLeastOne | list[AtLeastOne]] = 512,
+        batch_size: AtLeastOne = 1,
+        batch_pixels: AtLeastOne | None = None,
+        num_workers: Count = 0,
+        persistent_workers: bool = False,
+        on_error: OnError = "skip",
+        min_image_size: AtLeastOne | None = None,
+        max_image_size: AtLeastOne | None = None,
+        alpha_mask: bool = False,
+        mask_folder: str | None = None,
+        metadata: str | None = None,
+        cache_folder: str | None = None,
+        buckets: Buckets,
+        captions: Captions,
+        augment: Augment,
+        validation: Validation,
+    ) -> None:
+        super().__init__()
+        self.captions, self.augment, self.buckets, self.validation = captions, augment, buckets, validation
+        self.sizes = resolutions(resolution)
+        self.batch = BatchSize(batch_size, batch_pixels)
+        self.num_workers, self.persistent_workers = num_workers, persistent_workers
+        self.on_error: OnError = on_error
+        self.min_image_size, self.max_image_size = min_image_size, max_image_size
+        self.alpha_mask, self.cache_folder = alpha_mask, cache_folder
+        self.folders = [self._folder(number, entry) for number, entry in enumerate(folders or [])]
+        if folder:
+            own = Folder(folder, captions=captions, augment=augment, mask_folder=mask_folder, metadata=metadata)
+            self.folders.insert(0, own)
+        if not self.folders:
+            raise user_error("data.folder", "is missing", "give the folder of your images: data.folder=PATH")
+        if reg_folder:
+            # the trigger word names what is new; regularisation images show what is not
+            plain = replace(captions, trigger=None)
+            self.folders.append(Folder(reg_folder, captions=plain, augment=augment, is_reg=True))
+        self._resumed = (0, 0)
+
+    def setup_data(self, family: Family, seed: int) -> None:
+        """Finds the images and plans the epochs for a model. Raises a UserError where there is nothing to train on."""
+        self.seed = seed
+        self.plan = self.planned(family.fit)
+
+    def planned(self, fit: Callable[[str], Any]) -> Plan:
+        """The plan of the training. fit: how a caption fits the text encoder (plan.Fit)."""
+        fitting = Fitting(self.folders, fit)
+        index, cut = fitting.select(self._scan(self.folders))
+        out = [] if self.validation.folder else held_out(index, self.validation.share)
+        left = sorted(set(range(len(index))) - set(out))
+        chunks = (lambda item: fitting(item).chunks) if self.captions.token_buckets else None
+        draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
+        return Plan(index, draws, self._validation(index, left, out), cut)
+
+    def summary(self) -> dict[str, Any]:
+        """The facts of the training data for the start of a run, plain values."""
+        return self.plan.summary(self._attached_sampler())
+
+    def tag_counts(self) -> Counter[str]:
+        """How often each tag occurs in the training images, repeats counted."""
+        return tags.occurrences(self.plan.draws.training_items(), self.folders)
+
+    def tag_frequency(self) -> dict[str, Counter[str]]:
+        """Folder name → tag → number of images."""
+        return tags.by_folder(self.plan.index, self.folders)
+
+    def example_captions(self, count: int) -> list[str]:
+        """The first different captions of the training images, without anything random."""
+        captions: dict[str, None] = {}
+        for item in self.plan.draws.training_items():
+            captions[fixed_caption(item, self.folders)] = None
+            if len(captions) == count:
+                break
+        return list(captions)
+
+    def sampler(self, rank: int = 0, world: int = 1, accumulate: int = 1) -> BucketSampler:
+        """The training batches of one rank of several; accumulate: batches in an optimizer step."""
+        full_only = self.buckets.partial == "drop"
+        sampler = BucketSampler(
+            self.plan.draws, self.seed, rank=rank, world=world, accumulate=accumulate, full_only=full_only
+        )
+        if not len(sampler):
+            found = "no bucket fills a batch, and batches that are not full are dropped"
+            raise user_error("data.buckets.partial", found, "keep or merge them, or lower data.batch_size")
+        sampler.resume(*self._resumed)
+        return sampler
+
+    def resume(self, epoch: int, position: int) -> None:
+        """Lets training begin in an epoch (counted from 0) after `position` of its batches."""
+        self._resumed = (epoch, position)
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = self._attached_sampler()
+        # overfitting a few batches means the same ones each epoch: a list knows no epochs
+        fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        dataset = Dataset(self.plan.draws, self.folders, self.seed, alpha_mask=self.alpha_mask)
+        return self._loader(dataset, list(sampler) if fixed else sampler)
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """The images held out, then as many of those trained on: the same batches each time."""
+        fixed = [replace(folder, captions=folder.captions.fixed(), augment=Augment()) for folder in self.folders]
+        datasets = [Dataset(draws, fixed, 0, alpha_mask=self.alpha_mask) for draws in self.plan.validation]
+        return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
+
+    def _folder(self, number: int, entry: Any) -> Folder:
+        """A folder of the list: its settings as a mapping; its caption and augmentation rules over those of all."""
+        setting, entry = f"data.folders.{number}", dict(entry)
+        captions = _changed(f"{setting}.captions", self.captions, entry.pop("captions", None) or {})
+        augment = _changed(f"{setting}.augment", self.augment, entry.pop("augment", None) or {})
+        _check_keys(setting, Folder, entry)
+        if "path" not in entry:
+            raise user_error(f"{setting}.path", "is missing", "give the folder of the images")
+        return Folder(**entry, captions=captions, augment=augment)
+
+    def _scan(self, folders: list[Folder]) -> Index:
+        return scan(
+            folders, self.cache_folder, self.on_error, min_size=self.min_image_size, max_size=self.max_image_size
+        )
+
+    def _validation(self, index: Index, left: list[int], out: list[int]) -> list[Draws]:
+        """Draws of the images held out and of as many of those trained on."""
+        apart = [index[position] for position in out]
+        if self.validation.folder:
+            found = self._scan([Folder(self.validation.folder, captions=self.captions)])
+            apart = [replace(item, source=0) for item in found]
+        if not apart:
+            return []
+        training = [position for position in left if not index[position].is_reg]
+        seen = [index[position] for position in sample(index, training, len(apart))]
+        return [self._once(items) for items in (apart, seen)]
+
+    def _once(self, items: list[Item]) -> Draws:
+        once = [replace(item, repeats=1) for item in items]
+        return Draws(once, self.sizes, replace(self.buckets, partial="keep"), self.batch)
+
+    def _attached_sampler(self) -> BucketSampler:
+        """The sampler of this process, as the trainer (where there is one) splits and accumulates batches."""
+        trainer = self.trainer
+        if trainer is None:
+            return self.sampler()
+        return self.sampler(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+
+    def _loader(self, dataset: Dataset, batches: BucketSampler | list[list[Place]]) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,  # type: ignore[arg-type]  # torch's stubs want a list of indices
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.persistent_workers and self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _changed(setting: str, rules: Any, changes: dict[str, Any]) -> Any:
+    """Rules with what a folder's own settings change."""
+    changes = {key: value for key, value in dict(changes).items() if key != "_target_"}
+    _check_keys(setting, rules, changes)
+    return replace(rules, **changes)
+
+
+def _check_keys(setting: str, kind: Any, given: dict[str, Any]) -> None:
+    valid = [f.name for f in fields(kind) if f.name != "is_reg"]
+    for key in given:
+        if key not in valid:
+            raise user_error(f"{setting}.{key}", "there is no such setting", f"valid: {', '.join(valid)}")

@@ -1,0 +1,57 @@
+"""Images that are not trained on, so that one can see what is learned and what is only remembered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loralab.data.draws import Draws, Group
+from loralab.rng import derive
+from loralab.types import Draw, Item, Place
+from loralab.values import Share
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """share: of the training images that is held out. folder: images of their own, instead."""
+
+    share: Share = 0.0
+    folder: str | None = None
+
+
+def held_out(items: Sequence[Item], share: float) -> list[int]:
+    """Positions of the images held out: a function of their names, so that it holds whatever is added or removed.
+
+    At least one, and at least one is left. Regularisation images are never held out.
+    """
+    ranks = {i: _rank(item) for i, item in enumerate(items) if not item.is_reg}
+    if share == 0 or len(ranks) < 2:
+        return []
+    first, *_, last = sorted(ranks, key=ranks.__getitem__)
+    return [i for i, rank in ranks.items() if (rank < share or i == first) and i != last]
+
+
+def sample(items: Sequence[Item], positions: Sequence[int], count: int) -> list[int]:
+    """So many of the positions, chosen by the images' names."""
+    return sorted(sorted(positions, key=lambda i: _rank(items[i]))[:count])
+
+
+def fixed_batches(draws: Draws) -> list[list[Place]]:
+    """Every draw of epoch 0 in batches of one group, in order."""
+    by_group: dict[Group, list[Place]] = defaultdict(list)
+    for index, group in enumerate(draws.group_of):
+        by_group[draws.groups[group]].append(Place(Draw(0, index)))
+    sizes = {group: draws.batch(group.bucket) for group in by_group}
+    return [
+        places[start : start + sizes[group]]
+        for group, places in by_group.items()
+        for start in range(0, len(places), sizes[group])
+    ]
+
+
+def _rank(item: Item) -> float:
+    """A number in [0, 1) that the file's name and its folder's decide."""
+    path = Path(item.path)
+    return derive(0, "validation", path.parent.name, path.name) / 2**63

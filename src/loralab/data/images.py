@@ -13,7 +13,7 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 EXTENSIONS = frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl", ".heic")
@@ -137,7 +137,7 @@ def _area(pixels: np.ndarray, scale: float, start: int, length: int) -> np.ndarr
 
 
 @contextmanager
-def _open(path: str | bytes | os.PathLike) -> Iterator[Image.Image]:
+def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
     """An opened image that passed the size check; whatever goes wrong inside comes out as an ImageError."""
     try:
         if os.path.getsize(path) == 0:
@@ -180,7 +180,7 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _looks_whole(image: Image.Image) -> bool:
+def _looks_whole(image: ImageFile.ImageFile) -> bool:
     """False where the file's end is missing or unusual, so that only decoding can tell."""
     file = image.fp
     if file is None or image.format not in ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF"):

@@ -1,0 +1,162 @@
+"""A store of byte strings by key: large files that only grow, and an SQLite index of what lies where.
+
+A record counts once its row is committed, so a killed process loses at most the records it was adding. Each process
+writes to a file of its own, so two may add at once. Every record carries a checksum of its key and its bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from loralab.data.store import connect, writing
+from loralab.data.walk import stamp
+from loralab.errors import UserError, user_error
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS shards (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, stamp INTEGER);
+CREATE TABLE IF NOT EXISTS records (
+    key BLOB PRIMARY KEY, shard INTEGER, start INTEGER, length INTEGER, checksum INTEGER
+) WITHOUT ROWID;
+"""
+_LARGEST = 1 << 30
+"""Bytes; a shard that has grown over it is followed by another."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Damaged(Exception):
+    """A record is not what was written."""
+
+
+class Shards:
+    """The records of one folder. May be sent to other processes; each opens its own connection."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._connection: sqlite3.Connection | None = None
+        self._owner = 0
+        self._shard: Path | None = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_connection": None, "_shard": None}
+
+    def missing(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Those keys that have no record."""
+        find = self._database().execute
+        return [key for key in keys if find("SELECT 1 FROM records WHERE key = ?", (key,)).fetchone() is None]
+
+    def put(self, records: Mapping[bytes, bytes]) -> None:
+        """Adds records, all or none; when this returns, they outlive the process. Raises a UserError on a full disk."""
+        shard = self._open_shard()
+        before = shard.stat().st_size if shard.exists() else 0
+        try:
+            self._append(shard, before, records)
+        except (OSError, sqlite3.OperationalError) as error:
+            if shard.exists():
+                os.truncate(shard, before)
+            raise _cannot_write(self.folder, error) from error
+
+    def get(self, key: bytes) -> bytes:
+        """The record of a key. KeyError where there is none; Damaged, and then forgotten, where it is not as written."""
+        query = "SELECT name, start, length, checksum FROM records JOIN shards ON shard = id WHERE key = ?"
+        row = self._database().execute(query, (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        name, start, length, checksum = row
+        record = _read(self.folder / name, start, length)
+        if record is None or _checksum(key, record) != checksum:
+            with writing(self._database()):
+                self._database().execute("DELETE FROM records WHERE key = ?", (key,))
+            raise Damaged(str(self.folder / name))
+        return record
+
+    def verify(self) -> int:
+        """Forgets the records that are damaged, and says how many; reads only files changed since written."""
+        database = self._database()
+        forgotten = 0
+        for number, name, *written in database.execute("SELECT id, name, size, stamp FROM shards").fetchall():
+            now = _state(self.folder / name)
+            if now == tuple(written):
+                continue
+            rows = database.execute("SELECT key, start, length, checksum FROM records WHERE shard = ?", (number,))
+            bad = [(row[0],) for row in rows.fetchall() if not self._holds(name, row)]
+            with writing(database):
+                database.executemany("DELETE FROM records WHERE key = ?", bad)
+                database.execute("UPDATE shards SET size = ?, stamp = ? WHERE id = ?", (*now, number))
+            forgotten += len(bad)
+        return forgotten
+
+    def close(self) -> None:
+        """Closes the connection, as is wise before processes are forked; it is opened again when needed."""
+        if self._connection is not None and self._owner == os.getpid():
+            self._connection.close()
+        self._connection = None
+
+    def _holds(self, name: str, row: tuple) -> bool:
+        key, start, length, checksum = row
+        record = _read(self.folder / name, start, length)
+        return record is not None and _checksum(key, record) == checksum
+
+    def _database(self) -> sqlite3.Connection:
+        if self._connection is None or self._owner != os.getpid():
+            self._connection = connect(self.folder / "records-1.sqlite", _SCHEMA)
+            self._owner = os.getpid()
+        return self._connection
+
+    def _open_shard(self) -> Path:
+        """The file that this process adds to."""
+        database = self._database()  # before the file: it makes the folder
+        if self._shard is None or self._owner != os.getpid() or self._shard.stat().st_size > _LARGEST:
+            self._shard = self.folder / f"{time.time_ns():x}-{os.getpid():x}.shard"
+            with writing(database):
+                database.execute("INSERT INTO shards (name, size, stamp) VALUES (?, 0, 0)", (self._shard.name,))
+        return self._shard
+
+    def _append(self, shard: Path, at: int, records: Mapping[bytes, bytes]) -> None:
+        database = self._database()
+        number = database.execute("SELECT id FROM shards WHERE name = ?", (shard.name,)).fetchone()[0]
+        rows = []
+        with open(shard, "ab") as file:
+            for key, record in records.items():
+                file.write(record)
+                rows.append((key, number, at, len(record), _checksum(key, record)))
+                at += len(record)
+        with writing(database):
+            database.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            database.execute("UPDATE shards SET size = ?, stamp = ? WHERE id = ?", (*_state(shard), number))
+
+
+def _read(path: Path, start: int, length: int) -> bytes | None:
+    """None where the file does not reach so far."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            record = file.read(length)
+    except OSError:
+        return None
+    return record if len(record) == length else None
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, by which a change is noticed; (0, 0) where it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, stamp(status)
+
+
+def _checksum(key: bytes, record: bytes) -> int:
+    return zlib.crc32(record, zlib.crc32(key))
+
+
+def _cannot_write(folder: Path, error: Exception) -> UserError:
+    full = getattr(error, "errno", None) in _FULL or "full" in str(error)
+    found = "the disk is full" if full else f"cannot be written ({error})"
+    remedy = "free some space or choose another folder; what is cached already is kept"
+    return user_error("data.cache.folder", f"{folder}: {found}", remedy)

@@ -1,0 +1,105 @@
+"""Makes the tiny Stable Diffusion from nothing: python -m scripts.tiny_model.pretrain FOLDER --seed 0
+
+Draws its own pictures, trains the autoencoder, whitens its latents, trains text encoder and UNet on them, and writes
+a diffusers folder in fp16. Runs on the GPU where there is one, else on the CPU (about 40 minutes on two
+cores).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from scripts.tiny_model import denoiser, tokenizer, vae
+from scripts.tiny_model.bank import SIZES, Chooser, MaskBank, known_counts
+
+VAE_FILE, DENOISER_FILE = "vae.pt", "denoiser.pt"
+
+
+class Log:
+    """Lines of figures, printed and kept, with the seconds since the start."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.start = path, time.monotonic()
+
+    def __call__(self, **figures: float) -> None:
+        line = json.dumps({"s": round(time.monotonic() - self.start), **{k: round(v, 4) for k, v in figures.items()}})
+        print(line, flush=True)
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+
+def make_vae(banks: list[MaskBank], steps: int, rng: np.random.Generator, log: Log, device: str):
+    """A trained autoencoder with white latents. Many blobs, whose corners are as sharp as a star's."""
+    choose = Chooser(main=0.4, more=0.25)
+    model = vae.build().to(device)
+    vae.train(model, lambda count: banks[rng.choice(len(banks))].paint(choose(count, rng), rng), steps, rng, log)
+    model.eval()
+    pixels = banks[0].paint(choose(1000, rng), rng)
+    vae.whiten(model, pixels)
+    log(reconstruction_db=vae.reconstruction_db(model, pixels[:200]))
+    return model
+
+
+def make_latents(model, banks: list[MaskBank], each: int, rng: np.random.Generator) -> list[denoiser.Pictures]:
+    """Encoded pictures with their combinations; half of all are square, the rest share the other sizes."""
+    choose = Chooser(main=0.6, more=0.3)
+    stock = []
+    for index, bank in enumerate(banks):
+        count = each if index == 0 else each // len(banks[1:])
+        drawn = choose(count, rng)
+        mean, std = vae.encode(model, bank.paint(drawn, rng))
+        stock.append(denoiser.Pictures(mean * vae.SCALING_FACTOR, std * vae.SCALING_FACTOR, drawn))
+    return stock
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vae-steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=5000, help="of text encoder and UNet")
+    parser.add_argument("--work", type=Path, default=Path("outputs/tiny_model"), help="where stages are kept")
+    options = parser.parse_args()
+
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options.work.mkdir(parents=True, exist_ok=True)
+    log = Log(options.work / "log.jsonl")
+
+    banks = [MaskBank(width, height, known_counts(600 if width == height else 150), rng) for width, height in SIZES]
+    vae_file = options.work / VAE_FILE
+    if vae_file.exists():
+        model = vae.build().to(device).eval()
+        model.load_state_dict(torch.load(vae_file, weights_only=True))
+    else:
+        model = make_vae(banks, options.vae_steps, rng, log, device)
+        torch.save(model.state_dict(), vae_file)
+    words = tokenizer.build()
+    stock = make_latents(model, banks, 16_000, rng)
+    text_encoder, unet = denoiser.build(words, device)
+    denoiser.train(text_encoder, unet, words, stock, options.steps, rng, log)
+
+    pipeline = StableDiffusionPipeline(
+        vae=model,
+        text_encoder=text_encoder,
+        tokenizer=words,
+        unet=unet,
+        scheduler=DDIMScheduler(**denoiser.SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(options.folder)
+    log(bytes=sum(file.stat().st_size for file in options.folder.rglob("*") if file.is_file()))
+
+
+if __name__ == "__main__":
+    main()

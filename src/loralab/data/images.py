@@ -6,6 +6,7 @@ Everything is given as displayed (EXIF orientation applied). Arrays are numpy, (
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -26,6 +27,7 @@ _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JXL")
 MAX_PIXELS = 178_956_970
 """Larger images are refused: a few kilobytes can claim to be a gigapixel image (the limit is Pillow's own)."""
 Image.MAX_IMAGE_PIXELS = None  # checked in _open, with a message that helps
+warnings.filterwarnings("ignore", module="PIL")  # they name no file, and what matters raises
 
 _MAX_ENLARGED = 1 << 24
 

@@ -62,7 +62,7 @@ class Shards:
             raise _cannot_write(self.folder, error) from error
 
     def get(self, key: bytes) -> bytes:
-        """The record of a key. KeyError where there is none; Damaged, and then forgotten, where it is not as written."""
+        """A key's record. KeyError where there is none; Damaged, and then forgotten, where it is not what was put."""
         query = "SELECT name, start, length, checksum FROM records JOIN shards ON shard = id WHERE key = ?"
         row = self._database().execute(query, (key,)).fetchone()
         if row is None:

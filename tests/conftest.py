@@ -101,3 +101,24 @@ def random_family(random_base: Path):
     from loralab.models.sd import load
 
     return load(str(random_base), resolution=64)
+
+
+@pytest.fixture(scope="session")
+def reference_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base that the golden adapter and its outputs were made with; do not write into it."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from safetensors.torch import load_file, save_file
+
+    golden = Path(__file__).parent / "golden" / "reference_sd"
+    folder = write_base(tmp_path_factory.mktemp("reference") / "sd")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # its UNet is what this seed gives
+        UNet2DConditionModel.from_config(json.loads((golden / "unet.json").read_text())).save_pretrained(folder / "unet")
+        AutoencoderKL(**VAE).save_pretrained(folder / "vae")
+    text = load_file(golden / "text_encoder.safetensors")
+    words = torch.randn(49408, 32, generator=torch.Generator().manual_seed(1))
+    text["text_model.embeddings.token_embedding.weight"] = 0.3 * words
+    save_file(text, folder / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+    (folder / "text_encoder" / "config.json").write_text((golden / "text_encoder.json").read_text())
+    return folder

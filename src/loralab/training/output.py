@@ -47,7 +47,7 @@ class Output:
         """Writes the adapter as it is after `epoch` epochs and `step` optimizer steps."""
         described = self.describe(epoch, step) if self.metadata else None
         path = self.path(suffix)
-        file.save(path, adapters.state(), described, precision=self.precision, layout=self.layout)
+        file.save(path, adapters.state(self.layout), described, self.precision)
         if path not in self.written:
             self.written.append(path)
         return path

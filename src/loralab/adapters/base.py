@@ -1,0 +1,246 @@
+"""What an adapter adds to one layer of the frozen base model.
+
+A kind of adapter is one subclass of Method: what the user sets, the tensors it starts with, and two ways to say the
+same thing: `delta`, the change of the weight, and `add`, the change of the layer's output while training. An Adapter
+holds the tensors on one layer. The exporter, the merge tool and the trainer share `change`.
+
+Tensors are named as files of the kohya layout name them, without `.weight`: lora_down, hada_w1_a …
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loralab.values import AtLeastOne, Positive, Share
+
+Tensors = Mapping[str, Any]
+"""The tensors of one adapter by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How layers are adapted: what the options of `adapter` have in common."""
+
+    rank: AtLeastOne
+    alpha: Positive | None = None
+    """The adapter's output is scaled by alpha / rank; null = the rank, a scale of 1."""
+    conv_rank: AtLeastOne | None = None
+    """Rank of k×k convolutions; giving it makes them targets. null = `rank`, where `targets.conv` asks for them."""
+    conv_alpha: Positive | None = None
+    """null = the rank of the convolutions."""
+    rank_stabilised: bool = False
+    """Scale by alpha / √rank instead (arXiv 2312.03732)."""
+    dropout: Share = 0.0
+    """Probability that an element inside the adapter is left out."""
+    rank_dropout: Share = 0.0
+    """Probability that a rank component is left out."""
+    module_dropout: Share = 0.0
+    """Probability that a layer goes without its adapter for a step."""
+    max_norm: Positive | None = None
+    """Upper bound on the norm of each layer's change, applied after every step."""
+    weights: str | None = None
+    """An adapter file to start from; its ranks and alphas count."""
+
+    required: ClassVar[frozenset[str]]
+    """Tensors that every adapter of this kind has."""
+    optional: ClassVar[frozenset[str]] = frozenset()
+    """Further ones that it may have, in files of others."""
+    starts_at_zero: ClassVar[frozenset[str]]
+    """Tensors that make the change zero at the start; LoRA+ gives them their own rate (arXiv 2402.12354)."""
+
+    def create(self, layer: nn.Module, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The tensors to start with, in fp32 on the CPU."""
+        raise NotImplementedError
+
+    def add(self, adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
+        """The layer's output with the adapter, from its input `x` and its output `out` without."""
+        raise NotImplementedError
+
+    @staticmethod
+    def delta(tensors: Tensors) -> Tensor:
+        """The unscaled change of the weight, (out, in) or (out, in, kh, kw) or (out, in·kh·kw)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def rank_of(tensors: Tensors) -> int | None:
+        """The rank that alpha is divided by; None where these tensors have none, and alpha no meaning."""
+        raise NotImplementedError
+
+    @classmethod
+    def recognises(cls, names: Collection[str]) -> bool:
+        """Whether tensors of these names are an adapter of this kind."""
+        return cls.required <= set(names) <= cls.required | cls.optional
+
+    @classmethod
+    def shape_of(cls, tensors: Tensors) -> torch.Size:
+        """The shape of `delta`, without computing it; a RuntimeError where the tensors don't fit together."""
+        return cls.delta({name: t.to("meta") for name, t in tensors.items()}).shape
+
+    @classmethod
+    def norm(cls, tensors: Tensors) -> Tensor:
+        """The Frobenius norm of `delta`."""
+        return cls.delta(tensors).norm()
+
+    def rank_for(self, layer: nn.Module) -> int:
+        return self.conv_rank or self.rank if is_spatial(layer) else self.rank
+
+    def alpha_for(self, layer: nn.Module, rank: int) -> float:
+        return (self.conv_alpha if is_spatial(layer) else self.alpha) or rank
+
+    def effective_alpha(self, alpha: float, rank: int) -> float:
+        """The alpha that a file holds: every reader scales by alpha / rank, so √rank is folded into it."""
+        return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
+
+
+def change(kind: type[Method], tensors: Tensors, scale: float, shape: torch.Size, weight: Tensor | None) -> Tensor:
+    """The change of a weight of this shape, in fp32.
+
+    With a `dora_scale` the weight itself takes part and must be given: W' = m (W + Δ) / ‖W + Δ‖ (DoRA, arXiv
+    2402.09353, eq. 5), the norm over all but the axis along which m extends.
+    """
+    delta = kind.delta({name: t.float() for name, t in tensors.items()}).reshape(shape) * scale
+    magnitude = tensors.get("dora_scale")
+    if magnitude is None:
+        return delta
+    assert weight is not None, "a change of the direction needs the weight"
+    weight = weight.to(delta)
+    return magnitude_form(magnitude, shape) * (weight + delta) / norm_like(weight + delta, magnitude) - weight
+
+
+def magnitude_form(magnitude: Tensor, shape: torch.Size) -> Tensor:
+    """A magnitude vector of any shape that files have, as (out, 1, …) or (1, in, …), to multiply a weight with."""
+    axis = 0 if magnitude.numel() == shape[0] and (magnitude.dim() < 2 or magnitude.shape[0] != 1) else 1
+    return magnitude.float().reshape([-1 if i == axis else 1 for i in range(len(shape))])
+
+
+def norm_like(weight: Tensor, magnitude: Tensor) -> Tensor:
+    """Norms of a weight's rows or columns, shaped as the magnitude that they divide."""
+    form = magnitude_form(magnitude, weight.shape)
+    dims = [i for i in range(weight.dim()) if form.shape[i] == 1]
+    if form.numel() == 1:
+        dims = list(range(1, weight.dim()))
+    return torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+
+
+class Adapter(nn.Module):
+    """An adapter on one layer. Its tensors are fp32 masters, whatever the layer's precision.
+
+    While it is attached it stands in for the layer's forward; the layer stays where it is in the base, unregistered
+    here, so that neither's state dict changes.
+    """
+
+    def __init__(self, layer: nn.Module, method: Method, tensors: Tensors, alpha: float) -> None:
+        super().__init__()
+        self.method = method
+        self.active = True
+        self._layer = (layer,)  # in a tuple: not a submodule
+        self._plain = layer.forward
+        self.register_buffer("alpha", torch.tensor(0.0), persistent=True)
+        self.put(tensors, alpha)
+        layer.forward = self.forward
+
+    def put(self, tensors: Tensors, alpha: float) -> None:
+        """Takes these tensors in place of those it has; their ranks may differ."""
+        device = device_of(self.layer)
+        self.tensors = nn.ParameterDict({n: nn.Parameter(t.float().to(device).clone()) for n, t in tensors.items()})
+        self.alpha = torch.tensor(float(alpha), device=device)
+        rank = self.method.rank_of(self.tensors)
+        self.scale = float(alpha) / rank if rank else 1.0
+
+    @property
+    def layer(self) -> nn.Module:
+        return self._layer[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output with the adapter: (B, T, D) for linear layers, (B, C, H, W) for convolutions."""
+        if not self.active or (self.training and drawn(self.method.module_dropout)):
+            return self._plain(x)
+        x = x.to(working_dtype(x))  # once, for the layer and the adapter
+        return self.method.add(self, x, self._plain(x))
+
+    def delta(self) -> Tensor:
+        """The change of the layer's weight, in its shape."""
+        weight = plain_weight(self.layer) if "dora_scale" in self.tensors else None
+        return change(type(self.method), self.tensors, self.scale, weight_shape(self.layer), weight)
+
+    def norm(self) -> Tensor:
+        """The Frobenius norm of the change, the direction's for DoRA."""
+        return type(self.method).norm(self.tensors) * self.scale
+
+    @torch.no_grad()
+    def limit_norm(self, limit: float) -> bool:
+        """Shrinks the change to a norm of at most `limit`, all factors alike; says whether it had to."""
+        norm = self.norm()
+        if norm <= limit:
+            return False
+        factors = [t for name, t in self.tensors.items() if name != "dora_scale"]
+        for tensor in factors:
+            tensor.mul_((limit / norm) ** (1 / len(factors)))
+        return True
+
+    def detach_from_layer(self) -> None:
+        """Gives the layer its own forward back."""
+        del self.layer.forward
+
+
+def is_spatial(layer: nn.Module) -> bool:
+    """A convolution larger than 1×1."""
+    return isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)
+
+
+def weight_shape(layer: nn.Module) -> torch.Size:
+    """(out, in) or (out, in, kh, kw), also of a quantised layer."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.weight.shape
+    return torch.Size((layer.out_features, layer.in_features))
+
+
+def device_of(layer: nn.Module) -> torch.device:
+    return next(layer.parameters()).device
+
+
+@torch.no_grad()
+def plain_weight(layer: nn.Module) -> Tensor:
+    """The weight in fp32; a quantised layer is asked for its answer to the unit vectors."""
+    if layer.weight.is_floating_point():
+        return layer.weight.float()
+    unit = torch.eye(layer.in_features, device=device_of(layer))
+    answer = type(layer).forward(layer, unit).float()
+    return (answer if layer.bias is None else answer - layer.bias.float()).T.contiguous()
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The precision a layer computes in: autocast's, else its input's."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def apply(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    """The layer's operation with another weight, without bias."""
+    weight = weight.to(x.dtype)
+    if isinstance(layer, nn.Conv2d):
+        return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation)
+    return F.linear(x, weight)
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """A weight (out, in) or (out, in, 1, 1) applied to the features of (B, T, D) or (B, C, H, W)."""
+    weight = weight.to(x.dtype)
+    return F.conv2d(x, weight) if weight.dim() == 4 else F.linear(x, weight)
+
+
+def drawn(probability: float) -> bool:
+    """True with this probability, by the global generator (which training seeds for each micro-batch)."""
+    return probability > 0 and torch.rand(()).item() < probability
+
+
+def kept_rows(count: int, probability: float, like: Tensor) -> Tensor:
+    """(count,) zeros with this probability, else 1/(1 − probability), so that the mean stays."""
+    return F.dropout(torch.ones(count, dtype=like.dtype, device=like.device), probability)

@@ -1,0 +1,184 @@
+"""Adapter files: written whole and verified, read without running what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from loralab.adapters.kinds import grouped, some
+from loralab.adapters.layouts import Table, to_kohya
+from loralab.errors import user_error
+from loralab.files import atomic_path
+from loralab.models.weights import is_safetensors, read
+
+Precision = Literal["fp32", "fp16", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+FORMATS = ("safetensors", "ckpt", "pt", "bin")
+
+_SAFETENSORS_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """What an adapter file holds, in the kohya layout."""
+
+    state: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def save(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, precision: Precision = "fp16"
+) -> None:
+    """Writes tensors in the format of the path's extension, reads them back, and only then replaces an old file.
+
+    The same tensors and metadata give the same bytes. Metadata (safetensors only) is completed with the hashes that
+    UIs know a file by; None leaves it out. Raises a UserError where the tensors don't fit the precision or the file
+    cannot be written.
+    """
+    tensors = {key: _cast(key, tensor, DTYPES[precision]) for key, tensor in state.items()}
+    broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        found = f"not a number, or too large for {precision}: {some(broken)}"
+        raise user_error("output.precision", found, "output.precision=bf16 or fp32 if the training itself went well")
+    write(path, tensors, metadata)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """`save` without a change of precision."""
+    path = Path(path)
+    try:
+        with atomic_path(path) as beside:
+            if path.suffix == ".safetensors":
+                _write_safetensors(beside, tensors, metadata)
+            else:
+                beside.write_bytes(_pickled(tensors))
+            _verify(beside, tensors)
+    except OSError as error:
+        found = f"{path} could not be written: {error.strerror or error}"
+        raise user_error("output.folder", found, "free some space, or choose another folder") from error
+
+
+def load(path: Path | str, table: Table | None = None, setting: str = "adapter.weights") -> AdapterFile:
+    """An adapter file of any layout and format, told by its content, in the kohya layout with the table's names.
+
+    Raises a UserError for what is no adapter, is damaged, holds code or not-a-numbers, or has keys of no known module.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        found = f"{path} is a folder" if path.is_dir() else f"{path} is not there"
+        raise user_error(setting, found, "give the path of an adapter file")
+    tensors, metadata = read(path, setting), read_metadata(path)
+    if not tensors:
+        raise user_error(setting, f"{path} holds no tensors", "give the path of an adapter file")
+    state = to_kohya(tensors, {**_peft_config(path), **metadata}, table, setting)
+    grouped(state, setting)
+    broken = [key for key, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise user_error(setting, f"{path} has values that are not numbers: {some(broken)}", "its training had failed")
+    return AdapterFile(state, metadata)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text that a safetensors file holds beside its tensors; of other formats, nothing."""
+    return header(path).get("__metadata__", {}) if is_safetensors(path) else {}
+
+
+def header(path: Path) -> dict[str, Any]:
+    """A safetensors file's header: dtype, shape and place of each tensor, and `__metadata__`. Nothing else is read."""
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length))
+
+
+def _peft_config(path: Path) -> dict[str, str]:
+    """PEFT's `adapter_config.json` beside a file, in the form in which diffusers puts it into the metadata."""
+    config = path.with_name("adapter_config.json")
+    if path.name != "adapter_model.safetensors" or not config.is_file():
+        return {}
+    told = json.loads(config.read_text(encoding="utf8"))
+    parts = ("unet", "text_encoder", "text_encoder_2")
+    return {"lora_adapter_metadata": json.dumps({f"{p}.{key}": value for p in parts for key, value in told.items()})}
+
+
+def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """In the file's precision; an alpha that it would round stays fp32."""
+    tensor = tensor.detach().cpu().contiguous()
+    cast = tensor.to(dtype)
+    return tensor.float() if key.endswith(".alpha") and cast.float() != tensor.float() else cast
+
+
+# safetensors, written here because the library gives metadata in no fixed order
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
+    if metadata is not None:
+        metadata = {**metadata, **hashes(tensors, metadata)}
+    with open(path, "wb") as file:
+        file.write(_header_bytes(tensors, metadata))
+        for _, data in _data(tensors):
+            file.write(data)
+
+
+def _data(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, memoryview]]:
+    """Names and bytes, wide types first, as the library orders them, then by name."""
+    for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
+        yield name, memoryview(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _header_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    entries: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(sorted(metadata.items()))}
+    at = 0
+    for name, data in _data(tensors):
+        tensor, end = tensors[name], at + data.nbytes
+        dtype = _SAFETENSORS_DTYPES[tensor.dtype]
+        entries[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """`sshs_model_hash`, SHA-256 of the tensors' bytes, and the older `sshs_legacy_hash`.
+
+    The older one is of 64 KiB from 1 MiB on in a file that has the `ss_` metadata alone.
+    """
+    whole = hashlib.sha256()
+    start, stop = 0x100000, 0x110000
+    head = _header_bytes(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    window, at = bytearray(head[start:stop]), len(head)
+    for _, data in _data(tensors):
+        whole.update(data)
+        window += data[max(start - at, 0) : max(stop - at, 0)]
+        at += data.nbytes
+    return {"sshs_model_hash": whole.hexdigest(), "sshs_legacy_hash": hashlib.sha256(window).hexdigest()[:8]}
+
+
+def _pickled(tensors: Mapping[str, Tensor]) -> bytes:
+    """torch's own format; through memory, as it would write the path's name into the file."""
+    buffer = io.BytesIO()
+    torch.save({name: tensors[name] for name in sorted(tensors)}, buffer)
+    return buffer.getvalue()
+
+
+def _verify(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Reads a file back; an OSError where it does not hold these tensors."""
+    back = read(path, "output.folder")
+    same = back.keys() == tensors.keys() and all(
+        back[name].dtype == tensor.dtype and torch.equal(back[name], tensor.cpu()) for name, tensor in tensors.items()
+    )
+    if not same:
+        raise OSError("what was read back differs from what was written")

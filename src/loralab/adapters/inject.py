@@ -1,0 +1,198 @@
+"""Adapters on the modules of a model: the one thing that training changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loralab.adapters import file
+from loralab.adapters.base import Adapter, Method, is_spatial, weight_shape
+from loralab.adapters.kinds import Group, grouped, some, suffix
+from loralab.adapters.layouts import Layout, to_diffusers
+from loralab.adapters.targets import Place, Targets
+from loralab.errors import user_error
+from loralab.models.family import Family
+from loralab.models.names import Target
+from loralab.rng import generator
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """Norms of the layers' changes, after the limit was applied."""
+
+    mean: float
+    largest: float
+    limited: int
+    """How many had to be shrunk."""
+
+
+class AdapterSet(nn.Module):
+    """All adapters of a model, by their names in files. Its state dict holds them and nothing of the base."""
+
+    def __init__(self, adapters: Mapping[str, Adapter], places: Mapping[str, Place], targets: Targets) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict(adapters)
+        self.places = dict(places)
+        self.targets = targets
+        for name, adapter in self:
+            adapter.requires_grad_(self.rate(name, 1.0) > 0)
+
+    def __iter__(self) -> Iterator[tuple[str, Adapter]]:
+        yield from self.adapters.items()  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return len(self.adapters)
+
+    def rate(self, name: str, lr: float) -> float:
+        """The learning rate of an adapter, where the optimizer's is `lr`."""
+        place = self.places[name]
+        return (lr if place.lr is None else place.lr) * place.lr_factor
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Optimizer groups {params, lr, name} of what is trained.
+
+        Raises a UserError where everything is frozen.
+        """
+        groups: dict[str, dict[str, Any]] = {}
+        for name, adapter in self:
+            rate = self.rate(name, lr)
+            for tensor_name, tensor in adapter.tensors.items() if rate > 0 else ():
+                plus = self.targets.loraplus_ratio if tensor_name in adapter.method.starts_at_zero else None
+                group = self.places[name].group + ("/plus" if plus else "")
+                new = {"params": [], "lr": rate * (plus or 1.0), "name": group}
+                groups.setdefault(group, new)["params"].append(tensor)
+        if not groups:
+            raise user_error("targets", "every learning rate is 0: nothing would be trained", "raise one of them")
+        return list(groups.values())
+
+    def state(self, layout: Layout = "kohya") -> dict[str, Tensor]:
+        """All tensors by their keys in a file, alphas among them in the kohya layout; fp32."""
+        state = {}
+        for name, adapter in self:
+            state[f"{name}.alpha"] = adapter.alpha.detach().clone()
+            state.update({f"{name}.{suffix(n)}": t.detach().clone() for n, t in adapter.tensors.items()})
+        return state if layout == "kohya" else to_diffusers(state, self.table)
+
+    @property
+    def table(self) -> dict[str, list[Target]]:
+        """The adapted modules by part."""
+        table: dict[str, list[Target]] = {}
+        for place in self.places.values():
+            table.setdefault(place.part, []).append(place.target)
+        return table
+
+    def load(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Takes the tensors of a file (kohya names); its ranks and alphas count. Before an optimizer is made.
+
+        Returns the names of adapters that the file has not, which stay as they are. Raises a UserError for modules
+        that have no adapter here, for another kind of adapter, or for tensors of another model's shapes.
+        """
+        groups = grouped(state)
+        strange = [name for name in groups if name not in self.adapters]
+        if strange:
+            raise user_error(
+                "adapter.weights", f"has modules that are not adapted here: {some(strange)}", self._hint(strange)
+            )
+        for name, group in groups.items():
+            adapter: Adapter = self.adapters[name]  # type: ignore[assignment]
+            _check_fit(name, group, adapter)
+            adapter.put(group.tensors, group.alpha)
+            adapter.requires_grad_(self.rate(name, 1.0) > 0)
+        return [name for name in self.adapters if name not in groups]
+
+    def _hint(self, strange: list[str]) -> str:
+        if any(name.startswith("lora_te") for name in strange) and not self.targets.text_encoder:
+            return "targets=both targets.text_encoder_lr=0 keeps the text encoder's part of the file, frozen"
+        if any(name.startswith("lora_unet") for name in strange) and not self.targets.unet:
+            return "targets=both targets.unet_lr=0 keeps the UNet's part of the file, frozen"
+        return "it was made for another model family, or by targets.patterns that are not set here"
+
+    @contextmanager
+    def enabled(self, active: bool) -> Iterator[None]:
+        """Within it the adapters act, or the frozen base runs alone."""
+        before = {name: adapter.active for name, adapter in self}
+        for _, adapter in self:
+            adapter.active = active
+        try:
+            yield
+        finally:
+            for name, adapter in self:
+                adapter.active = before[name]
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Within it the changes are in the base's weights, and the adapters don't run. Not for quantised weights."""
+        originals = {name: adapter.layer.weight.detach().clone() for name, adapter in self}
+        with torch.no_grad():
+            for _, adapter in self:
+                adapter.layer.weight += adapter.delta().to(adapter.layer.weight.dtype)
+        try:
+            with self.enabled(False):
+                yield
+        finally:
+            with torch.no_grad():
+                for name, adapter in self:
+                    adapter.layer.weight.copy_(originals[name])
+
+    @torch.no_grad()
+    def limit_norms(self) -> Norms | None:
+        """Applies `adapter.max_norm`, after an optimizer step; None where there is no limit."""
+        limits = [(adapter, adapter.method.max_norm) for _, adapter in self if adapter.method.max_norm]
+        if not limits:
+            return None
+        limited = sum(adapter.limit_norm(limit) for adapter, limit in limits)
+        norms = torch.stack([adapter.norm() for _, adapter in self])
+        return Norms(norms.mean().item(), norms.max().item(), limited)
+
+    def remove(self) -> None:
+        """Gives every layer of the base its own forward back."""
+        for _, adapter in self:
+            adapter.detach_from_layer()
+
+
+def inject(family: Family, method: Method, targets: Targets, seed: int = 0) -> AdapterSet:
+    """Puts adapters on a model's modules, as new ones or as `method.weights` has them.
+
+    Every adapter's start is drawn from a generator of its own, so it doesn't depend on which others there are.
+    Modules of a kind that is not targeted are adapted, too, where the file has them (convolutions).
+    """
+    parts = family.parts()
+    table = {part: family.targets(part) for part in parts}
+    weights = file.load(method.weights, table).state if method.weights else {}
+    also = {key.partition(".")[0] for key in weights}
+    adapters, places = {}, {}
+    for place in targets.choose(table, family.block_count, method.conv_rank is not None, also):
+        layer = parts[place.part].get_submodule(place.target.path)
+        if adapter := _adapter(layer, place, method, seed):
+            adapters[place.name], places[place.name] = adapter, place
+    adapter_set = AdapterSet(adapters, places, targets)
+    if weights:
+        adapter_set.load(weights)
+    return adapter_set
+
+
+def _adapter(layer: nn.Module, place: Place, method: Method, seed: int) -> Adapter | None:
+    """An adapter for a layer; None where its rank is 0."""
+    rank, alpha = (place.conv_rank, place.conv_alpha) if is_spatial(layer) else (place.rank, place.alpha)
+    rank = method.rank_for(layer) if rank is None else rank
+    if rank == 0:
+        return None
+    alpha = method.alpha_for(layer, rank) if alpha is None else alpha
+    tensors = method.create(layer, rank, generator(seed, "adapter", place.name))
+    return Adapter(layer, method, tensors, method.effective_alpha(alpha, rank))
+
+
+def _check_fit(name: str, group: Group, adapter: Adapter) -> None:
+    wanted = type(adapter.method)
+    if not wanted.recognises(group.tensors):
+        found = f"holds {group.kind.__name__} adapters ({name}), this run trains {wanted.__name__}"
+        raise user_error("adapter.weights", found, f"choose adapter={group.kind.__name__.lower()}")
+    shape, expected = wanted.shape_of(group.tensors), weight_shape(adapter.layer)
+    if shape.numel() != expected.numel() or shape[0] != expected[0]:
+        found = f"{name} changes a weight {tuple(shape)}, the model's is {tuple(expected)}"
+        raise user_error("adapter.weights", found, "the file belongs to another base model (SD 1.x, 2.x or SDXL)")

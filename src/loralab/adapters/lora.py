@@ -1,0 +1,79 @@
+"""LoRA: a change of low rank (arXiv 2106.09685); on convolutions, LoCon."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loralab.adapters.base import Adapter, Method, Tensors, apply, pointwise, weight_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Method):
+    """ΔW = up · down. A k×k convolution's `down` has its kernel, stride and padding, its `up` is 1×1.
+
+    Files of others may have a `lora_mid` (Tucker form): `down` and `up` are 1×1 then, and `mid` has the kernel.
+    """
+
+    required: ClassVar = frozenset({"lora_down", "lora_up"})
+    optional: ClassVar = frozenset({"lora_mid"})
+    starts_at_zero: ClassVar = frozenset({"lora_up"})
+
+    def create(self, layer: nn.Module, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+        out, *inside = weight_shape(layer)
+        down = uniform((rank, *inside), generator)
+        return {"lora_down": down, "lora_up": torch.zeros(out, rank, *(1 for _ in inside[1:]))}
+
+    def add(self, adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
+        return out + self.branch(adapter, x)
+
+    def branch(self, adapter: Adapter, x: Tensor) -> Tensor:
+        """What the low-rank path adds to the output."""
+        down, up, mid = (adapter.tensors.get(name) for name in ("lora_down", "lora_up", "lora_mid"))
+        if mid is not None:
+            x, down = pointwise(x, down), mid
+        hidden = apply(adapter.layer, x, down)  # (B, T, r) or (B, r, H, W)
+        if adapter.training:
+            hidden = self.dropped(hidden)
+        return pointwise(hidden * adapter.scale, up)
+
+    def dropped(self, hidden: Tensor) -> Tensor:
+        """Network dropout of single elements, rank dropout of whole components of a sample."""
+        hidden = F.dropout(hidden, self.dropout) if self.dropout else hidden
+        if not self.rank_dropout:
+            return hidden
+        if hidden.dim() == 4:
+            return F.dropout2d(hidden, self.rank_dropout)
+        mask = F.dropout(
+            hidden.new_ones(hidden.shape[0], *(1,) * (hidden.dim() - 2), hidden.shape[-1]), self.rank_dropout
+        )
+        return hidden * mask
+
+    @staticmethod
+    def delta(tensors: Tensors) -> Tensor:
+        down, up, mid = (tensors.get(name) for name in ("lora_down", "lora_up", "lora_mid"))
+        if mid is None:
+            return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
+        return torch.einsum("or, rskl, si -> oikl", up.flatten(1), mid, down.flatten(1))
+
+    @staticmethod
+    def rank_of(tensors: Tensors) -> int:
+        return tensors["lora_down"].shape[0]
+
+    @classmethod
+    def norm(cls, tensors: Tensors) -> Tensor:
+        """‖BA‖² = tr(BᵀB · AAᵀ): products of rank × rank only."""
+        if tensors.get("lora_mid") is not None:
+            return cls.delta(tensors).norm()
+        up, down = tensors["lora_up"].flatten(1), tensors["lora_down"].flatten(1)
+        return ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt()
+
+
+def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """He's uniform start with a = √5, as torch's own layers have it: within ±1/√(fan in)."""
+    return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=generator)

@@ -1,0 +1,196 @@
+"""Where adapters sit, and what rank, alpha and learning rate each has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from loralab.errors import user_error
+from loralab.models.names import Target
+from loralab.values import Count, NonNegative, Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Lists with an entry for each of the UNet's blocks, input to output: 25 for SD 1.x and 2.x, 23 for SDXL."""
+
+    rank: list[Count] | None = None
+    """0 = no adapter in that block."""
+    alpha: list[Positive] | None = None
+    conv_rank: list[Count] | None = None
+    """Rank of k×k convolutions; null = as `rank`."""
+    conv_alpha: list[Positive] | None = None
+    lr_factor: list[NonNegative] | None = None
+    """Multiplies the UNet's learning rate; 0 = frozen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern:
+    """Settings of the modules whose `part.path`, e.g. `unet.mid_block.attentions.0.proj_in`, holds a match."""
+
+    match: str
+    """A regular expression, searched for."""
+    rank: Count | None = None
+    """0 = no adapter on them."""
+    alpha: Positive | None = None
+    lr: NonNegative | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One module that gets an adapter; None stands for what the adapter or the optimizer says."""
+
+    part: str
+    target: Target
+    rank: int | None = None
+    alpha: float | None = None
+    lr: float | None = None
+    lr_factor: float = 1.0
+    group: str = ""
+    """Name of its parameter group."""
+    conv_rank: int | None = None
+    """In place of `rank` where the module is a k×k convolution."""
+    conv_alpha: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.target.kohya
+
+    @property
+    def path(self) -> str:
+        return f"{self.part}.{self.target.path}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Which modules are adapted. Parts are unet, text_encoder and, in SDXL, text_encoder_2.
+
+    A module's settings come from the first pattern that matches it, else from its block, else from its part. A pattern
+    takes in modules of kinds that are switched off, too.
+    """
+
+    unet: bool = True
+    text_encoder: bool = True
+    text_encoder_2: bool | None = None
+    """null = as text_encoder."""
+    unet_lr: NonNegative | None = None
+    """null = optimizer.lr; 0 = frozen: the tensors are in the file and don't change."""
+    text_encoder_lr: NonNegative | None = None
+    text_encoder_2_lr: NonNegative | None = None
+    """null = as text_encoder_lr."""
+    attention: bool = True
+    feed_forward: bool = True
+    projection: bool = True
+    conv: bool | None = None
+    """Everything in residual blocks and resamplers; null = where adapter.conv_rank is given."""
+    blocks: Blocks | None = None
+    patterns: list[Pattern] = field(default_factory=list)
+    loraplus_ratio: Positive | None = None
+    """Learning rate of the tensors that start at zero, as a multiple of the others' (LoRA+)."""
+
+    def __post_init__(self) -> None:
+        """Blocks and patterns may be given as plain mappings, as a YAML writes them."""
+        if isinstance(self.blocks, Mapping):
+            object.__setattr__(self, "blocks", _built(Blocks, "targets.blocks", self.blocks))
+        patterns = [
+            _built(Pattern, f"targets.patterns.{i}", p) if isinstance(p, Mapping) else p
+            for i, p in enumerate(self.patterns)
+        ]
+        object.__setattr__(self, "patterns", patterns)
+
+    def includes(self, part: str) -> bool:
+        if part == "text_encoder_2" and self.text_encoder_2 is not None:
+            return self.text_encoder_2
+        return self.unet if part == "unet" else self.text_encoder
+
+    def part_lr(self, part: str) -> float | None:
+        """null where the optimizer's own rate counts."""
+        if part == "text_encoder_2" and self.text_encoder_2_lr is not None:
+            return self.text_encoder_2_lr
+        return self.unet_lr if part == "unet" else self.text_encoder_lr
+
+    def choose(
+        self,
+        table: Mapping[str, Sequence[Target]],
+        block_count: int,
+        conv: bool,
+        also: Collection[str] = (),
+    ) -> list[Place]:
+        """The modules to adapt, of a table of those that can be, by part.
+
+        `conv`: whether the adapter asks for convolutions. `also`: names that are taken whatever their kind, because an
+        adapter file has them. Raises a UserError for a pattern that matches nothing, a list of another length than
+        `block_count`, or nothing chosen at all.
+        """
+        if self.blocks:
+            self._check_lengths(self.blocks, block_count)
+        kinds = {"attention", "feed_forward", "projection", "conv"}
+        kinds = {kind for kind in kinds if (conv if getattr(self, kind) is None else getattr(self, kind))}
+        expressions = [_compiled(i, pattern) for i, pattern in enumerate(self.patterns)]
+        used: set[int] = set()
+        places = []
+        for part in table:
+            for target in table[part] if self.includes(part) else ():
+                path = f"{part}.{target.path}"
+                first = next((i for i, expression in enumerate(expressions) if expression.search(path)), None)
+                if first is not None:
+                    used.add(first)
+                    places.append(self._by_pattern(part, target, self.patterns[first]))
+                elif target.kind in kinds or target.kohya in also:
+                    places.append(self._by_block(part, target))
+        self._check_patterns(used, table)
+        if not places:
+            raise user_error("targets", "no module is chosen", "switch on a part, or a kind of module")
+        return places
+
+    def _by_pattern(self, part: str, target: Target, pattern: Pattern) -> Place:
+        place = replace(self._by_block(part, target), group=f"{part}/{pattern.match}")
+        if pattern.rank is not None:
+            place = replace(place, rank=pattern.rank, conv_rank=pattern.rank)
+        if pattern.alpha is not None:
+            place = replace(place, alpha=pattern.alpha, conv_alpha=pattern.alpha)
+        return place if pattern.lr is None else replace(place, lr=pattern.lr, lr_factor=1.0)
+
+    def _by_block(self, part: str, target: Target) -> Place:
+        place = Place(part, target, lr=self.part_lr(part), group=part)
+        if self.blocks is None or target.block is None:
+            return place
+        given = {key: values[target.block] for key, values in vars(self.blocks).items() if values}
+        conv = {"conv_rank": given.get("rank"), "conv_alpha": given.get("alpha")}
+        group = f"{part}/block{target.block:02d}" if "lr_factor" in given else part
+        return replace(place, **{**conv, **given}, group=group)
+
+    def _check_lengths(self, blocks: Blocks, block_count: int) -> None:
+        for key, values in vars(blocks).items():
+            if values and len(values) != block_count:
+                found = f"has {len(values)} entries, this model's UNet has {block_count} blocks"
+                raise user_error(f"targets.blocks.{key}", found, f"give {block_count}, from input to output")
+
+    def _check_patterns(self, used: set[int], table: Mapping[str, Sequence[Target]]) -> None:
+        for i, pattern in enumerate(self.patterns):
+            if i not in used:
+                part = next((p for p in table if self.includes(p) and table[p]), None)
+                example = f"names look like {part}.{table[part][0].path}" if part else "no part is switched on"
+                found = f"'{pattern.match}' matches no module that an earlier pattern has not"
+                raise user_error(f"targets.patterns.{i}.match", found, example)
+
+
+def _built(cls: type, setting: str, values: Mapping[str, Any]) -> Any:
+    """A Blocks or Pattern from a mapping; raises a UserError for keys that it has not."""
+    known = [f.name for f in fields(cls)]
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise user_error(f"{setting}.{unknown[0]}", "is not a setting", f"valid: {', '.join(known)}")
+    if cls is Pattern and "match" not in values:
+        raise user_error(f"{setting}.match", "is missing", "give a regular expression, such as attn2")
+    return cls(**values)
+
+
+def _compiled(i: int, pattern: Pattern) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern.match)
+    except re.error as error:
+        found = f"'{pattern.match}' is no regular expression: {error}"
+        raise user_error(f"targets.patterns.{i}.match", found, "write \\. for a dot, .* for anything") from None

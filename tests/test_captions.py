@@ -139,7 +139,9 @@ def test_wildcards_and_lines():
 def test_rules_without_chance():
     rules = Captions(shuffle=True, dropout_rate=0.5, tag_dropout_rate=0.5, keep_tokens=1, prefix="p", trigger="t")
     assert rules.varies
+    assert rules.may_be_empty
     assert not rules.fixed().varies
+    assert not rules.fixed().may_be_empty
     assert rules.fixed().apply(TEXT, random.Random(0)) == f"p, t, {TEXT}"
 
 

@@ -78,6 +78,8 @@ class Example:
     """(width, height), pixels."""
     share: float = 1.0
     """See Place."""
+    text: Conditioning | None = None
+    """Of one caption: (1, T, D)."""
 
 
 @dataclass(slots=True)

@@ -108,8 +108,13 @@ class Captions:
 
     @property
     def varies(self) -> bool:
-        """Whether a sample's caption can differ from epoch to epoch."""
-        return self != self.fixed() or self.wildcards
+        """Whether a sample's caption, where it is not dropped as a whole, can differ from epoch to epoch."""
+        return self.shuffle or self.tag_dropout_rate > 0 or self.token_warmup_steps > 0 or self.wildcards
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether whole captions are dropped."""
+        return self.dropout_rate > 0 or self.dropout_every_n_epochs > 0
 
     def split(self, text: str) -> list[str]:
         """The tags of a text, without empty ones."""

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from loralab.data import images
-from loralab.data.augment import jitter
+from loralab.data.augment import Augment, jitter
+from loralab.data.cache import Cache, View
 from loralab.data.draws import Draws, Entry
 from loralab.data.geometry import Corner, crop_corner, mirrored
 from loralab.data.images import ImageError
 from loralab.data.index import Folder
 from loralab.errors import user_error
 from loralab.rng import python_random
-from loralab.types import Batch, Draw, Example, Place
+from loralab.types import Batch, Conditioning, Draw, Example, Place
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,14 @@ class Dataset(torch.utils.data.Dataset):
     """The samples of a training or a validation. What a sample looks like is a function of the seed and its draw.
 
     folders: by Item.source, with the caption and augmentation rules of their images.
+    cache: filled with the latents of these images, where it holds any.
     alpha_mask: transparency is the loss mask of images without a mask file.
     """
 
-    def __init__(self, draws: Draws, folders: Sequence[Folder], seed: int, *, alpha_mask: bool = False) -> None:
-        self.draws, self.folders, self.seed, self.alpha_mask = draws, folders, seed, alpha_mask
+    def __init__(
+        self, draws: Draws, folders: Sequence[Folder], seed: int, cache: Cache, *, alpha_mask: bool = False
+    ) -> None:
+        self.draws, self.folders, self.seed, self.cache, self.alpha_mask = draws, folders, seed, cache, alpha_mask
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -58,31 +62,50 @@ class Dataset(torch.utils.data.Dataset):
 
     def _example(self, place: Place, entry: Entry) -> Example:
         item, bucket, resized = entry
-        folder = self.folders[item.source]
-        captions, augment = folder.captions, folder.augment
-        flip = augment.flip and self._random("flip", place.draw).random() < 0.5
-        corner = crop_corner(resized, bucket, self._random("crop", place.draw) if augment.random_crop else None)
-        rgb, alpha = images.read(item.path)
-        pixels = images.fit(rgb, resized, bucket, corner)
-        if augment.color:
-            pixels = jitter(pixels, self._random("color", place.draw))
+        folder, draw = self.folders[item.source], place.draw
+        view = View(self._corner(draw, entry, folder.augment), self._flips(draw, folder.augment))
+        cached = self.cache.latents != "none"
+        rgb = alpha = pixels = None
+        if not cached or (self.alpha_mask and not item.mask):
+            rgb, alpha = images.read(item.path)
+        if not cached:
+            pixels = images.fit(rgb, resized, bucket, view.corner)
+            pixels = jitter(pixels, self._random("color", draw)) if folder.augment.color else pixels
+        mean, std = self.cache.lookup(item.digest, bucket, resized, view) if cached else (None, None)
+        caption = folder.captions.apply(item.caption, self._random("caption", draw), draw.epoch, place.step)
         return Example(
-            draw=place.draw,
+            draw=draw,
             item=item,
-            caption=captions.apply(item.caption, self._random("caption", place.draw), place.draw.epoch, place.step),
-            pixels=_to_tensor(pixels, flip).mul_(2).sub_(1),
-            latent_mean=None,
-            latent_std=None,
-            mask=self._mask(entry, alpha, corner, flip),
-            crop=mirrored(corner, resized, bucket) if flip else corner,
+            caption=caption,
+            pixels=None if pixels is None else _to_tensor(pixels, view.flip).mul_(2).sub_(1),
+            latent_mean=mean,
+            latent_std=std,
+            mask=self._mask(entry, alpha, view),
+            crop=mirrored(view.corner, resized, bucket) if view.flip else view.corner,
             bucket=bucket,
             share=place.share,
+            text=self.cache.lookup_text(caption) if self.cache.text else None,
         )
 
-    def _mask(self, entry: Entry, alpha: np.ndarray | None, corner: Corner, flip: bool) -> Tensor | None:
+    def _corner(self, draw: Draw, entry: Entry, augment: Augment) -> Corner:
+        """The crop of a draw; where latents are cached, one of those that are."""
+        rng = self._random("crop", draw) if augment.random_crop else None
+        if self.cache.latents == "none":
+            return crop_corner(entry.resized, entry.bucket, rng)
+        corners = self.cache.corners(entry.item.digest, entry.resized, entry.bucket, augment.random_crop)
+        return rng.choice(corners) if rng else corners[0]
+
+    def _flips(self, draw: Draw, augment: Augment) -> bool:
+        return augment.flip and self._random("flip", draw).random() < 0.5
+
+    def _mask(self, entry: Entry, alpha: np.ndarray | None, view: View) -> Tensor | None:
         """(1, H, W) in [0, 1], from the mask file or the transparency; None where there is neither."""
         whole = images.read_grey(entry.item.mask) if entry.item.mask else alpha if self.alpha_mask else None
-        return None if whole is None else _to_tensor(images.fit(whole, entry.resized, entry.bucket, corner), flip)
+        return (
+            None
+            if whole is None
+            else _to_tensor(images.fit(whole, entry.resized, entry.bucket, view.corner), view.flip)
+        )
 
     def _random(self, purpose: str, draw: Draw) -> random.Random:
         return python_random(self.seed, purpose, draw.epoch, draw.index)
@@ -113,6 +136,7 @@ def collate(examples: list[Example]) -> Batch:
         original_size=torch.tensor([[example.item.height, example.item.width] for example in examples]),
         crop=torch.tensor([example.crop for example in examples]),
         target_size=size,
+        text=_texts([example.text for example in examples]),
     )
 
 
@@ -120,6 +144,12 @@ def _stack(tensors: list[Tensor | None]) -> Tensor | None:
     given = [tensor for tensor in tensors if tensor is not None]
     assert len(given) in (0, len(tensors)), "a batch has pixels or latents, not some of each"
     return torch.stack(given) if given else None
+
+
+def _texts(texts: list[Conditioning | None]) -> list[Conditioning] | None:
+    given = [text for text in texts if text is not None]
+    assert len(given) in (0, len(texts)), "the text of a batch is cached or not"
+    return given or None
 
 
 def _masks(masks: list[Tensor | None], height: int, width: int) -> Tensor | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,15 @@ from torch.utils.data import DataLoader
 from loralab.data import tags
 from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets, resolutions
+from loralab.data.cache import Cache, Job, View
 from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset, collate
-from loralab.data.draws import BatchSize, Draws
+from loralab.data.draws import BatchSize, Draws, Entry
 from loralab.data.index import Folder, Index, OnError, scan
 from loralab.data.plan import Fitting, Plan, fixed_caption
 from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, fixed_batches, held_out, sample
-from loralab.errors import user_error
+from loralab.errors import Problem, UserError, user_error
 from loralab.types import Item, Place
 from loralab.values import AtLeastOne, Count
 
@@ -37,11 +37,16 @@ class DataModule(L.LightningDataModule):
     a list of several. batch_pixels: a pixel budget of a batch, in place of a number of samples. on_error: what becomes
     of files that cannot be used. min_image_size, max_image_size: of the shorter and the longer side, pixels.
     alpha_mask: transparency is the loss mask. mask_folder: loss masks, named like the images. metadata: one file with
-    the captions. cache_folder: of the index and the caches; null: $LORALAB_CACHE or ~/.cache/loralab.
+    the captions. cache_folder: of the index; null: $LORALAB_CACHE or ~/.cache/loralab.
+
+    Building it finds the images and plans the epochs; it raises a UserError where there is nothing to train on.
+    Nothing is decoded before a loader is asked for: by then the model is on its device, and latents are encoded there.
     """
 
     def __init__(
         self,
+        family: Family,
+        seed: int,
         *,
         folder: str | None = None,
         folders: list[Folder] | None = None,
@@ -61,9 +66,11 @@ class DataModule(L.LightningDataModule):
         buckets: Buckets,
         captions: Captions,
         augment: Augment,
+        cache: Cache,
         validation: Validation,
     ) -> None:
         super().__init__()
+        self.family, self.seed, self.cache = family, seed, cache
         self.captions, self.augment, self.buckets, self.validation = captions, augment, buckets, validation
         self.sizes = resolutions(resolution)
         self.batch = BatchSize(batch_size, batch_pixels)
@@ -82,21 +89,9 @@ class DataModule(L.LightningDataModule):
             plain = replace(captions, trigger=None)
             self.folders.append(Folder(reg_folder, captions=plain, augment=augment, is_reg=True))
         self._resumed = (0, 0)
-
-    def setup_data(self, family: Family, seed: int) -> None:
-        """Finds the images and plans the epochs for a model. Raises a UserError where there is nothing to train on."""
-        self.seed = seed
-        self.plan = self.planned(family.fit)
-
-    def planned(self, fit: Callable[[str], Any]) -> Plan:
-        """The plan of the training. fit: how a caption fits the text encoder (plan.Fit)."""
-        fitting = Fitting(self.folders, fit)
-        index, cut = fitting.select(self._scan(self.folders))
-        out = [] if self.validation.folder else held_out(index, self.validation.share)
-        left = sorted(set(range(len(index))) - set(out))
-        chunks = (lambda item: fitting(item).chunks) if self.captions.token_buckets else None
-        draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
-        return Plan(index, draws, self._validation(index, left, out), cut)
+        self._is_encoded = False
+        self._check_texts()
+        self.plan = self._planned(self._scan(self.folders))
 
     def summary(self) -> dict[str, Any]:
         """The facts of the training data for the start of a run, plain values."""
@@ -136,16 +131,18 @@ class DataModule(L.LightningDataModule):
         self._resumed = (epoch, position)
 
     def train_dataloader(self) -> DataLoader:
+        self._encode()
         sampler = self._attached_sampler()
         # overfitting a few batches means the same ones each epoch: a list knows no epochs
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        dataset = Dataset(self.plan.draws, self.folders, self.seed, alpha_mask=self.alpha_mask)
+        dataset = Dataset(self.plan.draws, self.folders, self.seed, self.cache, alpha_mask=self.alpha_mask)
         return self._loader(dataset, list(sampler) if fixed else sampler)
 
     def val_dataloader(self) -> list[DataLoader]:
         """The images held out, then as many of those trained on: the same batches each time."""
+        self._encode()
         fixed = [replace(folder, captions=folder.captions.fixed(), augment=Augment()) for folder in self.folders]
-        datasets = [Dataset(draws, fixed, 0, alpha_mask=self.alpha_mask) for draws in self.plan.validation]
+        datasets = [Dataset(draws, fixed, 0, self.cache, alpha_mask=self.alpha_mask) for draws in self.plan.validation]
         return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
 
     def _folder(self, number: int, entry: Any) -> Folder:
@@ -159,16 +156,26 @@ class DataModule(L.LightningDataModule):
         return Folder(**entry, captions=captions, augment=augment)
 
     def _scan(self, folders: list[Folder]) -> Index:
-        return scan(
-            folders, self.cache_folder, self.on_error, min_size=self.min_image_size, max_size=self.max_image_size
-        )
+        limits = {"min_size": self.min_image_size, "max_size": self.max_image_size}
+        index = scan(folders, self.cache_folder, self.on_error, **limits)
+        return index if self.cache.latents == "none" else index.hashed(self.cache_folder, self.on_error)
+
+    def _planned(self, index: Index) -> Plan:
+        fitting = Fitting(self.folders, self.family.fit)
+        index, cut = fitting.select(index)
+        out = [] if self.validation.folder else held_out(index, self.validation.share)
+        left = sorted(set(range(len(index))) - set(out))
+        chunks = (lambda item: fitting(item).chunks) if self.captions.token_buckets else None
+        draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
+        if not draws.training:
+            raise user_error("data.folder", "no image is left to train on", "see what was left out: loralab doctor")
+        return Plan(index, draws, self._validation(index, left, out), cut)
 
     def _validation(self, index: Index, left: list[int], out: list[int]) -> list[Draws]:
         """Draws of the images held out and of as many of those trained on."""
         apart = [index[position] for position in out]
         if self.validation.folder:
-            found = self._scan([Folder(self.validation.folder, captions=self.captions)])
-            apart = [replace(item, source=0) for item in found]
+            apart = list(self._scan([Folder(self.validation.folder, captions=self.captions)]))
         if not apart:
             return []
         training = [position for position in left if not index[position].is_reg]
@@ -178,6 +185,40 @@ class DataModule(L.LightningDataModule):
     def _once(self, items: list[Item]) -> Draws:
         once = [replace(item, repeats=1) for item in items]
         return Draws(once, self.sizes, replace(self.buckets, partial="keep"), self.batch)
+
+    def _check_texts(self) -> None:
+        if self.cache.text and any(folder.captions.varies for folder in self.folders):
+            found = "captions vary (shuffle, tag dropout, token warm-up or wildcards)"
+            raise user_error("data.cache.text", found, "set data.cache.text=false: they are encoded as they come")
+
+    def _encode(self) -> None:
+        """Fills the caches. Images that turn out to be damaged are left out, and the epochs planned anew."""
+        if self._is_encoded:
+            return
+        while self.cache.latents != "none" and (failed := self._encode_latents()):
+            if self.on_error == "stop":
+                raise UserError(*(Problem(path, why, "repair or remove it") for path, why in failed.items()))
+            index = self.plan.index
+            reasons = {i: failed[item.path] for i, item in enumerate(index) if item.path in failed}
+            self.plan = self._planned(index.without(reasons))
+        if self.cache.text:
+            empty = [""] if any(folder.captions.may_be_empty for folder in self.folders) else []
+            items = [entry.item for draws in self.plan.all_draws() for entry in draws.entries()]
+            self.cache.fill_texts([*(fixed_caption(item, self.folders) for item in items), *empty], self.family)
+        self._is_encoded = True
+
+    def _encode_latents(self) -> dict[str, str]:
+        """Path → what is wrong, for each image that could not be decoded."""
+        jobs = [job for draws in self.plan.all_draws() for job in map(self._job, draws.entries())]
+        failed = self.cache.fill(jobs, self.family, batch_size=self.batch.samples, workers=self.num_workers)
+        return {jobs[position].path: why for position, why in failed.items()}
+
+    def _job(self, entry: Entry) -> Job:
+        item, bucket, resized = entry
+        augment = self.folders[item.source].augment
+        corners = self.cache.corners(item.digest, resized, bucket, augment.random_crop)
+        flips = (False, True) if augment.flip else (False,)
+        return Job(item.path, item.digest, bucket, resized, tuple(View(c, flip) for c in corners for flip in flips))
 
     def _attached_sampler(self) -> BucketSampler:
         """The sampler of this process, as the trainer (where there is one) splits and accumulates batches."""

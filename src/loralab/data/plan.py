@@ -77,6 +77,9 @@ class Plan:
     cut: int = 0
     """Captions that are longer than the text encoder takes."""
 
+    def all_draws(self) -> list[Draws]:
+        return [self.draws, *self.validation]
+
     def summary(self, sampler: BucketSampler) -> dict[str, Any]:
         """The facts of the training data, plain values."""
         reg = sum(item.is_reg for item in self.index)

@@ -1,0 +1,66 @@
+"""The kinds of settings files, told apart by what is in them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from types import ModuleType
+
+from loralab.errors import user_error
+from loralab.settings.content import Content, shown
+from loralab.settings.dialects import command_line, dataset_toml, kohya_gui, lora_metadata, old_json, sd_scripts_toml
+
+DIALECTS: dict[str, ModuleType] = {
+    "old-json": old_json,
+    "kohya-gui": kohya_gui,
+    "sd-scripts-toml": sd_scripts_toml,
+    "sd-scripts-dataset": dataset_toml,
+    "command-line": command_line,
+    "lora-metadata": lora_metadata,
+}
+"""Each has NAMES (a file's keys → options) and read(content) -> Foreign."""
+
+NAMES = {name: dialect.NAMES for name, dialect in DIALECTS.items()}
+
+
+def dialect_of(content: Content) -> str:
+    """The dialect of a file. Raises a UserError where it is none."""
+    if content.format == "text":
+        return "command-line"
+    if content.format == "safetensors":
+        return "lora-metadata"
+    if any(key.startswith("ss_") for key in content.data):
+        return "lora-metadata"
+    if isinstance(content.data.get("datasets"), list) or isinstance(content.data.get("general"), dict):
+        return "sd-scripts-dataset"
+    return _of_table(content)
+
+
+def _of_table(content: Content) -> str:
+    """A TOML is sd-scripts'; a JSON is the GUI's where more names in it are the GUI's alone than are old ones alone."""
+    keys = {key.lower() for key in _keys(content)}
+    names = "sd-scripts-toml" if content.format == "toml" else "kohya-gui"
+    theirs = keys & _lower(NAMES[names])
+    old = keys & _lower(old_json.OLD) if content.format == "json" else set()
+    if not theirs and not old:
+        raise _nothing_known(content)
+    return names if len(theirs - old) > len(old - theirs) or content.format == "toml" else "old-json"
+
+
+def _lower(names: Iterable[str]) -> set[str]:
+    return {name.lower() for name in names}
+
+
+def _keys(content: Content) -> list[str]:
+    """The table's keys, those in its sections too."""
+    inside = [key for value in content.data.values() if isinstance(value, dict) for key in value]
+    return [*content.data, *(inside if content.format == "toml" else [])]
+
+
+def _nothing_known(content: Content) -> Exception:
+    keys = _keys(content)
+    names = {key for dialect in NAMES.values() for key in dialect}
+    near = next(((key, hit[0]) for key in keys if (hit := difflib.get_close_matches(key, names, 1, 0.8))), None)
+    found = f"'{content.path}' has no setting that is known" + (f": {', '.join(map(shown, keys[:5]))}" if keys else "")
+    remedy = f"did you mean {near[1]} by {shown(near[0])}?" if near else "give a trainer's settings, or a LoRA file"
+    return user_error("settings.load", found, remedy)

@@ -1,0 +1,76 @@
+"""The values that other trainers take where a file says nothing.
+
+What cannot change the result (worker processes, logs, where files go) stays as it is here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SD_SCRIPTS: dict[str, Any] = {
+    "cache_latents": False,
+    "caption_extension": ".caption",
+    "enable_bucket": False,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 2e-6,
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+    "max_grad_norm": 1.0,
+    "max_token_length": 75,
+    "max_train_steps": 1600,
+    "min_bucket_reso": 256,
+    "max_bucket_reso": 1024,
+    "bucket_reso_steps": 64,
+    "mixed_precision": "32-true",
+    "network_alpha": 1.0,
+    "network_dim": 4,
+    "network_module": "networks.lora",
+    "optimizer_type": "AdamW",
+    "output_name": "last",
+    "prior_loss_weight": 1.0,
+    "save_precision": "fp32",
+    "train_batch_size": 1,
+}
+
+OLD_SCRIPTS: dict[str, Any] = {
+    **{k: v for k, v in SD_SCRIPTS.items() if k not in ("max_train_steps", "network_alpha")},
+    "cache_latents": True,
+    "caption_extension": ".txt",
+    "clip_skip": 2,
+    "enable_bucket": True,
+    "learning_rate": 1e-4,
+    "lr_scheduler": "cosine_with_restarts",
+    "max_bucket_reso": 960,
+    "max_token_length": 150,
+    "max_train_epochs": 1,
+    "min_bucket_reso": 320,
+    "mixed_precision": "16-mixed",
+    "network_dim": 128,
+    "resolution": 512,
+    "save_precision": "fp16",
+    "seed": 23,
+    "use_8bit_adam": True,
+    "xformers": True,
+}
+"""Of the LoRA Easy Training scripts. Their alpha of 128 goes with their rank of 128: without one, alpha is the rank."""
+
+KOHYA_GUI: dict[str, Any] = {
+    **{k: v for k, v in SD_SCRIPTS.items() if k not in ("max_train_steps",)},
+    "bucket_no_upscale": True,
+    "cache_latents": True,
+    "caption_extension": ".txt",
+    "enable_bucket": True,
+    "epoch": 1,
+    "learning_rate": 1e-4,
+    "lr_scheduler": "cosine",
+    "lr_warmup": 10.0,
+    "max_bucket_reso": 2048,
+    "mixed_precision": "16-mixed",
+    "network_dim": 8,
+    "resolution": 512,
+    "save_every_n_epochs": 1,
+    "save_precision": "fp16",
+    "text_encoder_lr": 1e-4,
+    "unet_lr": 1e-4,
+    "xformers": True,
+}

@@ -1,0 +1,130 @@
+"""What a LoRA file says of its training: the `ss_*` metadata, in a safetensors file or written out as JSON.
+
+All values are texts, None among them. Absent keys stay as they are here, since nothing says what they were. Steps
+decide before epochs. Warm-up is in optimizer steps. Only names of the base model and of image folders are known, not
+where they are.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from loralab.settings.content import Content
+from loralab.settings.foreign import Foreign, Left
+from loralab.settings.table import OPTIONS
+
+PREFIX = "ss_"
+
+OWN = {
+    "batch_size_per_device": "train_batch_size",
+    "num_epochs": "max_train_epochs",
+    "optimizer": "optimizer_type",
+    "lr_scheduler_args": "lr_scheduler_args",
+    "debiased_estimation": "debiased_estimation_loss",
+    "training_comment": "training_comment",
+}
+
+_RESULTS = """
+base_model_version bucket_info epoch new_sd_model_hash new_vae_hash num_batches_per_epoch num_reg_images
+num_train_images num_validation_images sd_model_hash sd_scripts_commit_hash session_id steps tag_frequency
+total_batch_size training_finished_at training_started_at vae_hash
+"""
+RESULTS = frozenset(_RESULTS.split())
+"""What came of that run, or was counted in it."""
+
+NOT_PLACES = {
+    "sd_model_name": "the name of the base model, not where it is: give model.base",
+    "vae_name": "the name of the VAE, not where it is: give model.vae",
+    "dataset_dirs": "the names of image folders, not where they are: give data.folder",
+    "reg_dataset_dirs": "the names of image folders, not where they are: give data.reg_folder",
+    "datasets": "the names of image folders, not where they are: give data.folder or data.folders",
+}
+
+NOT_SETTINGS = frozenset(NOT_PLACES) | RESULTS
+
+NAMES = {
+    **{PREFIX + name: name for name in OPTIONS if not name.startswith("network_args.")},
+    **{PREFIX + key: name for key, name in OWN.items()},
+    **{PREFIX + key: "" for key in NOT_SETTINGS},
+}
+
+
+def read(content: Content) -> Foreign:
+    found = Foreign("lora-metadata", content)
+    metadata = content.data.get("__metadata__", {}) if content.format == "safetensors" else content.data
+    if not any(key.startswith(PREFIX) for key in metadata):
+        remedy = "give the settings file it was trained with"
+        raise found.error("the file's metadata", "says nothing of its training", remedy)
+    for key, value in metadata.items():
+        _take(found, key, value)
+    _network(found)
+    _family(found, str(metadata.get("ss_base_model_version", "")))
+    _parts(found, content)
+    _optimizer(found)
+    if found.has("max_train_steps"):
+        found.warnings.append("was trained for so many steps on its own images: other images may want another length")
+    return found
+
+
+def _take(found: Foreign, key: str, value: Any) -> None:
+    name = key.removeprefix(PREFIX)
+    if key.startswith(("modelspec.", "sshs_")):
+        found.left.append(Left(key, value, "describes the file"))
+    elif key.startswith(PREFIX) and name in RESULTS:
+        found.left.append(Left(key, value, "came of that run, and is no setting"))
+    elif key.startswith(PREFIX) and name in NOT_PLACES:
+        found.left.append(Left(key, value, NOT_PLACES[name]))
+    else:
+        found.add(key, NAMES.get(key, key), value, empty=value in ("None", "", None))
+
+
+def _network(found: Foreign) -> None:
+    """Arguments are a JSON text."""
+    given = found.options.get("network_args")
+    if not found.has("network_args") or not isinstance(given, str):
+        return
+    try:
+        table = json.loads(given)
+    except (ValueError, RecursionError) as error:
+        raise found.error("ss_network_args", "is no JSON", "remove it") from error
+    if isinstance(table, dict):
+        found.options["network_args"] = {name: value for name, value in table.items() if value not in (None, "None")}
+
+
+def _family(found: Foreign, version: str) -> None:
+    if version.startswith("sdxl"):
+        found.imply("sdxl", "ss_base_model_version", True)
+    elif version.startswith(("flux", "sd3", "lumina", "hunyuan", "anima", "chroma", "qwen")):
+        found.left.append(Left("ss_base_model_version", version, "another family of models", "model"))
+
+
+def _parts(found: Foreign, content: Content) -> None:
+    """Which parts were trained shows in the names of the tensors."""
+    names = [name for name in content.data if name.startswith("lora_")] if content.format == "safetensors" else []
+    unet = any(name.startswith("lora_unet") for name in names)
+    text = any(name.startswith("lora_te") for name in names)
+    if unet != text:
+        flag = "network_train_unet_only" if unet else "network_train_text_encoder_only"
+        found.imply(flag, "the tensors", True)
+
+
+def _optimizer(found: Foreign) -> None:
+    """`module.Class(name=value,…)` is the class and its arguments."""
+    given = found.options.get("optimizer_type")
+    if isinstance(given, str) and given.endswith(")") and "(" in given:
+        name, _, arguments = given[:-1].partition("(")
+        found.options["optimizer_type"] = name
+        if arguments:
+            found.imply("optimizer_args", "ss_optimizer", _pairs(arguments))
+
+
+def _pairs(arguments: str) -> list[str]:
+    """name=value pairs with commas between them, some of which are inside of values: betas=(0.9, 0.99)."""
+    pairs: list[str] = []
+    for part in arguments.split(","):
+        if "=" in part or not pairs:
+            pairs.append(part.strip())
+        else:
+            pairs[-1] += f",{part}"
+    return pairs

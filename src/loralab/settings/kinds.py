@@ -1,0 +1,108 @@
+"""Kinds of values in settings files: each takes what a file holds and gives our value.
+
+A kind raises ValueError with the words for what would have fitted. Numbers may be written as text, and flags as
+words, since half of the programs that wrote these files did so.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+Kind = Callable[[Any], Any]
+
+
+def text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError("a text")
+    found = str(value)
+    if "${" in found or found == "???":
+        raise ValueError("a text without ${ or ???, which would be looked up in the configuration")
+    if any("\ud800" <= letter <= "\udfff" for letter in found):
+        raise ValueError("a text in whole characters")
+    return found
+
+
+def path(value: Any) -> str:
+    """`~` is the home folder; everything else stays as it is written."""
+    given = value if isinstance(value, str) else ""
+    if not given or "\0" in given:
+        raise ValueError("a path")
+    return text(os.path.expanduser(given))
+
+
+def number(value: Any) -> float:
+    try:
+        found = math.nan if isinstance(value, (bool, list, dict)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError("a number")
+    return found
+
+
+def whole(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        found = number(value)
+    except ValueError:
+        found = math.nan
+    if found != found or found != int(found):
+        raise ValueError("a whole number")
+    return int(found)
+
+
+def flag(value: Any) -> bool:
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in ("true", "yes", "on", "1") or word is True or (word == 1 and isinstance(word, int)):
+        return True
+    if word in ("false", "no", "off", "0", "none", "") or word is False or (word == 0 and isinstance(word, int)):
+        return False
+    raise ValueError("true or false")
+
+
+def extension(value: Any) -> str:
+    """Of a file name, with its dot."""
+    found = text(value).strip()
+    return found if not found or found.startswith(".") else f".{found}"
+
+
+def size(value: Any) -> int | list[int]:
+    """A side, or width and height: 512, "512", "512,768", "(512, 768)", [512, 768]."""
+    parts = re.split(r"\s*[,x]\s*", value.strip("()[] ")) if isinstance(value, str) else value
+    try:
+        sides = [whole(part) for part in (parts if isinstance(parts, list) else [parts])]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise ValueError("a size: 512, or width and height: 512,768")
+    return sides[0] if len(set(sides)) == 1 else sides
+
+
+def names(value: Any) -> list[str]:
+    """A list of names, or one text with commas between them."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list):
+        raise ValueError("a list of names")
+    return [text(part) for part in value]
+
+
+def one_of(**choices: Any) -> Kind:
+    """One of the words, whatever its capitals; gives what stands beside it."""
+
+    def kind(value: Any) -> Any:
+        word = str(value).strip().lower()
+        if isinstance(value, (list, dict)) or word not in choices:
+            raise ValueError(" | ".join(choices))
+        return choices[word]
+
+    return kind
+
+
+precision = one_of(no="32-true", fp16="16-mixed", bf16="bf16-mixed", true="16-mixed", false="32-true")
+save_precision = one_of(fp16="fp16", bf16="bf16", float="fp32", fp32="fp32", true="fp16", false="fp32")

@@ -1,0 +1,130 @@
+"""A folder of settings files: one run for each, in name order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from loralab.errors import user_error
+from loralab.files import atomic_path
+from loralab.settings.content import shown
+from loralab.settings.expand import value_of
+from loralab.settings.overrides import written
+
+RUN_FOLDER = "settings.run_folder"
+SUFFIXES = (".json", ".toml", ".txt", ".safetensors")
+RECORD = "runs.json"
+"""What became of each file, in the multirun folder."""
+
+Start = Callable[[list[str]], int]
+"""Trains once with these command-line words and gives the exit code."""
+
+
+def run_folder(overrides: list[str]) -> Path | None:
+    """The folder of settings files that the overrides name."""
+    folder = value_of(overrides, RUN_FOLDER)
+    return None if folder is None else Path(str(folder)).expanduser()
+
+
+def run(folder: Path, overrides: list[str], flags: list[str], start: Start | None = None) -> int:
+    """Trains each file of the folder that is not done yet, in run1/, run2/ … of its multirun folder.
+
+    A run that fails is reported and the others go on; the exit code is then 1. Nothing is overwritten: what is tried
+    again gets a folder of its own.
+    """
+    start = start or start_process
+    files = settings_files(folder)
+    root = multirun_folder(folder, overrides)
+    record = _read(root)
+    common = [o for o in overrides if o.lstrip("+").partition("=")[0] not in (RUN_FOLDER, "hydra.sweep.dir")]
+    results: dict[str, str] = {}
+    for number, file in enumerate(files, 1):
+        key = _key(file, common)
+        if (done := record["runs"].get(key)) and done["status"] == "finished":
+            results[file.name] = f"finished before ({done['folder']})"
+            continue
+        target = _next_folder(root)
+        print(f"[{number}/{len(files)}] {shown(file.name)} in {target}", file=sys.stderr, flush=True)
+        target.mkdir(parents=True)
+        own = [f"settings.load={written(str(file))}", f"{RUN_FOLDER}=null", f"hydra.run.dir={written(str(target))}"]
+        code = start([*flags, *common, *own])
+        status = "finished" if code == 0 else "failed"
+        record["runs"][key] = {"file": file.name, "folder": target.name, "status": status, "exit_code": code}
+        _write(root, record)
+        results[file.name] = f"{status} ({target.name})"
+    return _summary(results)
+
+
+def settings_files(folder: Path) -> list[Path]:
+    """The settings files in the folder, in name order. Raises a UserError where there are none."""
+    if not folder.is_dir():
+        found = f"'{folder}' is a file" if folder.exists() else f"'{folder}' is not there"
+        raise user_error(RUN_FOLDER, found, "give a folder with settings files in it")
+    visible = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = sorted((path for path in visible if path.suffix.lower() in SUFFIXES), key=lambda path: path.name)
+    if not files:
+        raise user_error(RUN_FOLDER, f"'{folder}' has no settings files", f"put {', '.join(SUFFIXES)} files into it")
+    return [path.absolute() for path in files]
+
+
+def multirun_folder(folder: Path, overrides: list[str]) -> Path:
+    """Where the runs of a folder are, the same each time: multirun/NAME, or hydra.sweep.dir where it is given."""
+    if given := value_of(overrides, "hydra.sweep.dir"):
+        return Path(str(given)).absolute()
+    source, count = str(folder.resolve()), 1
+    root = Path("multirun", folder.resolve().name).absolute()
+    while root.exists() and _read(root)["source"] not in ("", source):
+        count += 1
+        root = root.with_name(f"{folder.resolve().name}-{count}")
+    root.mkdir(parents=True, exist_ok=True)
+    _write(root, {**_read(root), "source": source})
+    return root
+
+
+def start_process(words: list[str]) -> int:
+    """Trains in a process of its own, so that no run can harm the next."""
+    command = [sys.executable, "-c", "from loralab.run import main; main()", *words]
+    return subprocess.run(command, check=False).returncode
+
+
+def _next_folder(root: Path) -> Path:
+    number = 1
+    while (root / f"run{number}").exists():
+        number += 1
+    return root / f"run{number}"
+
+
+def _key(file: Path, overrides: list[str]) -> str:
+    """What makes a run the same as one before: the file's name and content, and the overrides."""
+    try:
+        content = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        content = ""
+    return f"{file.name}:{content}:{hashlib.blake2b(repr(overrides).encode(), digest_size=4).hexdigest()}"
+
+
+def _read(root: Path) -> dict[str, Any]:
+    """The record of a multirun folder, an empty one where there is none or it is damaged."""
+    try:
+        record = json.loads((root / RECORD).read_text("utf8"))
+        return {"source": str(record["source"]), "runs": dict(record["runs"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"source": "", "runs": {}}
+
+
+def _write(root: Path, record: dict[str, Any]) -> None:
+    with atomic_path(root / RECORD) as path:
+        path.write_text(json.dumps(record, indent=2) + os.linesep, "utf8")
+
+
+def _summary(results: dict[str, str]) -> int:
+    print(file=sys.stderr)
+    for name, result in results.items():
+        print(f"{shown(name)}: {result}", file=sys.stderr)
+    return 1 if any(result.startswith("failed") for result in results.values()) else 0

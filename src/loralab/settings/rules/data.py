@@ -1,0 +1,53 @@
+"""The images: buckets, caches, and the folders that a dataset configuration lists."""
+
+from __future__ import annotations
+
+import math
+
+from loralab.settings import kinds
+from loralab.settings.foreign import Foreign
+from loralab.settings.rules.ours import Ours
+
+
+def data(foreign: Foreign, ours: Ours) -> None:
+    if foreign.has("train_data_dir"):
+        ours.choose("data", "folder", "train_data_dir")
+    _bucket_limits(foreign, ours)
+    _cache(foreign, ours)
+    _token_warmup(foreign, ours)
+
+
+def _bucket_limits(foreign: Foreign, ours: Ours) -> None:
+    """Limits that the dialect assumes give way to a resolution that the file gives."""
+    if not foreign.take("enable_bucket", kinds.flag):
+        for name in ("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"):
+            foreign.leave(name, "there are no buckets: enable_bucket is off")
+            ours.values.pop({"bucket_reso_steps": "data.buckets.step"}.get(name, "data.buckets.no_upscale"), None)
+        return
+    resolution = foreign.take("resolution", kinds.size)
+    side = math.sqrt(resolution[0] * resolution[1]) if isinstance(resolution, list) else resolution
+    for name, limit in (("min_bucket_reso", min), ("max_bucket_reso", max)):
+        value = foreign.take(name, kinds.whole)
+        if value is not None and (foreign.has(name) or side is None or limit(value, side) == value):
+            ours.set(f"data.buckets.{limit.__name__}_resolution", value, name)
+
+
+def _cache(foreign: Foreign, ours: Ours) -> None:
+    memory, disk = foreign.take("cache_latents", kinds.flag), foreign.take("cache_latents_to_disk", kinds.flag)
+    if not foreign.has("cache_latents") and any(foreign.take(n, kinds.flag) for n in ("color_aug", "random_crop")):
+        memory = False  # only the dialect's own value, and it would contradict
+    if memory is not None or disk is not None:
+        where = "disk" if disk else "memory" if memory else "none"
+        ours.set("data.cache.latents", where, "cache_latents", "cache_latents_to_disk")
+
+
+def _token_warmup(foreign: Foreign, ours: Ours) -> None:
+    steps = foreign.take("token_warmup_step", kinds.number) or 0
+    if 0 < steps < 1:
+        total = foreign.take("max_train_steps", kinds.whole)
+        if not total or foreign.has("max_train_epochs"):
+            foreign.leave("token_warmup_step", "a share of a number of steps that the file does not give")
+            return
+        steps *= total
+    if steps:
+        ours.set("data.captions.token_warmup_steps", int(steps), "token_warmup_step")

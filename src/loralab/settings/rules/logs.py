@@ -1,0 +1,24 @@
+"""Where curves are logged to."""
+
+from __future__ import annotations
+
+from loralab.settings import kinds
+from loralab.settings.foreign import Foreign
+from loralab.settings.rules.ours import Ours
+
+LOGGERS = kinds.one_of(tensorboard="tensorboard", wandb="wandb", all="many")
+
+
+def logs(foreign: Foreign, ours: Ours) -> None:
+    logger = foreign.take("log_with", LOGGERS)
+    if logger is not None:
+        ours.choose("logger", logger, "log_with")
+        if logger == "many":
+            foreign.warnings.append("logs to everything: here to TensorBoard and CSV")
+    name = foreign.take("wandb_run_name", kinds.text)
+    if name and logger == "wandb":
+        ours.set("logger.wandb.name", name, "wandb_run_name")
+    else:
+        foreign.leave("wandb_run_name", "nothing is logged there")
+    if logger == "wandb" and ours.values.pop("logger.tensorboard.save_dir", None):
+        foreign.leave("logging_dir", "Weights & Biases keeps its own")

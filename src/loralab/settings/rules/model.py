@@ -1,0 +1,77 @@
+"""The base model: its family, what it predicts, how it computes attention."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from loralab.errors import UserError
+from loralab.settings import kinds
+from loralab.settings.foreign import Foreign
+from loralab.settings.rules.ours import Ours
+
+BASE = "pretrained_model_name_or_path"
+GROUPS = {"sd1": "sd15", "sd2": "sd2", "sdxl": "sdxl"}
+
+
+def model(foreign: Foreign, ours: Ours) -> None:
+    velocity = foreign.take("v_parameterization", kinds.flag)
+    group, names = _group(foreign)
+    if group == "sd2" and velocity:
+        group, names = "sd2_v", (*names, "v_parameterization")
+    if group is not None:
+        ours.choose("model", group, *names)
+    else:
+        foreign.warnings.append("names no base model: model=… stays as it is")
+    if velocity:
+        ours.set("model.prediction_type", "v_prediction", "v_parameterization")
+    if foreign.take("zero_terminal_snr", kinds.flag):
+        ours.set("model.zero_terminal_snr", True, "zero_terminal_snr")
+    _clip_skip(foreign, ours, group)
+    _attention(foreign, ours)
+
+
+def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:
+    """The option of model that the file asks for, and by which of its options."""
+    for flag, group in (("sdxl", "sdxl"), ("v2", "sd2")):
+        if foreign.take(flag, kinds.flag):
+            return group, (flag,)
+    if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs", kinds.flag):
+        return "sdxl", ("cache_text_encoder_outputs",)  # only the scripts for SDXL know it
+    base = foreign.take(BASE, kinds.path)
+    return (None, ()) if base is None else (_by_keys(base) or "sd15", (BASE,))
+
+
+def _by_keys(base: str) -> str | None:
+    """What the base itself says it is, where it is at hand: many files do not say it."""
+    from loralab.models.probe import look_at_base
+
+    path = Path(base)
+    try:
+        return GROUPS.get(look_at_base(path, with_vae=False).family or "") if path.exists() else None
+    except (UserError, OSError):
+        return None  # the configuration's check says what is wrong with it
+
+
+def _clip_skip(foreign: Foreign, ours: Ours, group: str | None) -> None:
+    layers = foreign.take("clip_skip", kinds.whole)
+    if group == "sdxl":
+        foreign.leave("clip_skip", "SDXL always uses its second-last layers")
+    elif layers is not None:
+        ours.set("model.clip_skip", layers, "clip_skip")
+
+
+def _attention(foreign: Foreign, ours: Ours) -> None:
+    xformers = foreign.take("xformers", kinds.flag)
+    if xformers and _runs_xformers():
+        ours.set("model.attention", "xformers", "xformers")
+    elif xformers or foreign.take("sdpa", kinds.flag):
+        ours.set("model.attention", "sdpa", "xformers", "sdpa")
+        if xformers and foreign.has("xformers"):
+            foreign.warnings.append("asks for xformers, which cannot run here: sdpa takes its place")
+
+
+def _runs_xformers() -> bool:
+    from loralab.config.rules import has_accelerator
+
+    return importlib.util.find_spec("xformers") is not None and has_accelerator()

@@ -1,0 +1,101 @@
+"""What is minimised: noise, timesteps, loss, weighting."""
+
+from __future__ import annotations
+
+from loralab.settings import kinds
+from loralab.settings.foreign import Foreign
+from loralab.settings.rules.ours import Ours
+
+NOISE = {
+    "offset": {
+        "noise_offset": ("strength", kinds.number),
+        "adaptive_noise_scale": ("adaptive", kinds.number),
+        "noise_offset_random_strength": ("random_strength", kinds.flag),
+    },
+    "multires": {
+        "multires_noise_iterations": ("iterations", kinds.whole),
+        "multires_noise_discount": ("discount", kinds.number),
+    },
+    "input_perturbation": {
+        "ip_noise_gamma": ("strength", kinds.number),
+        "ip_noise_gamma_random_strength": ("random_strength", kinds.flag),
+    },
+}
+"""Each change of the noise with its options; the first of them switches it on."""
+
+WEIGHTING = {
+    "min_snr": ("min_snr_gamma", kinds.number, "gamma"),
+    "scaled_v": ("scale_v_pred_loss_like_noise_pred", kinds.flag, None),
+    "v_like": ("v_pred_like_loss", kinds.number, "strength"),
+    "debiased": ("debiased_estimation_loss", kinds.flag, None),
+}
+
+LOSSES = kinds.one_of(l2="l2", l1="l1", huber="huber", smooth_l1="smooth_l1")
+GROWTHS = kinds.one_of(constant="constant", exponential="exponential", snr="snr")
+THRESHOLD = {
+    "huber_c": ("c", kinds.number),
+    "huber_schedule": ("schedule", GROWTHS),
+    "huber_scale": ("scale", kinds.number),
+}
+
+
+def objective(foreign: Foreign, ours: Ours) -> None:
+    _noise(foreign, ours)
+    _timesteps(foreign, ours)
+    _loss(foreign, ours)
+    _weighting(foreign, ours)
+
+
+def _noise(foreign: Foreign, ours: Ours) -> None:
+    chosen = []
+    for change, options in NOISE.items():
+        values = {name: foreign.take(name, kind) for name, (_, kind) in options.items()}
+        switch = next(iter(options))
+        if not values[switch]:
+            for name in options:
+                foreign.leave(name, f"{switch} is off")
+            continue
+        chosen.append(change)
+        for name, (key, _) in options.items():
+            if values[name] is not None:
+                ours.set(f"objective.noise.{change}.{key}", values[name], name)
+    if chosen:
+        switches = [next(iter(NOISE[change])) for change in chosen]
+        ours.choose("objective/noise", chosen if len(chosen) > 1 else chosen[0], *switches)
+
+
+def _timesteps(foreign: Foreign, ours: Ours) -> None:
+    low, high = foreign.take("min_timestep", kinds.whole), foreign.take("max_timestep", kinds.whole)
+    if (low or 0) == 0 and (1000 if high is None else high) == 1000:
+        for name in ("min_timestep", "max_timestep"):
+            foreign.leave(name, "every timestep is trained anyway")
+        return
+    ours.choose("objective/timesteps", "range", "min_timestep", "max_timestep")
+    ours.set("objective.timesteps.low", low or 0, "min_timestep")
+    ours.set("objective.timesteps.high", 1000 if high is None else high, "max_timestep")
+
+
+def _loss(foreign: Foreign, ours: Ours) -> None:
+    loss = foreign.take("loss_type", LOSSES)
+    if loss is not None:
+        ours.choose("objective/loss", loss, "loss_type")
+    for name, (key, kind) in THRESHOLD.items():
+        value = foreign.take(name, kind)
+        if loss in ("huber", "smooth_l1") and value is not None:
+            ours.set(f"objective.loss.{key}", value, name)
+        else:
+            foreign.leave(name, "only loss_type huber and smooth_l1 have a threshold")
+
+
+def _weighting(foreign: Foreign, ours: Ours) -> None:
+    chosen = {}
+    for option, (name, kind, key) in WEIGHTING.items():
+        value = foreign.take(name, kind)
+        if not value:
+            foreign.leave(name, "is off")
+            continue
+        chosen[option] = name
+        if key:
+            ours.set(f"objective.weighting.{option}.{key}", value, name)
+    if chosen:
+        ours.choose("objective/weighting", list(chosen) if len(chosen) > 1 else next(iter(chosen)), *chosen.values())

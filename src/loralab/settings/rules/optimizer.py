@@ -1,0 +1,121 @@
+"""The optimizer and its learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loralab.settings import kinds
+from loralab.settings.foreign import Foreign
+from loralab.settings.kwargs import kwargs
+from loralab.settings.rules.ours import Ours
+
+BY_NAME = {
+    "adam8bit": "adam8bit",
+    "adamw": "adamw",
+    "adamw8bit": "adamw8bit",
+    "adafactor": "adafactor",
+    "ademamix8bit": "ademamix8bit",
+    "adamwschedulefree": "schedulefree",
+    "dadaptation": "dadapt_adam",
+    "dadaptadam": "dadapt_adam",
+    "dadaptadampreprint": "dadapt_adam",
+    "lion": "lion",
+    "lion8bit": "lion8bit",
+    "pagedadamw": "adamw",
+    "pagedadamw32bit": "adamw",
+    "pagedadamw8bit": "paged_adamw8bit",
+    "pagedlion8bit": "lion8bit",
+    "prodigy": "prodigy",
+    "sgd": "sgd",
+    "sgdnesterov": "sgd",
+    "sgdnesterov8bit": "sgd",
+}
+"""By the last part of the name, whatever its capitals: torch.optim.AdamW and AdamW are one."""
+
+NEAREST = {
+    "pagedadamw": "without paging",
+    "pagedadamw32bit": "without paging",
+    "pagedlion8bit": "without paging",
+    "sgdnesterov8bit": "in 32 bits",
+    "dadaptadampreprint": "as published",
+    "dadaptation": "as published",
+}
+"""Optimizers that are here in a slightly other form."""
+
+ADAPTIVE = ("prodigy", "dadapt_adam")
+"""They find one rate for all parts."""
+
+
+def optimizer(foreign: Foreign, ours: Ours) -> None:
+    given = foreign.take("optimizer_args", kwargs) or {}
+    name, source = _name(foreign)
+    lr = foreign.take("learning_rate", kinds.number)
+    if name is not None:
+        last = name.rpartition(".")[2].lower()
+        if last not in BY_NAME:
+            why = "there is no such optimizer here: write a YAML in conf/optimizer for it"
+            foreign.leave(source, why, "optimizer")
+            foreign.leave("optimizer_args", "of an optimizer that is not here")
+            return
+        ours.choose("optimizer", BY_NAME[last], source)
+        if last in NEAREST and source in foreign.options:
+            foreign.warnings.append(f"asks for {name}: optimizer={BY_NAME[last]} is it {NEAREST[last]}")
+        if last.startswith("sgdnesterov"):
+            given = {"momentum": 0.9, "nesterov": True, **given}
+    if ours.choices.get("optimizer") == "adafactor":
+        lr, given = _adafactor(foreign, ours, lr, given)
+    if lr is not None or ours.choices.get("optimizer") == "adafactor":
+        ours.set("optimizer.lr", lr, "learning_rate")
+    for key, value in given.items():
+        ours.set(f"optimizer.{key}", value, "optimizer_args")
+    if ours.choices.get("optimizer") in ADAPTIVE:
+        _one_rate(foreign, ours)
+
+
+def _name(foreign: Foreign) -> tuple[str | None, str]:
+    """The optimizer's name, and the option that says so; old flags come before the dialect's own default."""
+    if foreign.has("optimizer_type"):
+        for flag in ("use_8bit_adam", "use_lion_optimizer"):
+            if foreign.take(flag, kinds.flag):
+                foreign.leave(flag, f"{foreign.keys['optimizer_type']} decides")
+        return foreign.take("optimizer_type", kinds.text), "optimizer_type"
+    if foreign.take("use_lion_optimizer", kinds.flag):
+        return "Lion", "use_lion_optimizer"
+    if foreign.take("use_8bit_adam", kinds.flag):
+        return ("Adam8bit" if foreign.dialect == "old-json" else "AdamW8bit"), "use_8bit_adam"
+    return foreign.take("optimizer_type", kinds.text), "optimizer_type"
+
+
+def _adafactor(
+    foreign: Foreign, ours: Ours, lr: float | None, given: dict[str, Any]
+) -> tuple[float | None, dict[str, Any]]:
+    """sd-scripts lets Adafactor find its rate unless told otherwise: no rate of ours, and no schedule, then."""
+    given = {"scale_parameter": True, "relative_step": True, "warmup_init": False, **given}
+    if not given["relative_step"] and not given["warmup_init"]:
+        return lr, given
+    for name, key in (("unet_lr", "targets.unet_lr"), ("text_encoder_lr", "targets.text_encoder_lr")):
+        if ours.values.pop(key, None) is not None:
+            foreign.leave(name, "Adafactor finds its own rate (relative_step)")
+    for key in [key for key in ours.values if key.startswith("scheduler.")]:
+        del ours.values[key]
+    if ours.choices.get("scheduler") not in (None, "constant"):
+        foreign.leave("lr_scheduler", "Adafactor finds its own rate (relative_step)")
+    ours.choose("scheduler", "constant", "lr_scheduler")
+    return None, {**given, "relative_step": True}
+
+
+def _one_rate(foreign: Foreign, ours: Ours) -> None:
+    """Of several rates sd-scripts takes the first: the text encoder's, where it is trained."""
+    keys = [f"targets.{part}_lr" for part in ("text_encoder", "text_encoder_2", "unet")]
+    keys = [key for key in keys if ours.values.get(key)]
+    base = ours.values.get("optimizer.lr")
+    if not keys:
+        return
+    parts = 1 if ours.choices.get("targets") in ("unet_only", "text_encoder_only") else 2
+    every = {ours.values[key] for key in keys} | ({base} if len(keys) < parts else set())
+    if len(every) > 1:
+        chosen = ours.choices["optimizer"]
+        foreign.warnings.append(f"gives several learning rates, and {chosen} finds one: the first counts")
+    ours.set("optimizer.lr", ours.values[keys[0]], *ours.origins[keys[0]])
+    for key in keys:
+        del ours.values[key]

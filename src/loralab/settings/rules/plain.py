@@ -1,0 +1,13 @@
+"""Options whose value is taken over as it is."""
+
+from __future__ import annotations
+
+from loralab.settings.foreign import Foreign
+from loralab.settings.rules.ours import Ours
+from loralab.settings.table import OPTIONS
+
+
+def plain(foreign: Foreign, ours: Ours) -> None:
+    for option in OPTIONS.values():
+        if option.kind is not None and (value := foreign.take(option.name, option.kind)) is not None:
+            ours.set(option.key, value, option.name)

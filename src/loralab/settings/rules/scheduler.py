@@ -1,0 +1,79 @@
+"""The learning rate over the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loralab.settings import kinds
+from loralab.settings.foreign import Foreign
+from loralab.settings.kwargs import kwargs
+from loralab.settings.rules.ours import Ours
+
+OURS = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt")
+BY_NAME = {
+    **{name: name for name in (*OURS, "step", "plateau")},
+    "adafactor": "constant",  # what Adafactor's own rate is multiplied by
+    "cosine_with_min_lr": "cosine",
+}
+BY_CLASS = {"steplr": "step", "reducelronplateau": "plateau", "constantlr": "constant"}
+
+ONLY_OF = {
+    "lr_scheduler_num_cycles": ("scheduler.num_cycles", kinds.whole, "cosine_with_restarts"),
+    "lr_scheduler_power": ("scheduler.power", kinds.number, "polynomial"),
+    "lr_scheduler_timescale": ("scheduler.timescale", kinds.whole, "inverse_sqrt"),
+    "lr_scheduler_min_lr_ratio": ("scheduler.end_ratio", kinds.number, "cosine"),
+}
+"""Options that one schedule alone has."""
+
+
+def scheduler(foreign: Foreign, ours: Ours) -> None:
+    name = str(foreign.take("lr_scheduler", kinds.text) or "").lower()
+    custom = str(foreign.take("lr_scheduler_type", kinds.text) or "")
+    if custom:
+        _by_class(foreign, ours, custom)
+    elif name:
+        _by_name(foreign, ours, name)
+    chosen = ours.choices.get("scheduler")
+    for option, (key, kind, only) in ONLY_OF.items():
+        value = foreign.take(option, kind)
+        if chosen == only and value is not None:
+            ours.set(key, value, option)
+        elif foreign.has(option):
+            foreign.leave(option, f"only scheduler={only} has it")
+    for key, value in (foreign.take("lr_scheduler_args", kwargs) or {}).items():
+        ours.set(f"scheduler.{key}", value, "lr_scheduler_args")
+    _warmup(foreign, ours)
+
+
+def _by_name(foreign: Foreign, ours: Ours, name: str) -> None:
+    if name.split(":")[0] in BY_NAME:
+        ours.choose("scheduler", BY_NAME[name.split(":")[0]], "lr_scheduler")
+    else:
+        there_are = ", ".join((*OURS, "step", "plateau"))
+        foreign.leave("lr_scheduler", f"there is no such schedule here: {there_are}", "scheduler")
+
+
+def _by_class(foreign: Foreign, ours: Ours, custom: str) -> None:
+    foreign.leave("lr_scheduler", f"{foreign.keys['lr_scheduler_type']} decides")
+    option = BY_CLASS.get(custom.rpartition(".")[2].lower())
+    if option:
+        ours.choose("scheduler", option, "lr_scheduler_type")
+    else:
+        foreign.leave("lr_scheduler_type", "a schedule of its own: write a YAML in conf/scheduler for it", "scheduler")
+
+
+def _warmup(foreign: Foreign, ours: Ours) -> None:
+    """In steps, or as a share of them: `lr_warmup_steps` below 1, the old `warmup_lr_ratio`, the GUI's percent."""
+    given: dict[str, Any] = {
+        "lr_warmup_steps": foreign.take("lr_warmup_steps", kinds.number),
+        "warmup_lr_ratio": foreign.take("warmup_lr_ratio", kinds.number),
+        "lr_warmup": foreign.take("lr_warmup", kinds.number),
+    }
+    steps, ratio, percent = given.values()
+    if steps and steps >= 1:
+        ours.set("scheduler.warmup_steps", int(steps), "lr_warmup_steps")
+        ours.set("scheduler.warmup_ratio", 0.0, "lr_warmup_steps")
+        foreign.leave("lr_warmup", "lr_warmup_steps decides")
+    elif any(value is not None for value in given.values()):
+        share = steps or ratio or (percent or 0) / 100
+        ours.set("scheduler.warmup_ratio", float(share), *(n for n, v in given.items() if v is not None))

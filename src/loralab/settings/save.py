@@ -1,0 +1,145 @@
+"""The settings of a run as a file under the old names, with a section for what these cannot say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from loralab.files import atomic_path
+from loralab.settings.content import Content
+from loralab.settings.convert import converted
+from loralab.settings.foreign import SPECIAL
+from loralab.settings.overrides import Settings
+from loralab.settings.section import NAME
+from loralab.settings.table import PARAMETERS
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+Tree = dict[str, Any]
+Choices = dict[str, Any]
+Say = Callable[[Tree, Choices], Any]
+
+
+def save(tree: Tree, choices: Choices, folder: Path) -> Path:
+    """Writes the complete settings of a composed configuration (plain values, and the choice made in each group).
+
+    The file is called after the adapter; a file that is there already is left alone.
+    """
+    folder = folder.expanduser()
+    name = get(tree, "output.name") or "settings"
+    path, count = folder / f"{name}.json", 1
+    while path.exists():
+        count += 1
+        path = folder / f"{name}-{count}.json"
+    with atomic_path(path) as beside:
+        beside.write_text(json.dumps(as_json(tree, choices), indent=4, ensure_ascii=False) + "\n", "utf8")
+    return path
+
+
+def as_json(tree: Tree, choices: Choices) -> Tree:
+    """The old names with their values, and a section with what they leave unsaid."""
+    old = {option.old: SAYS.get(option.old, _same(option.key))(tree, choices) for option in PARAMETERS}
+    said = converted(Content(Path("settings.json"), "json", old)).settings
+    chosen = {group: option for group, option in (_several(tree) | choices).items() if option is not None}
+    section = Settings({group: option for group, option in chosen.items() if said.choices.get(group) != option})
+    for _ in range(2):  # what is added may take a rival away, which is then added too
+        found = section.over(said).values
+        for key, value in leaves(tree):
+            if not _equal(found.get(key, ...), value) and not (_embedded(value) and key.split(".")[0] in section.choices):
+                section.values[key] = value
+    return {**old, NAME: {"choices": section.choices, "values": section.values}}
+
+
+def _embedded(value: Any) -> bool:
+    """Whether it is the path of something embedded, which comes with its option wherever this is installed."""
+    return isinstance(value, str) and Path(value).is_relative_to(ASSETS)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a == b and type(a) is type(b)
+
+
+def _several(tree: Tree) -> Choices:
+    """The choices in groups of which several options may be chosen: Hydra does not tell those. Options are called like
+    the nodes that they make."""
+    return {f"objective/{part}": list(get(tree, f"objective.{part}") or ()) for part in ("noise", "weighting")}
+
+
+def get(tree: Tree, key: str) -> Any:
+    node: Any = tree
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def leaves(tree: Tree, prefix: str = "", inside_node: bool = False) -> Iterator[tuple[str, Any]]:
+    """Every setting by its dotted key; a table that is one argument of a node is one value. Nodes' own keys, and what
+    was asked of this run's settings files, are left out."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if SPECIAL.fullmatch(name) or key == "settings":
+            continue
+        if isinstance(value, dict) and not (inside_node and value and not _builds(value)):
+            yield from leaves(value, f"{key}.", "_target_" in value)
+        else:
+            yield key, value
+
+
+def _builds(value: Any) -> bool:
+    """Whether a node to be built is anywhere in a value."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_builds, value.values()))
+    return isinstance(value, list) and any(map(_builds, value))
+
+
+def _same(key: str) -> Say:
+    return lambda tree, choices: get(tree, key)
+
+
+def _chosen(group: str, *options: str) -> Say:
+    return lambda tree, choices: choices.get(group) in options
+
+
+def _alpha(tree: Tree, choices: Choices) -> Any:
+    alpha = get(tree, "adapter.alpha")
+    return get(tree, "adapter.rank") if alpha is None else alpha
+
+
+def _precision(tree: Tree, choices: Choices) -> str | None:
+    return {"32-true": "no", "16-mixed": "fp16", "bf16-mixed": "bf16"}.get(get(tree, "trainer.precision"))
+
+
+def _warmup(tree: Tree, choices: Choices) -> Any:
+    return None if get(tree, "scheduler.warmup_steps") else get(tree, "scheduler.warmup_ratio")
+
+
+def _nothing(tree: Tree, choices: Choices) -> None:
+    """What was asked of this run's settings files is no setting of its training."""
+
+
+SAYS: dict[str, Say] = {
+    "save_json_folder": _nothing,
+    "load_json_path": _nothing,
+    "json_load_skip_list": _nothing,
+    "multi_run_folder": _nothing,
+    "save_json_only": lambda tree, choices: False,
+    "log_dir": lambda tree, choices: get(tree, "logger.tensorboard.save_dir"),
+    "sort_tag_occurrence_alphabetically": lambda tree, c: get(tree, "callbacks.tag_occurrence.sort") == "alphabetical",
+    "cache_latents": lambda tree, choices: get(tree, "data.cache.latents") not in (None, "none"),
+    "alpha": _alpha,
+    "unet_only": _chosen("targets", "unet_only"),
+    "text_only": _chosen("targets", "text_encoder_only"),
+    "v2": _chosen("model", "sd2", "sd2_v"),
+    "v_parametrization": lambda tree, choices: get(tree, "model.prediction_type") == "v_prediction",
+    "use_8bit_adam": _chosen("optimizer", "adam8bit"),
+    "scheduler": lambda tree, choices: choices.get("scheduler"),
+    "warmup_lr_ratio": _warmup,
+    "num_epochs": lambda tree, choices: None if get(tree, "trainer.max_steps") else get(tree, "trainer.max_epochs"),
+    "mixed_precision": _precision,
+    "xformers": lambda tree, choices: get(tree, "model.attention") == "xformers",
+    "save_precision": lambda tree, choices: get(tree, "output.precision"),
+    "no_meta": lambda tree, choices: get(tree, "output.metadata") is False,
+}
+"""How an old name says what is set here, where it is not the value of its key."""

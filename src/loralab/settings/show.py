@@ -1,0 +1,36 @@
+"""`loralab settings FILE`: what a settings file of another trainer is here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+
+from loralab.settings.convert import Converted, read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help="a JSON, TOML, LoRA file or command line")
+    parser.add_argument("--json", action="store_true", help="as JSON: dialect, overrides, not_applicable, unknown")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Prints the overrides, one a line, quoted for a shell, and what is left over as comments."""
+    found = read(args.file)
+    if args.json:
+        print(json.dumps(found.as_json(), indent=2))
+    else:
+        print("\n".join(lines(found)))
+    return 0
+
+
+def lines(found: Converted) -> list[str]:
+    """What is printed; nothing of a comment can reach the next line."""
+    comments = [found.report(), *(str(left) for left in found.not_applicable if left.is_on), *found.warnings]
+    if off := sum(not left.is_on for left in found.not_applicable):
+        comments.append(f"{off} more without a counterpart are off in the file, or say nothing here")
+    return [*map(shlex.quote, found.overrides), *(f"# {one_line(comment)}" for comment in comments)]
+
+
+def one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig
 
 from loralab.config.command_line import checked, prepare, split
 from loralab.config.compose import CONF, register_resolvers, values
 from loralab.config.menu import menu
+from loralab.config.signature import parameters
 from loralab.errors import UserError
 from loralab.settings import many
 from loralab.settings.save import save as save_settings
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.loggers import Logger
 
 failed: list[str] = []
 """Folders of the runs of this process that a user's mistake ended: a sweep goes on, its exit code is 1."""
@@ -58,32 +65,76 @@ def task(cfg: DictConfig) -> float | None:
         return None
 
 
-def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float | None:
-    """Builds the objects, trains, and keeps the record of it in `folder`/run.json."""
-    from hydra.utils import instantiate
-
-    from loralab.report.record import Record
+def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
+    """Builds the objects, trains, and keeps the record of it in `folder`/run.json; returns the loss to minimise."""
     from loralab.training.quiet import quiet
 
     quiet()
-    with Record(folder, overrides) as record:
-        from loralab.training.session import Session
+    from loralab.adapters.inject import inject
+    from loralab.report.record import Record
+    from loralab.report.summary import closing, ending, opening
+    from loralab.training.module import LoraModule
 
+    with Record(folder, overrides) as record:
         family = instantiate(cfg.model)
-        session = Session(
-            family=family,
-            data=instantiate(cfg.data),
-            targets=instantiate(cfg.targets),
-            make_adapter=instantiate(cfg.adapter),
-            objective=instantiate(cfg.objective),
-            make_optimizer=instantiate(cfg.optimizer),
-            make_schedule=instantiate(cfg.scheduler),
-            make_output=instantiate(cfg.output),
+        method, targets = instantiate(cfg.adapter), instantiate(cfg.targets)
+        adapters = inject(family, method, targets, cfg.seed)
+        data = instantiate(cfg.data, _partial_=False, family=family, seed=cfg.seed)
+        module = LoraModule(
+            family,
+            adapters,
+            instantiate(cfg.objective),
+            instantiate(cfg.optimizer),
+            instantiate(cfg.scheduler),
+            lr=cfg.optimizer.lr,
             seed=cfg.seed,
-            folder=folder,
+            ema=instantiate(cfg.ema),
         )
-        return session
-    return None
+        output = instantiate(cfg.output)(run_folder=folder, describe=lambda epoch, step: {})
+        output.refuse_to_overwrite()
+        trainer = instantiate(cfg.trainer)(
+            callbacks=_callbacks(cfg.callbacks, output=output, run_folder=folder),
+            logger=_loggers(cfg.logger, folder),
+            default_root_dir=folder,
+        )
+        print(opening(module, data, trainer, output))
+        trainer.fit(module, data)
+        record.add(**ending(module, data, trainer, output))
+        print(closing(record.facts))
+        return record.facts["loss"]
+
+
+def instantiate(node: Any, **given: Any) -> Any:
+    """Builds a node from plain lists and dicts, never config nodes; a user's mistake comes out as what it is."""
+    try:
+        return hydra_instantiate(node, _convert_="all", **given)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+
+
+def _callbacks(nodes: DictConfig, **given: Any) -> list[Callback]:
+    """The enabled callbacks; each is given those of the run's own objects that it asks for."""
+    built = []
+    for node in (nodes or {}).values():
+        if node is None or not node.get("enabled", True):
+            continue
+        settings = {key: value for key, value in node.items() if key != "enabled"}
+        callback = instantiate(settings)
+        asked = {key: value for key, value in given.items() if key in (parameters(node["_target_"]) or {})}
+        built.append(callback(**asked) if node.get("_partial_") else callback)
+    return built
+
+
+def _loggers(nodes: DictConfig, folder: Path) -> list[Logger]:
+    """Loggers write into the run's folder; under a `save_dir` of the user's, each run is a version of its own."""
+    built = []
+    for node in (nodes or {}).values():
+        if node is not None:
+            place = {} if node.get("save_dir") else {"save_dir": str(folder)} | ({"version": ""} if "version" in node else {})
+            built.append(instantiate(node, **place))
+    return built
 
 
 def _told(error: UserError) -> int:
@@ -93,7 +144,3 @@ def _told(error: UserError) -> int:
     for problem in error.problems:
         print(f"  {problem}", file=sys.stderr)
     return 1
-
-
-def _built(nodes: DictConfig | None, **given: Any) -> list[Any]:
-    return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections import defaultdict
@@ -99,8 +98,12 @@ def _rates(optimizer: Optimizer) -> dict[str, float]:
 
 
 def _memory(trainer: Trainer) -> float:
-    """Peak memory: of the CUDA device where it trains there, else of the process."""
+    """Peak memory: of the CUDA device where it trains there, else of the process; 0 on Windows, which does not tell."""
     if trainer.strategy.root_device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

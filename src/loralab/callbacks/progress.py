@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -16,10 +15,9 @@ class ProgressBar(Callback):
     def __init__(self, *, refresh_every_n_steps: int = 1) -> None:
         self.refresh_every_n_steps = refresh_every_n_steps
         self.loss: float | None = None
-        self.images, self.since = 0, 0.0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if not trainer.is_global_zero or not trainer.progress_bar_enabled:
+        if not trainer.is_global_zero:
             return
         self.bar = Progress(
             SpinnerColumn(),
@@ -30,18 +28,15 @@ class ProgressBar(Callback):
         )
         self.task = self.bar.add_task("", total=trainer.estimated_stepping_batches, completed=trainer.global_step)
         self.bar.start()
-        self.images, self.since = 0, time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.images += len(batch) * trainer.world_size
         if not hasattr(self, "bar") or trainer.global_step % self.refresh_every_n_steps:
             return
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches  # Lightning has divided it
         self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
-        rate = self.images / (time.perf_counter() - self.since)
-        words = f"epoch {trainer.current_epoch + 1} · loss {self.loss:.4f} · {rate:.1f} images/s"
+        words = f"epoch {trainer.current_epoch + 1} · loss {self.loss:.4f} · {module.pace.rate:.1f} images/s"
         self.bar.update(self.task, completed=trainer.global_step, description=words)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:

@@ -56,14 +56,14 @@ class Check:
                 self._unknown(name, known)
             elif name in BY_NAME:
                 self._nodes_by_name(name, node)
-            elif isinstance(node, dict) and "_target_" in node:
+            elif is_node(node):
                 self._node(name, node)
             elif isinstance(self.primary.get(name), dict):
                 self._plain(name, node, self.primary[name])
 
     def _nodes_by_name(self, group: str, nodes: Any) -> None:
         for name, node in (nodes or {}).items():
-            if isinstance(node, dict) and "_target_" in node:
+            if is_node(node):
                 self._node(f"{group}.{name}", node)
             elif node is not None:
                 self._unknown(f"{group}.{name}", [f"{group}.{n}" for n in nodes if n != name])
@@ -92,9 +92,8 @@ class Check:
             if key not in signature:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in signature])
                 continue
-            if isinstance(value, dict) and "_target_" in value:
-                self._node(f"{path}.{key}", value)
-            elif wrong := signature[key].mismatch(value):
+            self._nested(f"{path}.{key}", value)
+            if not is_node(value) and (wrong := signature[key].mismatch(value)):
                 self._add(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
         if not node.get("_partial_"):
             for key, parameter in signature.items():
@@ -102,11 +101,20 @@ class Check:
                     self._add(f"{path}.{key}", "is missing", f"give it: {path}.{key}=…")
         return None
 
+    def _nested(self, path: str, value: Any) -> None:
+        """Nodes inside a setting: a built object, or a dict of them by name."""
+        if is_node(value):
+            self._node(path, value)
+        elif isinstance(value, dict):
+            for name, node in value.items():
+                if is_node(node):
+                    self._node(f"{path}.{name}", node)
+
     def _third_party(self, path: str, node: dict[str, Any]) -> None:
         """Bare signatures: keys and types are those of the YAML, ranges stand in one table."""
         written = self._as_written(path)
         for key, value in settings_of(path, node):
-            if isinstance(value, dict) and "_target_" in value:
+            if is_node(value):
                 self._node(f"{path}.{key}", value)
             elif written and key not in written:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in written])
@@ -132,7 +140,7 @@ class Check:
             files += [CONF / group.split("@")[0] / f"{option}.yaml" for option in options if option]
         return [file for file in files if file.is_file()]
 
-    def _source(self, path: str) -> str:
+    def source(self, path: str) -> str:
         """Where a setting was given: the override or the file it stands in."""
         for override in self.overrides:
             if override.lstrip("+").split("=")[0] == path:
@@ -152,7 +160,12 @@ class Check:
         self._add(path, "there is no such setting", remedy)
 
     def _add(self, path: str, found: str, remedy: str) -> None:
-        self.problems.append(Problem(path, found + self._source(path), remedy))
+        self.problems.append(Problem(path, found + self.source(path), remedy))
+
+
+def is_node(value: Any) -> bool:
+    """Whether something is built from the value."""
+    return isinstance(value, dict) and "_target_" in value
 
 
 def settings_of(path: str, node: dict[str, Any]) -> Iterator[tuple[str, Any]]:

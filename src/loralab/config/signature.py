@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib.util
 import typing
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ def parameters(target: str) -> dict[str, Parameter] | None:
     module, _, name = target.rpartition(".")
     definition = _definitions(module).get(name)
     if isinstance(definition, ast.FunctionDef):
-        return _of_function(definition)
+        return _of_function(module, definition)
     if isinstance(definition, ast.ClassDef):
         return _of_class(module, definition)
     return None
@@ -55,15 +56,40 @@ def _definitions(module: str) -> dict[str, ast.stmt]:
             found[node.name] = node
         elif isinstance(node, ast.ImportFrom):
             found.update({alias.asname or alias.name: node for alias in node.names})
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = node
     return found
 
 
-def _of_function(function: ast.FunctionDef) -> dict[str, Parameter]:
+class _Aliases(ast.NodeTransformer):
+    """Puts in the place of a name such as `Kind = Literal["a", "b"]` what it stands for."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def visit_Name(self, name: ast.Name) -> ast.expr:
+        if hasattr(values, name.id):
+            return name
+        node = _definitions(self.module).get(name.id)
+        if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Subscript, ast.BinOp)):
+            return self.visit(copy.deepcopy(node.value))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("loralab."):
+            return _Aliases(node.module or "").visit_Name(ast.Name(name.id, name.ctx))
+        return name
+
+
+def _annotation(module: str, annotation: ast.expr | None) -> ast.expr | None:
+    return None if annotation is None else _Aliases(module).visit(copy.deepcopy(annotation))
+
+
+def _of_function(module: str, function: ast.FunctionDef) -> dict[str, Parameter]:
     args = function.args
     positional = [*args.posonlyargs, *args.args]
     first_default = len(positional) - len(args.defaults)
-    found = {a.arg: Parameter(a.annotation, i < first_default) for i, a in enumerate(positional)}
-    found.update({a.arg: Parameter(a.annotation, d is None) for a, d in zip(args.kwonlyargs, args.kw_defaults)})
+    required = {a.arg: i < first_default for i, a in enumerate(positional)}
+    required |= {a.arg: default is None for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)}
+    annotated = [*positional, *args.kwonlyargs]
+    found = {a.arg: Parameter(_annotation(module, a.annotation), required[a.arg]) for a in annotated}
     found.pop("self", None)
     return found
 
@@ -71,13 +97,13 @@ def _of_function(function: ast.FunctionDef) -> dict[str, Parameter]:
 def _of_class(module: str, definition: ast.ClassDef) -> dict[str, Parameter]:
     for node in definition.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return _of_function(node)
+            return _of_function(module, node)
     found: dict[str, Parameter] = {}
     for base in definition.bases:
         found.update(_of_base(module, base))
     for node in definition.body if _is_dataclass(definition) else ():
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not _is_derived(node):
-            found[node.target.id] = Parameter(node.annotation, node.value is None)
+            found[node.target.id] = Parameter(_annotation(module, node.annotation), node.value is None)
     return found
 
 
@@ -164,4 +190,4 @@ def _mismatch_of_list(inner: list[ast.expr], value: Any, fixed: bool) -> str | N
     if not isinstance(value, (list, tuple)) or (fixed and len(value) != len(inner)):
         return f"a list of {len(inner)}" if fixed else "a list"
     kinds = inner if fixed else [inner[0]] * len(value)
-    return next((f"a list of {why}" for kind, v in zip(kinds, value) if (why := _mismatch(kind, v))), None)
+    return next((f"a list of {why}" for kind, v in zip(kinds, value, strict=True) if (why := _mismatch(kind, v))), None)

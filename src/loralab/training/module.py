@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from loralab.adapters.inject import AdapterSet
+from loralab.diffusion.noise import normal
 from loralab.diffusion.objective import Losses, Objective, Predict
 from loralab.diffusion.schedule import NoiseSchedule
+from loralab.errors import user_error
 from loralab.models.family import Family
-from loralab.rng import derive, generator
+from loralab.optim.build import build_optimizer
+from loralab.optim.schedule_free import evaluation_weights
+from loralab.rng import derive
+from loralab.training.counters import place, position
+from loralab.training.ema import EMA
+from loralab.training.pace import Pace
 from loralab.types import Batch
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -34,8 +43,9 @@ class LoraModule(L.LightningModule):
         objective: Objective,
         make_optimizer: MakeOptimizer,
         make_schedule: MakeSchedule,
-        lr: float,
+        lr: float | None,
         seed: int,
+        ema: EMA,
     ) -> None:
         super().__init__()
         self.strict_loading = False
@@ -45,38 +55,49 @@ class LoraModule(L.LightningModule):
         self.objective = objective
         self.schedule = NoiseSchedule(zero_terminal_snr=family.zero_terminal_snr)
         self.make_optimizer, self.make_schedule, self.lr, self.seed = make_optimizer, make_schedule, lr, seed
+        self.ema = ema
+        self.pace = Pace()
+        self.last_losses: Losses
+        self.position = (0, 0)
+        """(epoch, its batches done) after the last optimizer step."""
+        self.skipped = False
+        """Whether the last optimizer step was left out, its gradient not finite (see Health)."""
+        self.interrupted = False
+        """Whether a signal ended the training."""
+        self.assure: Callable[[], None] = lambda: None
+        """Called before the weights are looked at or saved; raises where they are no good (see Health)."""
+
+    def on_train_start(self) -> None:
+        self.pace.start()
+
+    def on_train_end(self) -> None:
+        self.pace.stop()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # network, rank and module dropout draw from the global generator
         torch.manual_seed(derive(self.seed, "network", self.global_step, batch_idx, self.global_rank))
         self.last_losses = self.losses(batch, self.seed)
         loss = self.last_losses.loss.mean()
+        self.pace.count(len(batch) * self.trainer.world_size)
         self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch))
         return loss
 
-    def losses(self, batch: Batch, seed: int, timesteps: Tensor | None = None) -> Losses:
-        """The objective of each sample (B,), its randomness drawn for the batch's draws under `seed`.
-
-        `timesteps` (B,) takes the place of drawn ones.
-        """
+    def losses(self, batch: Batch, seed: int) -> Losses:
+        """The objective of each sample (B,), its randomness drawn for the batch's draws under `seed`."""
         with torch.no_grad():
             latents = self.latents(batch, seed)  # (B, 4, h, w)
         return self.objective(
-            self._predictor(batch, batch.captions),
+            self.predictor(batch, batch.captions),
             latents,
             self.schedule,
             self.family.prediction_type,
-            batch.draws,
+            batch,
             seed,
-            batch.mask,
-            weight=batch.weight,
-            is_reg=batch.is_reg,
-            captions=[item.caption for item in batch.items],
-            timesteps=timesteps,
             **self._preservation(batch),
         )
 
-    def _predictor(self, batch: Batch, captions: list[str]) -> Predict:
+    def predictor(self, batch: Batch, captions: list[str]) -> Predict:
+        """The prediction for the noisy latents of a batch that is told these captions."""
         conditioning = self.family.encode_text(captions, batch)
         return lambda noisy, timesteps: self.family.predict(noisy, timesteps, conditioning)
 
@@ -89,25 +110,74 @@ class LoraModule(L.LightningModule):
 
         def predict_base(noisy: Tensor, timesteps: Tensor) -> Tensor:
             with self.adapters.enabled(False):
-                return self._predictor(batch, captions)(noisy, timesteps)
+                return self.predictor(batch, captions)(noisy, timesteps)
 
-        prior = {} if caption is None else {"predict_prior": self._predictor(batch, captions)}
+        prior = {} if caption is None else {"predict_prior": self.predictor(batch, captions)}
         return {"predict_base": predict_base, **prior}
 
     def latents(self, batch: Batch, seed: int) -> Tensor:
         """Scaled latents (B, 4, h, w), the VAE's posterior sampled with each draw's own noise."""
-        shape = latent_shape(batch)
-        noise = torch.stack([torch.randn(shape, generator=generator(seed, "vae", *draw)) for draw in batch.draws])
-        return self.family.latents(batch, noise.to(self.device))
+        return self.family.latents(batch, normal(seed, "vae", batch.draws, latent_shape(batch), self.device))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        groups = self.adapters.parameter_groups(self.lr)
-        optimizer = self.make_optimizer(groups)
+        optimizer = build_optimizer(self.make_optimizer, self.adapters.parameter_groups(self.lr))
         schedule = self.make_schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # a plateau schedule is stepped after a validation, by it
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step", "reduce_on_plateau": False},
+        }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self.skipped = False
+        super().optimizer_step(*args, **kwargs)
+        self.position = position(self.trainer)
+        if self.skipped:
+            return
+        self.adapters.limit_norms()
+        if self.ema.decay:
+            self.ema.update(self._weights())
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not (self.skipped or isinstance(scheduler, ReduceLROnPlateau)):
+            scheduler.step()
+
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
+        """Within it the adapter has the weights to look at and to keep: the average, where there is one."""
+        self.assure()
+        averaged = self.ema.swapped(self._weights()) if self.ema.decay else nullcontext()
+        with evaluation_weights(self.trainer.optimizers[0]), averaged:
+            yield
+
+    def _weights(self) -> dict[str, Tensor]:
+        return dict(self.adapters.named_parameters())
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Within it the evaluation weights work without dropout and gradients, in the precision of the training."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            with self.pace.pause(), self.evaluation_weights(), torch.no_grad(), self.trainer.precision_plugin.forward_context():
+                yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k.startswith("adapters.")}
+        self.assure()
+        checkpoint["state_dict"] = _only_adapters(checkpoint["state_dict"])
+        checkpoint["ema"] = self.ema.state_dict()
+        checkpoint["position"] = self.position
+        place(checkpoint["loops"], *self.position, int(self.trainer.num_training_batches), self.global_step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own = {name: tensor.shape for name, tensor in _only_adapters(self.state_dict()).items()}
+        if own != {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}:
+            raise user_error("resume", "the state has other adapters than this run", "give its adapter and targets")
+        self.ema.load_state_dict(checkpoint["ema"])
+        self.position = tuple(checkpoint["position"])
 
 
 def latent_shape(batch: Batch) -> tuple[int, int, int]:
@@ -116,3 +186,7 @@ def latent_shape(batch: Batch) -> tuple[int, int, int]:
         return tuple(batch.latent_mean.shape[1:])  # type: ignore[return-value]
     assert batch.pixels is not None, "a batch has pixels or latents"
     return 4, batch.pixels.shape[-2] // 8, batch.pixels.shape[-1] // 8
+
+
+def _only_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name.startswith("adapters.")}

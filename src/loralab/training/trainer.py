@@ -22,7 +22,6 @@ def build(
     gradient_clip_val: NonNegative | None = 1.0,
     log_every_n_steps: AtLeastOne = 10,
     deterministic: bool = False,
-    enable_progress_bar: bool = True,
     limit_train_batches: AtLeastOne | Share | None = None,
     overfit_batches: AtLeastOne | Share = 0.0,
     profiler: Literal["simple", "advanced", "pytorch"] | None = None,
@@ -30,7 +29,7 @@ def build(
 ) -> L.Trainer:
     """A Trainer for `max_steps` optimizer steps, or where that is null for `max_epochs` passes over the data.
 
-    Checkpoints, sharding between devices and the model's summary are loralab's own, so Lightning's are off.
+    Checkpoints, sharding between devices, the progress bar and the summary are loralab's own, so Lightning's are off.
     `given` is what run.py supplies: callbacks, loggers, the run's folder.
     """
     return L.Trainer(
@@ -45,7 +44,7 @@ def build(
         gradient_clip_val=gradient_clip_val or None,
         log_every_n_steps=log_every_n_steps,
         deterministic=deterministic,
-        enable_progress_bar=enable_progress_bar,
+        enable_progress_bar=False,
         limit_train_batches=limit_train_batches,
         overfit_batches=overfit_batches,
         profiler=profiler,

@@ -1,0 +1,103 @@
+"""What a run says before it starts, and what it did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from lightning import Trainer
+
+from loralab.data.module import DataModule
+from loralab.optim.build import eight_bit
+from loralab.training.module import LoraModule
+from loralab.training.output import Output
+
+
+def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Output) -> str:
+    """The plan of a run in a few lines: images, buckets, batches, steps, what trains, what is frozen, where files go."""
+    facts = data.summary()
+    lines = [
+        f"model     {module.family.name} · {module.family.base} · predicts {module.family.prediction_type}",
+        f"images    {_images(facts)}",
+        f"buckets   {_buckets(facts)}",
+        f"training  {_length(trainer, facts['batches'])} · {trainer.strategy.root_device} · {trainer.precision}",
+        f"adapter   {_adapter(module)}",
+        f"files     {output.path()}",
+    ]
+    lines += [f"note      {note}" for note in facts["notes"]]
+    lines += [f"left out  {skipped['path']}: {skipped['reason']}" for skipped in facts["skipped"][:10]]
+    if len(facts["skipped"]) > 10:
+        lines.append(f"left out  and {len(facts['skipped']) - 10} more: see run.json")
+    return "\n".join(lines)
+
+
+def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Output) -> dict[str, Any]:
+    """The facts that run.json keeps."""
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    pace = module.pace
+    return {
+        "status": "interrupted" if module.interrupted else "finished",
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "training_seconds": round(pace.seconds, 3),
+        "images": pace.images,
+        "images_per_second": round(pace.rate, 3),
+        "loss": metrics.get("loss_epoch", metrics.get("loss")),
+        "metrics": metrics,
+        "data": data.summary(),
+        "files": [str(path) for path in output.written],
+    }
+
+
+def closing(facts: dict[str, Any]) -> str:
+    """One line for the end of a run, one for each file."""
+    loss = "" if facts["loss"] is None else f" · loss {facts['loss']:.4f}"
+    done = f"{facts['status']}: {facts['steps']} steps in {facts['training_seconds']:.0f} s{loss}"
+    rate = f" · {facts['images_per_second']:.1f} images/s" if facts["images_per_second"] else ""
+    return "\n".join([done + rate, *(f"  {path}" for path in facts["files"])])
+
+
+def eight_bit_line(module: LoraModule) -> str | None:
+    """How many tensors an 8-bit optimizer really keeps in 8 bits; None for other optimizers."""
+    small, all_of_them = eight_bit(module.trainer.optimizers[0])
+    return f"optimizer {small} of {all_of_them} tensors in 8 bits; those under 4096 elements in 32" if small else None
+
+
+def _images(facts: dict[str, Any]) -> str:
+    words = [f"{facts['images']} images, {facts['training_draws']} samples an epoch with repeats"]
+    if facts["regularisation"]:
+        words.append(f"{facts['regularisation']} regularisation images, {facts['draws'] - facts['training_draws']} samples")
+    if facts["held_out"]:
+        words.append(f"{facts['held_out']} held out for validation")
+    if facts["skipped"]:
+        words.append(f"{len(facts['skipped'])} left out")
+    return " · ".join(words)
+
+
+def _buckets(facts: dict[str, Any]) -> str:
+    rows = [f"{'×'.join(map(str, row['size']))}: {row['images']}" for row in facts["buckets"]]
+    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+    return f"{len(rows)} ({', '.join(rows[:8])}{more}) · {facts['batches']} batches an epoch"
+
+
+def _length(trainer: Trainer, batches: int) -> str:
+    windows = -(-batches // trainer.accumulate_grad_batches)
+    steps = trainer.max_steps if trainer.max_steps > 0 else windows * (trainer.max_epochs or 0)
+    accumulated = f" of {trainer.accumulate_grad_batches} batches" if trainer.accumulate_grad_batches > 1 else ""
+    return f"{steps} optimizer steps{accumulated}, {steps / windows:.1f} epochs"
+
+
+def _adapter(module: LoraModule) -> str:
+    trained, frozen = Counter(), Counter()
+    for name, adapter in module.adapters:
+        part = module.adapters.places[name].part
+        parameters = sum(tensor.numel() for tensor in adapter.parameters())
+        (trained if any(t.requires_grad for t in adapter.parameters()) else frozen)[part] += 1
+        trained[f"{part} parameters"] += parameters
+    parts = [
+        f"{trained[part]} modules of {part} ({trained[f'{part} parameters'] / 1e6:.2f} M)"
+        for part in module.family.parts()
+        if trained[part]
+    ]
+    parts += [f"{count} modules of {part} frozen" for part, count in frozen.items()]
+    return f"{type(next(iter(module.adapters))[1].method).__name__} on " + ", ".join(parts)

@@ -1,0 +1,39 @@
+"""`loralab config OVERRIDE…`: the composed and checked configuration, and where each value comes from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from loralab.config.check import Check
+from loralab.config.command_line import checked, prepare
+from loralab.config.compose import values
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: group=option, key=value")
+    parser.add_argument("--json", action="store_true", help="the composed configuration as JSON")
+
+
+def main(args: argparse.Namespace) -> None:
+    overrides, warnings = prepare(args.overrides)
+    cfg, choices = checked(overrides)
+    tree = values(cfg)
+    if args.json:
+        print(json.dumps(tree, indent=2, ensure_ascii=False))
+        return
+    check = Check(cfg, choices, overrides)
+    for key, value in leaves(tree):
+        print(f"{key}: {json.dumps(value, ensure_ascii=False)}  #{check.source(key) or ' derived'}")
+    for warning in warnings:
+        print(f"note: {warning}")
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Every setting with its dotted key."""
+    found: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        nested = isinstance(value, dict) and value
+        found += leaves(value, f"{prefix}{name}.") if nested else [(prefix + name, value)]
+    return found

@@ -1,0 +1,142 @@
+"""The strict check, through the command line: every mistake is named, with its remedy, before anything heavy is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loralab.config.command_line import checked, prepare
+from loralab.config.compose import CONF, group_options, values
+from loralab.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes")
+
+
+def problems(*overrides: str) -> str:
+    """What the check says of the overrides; empty where nothing is wrong."""
+    try:
+        prepare(list(overrides))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optimzer=adam8bit"], ["optimzer", "did you mean 'optimizer'"]),
+        (["optimizer.lrr=1e-3"], ["optimizer.lrr", "did you mean 'optimizer.lr'"]),
+        (["+optimizer.lrr=1e-3"], ["optimizer.lrr", "did you mean 'optimizer.lr'"]),
+        (["optimizer.lr=fast"], ["optimizer.lr", "'fast'", "number"]),
+        (["optimizer.lr=-1"], ["optimizer.lr", "at least 0"]),
+        (["optimizer=adam9bit"], ["optimizer", "no option 'adam9bit'", "adam8bit"]),
+        (["optimizer=adamw", "optimizer=lion"], ["optimizer", "given twice", "optimizer=lion"]),
+        (["adapter.rank=0"], ["adapter.rank", "at least 1"]),
+        (["adapter.rank=4.5"], ["adapter.rank", "whole number"]),
+        (["adapter.rnk=4"], ["adapter.rnk", "did you mean 'adapter.rank'"]),
+        (["adapter.dropout=1.5"], ["adapter.dropout", "at most 1"]),
+        (["model.prediction_type=eps"], ["model.prediction_type", "epsilon | v_prediction"]),
+        (["trainer.precision=fp16"], ["trainer.precision", "16-mixed"]),
+        (["output.format=safetensor"], ["output.format", "safetensors | ckpt"]),
+        (["output.nmae=x"], ["output.nmae", "output.name"]),
+        (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], ["trainer.precision", "bf16-mixed"]),
+        (["data.folder=/not/there"], ["data.folder", "data=folder"]),
+        (["data=folder", "data.folder=/not/there"], ["data.folder", "'/not/there' is not there"]),
+        (["data=folder"], ["data.folder", "is missing"]),
+        (["data.augment.color=true", "data.cache.latents=memory"], ["data.augment.color", "data.cache.latents=none"]),
+        (["callbacks.export.every_n_epoch=1"], ["callbacks.export.every_n_epoch", "every_n_epochs"]),
+        (["optimizer._target_=os.system"], ["optimizer._target_", "allow-list"]),
+        (["objective.loss._target_=builtins.exec"], ["objective.loss._target_", "allow-list"]),
+        (["seed=abc"], ["seed", "whole number"]),
+        (["seed="], ["seed"]),
+        (["data.resolution=[512"], ["data.resolution=[512", "quote"]),
+        (["+nonsense=1"], ["nonsense", "no such setting"]),
+        (["trainer.max_epochs=0"], ["trainer.max_epochs", "at least 1"]),
+    ],
+)
+def test_mistakes_are_named(overrides: list[str], words: list[str]) -> None:
+    said = problems(*overrides)
+    assert all(word in said for word in words), said or "nothing was found wrong"
+
+
+def test_all_mistakes_are_listed_together() -> None:
+    said = problems("adapter.rank=0", "optimizer.lr=fast", "output.format=zip")
+    assert all(key in said for key in ("adapter.rank", "optimizer.lr", "output.format"))
+
+
+def test_unknown_keys_in_a_file_are_named_with_the_file(tmp_path: Path) -> None:
+    file = CONF / "experiment" / "misspelt_by_a_test.yaml"
+    file.write_text("# @package _global_\noptimizr: {lr: 1.0}\nadapter: {rnak: 4}\n", encoding="utf8")
+    try:
+        said = problems("experiment=misspelt_by_a_test")
+    finally:
+        file.unlink()
+    assert "optimizr" in said
+    assert "adapter.rank" in said
+    assert "conf/experiment/misspelt_by_a_test.yaml" in said
+
+
+@pytest.mark.parametrize("overrides", [["optimzer=adam8bit"], ["optimizer.lr=fast"], ["data.folder=/not/there"]])
+def test_the_command_answers_without_heavy_imports(overrides: list[str]) -> None:
+    code = f"""
+import sys
+sys.argv = ["train.py", *{overrides!r}]
+from loralab.run import main
+try:
+    main()
+except SystemExit as stop:
+    heavy = [name for name in {HEAVY!r} if name in sys.modules]
+    sys.exit(f"imported {{heavy}}" if heavy else stop.code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1, done.stderr
+    assert "imported" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert overrides[0].split("=")[0] in done.stderr
+
+
+def test_help_is_a_menu() -> None:
+    done = subprocess.run([sys.executable, "train.py", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    for group, options in group_options().items():
+        assert group in done.stdout
+        assert all(option in done.stdout for option in options)
+
+
+OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_the_check(group: str, option: str, tmp_path: Path) -> None:
+    extra = {"folder": [f"data.folder={tmp_path}"], "gpu": [], "fsdp": []}.get(option, [])
+    if (group, option) == ("sweep", "optuna"):
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an extra")
+    said = problems(f"{group}={option}", *extra)
+    on_gpu_only = "there is no GPU on this machine" in said or "needs a GPU" in said
+    assert not said or (on_gpu_only and said.count("→") == 1), said
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    for file in CONF.rglob("*.yaml"):
+        comments = [line for line in file.read_text(encoding="utf8").splitlines() if line.startswith("#")]
+        assert [line for line in comments if "@package" not in line], file
+
+
+def test_epochs_on_the_command_line_clear_steps() -> None:
+    overrides, _ = prepare(["trainer.max_epochs=3"])
+    tree = values(checked(overrides)[0])
+    assert (tree["trainer"]["max_epochs"], tree["trainer"]["max_steps"]) == (3, None)
+
+
+def test_sd15_with_a_folder_is_free_of_the_demo(tmp_path: Path) -> None:
+    tree = values(checked(["model=sd15", "data=folder", f"data.folder={tmp_path}"])[0])
+    data, trainer = tree["data"], tree["trainer"]
+    assert tree["model"]["base"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert (data["folder"], data["reg_folder"], data["resolution"], data["batch_size"]) == (str(tmp_path), None, 512, 1)
+    assert data["buckets"]["step"] == 64
+    assert (trainer["max_epochs"], trainer["max_steps"], trainer["precision"]) == (10, None, "32-true")
+    assert (tree["optimizer"]["lr"], tree["adapter"]["rank"]) == (1e-4, 16)
+    assert tree["callbacks"]["samples"]["enabled"] is False
+    assert tree["callbacks"]["samples"]["prompts"] is None

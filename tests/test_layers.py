@@ -1,0 +1,92 @@
+"""Who may import whom: a module its own layer or a lower one, without circles; third parties stay in their rooms."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+LAYERS: list[tuple[str, ...]] = [
+    ("types", "rng", "errors", "values", "files", "progress"),
+    ("diffusion", "data", "adapters", "models", "optim"),
+    ("data.dataset", "adapters.inject", "adapters.file", "models.sd", "models.sdxl", "training.metadata"),
+    ("training", "data.module"),
+    ("callbacks", "tools", "settings", "config"),
+    ("run", "report", "cli", "bench"),
+]
+ROOMS: dict[str, tuple[str, ...]] = {
+    "diffusers": ("models", "tools.extract", "tools.merge"),
+    "transformers": ("models", "tools.doctor"),
+    "lightning": ("training", "data.module", "callbacks", "run"),
+    "hydra": ("config", "run", "settings", "report"),
+    "omegaconf": ("config", "run", "settings", "report"),
+    "PIL": ("data.images", "callbacks", "tools", "report", "bench"),
+    "bitsandbytes": ("models",),
+}
+MODULES = {
+    ".".join(file.relative_to(SRC / "loralab").with_suffix("").parts).removesuffix(".__init__"): file
+    for file in SRC.rglob("*.py")
+}
+
+
+def imports(file: Path, also_lazy: bool = True) -> set[str]:
+    """Modules that a file imports; those under TYPE_CHECKING are no imports."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            elif also_lazy or not isinstance(child, ast.FunctionDef):
+                visit(child)
+
+    visit(ast.parse(file.read_text(encoding="utf8")))
+    return found
+
+
+def inside(module: str, room: str) -> bool:
+    return module == room or module.startswith(room + ".")
+
+
+def layer(module: str) -> int:
+    """The layer of the longest entry that holds the module."""
+    entries = [(len(name), number) for number, names in enumerate(LAYERS) for name in names if inside(module, name)]
+    return max(entries)[1] if entries else len(LAYERS)
+
+
+def ours(file: Path, also_lazy: bool = True) -> set[str]:
+    """loralab's own modules that a file imports, without the package's name."""
+    names = [name.removeprefix("loralab.") for name in imports(file, also_lazy) if name.startswith("loralab.")]
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names} & set(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down(module: str) -> None:
+    higher = {other for other in ours(MODULES[module]) if layer(other) > layer(module)}
+    assert not higher
+
+
+def test_no_circles() -> None:
+    seen: dict[str, int] = {}
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join((*path, module))
+        if seen.setdefault(module, 0):
+            return
+        for other in ours(MODULES[module], also_lazy=False):
+            visit(other, (*path, module))
+        seen[module] = 1
+
+    for module in MODULES:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("library", ROOMS)
+def test_third_parties_stay_in_their_rooms(library: str) -> None:
+    users = {m for m, file in MODULES.items() if any(inside(name, library) for name in imports(file))}
+    assert users, f"nothing imports {library}: the rule is out of date"
+    assert not {user for user in users if not any(inside(user, room) for room in ROOMS[library])}

@@ -114,7 +114,9 @@ def reference_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_base(tmp_path_factory.mktemp("reference") / "sd")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # its UNet is what this seed gives
-        UNet2DConditionModel.from_config(json.loads((golden / "unet.json").read_text())).save_pretrained(folder / "unet")
+        UNet2DConditionModel.from_config(json.loads((golden / "unet.json").read_text())).save_pretrained(
+            folder / "unet"
+        )
         AutoencoderKL(**VAE).save_pretrained(folder / "vae")
     text = load_file(golden / "text_encoder.safetensors")
     words = torch.randn(49408, 32, generator=torch.Generator().manual_seed(1))
@@ -122,3 +124,41 @@ def reference_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(text, folder / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
     (folder / "text_encoder" / "config.json").write_text((golden / "text_encoder.json").read_text())
     return folder
+
+
+class TrainFailed(AssertionError):
+    """A run that should have gone through did not; carries its exit code."""
+
+
+@pytest.fixture
+def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """train(*overrides) runs the command in this process on the small random model and the embedded images.
+
+    Returns the run's folder; raises TrainFailed where the command's exit code is not 0. Files are fp32.
+    """
+    from loralab import run
+
+    def start(*overrides: str, name: str = "run") -> Path:
+        folder = tmp_path / name
+        usual = {
+            "model.base": str(random_base),
+            "trainer.max_steps": "3",
+            "adapter.rank": "4",
+            "output.precision": "fp32",
+            "callbacks.samples.enabled": "false",
+            "callbacks.progress.enabled": "false",
+            "data.cache_folder": str(tmp_path / "cache"),
+            "hydra.run.dir": str(folder),
+        }
+        given = {o.lstrip("+").split("=")[0] for o in overrides}
+        argv = [*overrides, *(f"{key}={value}" for key, value in usual.items() if key not in given)]
+        monkeypatch.setattr("sys.argv", ["train.py"])
+        monkeypatch.chdir(tmp_path)
+        run.failed.clear()
+        with pytest.raises(SystemExit) as stop:
+            run.main(argv)
+        if stop.value.code:
+            raise TrainFailed(stop.value.code)
+        return folder
+
+    return start

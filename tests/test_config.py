@@ -1,4 +1,4 @@
-"""The strict check, through the command line: every mistake is named, with its remedy, before anything heavy is imported."""
+"""The strict check, through the command: every mistake is named, with its remedy, before anything heavy is imported."""
 
 import subprocess
 import sys

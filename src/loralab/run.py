@@ -73,27 +73,31 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
     from loralab.adapters.inject import inject
     from loralab.report.record import Record
     from loralab.report.summary import closing, ending, opening
+    from loralab.training.describe import Describe
     from loralab.training.module import LoraModule
 
+    settings = values(cfg)
     with Record(folder, overrides) as record:
         family = instantiate(cfg.model)
         method, targets = instantiate(cfg.adapter), instantiate(cfg.targets)
         adapters = inject(family, method, targets, cfg.seed)
         data = instantiate(cfg.data, _partial_=False, family=family, seed=cfg.seed)
+        objective = instantiate(cfg.objective)
+        objective.count_tags(data.tag_counts(), cfg.data.captions.separator)
         module = LoraModule(
             family,
             adapters,
-            instantiate(cfg.objective),
+            objective,
             instantiate(cfg.optimizer),
             instantiate(cfg.scheduler),
             lr=cfg.optimizer.lr,
             seed=cfg.seed,
             ema=instantiate(cfg.ema),
         )
-        output = instantiate(cfg.output)(run_folder=folder, describe=lambda epoch, step: {})
+        output = instantiate(cfg.output)(run_folder=folder, describe=Describe(settings, family, adapters, data))
         output.refuse_to_overwrite()
         trainer = instantiate(cfg.trainer)(
-            callbacks=_callbacks(cfg.callbacks, output=output, run_folder=folder),
+            callbacks=_callbacks(cfg.callbacks, output=output, run_folder=folder, settings=settings),
             logger=_loggers(cfg.logger, folder),
             default_root_dir=folder,
         )
@@ -132,7 +136,11 @@ def _loggers(nodes: DictConfig, folder: Path) -> list[Logger]:
     built = []
     for node in (nodes or {}).values():
         if node is not None:
-            place = {} if node.get("save_dir") else {"save_dir": str(folder)} | ({"version": ""} if "version" in node else {})
+            place = (
+                {}
+                if node.get("save_dir")
+                else {"save_dir": str(folder)} | ({"version": ""} if "version" in node else {})
+            )
             built.append(instantiate(node, **place))
     return built
 

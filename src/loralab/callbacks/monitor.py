@@ -18,7 +18,7 @@ from loralab.values import AtLeastOne
 
 
 class Monitor(Callback):
-    """Logs every `trainer.log_every_n_steps` optimizer steps; in between it only collects, without waiting for the device.
+    """Logs every `trainer.log_every_n_steps` optimizer steps; in between it only collects, without a wait for the device.
 
     The learning rate of each group (times d where the optimizer estimates one), the norm of the gradient and of the
     adapter per part, images a second, the share of the time spent waiting for data, memory in GB, and the unweighted

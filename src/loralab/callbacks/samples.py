@@ -40,7 +40,7 @@ class Prompt:
 
 
 class Samples(Callback):
-    """Writes `samples/step00000500-00.png` …, a grid of each time, and at the end one of all times, also to TensorBoard.
+    """Writes `samples/step00000500-00.png` …, and a grid of all times that grows with training, also to TensorBoard.
 
     The same seed gives a prompt the same noise each time. Training's randomness is left alone.
     """

@@ -192,7 +192,9 @@ def _unlike(written: Any, value: Any) -> str | None:
     if isinstance(written, str) and written.startswith("${"):
         return None if isinstance(value, (int, float)) or not written.startswith("${suggested") else "a number"
     if isinstance(written, (int, float)):
-        return None if isinstance(value, (int, float)) and not isinstance(value, bool) else f"a number, like {written:g}"
+        return (
+            None if isinstance(value, (int, float)) and not isinstance(value, bool) else f"a number, like {written:g}"
+        )
     if isinstance(written, str):
         return None if isinstance(value, (str, int, float)) else f"text, like {written}"
     return None

@@ -7,7 +7,7 @@ import copy
 import importlib.util
 import typing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Parameter:
         return None if self.annotation is None else _mismatch(self.annotation, value)
 
 
-@lru_cache(maxsize=None)
+@cache
 def parameters(target: str) -> dict[str, Parameter] | None:
     """The parameters of the class or function that a loralab `_target_` names; None where there is no such thing."""
     module, _, name = target.rpartition(".")
@@ -41,7 +41,7 @@ def parameters(target: str) -> dict[str, Parameter] | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _definitions(module: str) -> dict[str, ast.stmt]:
     """Top-level classes and functions of a module by name, and the imports that bind further names."""
     try:
@@ -121,7 +121,9 @@ def _is_dataclass(definition: ast.ClassDef) -> bool:
 
 
 def _is_derived(node: ast.AnnAssign) -> bool:
-    return "ClassVar" in ast.unparse(node.annotation) or (node.value is not None and "init=False" in ast.unparse(node.value))
+    return "ClassVar" in ast.unparse(node.annotation) or (
+        node.value is not None and "init=False" in ast.unparse(node.value)
+    )
 
 
 _PLAIN: dict[str, tuple[tuple[type, ...], str]] = {

@@ -34,7 +34,9 @@ class Run:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders that hold some")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders that hold some"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the runs' pictures")
 

@@ -33,7 +33,9 @@ def page(runs: list[Run], rows: list[dict[str, Any]]) -> str:
 def _figure(run: Run) -> str:
     data = base64.b64encode(run.pictures[-1].read_bytes()).decode()
     caption = html.escape(str(run.folder))
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    )
 
 
 def _cell(value: Any) -> str:

@@ -14,7 +14,7 @@ from loralab.training.output import Output
 
 
 def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Output) -> str:
-    """The plan of a run in a few lines: images, buckets, batches, steps, what trains, what is frozen, where files go."""
+    """The plan of a run: images, buckets, batches, steps, what trains, what is frozen, where files go."""
     facts = data.summary()
     lines = [
         f"model     {module.family.name} · {module.family.base} · predicts {module.family.prediction_type}",
@@ -45,6 +45,7 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
         "loss": metrics.get("loss_epoch", metrics.get("loss")),
         "metrics": metrics,
         "data": data.summary(),
+        "eight_bit": _eight_bit(trainer),
         "files": [str(path) for path in output.written],
     }
 
@@ -52,21 +53,27 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
 def closing(facts: dict[str, Any]) -> str:
     """One line for the end of a run, one for each file."""
     loss = "" if facts["loss"] is None else f" · loss {facts['loss']:.4f}"
-    done = f"{facts['status']}: {facts['steps']} steps in {facts['training_seconds']:.0f} s{loss}"
     rate = f" · {facts['images_per_second']:.1f} images/s" if facts["images_per_second"] else ""
-    return "\n".join([done + rate, *(f"  {path}" for path in facts["files"])])
+    lines = [f"{facts['status']}: {facts['steps']} steps in {facts['training_seconds']:.0f} s{loss}{rate}"]
+    if eight_bit := facts["eight_bit"]:
+        lines.append(
+            f"  {eight_bit[0]} of {eight_bit[1]} tensors had an 8-bit state; those under 4096 elements keep 32 bits"
+        )
+    return "\n".join([*lines, *(f"  {path}" for path in facts["files"])])
 
 
-def eight_bit_line(module: LoraModule) -> str | None:
-    """How many tensors an 8-bit optimizer really keeps in 8 bits; None for other optimizers."""
-    small, all_of_them = eight_bit(module.trainer.optimizers[0])
-    return f"optimizer {small} of {all_of_them} tensors in 8 bits; those under 4096 elements in 32" if small else None
+def _eight_bit(trainer: Trainer) -> tuple[int, int] | None:
+    """(tensors that the optimizer keeps in 8 bits, tensors); None for other optimizers."""
+    counts = eight_bit(trainer.optimizers[0])
+    return counts if counts[0] else None
 
 
 def _images(facts: dict[str, Any]) -> str:
     words = [f"{facts['images']} images, {facts['training_draws']} samples an epoch with repeats"]
     if facts["regularisation"]:
-        words.append(f"{facts['regularisation']} regularisation images, {facts['draws'] - facts['training_draws']} samples")
+        words.append(
+            f"{facts['regularisation']} regularisation images, {facts['draws'] - facts['training_draws']} samples"
+        )
     if facts["held_out"]:
         words.append(f"{facts['held_out']} held out for validation")
     if facts["skipped"]:
@@ -90,7 +97,7 @@ def _length(trainer: Trainer, batches: int) -> str:
 def _adapter(module: LoraModule) -> str:
     trained, frozen = Counter(), Counter()
     for name, adapter in module.adapters:
-        part = module.adapters.places[name].part
+        part = module.adapters.sites[name].part
         parameters = sum(tensor.numel() for tensor in adapter.parameters())
         (trained if any(t.requires_grad for t in adapter.parameters()) else frozen)[part] += 1
         trained[f"{part} parameters"] += parameters

@@ -12,7 +12,7 @@ from loralab.errors import user_error
 
 
 class Output:
-    """Writes the adapter as files: `name-000005` after epoch 5, `name-step00000500` after step 500, `name` at the end."""
+    """Writes the adapter: `name-000005` after epoch 5, `name-step00000500` after step 500, `name` at the end."""
 
     def __init__(
         self,
@@ -33,6 +33,8 @@ class Output:
         self.name, self.format, self.layout, self.precision = name, format, layout, precision
         self.metadata, self.comment, self.dates, self.describe = metadata, comment, dates, describe
         self.written: list[Path] = []
+        self.last_saved = 0
+        """The optimizer step of the last file."""
 
     def path(self, suffix: str = "") -> Path:
         return self.folder / f"{self.name}{suffix}.{self.format}"
@@ -48,6 +50,7 @@ class Output:
         described = self.describe(epoch, step) if self.metadata else None
         path = self.path(suffix)
         file.save(path, adapters.state(self.layout), described, self.precision)
+        self.last_saved = step
         if path not in self.written:
             self.written.append(path)
         return path

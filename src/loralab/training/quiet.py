@@ -16,14 +16,18 @@ KNOWN_HARMLESS = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*lr_scheduler.step\(\)` before `optimizer.step\(\).*",  # fp16's scaler skipped a step
     r".*No module named 'kernels'.*",
+    r".*in eval mode at the start of training.*",  # the frozen base
+    r".*have no `validation_step`.*",  # callbacks/validation.py validates
 )
 
 
 def quiet() -> None:
-    """Errors of the talkative libraries stay, their tips and progress bars go. Call before they are imported."""
+    """Errors of the talkative libraries stay, their tips and progress bars go. Call before the others are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import lightning.pytorch  # noqa: F401  # sets its own level when imported
+
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in KNOWN_HARMLESS:

@@ -1,0 +1,59 @@
+"""The settings in TensorBoard: as text, and as hyperparameters beside the final figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+KEYS = (
+    "seed",
+    "model.base",
+    "model.clip_skip",
+    "adapter._target_",
+    "adapter.rank",
+    "adapter.alpha",
+    "adapter.dropout",
+    "targets.unet_lr",
+    "targets.text_encoder_lr",
+    "optimizer._target_",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "scheduler._target_",
+    "data.resolution",
+    "data.batch_size",
+    "trainer.precision",
+    "trainer.accumulate_grad_batches",
+)
+"""The settings that runs are usually compared by, as columns of TensorBoard's table."""
+
+
+class HParams(Callback):
+    """Logs the composed configuration when training starts, and the final losses when it ends."""
+
+    def __init__(self, *, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        text = json.dumps(self.settings, indent=2, ensure_ascii=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("settings", f"```json\n{text}\n```", trainer.global_step)
+            else:
+                logger.log_hyperparams(self.settings)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        final = {name: value for name, value in trainer.callback_metrics.items() if "loss" in name}
+        columns = {key: value for key in KEYS if isinstance(value := _at(self.settings, key), (str, int, float, bool))}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(columns, {f"final/{name}": float(value) for name, value in final.items()})
+
+
+def _at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree

@@ -1,0 +1,143 @@
+"""The main job through its own command: what a run leaves behind, determinism, and what it says of mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.conftest import TrainFailed
+
+ROOT = Path(__file__).parents[1]
+
+
+def adapter(folder: Path) -> bytes:
+    return (folder / "adapter.safetensors").read_bytes()
+
+
+def test_a_run_leaves_its_files(train) -> None:
+    folder = train("callbacks.samples.enabled=true", "callbacks.samples.steps=2", "logger=many")
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["steps"]) == ("finished", 3)
+    assert record["images"] == 12
+    assert record["loss"] > 0
+    assert record["files"][-1].endswith("adapter.safetensors")
+    assert (folder / "config" / "config.yaml").is_file()
+    assert (folder / "samples" / "grid.png").is_file()
+    assert len(list((folder / "samples").glob("step*.png"))) == 2 * 4
+    assert list((folder / "tensorboard").glob("events*"))
+    assert "loss" in (folder / "csv" / "metrics.csv").read_text()
+    with safe_open(folder / "adapter.safetensors", "pt") as file:
+        assert file.metadata()["ss_network_dim"] == "4"
+        assert all(torch.isfinite(file.get_tensor(key)).all() for key in file.keys())  # noqa: SIM118
+
+
+def test_a_preview_holds_its_settings(train) -> None:
+    from PIL import Image
+
+    prompt = "{prompt: a red star, negative: blue, seed: 7, width: 64, height: 32, steps: 2, guidance: 3}"
+    folder = train(
+        "callbacks.samples.enabled=true", f"callbacks.samples.prompts=[{prompt}]", "callbacks.samples.before=false"
+    )
+    image = Image.open(folder / "samples" / "step00000003-00.png")
+    assert image.size == (64, 32)
+    assert image.text["parameters"] == (
+        "a red star\nNegative prompt: blue\nSteps: 2, CFG scale: 3, Seed: 7, Size: 64x32"
+    )
+
+
+def test_the_same_settings_give_the_same_bytes(train) -> None:
+    dropout = "adapter.dropout=0.3"
+    first = adapter(train(dropout, name="a"))
+    assert adapter(train(dropout, name="b")) == first
+    assert adapter(train(dropout, "data.num_workers=2", name="c")) == first
+    assert adapter(train(dropout, "callbacks.samples.enabled=true", "callbacks.samples.steps=2", name="d")) == first
+    assert adapter(train(name="e")) != first
+    assert adapter(train(dropout, "seed=1", name="f")) != first
+
+
+def test_unet_only_and_text_encoder_only(train) -> None:
+    unet = load_file(train("targets=unet_only", name="unet") / "adapter.safetensors")
+    text = load_file(train("targets=text_encoder_only", name="text") / "adapter.safetensors")
+    assert all(key.startswith("lora_unet_") for key in unet)
+    assert all(key.startswith("lora_te_") for key in text)
+
+
+def test_files_on_the_way_are_named_and_limited(train) -> None:
+    folder = train("callbacks.export.every_n_steps=1", "callbacks.export.keep_last=2", "output.name=mine")
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == [
+        "mine-step00000002.safetensors",
+        "mine-step00000003.safetensors",
+        "mine.safetensors",
+    ]
+
+
+def test_nothing_is_overwritten(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(f"output.folder={tmp_path / 'out'}", name="first")
+    before = (tmp_path / "out" / "adapter.safetensors").read_bytes()
+    with pytest.raises(TrainFailed):
+        train(f"output.folder={tmp_path / 'out'}", "seed=1", name="second")
+    assert "output.name" in capsys.readouterr().err
+    assert (tmp_path / "out" / "adapter.safetensors").read_bytes() == before
+
+
+def test_an_empty_folder_is_said(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainFailed):
+        train("data=folder", f"data.folder={tmp_path / 'empty'}")
+    said = capsys.readouterr().err
+    assert "data.folder" in said
+    assert "Traceback" not in said
+
+
+def test_the_dataset_is_not_written_to(train) -> None:
+    from loralab.config.compose import PACKAGE
+
+    def listing() -> list[tuple[str, int, int]]:
+        files = (path for path in (PACKAGE / "assets" / "shapes").rglob("*") if path.is_file())
+        return sorted((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+
+    before = listing()
+    train("data.cache.latents=disk")
+    assert listing() == before
+
+
+def test_a_sweep_is_one_folder_a_point(random_base: Path, tmp_path: Path) -> None:
+    words = ["-m", "optimizer.lr=1e-4,1e-3", "adapter.rank=2", "trainer.max_steps=1", f"model.base={random_base}"]
+    words += ["callbacks.samples.enabled=false", f"data.cache_folder={tmp_path / 'cache'}"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    records = sorted(tmp_path.glob("multirun/*/*/*/run.json"))
+    assert [path.parent.name for path in records] == ["0", "1"]
+    assert [json.loads(path.read_text())["overrides"][0] for path in records] == [
+        "optimizer.lr=1e-4",
+        "optimizer.lr=1e-3",
+    ]
+
+
+def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_path: Path) -> None:
+    words = ["trainer.max_steps=100000", f"model.base={random_base}", "callbacks.samples.enabled=false"]
+    words += [f"hydra.run.dir={tmp_path / 'run'}", f"data.cache_folder={tmp_path / 'cache'}"]
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        events = tmp_path / "run" / "tensorboard"
+        deadline = time.time() + 120
+        while not (events.is_dir() and list(events.glob("events*"))) and time.time() < deadline:
+            time.sleep(0.2)
+        time.sleep(3)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert "Traceback" not in said
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "interrupted"
+    assert (tmp_path / "run" / f"adapter-step{record['steps']:08d}.safetensors").is_file()
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()

@@ -29,16 +29,11 @@ def connect(path: Path, schema: str) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         raise _unusable(path, error) from error
     except sqlite3.DatabaseError:
-        set_aside(path)
+        with contextlib.suppress(FileNotFoundError):  # another process may have been faster
+            os.replace(path, path.with_name(path.name + ".damaged"))
         return _opened(path, schema)
     except OSError as error:
         raise _unusable(path, error) from error
-
-
-def set_aside(path: Path) -> None:
-    """Renames a damaged database out of the way."""
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(path, path.with_name(path.name + ".damaged"))
 
 
 @contextmanager
@@ -57,6 +52,9 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
 def _opened(path: Path, schema: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=300, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = OFF")
+    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        connection.close()
+        raise sqlite3.DatabaseError(f"{path} is damaged")
     connection.executescript(schema)
     return connection
 

@@ -132,4 +132,32 @@ SDXL = Architecture(
     pads={"text_encoder": _END, "text_encoder_2": _ZERO},
 )
 
+MINIATURE_SDXL = Architecture(
+    unet=_unet(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 2),
+        attention_head_dim=(2, 4),
+        cross_attention_dim=80,
+        norm_num_groups=16,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=96,  # 48 of the pooled text + 6 · 8 of size and crop
+    ),
+    vae=_vae(block_out_channels=(16, 16, 32, 32), layers_per_block=1, norm_num_groups=8, sample_size=64),
+    text_encoders={
+        "text_encoder": _text(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2),
+        "text_encoder_2": _text(
+            hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=2, projection_dim=48
+        ),
+    },
+    tokenizers=SDXL.tokenizers,
+    pads=SDXL.pads,
+)
+"""SDXL's structure at a hundredth of its width."""
+
 ARCHITECTURES = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}

@@ -8,6 +8,7 @@ Shapes: B captions, N chunks, T = 77 tokens of a chunk, S = 75 N + 2 states of a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,17 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from loralab.models.emphasis import parse
+from loralab.types import Fit
 
 CHUNK = 75
-
-
-class Fit(NamedTuple):
-    """How a caption fits the encoder."""
-
-    chunks: int
-    """Chunks it needs, at least one."""
-    lost: int
-    """Tokens cut off because it needs more than there are."""
 
 
 class Text(NamedTuple):
@@ -82,6 +75,15 @@ class TextEncoder:
         """How many chunks a caption needs, and how many of its tokens would be cut off."""
         runs, lost = self._runs(caption)
         return Fit(max(1, sum(map(bool, runs))), lost)
+
+    def reaches(self, path: str) -> bool:
+        """Whether the states depend on the module of this path: clip skip leaves the last layers out.
+
+        The pooled text, where there is one, comes from the last layer.
+        """
+        layer = re.search(r"layers\.(\d+)\.", path)
+        taken = self.model.config.num_hidden_layers - (self.clip_skip - 1)
+        return layer is None or int(layer[1]) < taken or hasattr(self.model, "text_projection")
 
     def signature(self) -> tuple[Any, ...]:
         """What, beside the model's weights, decides the states of a caption."""

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from loralab.models.clip import Fit, Text, TextEncoder
+from loralab.models.clip import Text, TextEncoder
 from loralab.models.names import Target, block_count, text_targets, unet_targets
 from loralab.models.preview import make_scheduler, sample
-from loralab.types import Batch, Conditioning
+from loralab.types import Batch, Conditioning, Fit
 
 Prediction = Literal["epsilon", "v_prediction"]
 

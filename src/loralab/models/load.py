@@ -51,7 +51,7 @@ def load_base(
     architecture, with_vae = ARCHITECTURES[family], vae is None
     path = locate(base, "model.base", lambda path: look_at_base(path, with_vae), hub.BASE)
     found = identify(str(path), family, with_vae)
-    read = _folder if path.is_dir() else _single_file
+    read = read_folder if path.is_dir() else read_single_file
     parts = read(path, architecture, with_vae, DTYPES[dtype])
     if vae is not None:
         parts["vae"] = load_vae(locate(vae, "model.vae", look_at_vae, hub.VAE), architecture, "model.vae")
@@ -125,7 +125,7 @@ def build(cls: Any, config: Mapping[str, Any], state: dict[str, Tensor], dtype: 
 # diffusers folders
 
 
-def _folder(path: Path, architecture: Architecture, with_vae: bool, dtype: torch.dtype) -> dict[str, Any]:
+def read_folder(path: Path, architecture: Architecture, with_vae: bool, dtype: torch.dtype) -> dict[str, Any]:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     def component(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -143,11 +143,16 @@ def _folder(path: Path, architecture: Architecture, with_vae: bool, dtype: torch
     return parts
 
 
-def _text_encoder(part: str, config: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype) -> Any:
-    """A text encoder from weights named with or without `text_model.` in front."""
+def text_class(part: str) -> Any:
+    """The transformers class of a text encoder: SDXL's second has a projection."""
     from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
-    cls = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+    return CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+
+
+def _text_encoder(part: str, config: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype) -> Any:
+    """A text encoder from weights named with or without `text_model.` in front."""
+    cls = text_class(part)
     with torch.device("meta"):
         wrapped = hasattr(cls(cls.config_class.from_dict({**config, "num_hidden_layers": 1})), "text_model")
     plain = {name.removeprefix("text_model."): value for name, value in state.items()}
@@ -185,7 +190,7 @@ def _diffusers_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[
 # single files
 
 
-def _single_file(path: Path, architecture: Architecture, with_vae: bool, dtype: torch.dtype) -> dict[str, Any]:
+def read_single_file(path: Path, architecture: Architecture, with_vae: bool, dtype: torch.dtype) -> dict[str, Any]:
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -233,8 +238,8 @@ def load_tokenizers(path: str | None, architecture: Architecture) -> dict[str, A
     tokenizers = {}
     for part, usual in architecture.tokenizers.items():
         folder = locate(path or usual, "model.tokenizer", look_at_tokenizer, hub.TOKENIZER, weights=False)
-        own = folder / part.replace("text_encoder", "tokenizer")
-        tokenizer = _tokenizer(own if own.is_dir() else folder)
+        own, shared = folder / part.replace("text_encoder", "tokenizer"), folder / "tokenizer"
+        tokenizer = _tokenizer(next((path for path in (own, shared) if path.is_dir()), folder))
         if not own.is_dir():
             tokenizer.pad_token = architecture.pads[part]
         tokenizers[part] = tokenizer

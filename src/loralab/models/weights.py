@@ -32,9 +32,7 @@ def read(path: Path, setting: str) -> dict[str, Tensor]:
             raise user_error(setting, found, CONVERT) from error
         raise user_error(setting, f"{path} is no file of tensors", "check the path, or get the file again") from error
     except Exception as error:  # each library has its own class for a damaged file
-        raise user_error(
-            setting, f"{path} cannot be read: {error}", "if it is cut short, get it again"
-        ) from error
+        raise user_error(setting, f"{path} cannot be read: {error}", "if it is cut short, get it again") from error
 
 
 def is_safetensors(path: Path) -> bool:

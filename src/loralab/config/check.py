@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loralab.config import rules
 from loralab.config.compose import CONF, group_options, values
-from loralab.config.overrides import composition_problem
+from loralab.config.overrides import composition_problem, exists
 from loralab.config.signature import parameters
 from loralab.errors import Problem
 from loralab.optim.ranges import RANGES
@@ -38,7 +39,7 @@ class Check:
     def __init__(self, cfg: DictConfig, choices: dict[str, Any], overrides: list[str]) -> None:
         self.choices, self.overrides = choices, overrides
         self.problems: list[Problem] = []
-        self.primary = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"), resolve=False)
+        self.primary = _raw(CONF / "train.yaml")
         self.groups = {group.split("/")[0] for group in group_options()}
         try:
             self.tree = values(cfg)
@@ -124,32 +125,35 @@ class Check:
     def _as_written(self, path: str) -> dict[str, Any]:
         """The node as the chosen option's YAML writes it."""
         group, _, name = path.partition(".")
-        for file in self._files():
+        for file in self._files:
             if file.parent.relative_to(CONF).as_posix() == group:
-                raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-                node = raw.get(name) if name and isinstance(raw, dict) else raw
+                raw = _raw(file)
+                node = raw.get(name) if name else raw
                 if isinstance(node, dict) and (not name or "_target_" in node):
                     return node
         return {}
 
+    @cached_property
     def _files(self) -> list[Path]:
-        """The YAML files that were composed."""
+        """The YAML files that were composed, each after those that it starts from."""
         files = [CONF / "train.yaml"]
-        for group, chosen in self.choices.items():
+        tops = [group for group in self.choices if "/" not in group]
+        # a group's own file has the last word over those of its sub-groups
+        for group in sorted(self.choices, key=lambda g: (tops.index(g.split("/")[0]), -g.count("/"))):
+            chosen = self.choices[group]
             options = chosen if isinstance(chosen, list) else [chosen]
-            files += [CONF / group.split("@")[0] / f"{option}.yaml" for option in options if option]
-        return [file for file in files if file.is_file()]
+            files += [f for option in options if option for f in _composed(CONF / group.split("@")[0], str(option))]
+        return files
 
     def source(self, path: str) -> str:
         """Where a setting was given: the override or the file it stands in."""
         for override in self.overrides:
             if override.lstrip("+").split("=")[0] == path:
                 return f" (given as {override})"
-        for file in reversed(self._files()):
-            raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        for file in reversed(self._files):
             package = "" if file == CONF / "train.yaml" else file.parent.relative_to(CONF).as_posix().replace("/", ".")
             for prefix in ("", f"{package}."):
-                if path.startswith(prefix) and _has(raw, path[len(prefix) :]):
+                if path.startswith(prefix) and exists(_raw(file), path[len(prefix) :]):
                     return f" (in {file.relative_to(CONF.parent)})"
         return ""
 
@@ -175,12 +179,22 @@ def settings_of(path: str, node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _has(raw: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(raw, dict) or part not in raw:
-            return False
-        raw = raw[part]
-    return True
+@cache
+def _raw(file: Path) -> dict[str, Any]:
+    """A YAML file as it is written."""
+    raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    return raw if isinstance(raw, dict) else {}  # type: ignore[return-value]
+
+
+def _composed(folder: Path, option: str) -> Iterator[Path]:
+    """The file of an option, after those of its group that its own defaults list names."""
+    file = folder / f"{option}.yaml"
+    if not file.is_file():
+        return
+    for default in _raw(file).get("defaults") or ():
+        if isinstance(default, str) and default != "_self_":
+            yield from _composed(folder, default.split("@")[0])
+    yield file
 
 
 def _unlike(written: Any, value: Any) -> str | None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from loralab.errors import Problem
+from loralab.errors import Problem, UserError
+from loralab.training.resume import checked
 
 Tree = dict[str, Any]
 
@@ -95,6 +96,9 @@ def _unwritable(folder: Path) -> str | None:
 
 
 def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    for key in ("resume", "resume_root"):
+        if not isinstance(get(tree, key, ""), str | None):
+            yield Problem(key, f"{get(tree, key)!r} does not fit", "valid: a path, auto, or null")
     for key in ("resume_force", "settings.save_only"):
         if not isinstance(get(tree, key, False), bool):
             yield Problem(key, f"{get(tree, key)!r} does not fit", "valid: true or false")
@@ -106,6 +110,29 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
         yield Problem("output.name", f"{name!r} is not a file name", "a name without folders or extension")
 
 
+def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    path, root = get(tree, "resume"), get(tree, "resume_root")
+    if isinstance(path, str) and path != "auto":
+        try:
+            checked(path, [Path(root)] if isinstance(root, str) else [])
+        except UserError as error:
+            yield from error.problems
+
+
+def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """What goes by the validation loss needs one."""
+    validated = get(tree, "callbacks.validation.enabled") and (
+        get(tree, "data.validation.share") or get(tree, "data.validation.folder")
+    )
+    if validated:
+        return
+    remedy = "hold images out: data/validation=share, or data.validation.folder=PATH, with callbacks.validation.enabled"
+    if str(get(tree, "scheduler._target_", "")).endswith(".plateau"):
+        yield Problem("scheduler", "plateau goes by the validation loss, and nothing is validated", remedy)
+    if get(tree, "callbacks.early_stopping.enabled"):
+        yield Problem("callbacks.early_stopping", "goes by the validation loss, and nothing is validated", remedy)
+
+
 RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...] = (
     _folder_is_of_folder_data,
     _folders_are_there,
@@ -114,4 +141,6 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _cached_latents,
     _output_folder,
     _plain_values,
+    _state_to_resume,
+    _validation_is_watched,
 )

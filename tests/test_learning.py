@@ -1,0 +1,45 @@
+"""The promise: the default command teaches the tiny model a star, and what it knew stays."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.tiny_model import evaluate, pictures
+
+ROOT = Path(__file__).parents[1]
+
+
+def known(pipeline) -> float:
+    """Share of prompts of known shapes, withheld from the pretraining, that are drawn right."""
+    held_out = pictures.combinations(pictures.MAIN_SHAPES, held_out=True)
+    return evaluate.shares(pipeline, held_out, seed=0)["shape"]
+
+
+def stars(pipeline) -> float:
+    """Share of prompts with the trigger word that show a star."""
+    prompts = evaluate.star_prompts()
+    return evaluate.star_share(evaluate.classifier.load().classify(evaluate.sample(pipeline, prompts, seed=0)))
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.timeout(1200)
+def test_the_default_command_teaches_a_star_and_keeps_the_rest(tmp_path: Path) -> None:
+    base = evaluate.load()
+    before, kept_before = stars(base), known(base)
+    after, kept = [], []
+    for seed in (0, 1):
+        run = tmp_path / str(seed)
+        command = [sys.executable, "train.py", f"seed={seed}", f"hydra.run.dir={run}", "callbacks.samples.enabled=false"]
+        subprocess.run([*command, f"data.cache_folder={tmp_path / 'cache'}"], check=True, cwd=ROOT, capture_output=True)
+        pipeline = evaluate.load()
+        pipeline.load_lora_weights(run / "adapter.safetensors")
+        after.append(stars(pipeline))
+        kept.append(known(pipeline))
+    print(f"stars {before:.3f} → {after}, known shapes {kept_before:.3f} → {kept}")
+    assert before < 0.05
+    assert np.mean(after) > 0.8
+    assert kept_before - np.mean(kept) <= 0.08

@@ -127,6 +127,15 @@ class Batch:
         return replace(self, **moved, text=text)
 
 
+class Fit(NamedTuple):
+    """How a caption fits the text encoder."""
+
+    chunks: int
+    """Chunks of 75 tokens that it needs, at least one."""
+    lost: int
+    """Tokens cut off because it needs more than there are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conditioning:
     """What the UNet is told beside the noisy latents."""

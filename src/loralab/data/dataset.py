@@ -115,7 +115,7 @@ def _to_tensor(pixels: np.ndarray, flip: bool) -> Tensor:
     """(H, W[, C]) uint8 → (C, H, W) in [0, 1]."""
     pixels = pixels[:, ::-1] if flip else pixels
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes)).float().div_(255)
+    return torch.from_numpy(np.array(planes, order="C")).float().div_(255)
 
 
 def collate(examples: list[Example]) -> Batch:

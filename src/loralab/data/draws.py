@@ -65,9 +65,9 @@ class Draws:
     ) -> None:
         self.items, self.sizes, self.buckets, self.batch = items, list(sizes), buckets, batch
         columns, groups, moved = self._entries(range(len(items)) if chosen is None else chosen, chunks)
-        self._item, self._size, repeats, is_reg, self._group = columns
+        self._item, self._size, repeats, self._is_reg, self._group = columns
         self.groups, self.moved = groups, moved
-        train, reg = np.flatnonzero(is_reg == 0), np.flatnonzero(is_reg)
+        train, reg = np.flatnonzero(self._is_reg == 0), np.flatnonzero(self._is_reg)
         self._train = np.repeat(train, repeats[train]).astype(np.int32)
         self._reg, self._quota = self._turns(np.repeat(reg, repeats[reg]))
         self._reg_start = np.cumsum([len(self._train), *self._quota])
@@ -98,8 +98,9 @@ class Draws:
         return self._entry(self._reg[group][place % len(self._reg[group])])
 
     def others(self, draw: Draw) -> Iterator[Entry]:
-        """The images of the draw's bucket, from one that depends on the draw: any can take its place."""
-        mates = np.flatnonzero(self._group == self.group_of[draw.index])
+        """The images that can take a draw's place, those of its bucket; the first one depends on the draw."""
+        is_reg = draw.index >= len(self._train)
+        mates = np.flatnonzero((self._group == self.group_of[draw.index]) & (self._is_reg == is_reg))
         return map(self._entry, np.roll(mates, -(draw.index % len(mates))))
 
     def training_items(self) -> Iterator[Item]:
@@ -155,7 +156,9 @@ class Draws:
 
     def _turns(self, reg: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """The regularisation rows of each group, repeated, and how many an epoch takes of them (largest remainders)."""
-        turns = [reg[self._group[reg] == group].astype(np.int32) for group in range(len(self.groups))]
+        groups = self._group[reg]
+        by_group = reg[np.argsort(groups, kind="stable")].astype(np.int32)
+        turns = np.split(by_group, np.cumsum(np.bincount(groups, minlength=len(self.groups)))[:-1])
         if not len(reg):
             return turns, np.zeros(len(self.groups), np.int64)
         exact = np.array([len(turn) for turn in turns]) * len(self._train) / len(reg)

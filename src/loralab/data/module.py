@@ -18,7 +18,7 @@ from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset, collate
 from loralab.data.draws import BatchSize, Draws, Entry
 from loralab.data.index import Folder, Index, OnError, scan
-from loralab.data.plan import Fitting, Plan, fixed_caption
+from loralab.data.plan import Fitting, Plan, fixed_caption, fixed_rules
 from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, fixed_batches, held_out, sample
 from loralab.errors import Problem, UserError, user_error
@@ -108,8 +108,9 @@ class DataModule(L.LightningDataModule):
     def example_captions(self, count: int) -> list[str]:
         """The first different captions of the training images, without anything random."""
         captions: dict[str, None] = {}
+        rules = fixed_rules(self.folders)
         for item in self.plan.draws.training_items():
-            captions[fixed_caption(item, self.folders)] = None
+            captions[fixed_caption(item, rules)] = None
             if len(captions) == count:
                 break
         return list(captions)
@@ -141,8 +142,8 @@ class DataModule(L.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         """The images held out, then as many of those trained on: the same batches each time."""
         self._encode()
-        fixed = [replace(folder, captions=folder.captions.fixed(), augment=Augment()) for folder in self.folders]
-        datasets = [Dataset(draws, fixed, 0, self.cache, alpha_mask=self.alpha_mask) for draws in self.plan.validation]
+        rules = fixed_rules(self.folders)
+        datasets = [Dataset(draws, rules, 0, self.cache, alpha_mask=self.alpha_mask) for draws in self.plan.validation]
         return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
 
     def _folder(self, number: int, entry: Any) -> Folder:
@@ -204,7 +205,8 @@ class DataModule(L.LightningDataModule):
         if self.cache.text:
             empty = [""] if any(folder.captions.may_be_empty for folder in self.folders) else []
             items = [entry.item for draws in self.plan.all_draws() for entry in draws.entries()]
-            self.cache.fill_texts([*(fixed_caption(item, self.folders) for item in items), *empty], self.family)
+            rules = fixed_rules(self.folders)
+            self.cache.fill_texts([*(fixed_caption(item, rules) for item in items), *empty], self.family)
         self._is_encoded = True
 
     def _encode_latents(self) -> dict[str, str]:

@@ -4,43 +4,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
+from loralab.data.augment import Augment
 from loralab.data.draws import Draws, Group
 from loralab.data.index import Folder, Index
 from loralab.data.sampler import BucketSampler
 from loralab.errors import Problem, UserError
-from loralab.types import Item
+from loralab.progress import progress
+from loralab.types import Fit, Item
 
 CHUNK = 75
 """Tokens in a chunk. Every token is at least one byte long: shorter captions need not be counted."""
 
 
-class Fit(NamedTuple):
-    """How a caption fits the text encoder."""
-
-    chunks: int
-    """Chunks of 75 tokens it needs."""
-    lost: int
-    """Tokens cut off because it needs more than there are."""
+def fixed_rules(folders: Sequence[Folder]) -> list[Folder]:
+    """The folders with nothing random in their rules."""
+    return [replace(folder, captions=folder.captions.fixed(), augment=Augment()) for folder in folders]
 
 
-def fixed_caption(item: Item, folders: Sequence[Folder]) -> str:
-    """The caption of an image without anything random."""
-    return folders[item.source].captions.fixed().apply(item.caption, Random(0))
+def fixed_caption(item: Item, fixed: Sequence[Folder]) -> str:
+    """The caption of an image under fixed_rules()."""
+    return fixed[item.source].captions.apply(item.caption, Random(0))
 
 
 class Fitting:
     """Measures captions, each once."""
 
-    def __init__(self, folders: Sequence[Folder], fit: Callable[[str], Any]) -> None:
-        self.folders, self._fit = folders, fit
-        self._known: dict[str, Any] = {}
+    def __init__(self, folders: Sequence[Folder], fit: Callable[[str], Fit]) -> None:
+        self._fixed, self._fit = fixed_rules(folders), fit
+        self._known: dict[str, Fit] = {}
 
     def __call__(self, item: Item) -> Fit:
-        caption = fixed_caption(item, self.folders)
+        caption = fixed_caption(item, self._fixed)
         if len(caption.encode()) <= CHUNK:
             return Fit(1, 0)
         if caption not in self._known:
@@ -50,21 +48,22 @@ class Fitting:
     def select(self, index: Index) -> tuple[Index, int]:
         """The index less the images whose captions are too long, where data.captions.overlong says so; and how many of
         the others have captions that are cut."""
-        left_out: dict[int, str] = {}
-        problems, cut = [], 0
-        for position, item in enumerate(index):
-            lost = self(item).lost
-            rule = self.folders[item.source].captions.overlong
-            if lost and rule == "skip":
-                left_out[position] = f"its caption is {lost} tokens too long"
-            elif lost and rule == "error":
-                remedy = "shorten it, raise model.max_token_length, or set data.captions.overlong=truncate"
-                problems.append(Problem(item.path, f"its caption is {lost} tokens too long", remedy))
-            elif lost:
-                cut += 1
+        with progress("measuring captions", len(index), "captions") as advance:
+            lost = {
+                position: fit.lost for position, item in enumerate(index) if (fit := self._told(item, advance)).lost
+            }
+        rules = {position: self._fixed[index[position].source].captions.overlong for position in lost}
+        words = {position: f"its caption is {count} tokens too long" for position, count in lost.items()}
+        remedy = "shorten it, raise model.max_token_length, or set data.captions.overlong=truncate"
+        problems = [Problem(index[i].path, words[i], remedy) for i, rule in rules.items() if rule == "error"]
         if problems:
             raise UserError(*problems[:20])
-        return index.without(left_out) if left_out else index, cut
+        left_out = {i: words[i] for i, rule in rules.items() if rule == "skip"}
+        return index.without(left_out) if left_out else index, len(lost) - len(left_out)
+
+    def _told(self, item: Item, advance: Callable[[int], None]) -> Fit:
+        advance(1)
+        return self(item)
 
 
 @dataclass

@@ -137,7 +137,7 @@ class Check:
     def _files(self) -> list[Path]:
         """The YAML files that were composed, each after those that it starts from."""
         files = [CONF / "train.yaml"]
-        tops = [group for group in self.choices if "/" not in group]
+        tops = [group for group in self.choices if "/" not in group][::-1]  # Hydra names the last first
         # a group's own file has the last word over those of its sub-groups
         for group in sorted(self.choices, key=lambda g: (tops.index(g.split("/")[0]), -g.count("/"))):
             chosen = self.choices[group]

@@ -91,6 +91,16 @@ def read(path: str | bytes | os.PathLike) -> tuple[np.ndarray, np.ndarray | None
     return np.asarray(rgb), None if alpha is None else np.asarray(alpha)
 
 
+def thumbnail(path: str | bytes | os.PathLike, side: int) -> np.ndarray:
+    """RGB (H, W, 3) no larger than `side`; JPEGs are decoded at a fraction of their size. Raises ImageError."""
+    with _open(path) as image:
+        orientation = 1 if image.format == "TIFF" else _orientation(image)
+        image.draft("RGB", (side, side))
+        rgb, _ = _to_rgb(_decode(image))
+    rgb.thumbnail((side, side), Image.Resampling.BOX)
+    return np.asarray(rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb)
+
+
 def read_grey(path: str | bytes | os.PathLike) -> np.ndarray:
     """Luminance (H, W): how a mask file is read."""
     rgb, _ = read(path)

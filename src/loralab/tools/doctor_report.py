@@ -1,0 +1,89 @@
+"""What the doctor found, as data and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from loralab.errors import UserError
+
+Level = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing worth knowing: what kind, how bad, in words, and the images that it is about."""
+
+    kind: str
+    level: Level
+    text: str
+    images: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image at one size that it is trained at, or an image that is left out."""
+
+    path: str
+    width: int | None
+    """Pixels, as displayed; None where even that cannot be read."""
+    height: int | None
+    bucket: tuple[int, int] | None
+    """(width, height); None for an image that is left out."""
+    resized: tuple[int, int] | None
+    crop: tuple[int, int] | None
+    """(left, top) of the bucket in the resized image."""
+    repeats: int
+    caption: str
+    """As in epoch 1 without anything random."""
+    tokens: int
+    problem: str | None
+    """Why it is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRow:
+    resolution: tuple[int, int]
+    """(width, height)"""
+    images: int
+    samples: int
+    """Images in an epoch, repeats and regularisation turns counted."""
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    images: int
+    """That are used."""
+    repeated: int
+    """Samples in an epoch."""
+    batches_per_epoch: int
+    skipped: int
+
+
+@dataclass(slots=True)
+class Report:
+    images: list[Row] = field(default_factory=list)
+    buckets: list[BucketRow] = field(default_factory=list)
+    totals: Totals = field(default_factory=lambda: Totals(0, 0, 0, 0))
+    findings: list[Finding] = field(default_factory=list)
+    tags: Counter[str] = field(default_factory=Counter)
+    """How often each tag occurs, repeats counted."""
+
+    @property
+    def fatal(self) -> bool:
+        """Whether training would fail."""
+        return any(finding.level == "error" for finding in self.findings)
+
+    def to_json(self) -> str:
+        """The keys images, buckets, totals and findings."""
+        whole = {name: value for name, value in asdict(self).items() if name != "tags"}
+        return json.dumps(whole, indent=1)  # ASCII: a file name may hold bytes that are no text
+
+
+def failed(error: UserError, report: Report) -> Report:
+    """The report of a training that would not begin."""
+    report.findings = [Finding("fatal", "error", str(problem)) for problem in error.problems] + report.findings
+    return report

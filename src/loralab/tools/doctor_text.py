@@ -1,0 +1,64 @@
+"""The doctor's report for a terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.table import Column, Table
+from rich.text import Text
+
+from loralab.tools.doctor_report import Report
+
+_LISTED = 5
+"""Images named with a finding."""
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def to_text(report: Report, width: int = 120) -> str:
+    """The report in words and tables, without colours."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable(report))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def renderable(report: Report) -> Group:
+    """The same for rich to print."""
+    totals = report.totals
+    line = f"{totals.images} images, {totals.repeated} samples and {totals.batches_per_epoch} batches an epoch"
+    skipped = f", {totals.skipped} left out" if totals.skipped else ""
+    return Group(
+        Text(line + skipped, style="bold"), *([_buckets(report)] if report.buckets else []), *_findings(report)
+    )
+
+
+def _buckets(report: Report) -> Table:
+    table = Table(
+        "bucket",
+        *(Column(name, justify="right") for name in ("images", "samples", "batches")),
+        "",
+        box=None,
+        pad_edge=False,
+    )
+    most = max(row.samples for row in report.buckets)
+    for row in report.buckets:
+        bar = "▇" * max(1, round(30 * row.samples / most)) if row.samples else ""
+        size = f"{row.resolution[0]} × {row.resolution[1]}"
+        table.add_row(size, str(row.images), str(row.samples), str(row.batches), Text(bar, style="cyan"))
+    return table
+
+
+def _findings(report: Report) -> list[Text]:
+    lines = [Text()]
+    for finding in sorted(report.findings, key=lambda finding: list(_STYLES).index(finding.level)):
+        lines.append(Text(f"{finding.level}: ", style=_STYLES[finding.level]) + Text(finding.text, style="default"))
+        lines += [Text(f"    {_printable(path)}", style="dim") for path in finding.images[:_LISTED]]
+        if len(finding.images) > _LISTED:
+            lines.append(Text(f"    … and {len(finding.images) - _LISTED} more", style="dim"))
+    return lines
+
+
+def _printable(path: str) -> str:
+    """A file name may hold anything; a terminal should not obey it."""
+    return "".join(c if c.isprintable() else "�" for c in str(Path(path)))

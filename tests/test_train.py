@@ -31,7 +31,7 @@ def test_a_run_leaves_its_files(train) -> None:
     assert record["files"][-1].endswith("adapter.safetensors")
     assert (folder / "config" / "config.yaml").is_file()
     assert (folder / "samples" / "grid.png").is_file()
-    assert len(list((folder / "samples").glob("step*.png"))) == 2 * 4
+    assert len(list((folder / "samples").glob("step*.png"))) == 2 * 6
     assert list((folder / "tensorboard").glob("events*"))
     assert "loss" in (folder / "csv" / "metrics.csv").read_text()
     with safe_open(folder / "adapter.safetensors", "pt") as file:

@@ -22,8 +22,13 @@ from loralab.settings import many
 from loralab.settings.save import save as save_settings
 
 if TYPE_CHECKING:
+    from lightning import Trainer
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
+
+    from loralab.data.module import DataModule
+    from loralab.training.module import LoraModule
+    from loralab.training.resume import Resume
 
 failed: list[str] = []
 """Folders of the runs of this process that a user's mistake ended: a sweep goes on, its exit code is 1."""
@@ -74,10 +79,14 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
     from loralab.report.record import Record
     from loralab.report.summary import closing, ending, opening
     from loralab.training.describe import Describe
+    from loralab.training.memory import memory_advice
     from loralab.training.module import LoraModule
+    from loralab.training.resume import choose
+    from loralab.training.signature import signature
+    from loralab.training.state import States
 
     settings = values(cfg)
-    with Record(folder, overrides) as record:
+    with Record(folder, overrides) as record, memory_advice(settings):
         family = instantiate(cfg.model)
         method, targets = instantiate(cfg.adapter), instantiate(cfg.targets)
         adapters = inject(family, method, targets, cfg.seed)
@@ -96,16 +105,31 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
         )
         output = instantiate(cfg.output)(run_folder=folder, describe=Describe(settings, family, adapters, data))
         output.refuse_to_overwrite()
+        states = States(folder / "states")
+        given = {"output": output, "run_folder": folder, "settings": settings, "states": states}
         trainer = instantiate(cfg.trainer)(
-            callbacks=_callbacks(cfg.callbacks, output=output, run_folder=folder, settings=settings),
+            callbacks=[instantiate(cfg.health)(states=states), *_callbacks(cfg.callbacks, **given)],
             logger=_loggers(cfg.logger, folder),
             default_root_dir=folder,
         )
+        states.signature = signature(settings, family, data.plan, trainer.world_size)
+        resume = choose(cfg.resume, [Path(cfg.resume_root), folder], states.signature, cfg.resume_force)
         print(opening(module, data, trainer, output))
-        trainer.fit(module, data)
+        _fit(trainer, module, data, resume)
         record.add(**ending(module, data, trainer, output))
         print(closing(record.facts))
         return record.facts["loss"]
+
+
+def _fit(trainer: Trainer, module: LoraModule, data: DataModule, resume: Resume | None) -> None:
+    """Trains, from the start or from a state."""
+    if resume is None:
+        return trainer.fit(module, data)
+    from loralab.callbacks.resumed import Resumed
+
+    data.resume(resume.state.epoch, resume.state.batch)
+    trainer.callbacks.append(Resumed(resume))  # type: ignore[attr-defined]
+    return trainer.fit(module, data, ckpt_path=resume.state.file, weights_only=True)
 
 
 def instantiate(node: Any, **given: Any) -> Any:

@@ -8,6 +8,8 @@ from types import FrameType
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from loralab.callbacks.due import steps_done
+
 
 class Interrupt(Callback):
     """The first signal asks the run to stop after the current optimizer step; a second one stops it at once."""
@@ -26,9 +28,10 @@ class Interrupt(Callback):
         signal.signal(number, signal.default_int_handler)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
-        between_steps = not trainer.fit_loop._should_accumulate()
-        if self.received and between_steps:
-            trainer.should_stop = True
+        if steps_done(trainer) is None:  # an open accumulation window is finished first
+            return
+        if trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):
+            trainer.should_stop = module.interrupted = True
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         for number, handler in self.before.items():

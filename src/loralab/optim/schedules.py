@@ -31,6 +31,13 @@ class Schedule(LambdaLR):
         self.horizon = horizon
         super().__init__(optimizer, factor)
 
+    def rebase(self, horizon: int | None) -> None:
+        """Goes on at its step from the rates that the optimizer's groups have now, after another's state was loaded."""
+        self.horizon = horizon
+        self.base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
+        for group, rate in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = rate * self.lr_lambdas[0](self.last_epoch)
+
 
 def constant(
     optimizer: Optimizer, total_steps: int, warmup_ratio: Share = 0.0, warmup_steps: Count | None = None

@@ -1,0 +1,194 @@
+"""Stops a run that cannot come to anything, before it wastes a night."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim import Optimizer
+
+from loralab.callbacks.due import steps_done
+from loralab.data.dataset import collate
+from loralab.errors import user_error
+from loralab.training.movement import Movement
+from loralab.training.probe import first_bad_module
+from loralab.training.state import States
+from loralab.types import Batch, Item, Place
+from loralab.values import AtLeastOne
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Part:
+    """One batch of an optimizer step."""
+
+    places: list[Place]
+    items: list[Item]
+    losses: Tensor
+    """(B,)"""
+
+
+@dataclass(slots=True)
+class Step:
+    """What is known of an optimizer step before it is made; its tensors are on their device until they are looked at."""
+
+    number: int
+    """Counted from 1."""
+    parts: list[Part]
+    names: list[str]
+    norms: Tensor
+    """(N,) of the gradients of the tensors of these names."""
+
+    def finite(self) -> Tensor:
+        """() bool."""
+        return torch.cat([*(part.losses for part in self.parts), self.norms]).isfinite().all()
+
+
+class Health(Callback):
+    """Watches losses, gradients and weights.
+
+    on_nan: what becomes of an optimizer step whose loss or gradient is not finite: `stop` ends the run before it,
+    `skip` leaves it out and counts it. With fp16 it is always left out: that is how its scaler finds its scale.
+    skips_in_a_row: so many end the run all the same. movement: whether tensors that do not learn end it.
+
+    On a CPU, and where steps may be skipped, every step is looked at before it is made. A GPU would have to be waited
+    for: there it happens every trainer.log_every_n_steps steps, and before weights are used or saved. If a step since
+    the last look was bad, what is kept is the state at that look.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_nan: Literal["stop", "skip"] = "stop",
+        skips_in_a_row: AtLeastOne = 20,
+        movement: bool = True,
+        states: States,
+    ) -> None:
+        self.on_nan, self.skips_in_a_row, self.states = on_nan, skips_in_a_row, states
+        self.watches_movement = movement
+        self.movement: Movement | None = None
+        self.skipped = self.in_a_row = 0
+        self.parts: list[Part] = []
+        self.unseen: list[Step] = []
+        self.good: tuple[int, tuple[int, int], dict[str, Any]] | None = None
+        """Step, position and state at the last look; None where every step is looked at."""
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.estimated_stepping_batches < 1:
+            raise user_error("trainer", "there is no optimizer step to make", "raise max_steps or limit_train_batches")
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self.skips = scaled or self.on_nan == "skip"
+        self.waits = self.skips or module.device.type == "cpu"
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.movement = Movement(module.adapters, module.family) if self.watches_movement else None
+        self._keep(trainer, module)
+        module.assure = lambda: self.look(trainer, module)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        self.batch = batch
+
+    def on_after_backward(self, trainer: Trainer, module: LightningModule) -> None:
+        places = [Place(draw, trainer.global_step) for draw in self.batch.draws]
+        self.parts.append(Part(places, self.batch.items, module.last_losses.loss.detach()))
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+        gradients = {name: p.grad for name, p in module.adapters.named_parameters() if p.grad is not None}
+        norms = torch.stack(torch._foreach_norm(list(gradients.values())))  # type: ignore[attr-defined]
+        self.unseen.append(Step(trainer.global_step + 1, self.parts, list(gradients), norms))
+        self.parts = []
+        if self.waits or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.look(trainer, module)
+        if module.skipped:
+            optimizer.zero_grad()  # to None, and a tensor without a gradient is passed over
+        elif self.movement and any(group["lr"] > 0 for group in optimizer.param_groups):
+            self.movement.note(gradients)
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+        if not self.movement or not steps_done(trainer):
+            return
+        if dead := self.movement.dead(dict(module.adapters.named_parameters())):
+            raise user_error(
+                "health.movement",
+                f"adapter tensors have not changed in {self.movement.steps} optimizer steps: {_some(dead)}",
+                "raise optimizer.lr, or leave these modules out by targets.patterns, or set health.movement=false",
+            )
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.look(trainer, module)
+
+    def look(self, trainer: Trainer, module: LightningModule) -> None:
+        """Looks at the steps since the last look, in one transfer from the device, and skips or stops at a bad one."""
+        steps, self.unseen = self.unseen, []
+        if not steps:
+            return
+        finite = torch.stack([step.finite() for step in steps]).tolist()
+        if trainer.strategy.reduce_boolean_decision(all(finite)):
+            self.in_a_row = 0
+            self._keep(trainer, module)
+            return
+        bad = steps[finite.index(False)] if False in finite else None
+        self.in_a_row += 1
+        if not self.skips or self.in_a_row >= self.skips_in_a_row:
+            self._stop(trainer, module, bad)
+        self.skipped += 1
+        module.skipped = True
+        if self.on_nan == "skip":
+            log.warning("skipped: %s", _described(bad))
+
+    def _keep(self, trainer: Trainer, module: LightningModule) -> None:
+        if not self.waits:
+            checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            self.good = trainer.global_step, module.position, copy.deepcopy(checkpoint)
+
+    def _stop(self, trainer: Trainer, module: LightningModule, bad: Step | None) -> None:
+        step, position, checkpoint = self.good or (trainer.global_step, module.position, None)
+        remedy = "look at these images; lower optimizer.lr; set trainer.precision=32-true; or set health.on_nan=skip"
+        if step:
+            state = self.states.save(trainer, step, *position, checkpoint=checkpoint)
+            remedy += f"\n    the last good state is kept: resume={state.path}"
+        if checkpoint:
+            module.load_state_dict(checkpoint["state_dict"], strict=False)  # those of now may hold nothing finite
+        found = _described(bad) + (f"; first bad value: {_origin(trainer, module, bad)}" if bad else "")
+        row = f", the {self.in_a_row}th in a row" if self.in_a_row > 1 else ""
+        raise user_error("health.on_nan", found + row, remedy)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+
+def _described(bad: Step | None) -> str:
+    """The step and its images: those whose loss is not finite, else all of them."""
+    if bad is None:
+        return "a loss or gradient of another device is not finite"
+    losses = torch.cat([part.losses for part in bad.parts]).isfinite().tolist()
+    items = [item for part in bad.parts for item in part.items]
+    guilty = [item for item, finite in zip(items, losses, strict=True) if not finite]
+    what = "loss" if guilty else "gradient"
+    return f"the {what} of optimizer step {bad.number} is not finite, with {_some([i.path for i in guilty or items])}"
+
+
+def _origin(trainer: Trainer, module: LightningModule, bad: Step) -> str:
+    """The first module that gives a bad value for the step's batches, or the first tensor with a bad gradient."""
+    dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
+    for part in bad.parts:
+        if not part.losses.isfinite().all():
+            batch = collate([dataset[place] for place in part.places])
+            if name := first_bad_module(module, batch):
+                return name
+    finite = bad.norms.isfinite().tolist()
+    return bad.names[finite.index(False)] if False in finite else "the loss itself"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,45 @@
+"""Saves the complete training state, so that a run can go on as if it had never stopped."""
+
+from __future__ import annotations
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.training.output import Output
+from loralab.training.state import States
+from loralab.values import AtLeastOne
+
+
+class SaveState(Callback):
+    """Saves with every adapter file, every so many epochs or optimizer steps, and when the run ends or is stopped.
+
+    Only between optimizer steps, as the last of the callbacks, so that a state holds what the others did at that step.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_epochs: AtLeastOne | None = None,
+        every_n_steps: AtLeastOne | None = None,
+        keep_last: AtLeastOne | None = 2,
+        output: Output,
+        states: States,
+    ) -> None:
+        self.every_n_epochs, self.every_n_steps, self.keep_last = every_n_epochs, every_n_steps, keep_last
+        self.output, self.states = output, states
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+        step = steps_done(trainer)
+        wanted = due(step, self.every_n_steps) or due(epochs_done(trainer), self.every_n_epochs)
+        if step and (wanted or self.output.last_saved == step):
+            self._save(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.global_step:
+            self._save(trainer, module)
+
+    def _save(self, trainer: Trainer, module: LightningModule) -> None:
+        self.states.save(trainer, trainer.global_step, *module.position)
+        if self.keep_last and trainer.is_global_zero:
+            self.states.keep_last(self.keep_last)

@@ -1,0 +1,124 @@
+"""The loss on images that are not trained on, and on as many that are: what is learned and what is remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
+
+from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.diffusion.loss import L2
+from loralab.diffusion.objective import Objective
+from loralab.diffusion.timesteps import Uniform
+from loralab.training.output import Output
+from loralab.types import Batch
+from loralab.values import AtLeastOne
+
+GOLDEN = 0.6180339887498949
+"""Multiples of it, without their whole parts, fill [0, 1) evenly, however many there are."""
+
+
+class Validation(Callback):
+    """Predicts plain noise on data.validation's images, each at one timestep of every band.
+
+    Images, noise and timesteps are the same each time and in every run, whatever its seed and objective: the curves can
+    be compared. Logs validation/loss (held out), validation/trained (trained on), validation/gap (their difference) and
+    the loss by timestep band. A plateau schedule is stepped by the first; callbacks that wait for the end of a
+    validation (Lightning's EarlyStopping) are told; the best adapter so far is kept as `NAME-best`.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_n_epochs: AtLeastOne | None = 1,
+        every_n_steps: AtLeastOne | None = None,
+        timestep_bands: AtLeastOne = 5,
+        save_best: bool = False,
+        output: Output,
+    ) -> None:
+        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
+        self.timestep_bands, self.save_best, self.output = timestep_bands, save_best, output
+        self.plain = Objective({}, Uniform(), L2(), {})
+        self.loaders: list[DataLoader] = []
+        self.best: dict[str, float] = {}
+        """loss and step of the best validation."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+        wanted = due(steps_done(trainer), self.every_n_steps) or due(epochs_done(trainer), self.every_n_epochs)
+        if self.loaders and wanted:
+            self.validate(trainer, module)
+
+    def validate(self, trainer: Trainer, module: LightningModule) -> None:
+        """Measures, logs, and lets those know who go by it."""
+        figures = self.figures(module)
+        loss = figures["validation/loss"]
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, trainer.global_step)
+        schedule = trainer.lr_scheduler_configs[0].scheduler
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(loss)
+        if loss < self.best.get("loss", float("inf")):
+            self.best = {"loss": loss, "step": trainer.global_step}
+            self._keep_best(trainer, module)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            callback.on_validation_end(trainer, module)
+
+    def figures(self, module: LightningModule) -> dict[str, float]:
+        with module.looking():
+            apart, trained = (self._losses(module, loader).mean(0) for loader in self.loaders)  # (bands,)
+        loss, seen = apart.mean().item(), trained.mean().item()
+        figures = {"validation/loss": loss, "validation/trained": seen, "validation/gap": loss - seen}
+        for band, value in enumerate(apart.tolist()):
+            figures[f"validation/loss_by_timestep/{self._name(band)}"] = value
+        return figures
+
+    def _losses(self, module: LightningModule, loader: DataLoader) -> Tensor:
+        """(N, bands) of a loader's images, on the CPU."""
+        return torch.cat([self._losses_of(module, batch.to(module.device)).cpu() for batch in loader])
+
+    def _losses_of(self, module: LightningModule, batch: Batch) -> Tensor:
+        """(B, bands)"""
+        latents = module.latents(batch, seed=0)  # (B, 4, h, w)
+        predict = module.predictor(batch, batch.captions)
+        bands = []
+        for band in range(self.timestep_bands):
+            losses = self.plain(
+                predict,
+                latents,
+                module.schedule,
+                module.family.prediction_type,
+                batch,
+                seed=band,
+                timesteps=self.timesteps(band, [draw.index for draw in batch.draws]),
+            )
+            bands.append(losses.unweighted)
+        return torch.stack(bands, dim=1)
+
+    def timesteps(self, band: int, images: list[int]) -> Tensor:
+        """(B,) of one band: images differ, so that all together have the band covered."""
+        within = torch.tensor([image * GOLDEN % 1 for image in images], dtype=torch.float64)
+        return self.plain.timesteps.quantile((band + within) / self.timestep_bands)
+
+    def _name(self, band: int) -> str:
+        low, high = (1000 * (band + side) / self.timestep_bands for side in (0, 1))
+        return f"{low:03.0f}-{high:03.0f}"
+
+    def _keep_best(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.save_best and trainer.is_global_zero:
+            with module.evaluation_weights():
+                self.output.save(module.adapters, module.position[0], trainer.global_step, "-best")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]

@@ -1,0 +1,53 @@
+"""What to change when the memory is not enough, the cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from loralab.errors import user_error
+
+WORDS = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@contextmanager
+def memory_advice(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Turns a lack of memory within it into a UserError that names the settings that would help.
+
+    settings: the composed configuration.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in WORDS):
+            raise
+        first = (str(error) or "out of memory").splitlines()[0]
+        remedies = "\n".join(f"    {number}. {remedy}" for number, remedy in enumerate(_remedies(settings), 1))
+        raise user_error("memory", first, f"in the order of what they cost:\n{remedies}") from error
+
+
+def _remedies(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Those not taken yet."""
+    model, data, trainer = settings["model"], settings["data"], settings["trainer"]
+    batch = data["batch_size"]
+    if data["cache"]["latents"] == "none":
+        yield "data/cache=disk: the VAE is needed before training only; also faster"
+    if "8bit" not in settings["optimizer"]["_target_"].lower():
+        yield "optimizer=adamw8bit: a quarter of the optimizer's state"
+    if not model["gradient_checkpointing"]:
+        yield "model.gradient_checkpointing=true: the same result, a third slower"
+    if batch > 1:
+        accumulate = trainer["accumulate_grad_batches"]
+        halves = f"data.batch_size={batch // 2} trainer.accumulate_grad_batches={accumulate * 2}"
+        yield f"{halves}: nearly the same result, slower"
+    if trainer["precision"] == "32-true" and trainer["accelerator"] != "cpu":
+        yield "trainer.precision=bf16-mixed: also faster, a little less exact"
+    if model["dtype"] == "fp32":
+        yield "model.dtype=bf16: half of the base model's memory, a little less exact"
+    if model["quantize"] is None:
+        yield "model.quantize=int8, then nf4: a quarter, an eighth of the base model's memory, less exact"
+    if settings["targets"].get("text_encoder"):
+        yield "targets=unet_only: the text encoder is not trained"
+    rank = settings["adapter"]["rank"]
+    yield f"data.resolution below {data['resolution']}, or adapter.rank below {rank}: learns less"

@@ -1,0 +1,175 @@
+"""Training states on disk: everything that a run needs to go on exactly where it stopped.
+
+A state is a folder with two files: `state.ckpt`, Lightning's checkpoint with the adapter and nothing of the base model,
+and the marker `state.json`. The marker is written last and holds the digest of the other: without it, or with another
+digest, a state is damaged. Reading a marker needs nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loralab import __version__
+from loralab.files import atomic_path, digest_file
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+TENSORS, MARKER = "state.ckpt", "state.json"
+
+
+class DamagedState(Exception):
+    """Why a state cannot be used, in words."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What the marker says of a state."""
+
+    path: Path
+    """Its folder."""
+    step: int
+    """Optimizer steps done."""
+    epoch: int
+    """Counted from 0."""
+    batch: int
+    """Batches of that epoch done."""
+    horizon: int | None
+    """Optimizer steps that the schedule was made for; None where they don't matter to it."""
+    signature: dict[str, Any]
+    """What can change the result (see signature)."""
+    versions: dict[str, str]
+    written: float
+    """Seconds since 1970."""
+    digest: str
+    """Of the file with the tensors."""
+
+    @property
+    def file(self) -> Path:
+        return self.path / TENSORS
+
+    def check(self) -> State:
+        """Itself, its tensors compared with the digest. Raises DamagedState."""
+        if not self.file.is_file():
+            raise DamagedState(f"has no {TENSORS}")
+        if digest_file(self.file) != self.digest:
+            raise DamagedState(f"has a damaged {TENSORS}")
+        return self
+
+
+class States:
+    """The states of one run, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.signature: dict[str, Any] = {}
+        """The run's; set before the first state is saved."""
+        self.written: list[State] = []
+
+    def save(
+        self, trainer: Trainer, step: int, epoch: int, batch: int, checkpoint: dict[str, Any] | None = None
+    ) -> State:
+        """Writes the run as it is after so many steps, or as it was for `checkpoint`; every rank takes part."""
+        path = self.folder / f"step{step:08d}"
+        if self.written and self.written[-1].path == path:
+            return self.written[-1]
+        if trainer.is_global_zero:
+            shutil.rmtree(path, ignore_errors=True)  # a damaged one of this run that was resumed in its own folder
+            path.mkdir(parents=True)
+        trainer.strategy.barrier("state folder")
+        beside = path / f".{TENSORS}.part"
+        if checkpoint is None:
+            trainer.save_checkpoint(beside, weights_only=False)
+        else:
+            trainer.strategy.save_checkpoint(checkpoint, beside)
+        schedule = trainer.lr_scheduler_configs[0].scheduler
+        state = State(
+            path,
+            step,
+            epoch,
+            batch,
+            horizon=getattr(schedule, "horizon", None),
+            signature=self.signature,
+            versions=_versions(),
+            written=time.time(),
+            digest=_finish(beside, path) if trainer.is_global_zero else "",
+        )
+        if trainer.is_global_zero:
+            with atomic_path(path / MARKER) as marker:
+                marker.write_text(json.dumps(asdict(state) | {"path": None}, indent=1), encoding="utf8")
+        self.written.append(state)
+        return state
+
+    def keep_last(self, count: int) -> None:
+        """Removes all but the newest of those that this run wrote: the marker first, so that none looks whole."""
+        while len(self.written) > count:
+            path = self.written.pop(0).path
+            (path / MARKER).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _finish(beside: Path, path: Path) -> str:
+    """Gives the file its name, when all of it is on the disk; returns its digest."""
+    with open(beside, "rb+") as file:
+        os.fsync(file.fileno())
+    beside.rename(path / TENSORS)
+    return digest_file(path / TENSORS)
+
+
+def read(path: Path) -> State:
+    """The state in a folder, its tensors still unchecked. Raises DamagedState."""
+    if not path.is_dir():
+        raise DamagedState("is not there")
+    if not (path / MARKER).is_file():
+        raise DamagedState("was not written to its end" if _looks_like_state(path) else "is not a training state")
+    try:
+        return State(**json.loads((path / MARKER).read_text(encoding="utf8")) | {"path": path})
+    except (ValueError, TypeError, OSError) as error:
+        raise DamagedState(f"has a damaged {MARKER}") from error
+
+
+def below(roots: Iterable[Path]) -> list[Path]:
+    """The folders of all states under these, damaged ones among them, newest first."""
+    found = {path.resolve(): path for root in roots for path in _below(root)}
+    return sorted(found.values(), key=_time, reverse=True)
+
+
+def last_valid(roots: Iterable[Path]) -> State | None:
+    """The newest state under these that is whole."""
+    for path in below(roots):
+        try:
+            return read(path).check()
+        except DamagedState:
+            continue
+    return None
+
+
+def _below(root: Path) -> Iterator[Path]:
+    for folder, names, _ in os.walk(root):
+        if Path(folder).name == "states":
+            yield from (Path(folder, name) for name in names if _looks_like_state(Path(folder, name)))
+            names.clear()
+
+
+def _looks_like_state(path: Path) -> bool:
+    return path.name.startswith("step") and path.name[4:].isdigit()
+
+
+def _time(path: Path) -> tuple[float, str]:
+    """When a state was written; a damaged one tells by its folder."""
+    try:
+        return read(path).written, path.name
+    except DamagedState:
+        return path.stat().st_mtime, path.name
+
+
+def _versions() -> dict[str, str]:
+    return {"loralab": __version__} | {name: importlib.metadata.version(name) for name in ("torch", "lightning")}

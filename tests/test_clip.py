@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from loralab.models.clip import TextEncoder
 from loralab.models.emphasis import parse
-from loralab.models.load import _text_encoder
+from loralab.models.load import build_text_encoder
 
 GOLDEN = Path(__file__).parent / "golden"
 PROMPTS = [
@@ -51,7 +51,7 @@ def model(numbers):
     words = torch.zeros(config["vocab_size"], config["hidden_size"])
     words[numbers["token_embedding_rows.ids"]] = numbers["token_embedding_rows.weight"]
     state["text_model.embeddings.token_embedding.weight"] = words
-    return _text_encoder("text_encoder", config, state, torch.float32)
+    return build_text_encoder("text_encoder", config, state, torch.float32)
 
 
 def content(ids: torch.Tensor) -> list[int]:

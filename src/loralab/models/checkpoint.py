@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
+from loralab.errors import UserError, user_error
+
 LIMIT = 100_000_000
 """Bytes; no index is as large."""
 
@@ -30,6 +32,24 @@ class Contents:
 
 class Unreadable(Exception):
     """The file is no checkpoint, or not a whole one; says which."""
+
+
+def examine(path: Path, setting: str) -> Contents:
+    """The index of a file that is to be loaded; UserError naming `setting` where it is damaged or would run code."""
+    try:
+        inside = contents(path)
+    except Unreadable as error:
+        raise user_error(setting, f"{path} {error}", "get the file again") from None
+    except OSError as error:
+        raise user_error(setting, f"{path} cannot be read: {error.strerror}", "check its permissions") from None
+    if inside.code:
+        raise holds_code(path, setting, ", ".join(inside.code[:3]))
+    return inside
+
+
+def holds_code(path: Path, setting: str, what: str) -> UserError:
+    found = f"{path} holds code that would run when it is loaded ({what}); it was not run"
+    return user_error(setting, found, "take a .safetensors version of it, or convert it with a tool you trust")
 
 
 def contents(path: Path) -> Contents:

@@ -135,7 +135,7 @@ class Family(ABC):
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The UNet's prediction (B, 4, h, w), of the kind `prediction_type`, for timesteps (B)."""
-        dtype = self.unet.dtype
+        dtype = self.unet.conv_in.weight.dtype
         added = {name: value.to(dtype) for name, value in conditioning.added.items()}
         if conditioning.pooled is not None:
             added["text_embeds"] = conditioning.pooled.to(dtype)

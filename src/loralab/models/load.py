@@ -20,6 +20,7 @@ from loralab.models.clip import CHUNK, TextEncoder
 from loralab.models.family import Base, Prediction
 from loralab.models.hub import locate
 from loralab.models.probe import identify, look_at_base, look_at_tokenizer, look_at_vae
+from loralab.models.quantize import quantize_linears
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,9 @@ def encoders(
 
 def prepare(base: Base, attention: Attention, gradient_checkpointing: bool, quantize: str | None, dtype: str) -> None:
     """Sets how the modules compute."""
+    if quantize is not None:
+        for module in (base.unet, *base.text_encoders.values()):
+            quantize_linears(module, quantize, DTYPES[dtype])
     set_attention(base.unet, list(base.text_encoders.values()), attention)
     if gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
@@ -133,7 +137,9 @@ def read_folder(path: Path, architecture: Architecture, with_vae: bool, dtype: t
 
     parts: dict[str, Any] = {
         "unet": build(UNet2DConditionModel, *component("unet"), dtype, "model.base"),
-        "text_encoders": {part: _text_encoder(part, *component(part), dtype) for part in architecture.text_encoders},
+        "text_encoders": {
+            part: build_text_encoder(part, *component(part), dtype) for part in architecture.text_encoders
+        },
         "vae": load_vae(path, architecture, "model.base") if with_vae else None,
         "scheduler": json.loads((path / "scheduler" / "scheduler_config.json").read_text()),
     }
@@ -150,7 +156,7 @@ def text_class(part: str) -> Any:
     return CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
 
 
-def _text_encoder(part: str, config: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype) -> Any:
+def build_text_encoder(part: str, config: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype) -> Any:
     """A text encoder from weights named with or without `text_model.` in front."""
     cls = text_class(part)
     with torch.device("meta"):
@@ -170,13 +176,13 @@ def load_vae(path: Path, architecture: Architecture, setting: str) -> Any:
         config, state = json.loads((folder / "config.json").read_text()), weights.read_component(folder, setting)
     else:
         config, state = architecture.vae, weights.read(path, setting)
-    return build(AutoencoderKL, config, _diffusers_vae(state, config), torch.float32, setting)
+    return build(AutoencoderKL, config, diffusers_vae(state, config), torch.float32, setting)
 
 
 _OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
-def _diffusers_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+def diffusers_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """A VAE's weights under diffusers' present names, from its earlier ones or the original layout."""
     if any(".down_blocks." in name for name in state):
         for old, new in _OLD_VAE_NAMES.items():
@@ -201,14 +207,14 @@ def read_single_file(path: Path, architecture: Architecture, with_vae: bool, dty
     parts = {
         "unet": build(UNet2DConditionModel, architecture.unet, unet, dtype, "model.base"),
         "text_encoders": {
-            part: _text_encoder(part, config, _original_text(state, part, config), dtype)
+            part: build_text_encoder(part, config, original_text(state, part, config), dtype)
             for part, config in texts.items()
         },
         "vae": None,
         "scheduler": SCHEDULER,
     }
     if with_vae:
-        vae = _diffusers_vae(_under(state, "first_stage_model."), architecture.vae)
+        vae = diffusers_vae(_under(state, "first_stage_model."), architecture.vae)
         parts["vae"] = build(AutoencoderKL, architecture.vae, vae, torch.float32, "model.base")
     return parts
 
@@ -217,7 +223,7 @@ def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _original_text(state: dict[str, Tensor], part: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
+def original_text(state: dict[str, Tensor], part: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """A text encoder's weights in a single file, under transformers' names."""
     from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 

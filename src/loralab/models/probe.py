@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loralab.errors import Problem, UserError
-from loralab.models.checkpoint import Contents, Unreadable, contents
+from loralab.errors import Problem, UserError, user_error
+from loralab.models.checkpoint import Contents, examine
 
 TITLES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
 OPTIONS = {"sd1": "model=sd15", "sd2": "model=sd2 or model=sd2_v", "sdxl": "model=sdxl"}
@@ -28,7 +28,7 @@ SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 class Found:
     """What a base says of itself; None: nothing."""
 
-    family: str | None
+    family: str
     prediction_type: str | None = None
     zero_terminal_snr: bool | None = None
 
@@ -66,11 +66,13 @@ def identify(base: str, family: str, with_vae: bool = True) -> Found:
 
     path = on_disk(base, "model.base", look)
     if path is None:
-        return Found(None)
+        return Found(family)
     found = look(path)
     if found.family != family:
         remedy = f"{OPTIONS[found.family or family]} is for that"
-        raise _error("model.base", f"{path} is a {TITLES[found.family or family]} model, not {TITLES[family]}", remedy)
+        raise user_error(
+            "model.base", f"{path} is a {TITLES[found.family or family]} model, not {TITLES[family]}", remedy
+        )
     return found
 
 
@@ -83,15 +85,19 @@ def look_at_vae(path: Path) -> None:
     """Raises UserError where a path holds no VAE."""
     if path.is_dir():
         _component(path / "vae" if (path / "vae").is_dir() else path, "model.vae")
-    elif not any("decoder.conv_in" in name for name in _contents(path, "model.vae").names):
-        raise _error("model.vae", f"{path} holds no VAE", "give an AutoencoderKL: a file, a diffusers folder, a hub id")
+    elif not any("decoder.conv_in" in name for name in examine(path, "model.vae").names):
+        raise user_error(
+            "model.vae", f"{path} holds no VAE", "give an AutoencoderKL: a file, a diffusers folder, a hub id"
+        )
 
 
 def look_at_tokenizer(path: Path) -> None:
     """Raises UserError where a path holds no CLIP tokenizer."""
     folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
-        raise _error("model.tokenizer", f"{path} holds no tokenizer", "give a folder with vocab.json and merges.txt")
+        raise user_error(
+            "model.tokenizer", f"{path} holds no tokenizer", "give a folder with vocab.json and merges.txt"
+        )
 
 
 def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | None:
@@ -105,7 +111,7 @@ def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | N
         look(local)
         return local
     if not is_hub_id(path):
-        raise _error(setting, f"'{path}' is not there", "check the path; a relative one starts at " + os.getcwd())
+        raise user_error(setting, f"'{path}' is not there", "check the path; a relative one starts at " + os.getcwd())
     cached = cached_snapshot(path)
     try:
         if cached is not None:
@@ -114,7 +120,7 @@ def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | N
     except UserError:
         pass  # not all of it was fetched
     if any(os.environ.get(name, "0").lower() not in ("0", "", "false") for name in OFFLINE):
-        raise _error(
+        raise user_error(
             setting, f"'{path}' is not in the hub's cache, and it is set to offline", "give a path on this disk"
         )
     return None
@@ -146,7 +152,7 @@ def _folder(path: Path, with_vae: bool) -> Found:
     if not (path / "unet" / "config.json").is_file():
         inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
         remedy = f"a file in it may be meant: {path / inside[0]}" if inside else "it has no unet/config.json"
-        raise _error("model.base", f"{path} is not a diffusers folder", remedy)
+        raise user_error("model.base", f"{path} is not a diffusers folder", remedy)
     unet = _component(path / "unet", "model.base")
     family = unet_family(unet)
     for name in (*TEXT_ENCODERS[family], *(["vae"] if with_vae else [])):
@@ -166,9 +172,9 @@ def unet_family(config: Mapping[str, Any]) -> str:
 def _component(folder: Path, setting: str) -> dict[str, Any]:
     """The config of a component, after a look at its weights."""
     if not (folder / "config.json").is_file():
-        raise _error(setting, f"{folder} is not there or has no config.json", "is the download whole?")
+        raise user_error(setting, f"{folder} is not there or has no config.json", "is the download whole?")
     for name in weight_files(folder, setting):
-        _contents(folder / name, setting)
+        examine(folder / name, setting)
     return _json(folder / "config.json", setting)
 
 
@@ -176,7 +182,7 @@ def weight_files(folder: Path, setting: str) -> list[str]:
     """The files that hold a component's weights."""
     chosen = choose_weights(path.name for path in folder.iterdir())
     if chosen is None:
-        raise _error(setting, f"{folder} has no weights", "is the download whole?")
+        raise user_error(setting, f"{folder} has no weights", "is the download whole?")
     if not chosen.endswith(".json"):
         return [chosen]
     return sorted(set(_json(folder / chosen, setting)["weight_map"].values()))
@@ -203,19 +209,19 @@ def _json(path: Path, setting: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf8"))
     except ValueError:
-        raise _error(setting, f"{path} is damaged", "get the file again") from None
+        raise user_error(setting, f"{path} is damaged", "get the file again") from None
 
 
 # single files
 
 
 def _file(path: Path, with_vae: bool) -> Found:
-    inside = _contents(path, "model.base")
+    inside = examine(path, "model.base")
     if problem := _foreign(inside):
-        raise _error("model.base", f"{path} is {problem[0]}", problem[1])
+        raise user_error("model.base", f"{path} is {problem[0]}", problem[1])
     family = _family(inside)
     if family is None:
-        raise _error(
+        raise user_error(
             "model.base", f"{path} is none of SD 1.x, SD 2.x, SDXL", "single files are read in the original layout"
         )
     lacks = [] if _any(inside, "cond_stage_model.", "conditioner.") else ["text encoder"]
@@ -223,22 +229,9 @@ def _file(path: Path, with_vae: bool) -> Found:
         lacks.append("VAE")
     if lacks:
         remedy = "model.vae=FILE gives one" if lacks == ["VAE"] else "take a whole checkpoint"
-        raise _error("model.base", f"{path} has no {' and no '.join(lacks)}", remedy)
+        raise user_error("model.base", f"{path} has no {' and no '.join(lacks)}", remedy)
     marked_v = "v_prediction" if "v_pred" in inside.names else None
     return Found(family, marked_v, True if "ztsnr" in inside.names else None)
-
-
-def _contents(path: Path, setting: str) -> Contents:
-    try:
-        inside = contents(path)
-    except Unreadable as error:
-        raise _error(setting, f"{path} {error}", "get the file again") from None
-    except OSError as error:
-        raise _error(setting, f"{path} cannot be read: {error.strerror}", "check its permissions") from None
-    if inside.code:
-        found = f"{path} holds code that would run when it is loaded ({', '.join(inside.code[:3])}); it was not run"
-        raise _error(setting, found, "take the .safetensors version of the model")
-    return inside
 
 
 def _any(inside: Contents, *prefixes: str) -> bool:
@@ -273,7 +266,3 @@ def _foreign(inside: Contents) -> tuple[str, str] | None:
         if _any(inside, "down_blocks."):
             return "one component of a diffusers model", "give the folder that holds model_index.json"
     return None
-
-
-def _error(setting: str, found: str, remedy: str) -> UserError:
-    return UserError(Problem(setting, found, remedy))

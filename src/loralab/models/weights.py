@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from loralab.errors import user_error
+from loralab.models.checkpoint import examine, holds_code
 from loralab.models.probe import weight_files
-
-CONVERT = "convert it to .safetensors with a tool you trust, or take the .safetensors version of the model"
 
 
 def read(path: Path, setting: str) -> dict[str, Tensor]:
@@ -20,17 +19,15 @@ def read(path: Path, setting: str) -> dict[str, Tensor]:
 
     Pickles are read as data only; one that holds code, or a damaged file, is a UserError naming `setting`.
     """
+    index = examine(path, setting)
     try:
-        if is_safetensors(path):
+        if index.format == "safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         return _tensors(_unpickle(path))
     except UnpicklingError as error:
-        if "Unsupported" in str(error):
-            found = f"{path} holds code that would run when it is loaded; it was not run"
-            raise user_error(setting, found, CONVERT) from error
-        raise user_error(setting, f"{path} is no file of tensors", "check the path, or get the file again") from error
+        raise holds_code(path, setting, str(error).partition(".")[0]) from error
     except Exception as error:  # each library has its own class for a damaged file
         raise user_error(setting, f"{path} cannot be read: {error}", "if it is cut short, get it again") from error
 

@@ -1,0 +1,38 @@
+"""Frozen weights in four or eight bits, by bitsandbytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from loralab.errors import user_error
+
+
+def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
+    """Replaces the linear layers of a model by ones of `kind` nf4 (arXiv 2305.14314) or int8 (arXiv 2208.07339).
+
+    Products are computed in `dtype`. Convolutions and norms stay as they are.
+    """
+    try:
+        import bitsandbytes.nn as bnb
+    except ImportError as error:
+        raise user_error("model.quantize", "bitsandbytes is not installed", "pip install bitsandbytes") from error
+
+    def layer(linear: nn.Linear) -> Any:
+        with torch.device("meta"):
+            size = (linear.in_features, linear.out_features, linear.bias is not None)
+            if kind == "nf4":
+                made: Any = bnb.Linear4bit(*size, compute_dtype=dtype, quant_type="nf4")
+                made.weight = bnb.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=made)
+            else:
+                made = bnb.Linear8bitLt(*size, has_fp16_weights=False)
+                made.weight = bnb.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+        made.bias = linear.bias
+        return made.to(linear.weight.device)  # this is when it is quantised
+
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Linear:
+                setattr(parent, name, layer(child))

@@ -122,7 +122,7 @@ class Cache:
             for start in range(0, len(todo), batch_size):
                 batch = todo[start : start + batch_size]
                 text = family.encode_text([keys[key] for key in batch])
-                named = {"hidden": text.hidden, **({} if text.pooled is None else {"pooled": text.pooled})}
+                named = _kept({"hidden": text.hidden, **({} if text.pooled is None else {"pooled": text.pooled})})
                 self._texts.put(
                     {key: {name: t[row : row + 1] for name, t in named.items()} for row, key in enumerate(batch)}
                 )
@@ -146,7 +146,7 @@ class Cache:
     def _encode(self, decoded: _Decoded, family: Family) -> None:
         assert decoded.pixels is not None
         mean, std = family.encode_image(_scaled(decoded.pixels.to(family.device)))
-        named = {"mean": mean, "std": std}
+        named = {"mean": mean.contiguous(), "std": std.contiguous()}  # a convolution may give channels last
         self._latents.put({key: _row(named, row) for row, key in enumerate(decoded.keys)})
 
     def _text_key(self, caption: str) -> bytes:
@@ -278,6 +278,11 @@ class _OnDisk:
 
     def seal(self) -> None:
         pass
+
+
+def _kept(tensors: Tensors) -> Tensors:
+    """Tensors as they are stored; a convolution may give them in another memory layout."""
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _row(tensors: Tensors, row: int) -> Tensors:

@@ -9,7 +9,10 @@ SRC = Path(__file__).parents[1] / "src"
 LAYERS: list[tuple[str, ...]] = [
     ("types", "rng", "errors", "values", "files", "progress"),
     ("diffusion", "data", "adapters", "models", "optim"),
-    ("data.dataset", "adapters.inject", "adapters.file", "models.sd", "models.sdxl", "training.metadata"),
+    (
+        *("data.dataset", "adapters.inject", "adapters.file"),
+        *("models.sd", "models.sdxl", "models.miniature", "training.metadata"),
+    ),
     ("training", "data.module"),
     ("callbacks", "tools", "settings", "config"),
     ("run", "report", "cli", "bench"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab.errors import Problem, UserError
+from loralab.models.probe import check
 from loralab.training.resume import checked
 
 Tree = dict[str, Any]
@@ -46,6 +47,11 @@ def _folders_are_there(tree: Tree, choices: dict[str, Any], overrides: list[str]
         if isinstance(folder, str) and not Path(folder).expanduser().is_dir():
             found = "is a file, not a folder" if Path(folder).expanduser().exists() else "is not there"
             yield Problem(key, f"'{folder}' {found}", "check the path; a relative path starts at " + os.getcwd())
+
+
+def _base_model(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    if isinstance(model := get(tree, "model"), dict):
+        yield from check(model)
 
 
 def _something_to_do(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -136,6 +142,7 @@ def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[
 RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...] = (
     _folder_is_of_folder_data,
     _folders_are_there,
+    _base_model,
     _something_to_do,
     _precision_of_device,
     _cached_latents,

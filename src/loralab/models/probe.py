@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,19 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
         problems += _problems(lambda: on_disk(vae, "model.vae", look_at_vae))
     if isinstance(tokenizer := model.get("tokenizer"), str):
         problems += _problems(lambda: on_disk(tokenizer, "model.tokenizer", look_at_tokenizer))
+    if model.get("attention") == "xformers":
+        problems += _needs("xformers", "model.attention")
+    if model.get("quantize"):
+        problems += _needs("bitsandbytes", "model.quantize")
     return problems
 
 
-def _problems(call: Any) -> tuple[Problem, ...]:
+def _needs(package: str, setting: str) -> list[Problem]:
+    missing = Problem(setting, f"needs {package}, which is not installed", f"pip install {package}")
+    return [] if find_spec(package) else [missing]
+
+
+def _problems(call: Callable[[], object]) -> tuple[Problem, ...]:
     try:
         call()
     except UserError as error:

@@ -85,7 +85,7 @@ def fresh(family, job: Job, view: View) -> tuple[Tensor, Tensor]:
     """The posterior of one view, without any cache."""
     (top, left), flip = view
     pixels = images.read(job.path)[0][top : top + job.bucket[1], left : left + job.bucket[0]]
-    pixels = np.ascontiguousarray(pixels[:, ::-1] if flip else pixels)
+    pixels = (pixels[:, ::-1] if flip else pixels).copy()
     mean, std = family.encode_image(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255 * 2 - 1)
     return mean[0], std[0]
 
@@ -194,8 +194,7 @@ def test_damage_during_a_run_is_not_trusted_and_made_again_by_the_next(
     shard.write_bytes(data)
     os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(UserError, match="resume"):
-        for job in jobs:
-            look_up(cache, job)
+        _ = [look_up(cache, job) for job in jobs]
     encoder.batches.clear()
     cache.fill(jobs, encoder)  # type: ignore[arg-type]
     assert encoder.encoded == 1

@@ -146,7 +146,7 @@ class Cache:
     def _encode(self, decoded: _Decoded, family: Family) -> None:
         assert decoded.pixels is not None
         mean, std = family.encode_image(_scaled(decoded.pixels.to(family.device)))
-        named = {"mean": mean.contiguous(), "std": std.contiguous()}  # a convolution may give channels last
+        named = _kept({"mean": mean, "std": std})
         self._latents.put({key: _row(named, row) for row, key in enumerate(decoded.keys)})
 
     def _text_key(self, caption: str) -> bytes:

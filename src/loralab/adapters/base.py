@@ -88,6 +88,11 @@ class Method:
         """The Frobenius norm of `delta`."""
         return cls.delta(tensors).norm()
 
+    @staticmethod
+    def fitted(tensors: Tensors, shape: torch.Size) -> Tensors:
+        """Tensors of a file in the form that a layer of this weight shape wants: linear, or with a kernel."""
+        return tensors
+
     def rank_for(self, layer: nn.Module) -> int:
         return self.conv_rank or self.rank if is_spatial(layer) else self.rank
 
@@ -149,6 +154,7 @@ class Adapter(nn.Module):
     def put(self, tensors: Tensors, alpha: float) -> None:
         """Takes these tensors in place of those it has; their ranks may differ."""
         device = device_of(self.layer)
+        tensors = self.method.fitted(tensors, weight_shape(self.layer))
         self.tensors = nn.ParameterDict({n: nn.Parameter(t.float().to(device).clone()) for n, t in tensors.items()})
         self.alpha = torch.tensor(float(alpha), device=device)
         rank = self.method.rank_of(self.tensors)

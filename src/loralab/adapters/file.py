@@ -18,7 +18,8 @@ from loralab.adapters.kinds import grouped, some
 from loralab.adapters.layouts import Table, to_kohya
 from loralab.errors import user_error
 from loralab.files import atomic_path
-from loralab.models.weights import is_safetensors, read
+from loralab.models.checkpoint import contents
+from loralab.models.weights import read
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -53,11 +54,11 @@ def save(
     if broken:
         found = f"not a number, or too large for {precision}: {some(broken)}"
         raise user_error("output.precision", found, "output.precision=bf16 or fp32 if the training itself went well")
-    write(path, tensors, metadata)
+    write(path, tensors, None if metadata is None else {**metadata, **hashes(tensors, metadata)})
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """`save` without a change of precision."""
+    """Writes tensors as they are; reads them back, and only then replaces an old file."""
     path = Path(path)
     try:
         with atomic_path(path) as beside:
@@ -84,23 +85,22 @@ def load(path: Path | str, table: Table | None = None, setting: str = "adapter.w
     if not tensors:
         raise user_error(setting, f"{path} holds no tensors", "give the path of an adapter file")
     state = to_kohya(tensors, {**_peft_config(path), **metadata}, table, setting)
-    grouped(state, setting)
     broken = [key for key, tensor in state.items() if not tensor.isfinite().all()]
     if broken:
         raise user_error(setting, f"{path} has values that are not numbers: {some(broken)}", "its training had failed")
+    empty = [
+        name for name, group in grouped(state, setting).items() if not any(t.any() for t in group.tensors.values())
+    ]
+    if empty:
+        raise user_error(
+            setting, f"{path} has adapters that are all zero: {some(empty)}", "they could never be trained"
+        )
     return AdapterFile(state, metadata)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The text that a safetensors file holds beside its tensors; of other formats, nothing."""
-    return header(path).get("__metadata__", {}) if is_safetensors(path) else {}
-
-
-def header(path: Path) -> dict[str, Any]:
-    """A safetensors file's header: dtype, shape and place of each tensor, and `__metadata__`. Nothing else is read."""
-    with open(path, "rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        return json.loads(file.read(length))
+    return contents(path).metadata
 
 
 def _peft_config(path: Path) -> dict[str, str]:
@@ -124,8 +124,6 @@ def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
-    if metadata is not None:
-        metadata = {**metadata, **hashes(tensors, metadata)}
     with open(path, "wb") as file:
         file.write(_header_bytes(tensors, metadata))
         for _, data in _data(tensors):

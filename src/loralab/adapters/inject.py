@@ -14,7 +14,7 @@ from loralab.adapters import file
 from loralab.adapters.base import Adapter, Method, is_spatial, weight_shape
 from loralab.adapters.kinds import Group, grouped, some, suffix
 from loralab.adapters.layouts import Layout, to_diffusers
-from loralab.adapters.targets import Place, Targets
+from loralab.adapters.targets import Site, Targets
 from loralab.errors import user_error
 from loralab.models.family import Family
 from loralab.models.names import Target
@@ -34,11 +34,13 @@ class Norms:
 class AdapterSet(nn.Module):
     """All adapters of a model, by their names in files. Its state dict holds them and nothing of the base."""
 
-    def __init__(self, adapters: Mapping[str, Adapter], places: Mapping[str, Place], targets: Targets) -> None:
+    def __init__(self, adapters: Mapping[str, Adapter], sites: Mapping[str, Site], targets: Targets) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict(adapters)
-        self.places = dict(places)
+        self.sites = dict(sites)
         self.targets = targets
+        self.fresh: list[str] = []
+        """Those that the file to start from has not."""
         for name, adapter in self:
             adapter.requires_grad_(self.rate(name, 1.0) > 0)
 
@@ -50,8 +52,8 @@ class AdapterSet(nn.Module):
 
     def rate(self, name: str, lr: float) -> float:
         """The learning rate of an adapter, where the optimizer's is `lr`."""
-        place = self.places[name]
-        return (lr if place.lr is None else place.lr) * place.lr_factor
+        site = self.sites[name]
+        return (lr if site.lr is None else site.lr) * site.lr_factor
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Optimizer groups {params, lr, name} of what is trained.
@@ -63,7 +65,7 @@ class AdapterSet(nn.Module):
             rate = self.rate(name, lr)
             for tensor_name, tensor in adapter.tensors.items() if rate > 0 else ():
                 plus = self.targets.loraplus_ratio if tensor_name in adapter.method.starts_at_zero else None
-                group = self.places[name].group + ("/plus" if plus else "")
+                group = self.sites[name].group + ("/plus" if plus else "")
                 new = {"params": [], "lr": rate * (plus or 1.0), "name": group}
                 groups.setdefault(group, new)["params"].append(tensor)
         if not groups:
@@ -82,8 +84,8 @@ class AdapterSet(nn.Module):
     def table(self) -> dict[str, list[Target]]:
         """The adapted modules by part."""
         table: dict[str, list[Target]] = {}
-        for place in self.places.values():
-            table.setdefault(place.part, []).append(place.target)
+        for site in self.sites.values():
+            table.setdefault(site.part, []).append(site.target)
         return table
 
     def load(self, state: Mapping[str, Tensor]) -> list[str]:
@@ -165,25 +167,25 @@ def inject(family: Family, method: Method, targets: Targets, seed: int = 0) -> A
     table = {part: family.targets(part) for part in parts}
     weights = file.load(method.weights, table).state if method.weights else {}
     also = {key.partition(".")[0] for key in weights}
-    adapters, places = {}, {}
-    for place in targets.choose(table, family.block_count, method.conv_rank is not None, also):
-        layer = parts[place.part].get_submodule(place.target.path)
-        if adapter := _adapter(layer, place, method, seed):
-            adapters[place.name], places[place.name] = adapter, place
-    adapter_set = AdapterSet(adapters, places, targets)
+    adapters, sites = {}, {}
+    for site in targets.choose(table, family.block_count, method.conv_rank is not None, also):
+        layer = parts[site.part].get_submodule(site.target.path)
+        if adapter := _adapter(layer, site, method, seed):
+            adapters[site.name], sites[site.name] = adapter, site
+    adapter_set = AdapterSet(adapters, sites, targets)
     if weights:
-        adapter_set.load(weights)
+        adapter_set.fresh = adapter_set.load(weights)
     return adapter_set
 
 
-def _adapter(layer: nn.Module, place: Place, method: Method, seed: int) -> Adapter | None:
+def _adapter(layer: nn.Module, site: Site, method: Method, seed: int) -> Adapter | None:
     """An adapter for a layer; None where its rank is 0."""
-    rank, alpha = (place.conv_rank, place.conv_alpha) if is_spatial(layer) else (place.rank, place.alpha)
+    rank, alpha = (site.conv_rank, site.conv_alpha) if is_spatial(layer) else (site.rank, site.alpha)
     rank = method.rank_for(layer) if rank is None else rank
     if rank == 0:
         return None
     alpha = method.alpha_for(layer, rank) if alpha is None else alpha
-    tensors = method.create(layer, rank, generator(seed, "adapter", place.name))
+    tensors = method.create(layer, rank, generator(seed, "adapter", site.name))
     return Adapter(layer, method, tensors, method.effective_alpha(alpha, rank))
 
 

@@ -45,6 +45,11 @@ class Group:
         return change(self.kind, self.tensors, self.scale, shape, weight)
 
     @property
+    def norm(self) -> float:
+        """The Frobenius norm of the change, the direction's where a magnitude is beside it."""
+        return float(self.kind.norm({name: t.float() for name, t in self.tensors.items()})) * abs(self.scale)
+
+    @property
     def needs_weight(self) -> bool:
         return "dora_scale" in self.tensors
 

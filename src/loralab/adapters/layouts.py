@@ -56,7 +56,7 @@ def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]
         out[f"{path}.lora_B.weight"] = (up.float() * group.scale).to(up.dtype)
         if group.kind is DoRA:
             magnitude = group.tensors["dora_scale"].flatten()
-            out[f"{path}.lora_magnitude_vector"] = magnitude[None, :, None, None] if up.dim() == 4 else magnitude
+            out[f"{path}.lora_magnitude_vector.weight"] = magnitude[None, :, None, None] if up.dim() == 4 else magnitude
     return out
 
 

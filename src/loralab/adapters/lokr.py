@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
@@ -88,12 +89,15 @@ class LoKr(Method):
 
 
 def split(width: int, factor: int | None) -> tuple[int, int]:
-    """width = a · b with a ≤ b: a is the largest divisor up to `factor`, or up to the square root.
+    """width = a · b with a ≤ b: by `factor` where it divides the width, else by the largest divisor up to it.
 
     split(320, None) = (16, 20); split(320, 8) = (8, 40).
     """
-    limit = min(factor or width, int(width**0.5))
-    a = next(a for a in range(limit, 0, -1) if width % a == 0)
+    if factor and width % factor == 0:
+        a = min(factor, width // factor)
+    else:
+        limit = min(factor or width, math.isqrt(width))
+        a = next(a for a in range(limit, 0, -1) if width % a == 0)
     return a, width // a
 
 

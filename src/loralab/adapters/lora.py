@@ -62,6 +62,15 @@ class LoRA(Method):
         return torch.einsum("or, rskl, si -> oikl", up.flatten(1), mid, down.flatten(1))
 
     @staticmethod
+    def fitted(tensors: Tensors, shape: torch.Size) -> Tensors:
+        if "lora_mid" in tensors:
+            return tensors
+        out, *inside = shape
+        down, up = tensors["lora_down"], tensors["lora_up"]
+        down, up = down.reshape(-1, *inside), up.reshape(out, -1, *(1 for _ in inside[1:]))
+        return {**tensors, "lora_down": down, "lora_up": up}
+
+    @staticmethod
     def rank_of(tensors: Tensors) -> int:
         return tensors["lora_down"].shape[0]
 

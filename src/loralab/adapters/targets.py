@@ -39,7 +39,7 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Site:
     """One module that gets an adapter; None stands for what the adapter or the optimizer says."""
 
     part: str
@@ -51,7 +51,7 @@ class Place:
     group: str = ""
     """Name of its parameter group."""
     conv_rank: int | None = None
-    """In place of `rank` where the module is a k×k convolution."""
+    """In site of `rank` where the module is a k×k convolution."""
     conv_alpha: float | None = None
 
     @property
@@ -117,7 +117,7 @@ class Targets:
         block_count: int,
         conv: bool,
         also: Collection[str] = (),
-    ) -> list[Place]:
+    ) -> list[Site]:
         """The modules to adapt, of a table of those that can be, by part.
 
         `conv`: whether the adapter asks for convolutions. `also`: names that are taken whatever their kind, because an
@@ -130,37 +130,37 @@ class Targets:
         kinds = {kind for kind in kinds if (conv if getattr(self, kind) is None else getattr(self, kind))}
         expressions = [_compiled(i, pattern) for i, pattern in enumerate(self.patterns)]
         used: set[int] = set()
-        places = []
+        sites = []
         for part in table:
             for target in table[part] if self.includes(part) else ():
                 path = f"{part}.{target.path}"
                 first = next((i for i, expression in enumerate(expressions) if expression.search(path)), None)
                 if first is not None:
                     used.add(first)
-                    places.append(self._by_pattern(part, target, self.patterns[first]))
+                    sites.append(self._by_pattern(part, target, self.patterns[first]))
                 elif target.kind in kinds or target.kohya in also:
-                    places.append(self._by_block(part, target))
+                    sites.append(self._by_block(part, target))
         self._check_patterns(used, table)
-        if not places:
+        if not sites:
             raise user_error("targets", "no module is chosen", "switch on a part, or a kind of module")
-        return places
+        return sites
 
-    def _by_pattern(self, part: str, target: Target, pattern: Pattern) -> Place:
-        place = replace(self._by_block(part, target), group=f"{part}/{pattern.match}")
+    def _by_pattern(self, part: str, target: Target, pattern: Pattern) -> Site:
+        site = replace(self._by_block(part, target), group=f"{part}/{pattern.match}")
         if pattern.rank is not None:
-            place = replace(place, rank=pattern.rank, conv_rank=pattern.rank)
+            site = replace(site, rank=pattern.rank, conv_rank=pattern.rank)
         if pattern.alpha is not None:
-            place = replace(place, alpha=pattern.alpha, conv_alpha=pattern.alpha)
-        return place if pattern.lr is None else replace(place, lr=pattern.lr, lr_factor=1.0)
+            site = replace(site, alpha=pattern.alpha, conv_alpha=pattern.alpha)
+        return site if pattern.lr is None else replace(site, lr=pattern.lr, lr_factor=1.0)
 
-    def _by_block(self, part: str, target: Target) -> Place:
-        place = Place(part, target, lr=self.part_lr(part), group=part)
+    def _by_block(self, part: str, target: Target) -> Site:
+        site = Site(part, target, lr=self.part_lr(part), group=part)
         if self.blocks is None or target.block is None:
-            return place
+            return site
         given = {key: values[target.block] for key, values in vars(self.blocks).items() if values}
         conv = {"conv_rank": given.get("rank"), "conv_alpha": given.get("alpha")}
         group = f"{part}/block{target.block:02d}" if "lr_factor" in given else part
-        return replace(place, **{**conv, **given}, group=group)
+        return replace(site, **{**conv, **given}, group=group)
 
     def _check_lengths(self, blocks: Blocks, block_count: int) -> None:
         for key, values in vars(blocks).items():

@@ -104,7 +104,11 @@ def _zip(path: Path) -> Contents:
 def _ops(file: IO[bytes], pickles: int) -> Iterator[tuple[str, object]]:
     """The operations of the pickles that a file begins with: (name, argument)."""
     try:
-        for _ in range(pickles):
+        for number in range(pickles):
+            if number:
+                if not file.read(1):  # no checkpoint, but a whole pickle: what it would call is told
+                    return
+                file.seek(-1, 1)
             for op, argument, _ in pickletools.genops(file):
                 yield op.name, argument
     except ValueError:

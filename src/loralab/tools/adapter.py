@@ -1,0 +1,95 @@
+"""What the tools on adapter files have in common: where to write, and what the file says of itself."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from loralab.adapters import file, layouts
+from loralab.adapters.kinds import Group
+from loralab.adapters.low_rank import Size, state_of
+from loralab.errors import user_error
+
+SPATIAL = re.compile(r"(conv|conv1|conv2|in_layers_2|out_layers_3|op)$")
+"""Names of 3×3 convolutions; there are no other kernels but 1×1."""
+
+
+def add_output(parser: ArgumentParser, what: str = ".safetensors, .ckpt, .pt or .bin") -> None:
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="PATH", help=f"where to write: {what}")
+    parser.add_argument("--precision", choices=list(file.DTYPES), help="default: as the first file has it")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def add_size(parser: ArgumentParser) -> None:
+    parser.add_argument("--rank", type=rank, metavar="N", help="rank to come down to, at most")
+    parser.add_argument("--keep", type=share, metavar="SHARE", help="share of each change's norm to keep, such as 0.95")
+    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda")
+
+
+def size(args: Namespace) -> Size:
+    """Raises a UserError where neither a rank nor a share is given."""
+    if args.rank is None and args.keep is None:
+        raise user_error("--rank", "is missing", "give --rank 16, or --keep 0.95 of the norm, or both")
+    return Size(args.rank, args.keep)
+
+
+def check_output(args: Namespace, extensions: tuple[str, ...] = file.FORMATS) -> Path:
+    """Where to write. Raises a UserError before any work where something is there, or for an extension not known."""
+    path: Path = args.output.expanduser()
+    if extensions and path.suffix.removeprefix(".") not in extensions:
+        raise user_error("--output", f"{path.name} has none of the extensions {', '.join(extensions)}", "add one")
+    if path.exists() and not args.overwrite:
+        raise user_error("--output", f"{path} exists already", "choose another name, or add --overwrite")
+    return path
+
+
+def shape_of(name: str, group: Group) -> torch.Size:
+    """The shape of the weight that is changed. LoHa and LoKr fold a kernel into the inputs; the name tells it."""
+    out, inside, *kernel = group.shape
+    folded = not kernel and SPATIAL.search(name)
+    return torch.Size((out, inside // 9, 3, 3)) if folded else group.shape
+
+
+def precision_of(state: Mapping[str, torch.Tensor]) -> file.Precision:
+    """The precision that most of a file's tensors have; fp32 for any that files are not written in."""
+    dtypes = [tensor.dtype for key, tensor in state.items() if not key.endswith(".alpha")]
+    common = max(set(dtypes), key=dtypes.count)
+    return next((name for name, dtype in file.DTYPES.items() if dtype == common), "fp32")
+
+
+def write(
+    path: Path, groups: Mapping[str, Group], precision: file.Precision, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes LoRAs in the kohya layout; what the metadata says of rank and alpha is brought up to date."""
+    state = state_of(dict(groups))
+    file.save(path, state, _described(groups, metadata or {}), precision)
+
+
+def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict[str, str]:
+    ranks = {group.rank for group in groups.values()}
+    told = {key: value for key, value in metadata.items() if not key.startswith(("sshs_", "lora_adapter"))}
+    told["ss_network_dim"] = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
+    told["ss_network_alpha"] = told["ss_network_dim"]
+    told["ss_network_module"] = "networks.lora"
+    return told
+
+
+def layout_state(state: Mapping[str, torch.Tensor], layout: layouts.Layout) -> dict[str, torch.Tensor]:
+    """A state of the kohya layout in the one that is asked for."""
+    return dict(state) if layout == "kohya" else layouts.to_diffusers(state, layouts.public_table(state))
+
+
+def rank(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def share(text: str) -> float:
+    if not 0 < (value := float(text)) <= 1:
+        raise ValueError
+    return value

@@ -1,0 +1,147 @@
+"""The weights of a base model as its files have them, each found by the name of the module they belong to.
+
+Whatever is not asked for stays as it is: VAE, EMA weights, tokenizers, tensors not known here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loralab.adapters import file
+from loralab.adapters.layouts import Table
+from loralab.errors import user_error
+from loralab.models import original, weights
+from loralab.models.architecture import ARCHITECTURES
+from loralab.models.family import Family
+from loralab.models.names import Target, text_targets, unet_targets
+from loralab.models.probe import look_at_base
+from loralab.models.sd import StableDiffusion
+from loralab.models.sdxl import StableDiffusionXL
+
+FAMILIES: dict[str, type[Family]] = {"sd1": StableDiffusion, "sd2": StableDiffusion, "sdxl": StableDiffusionXL}
+WEIGHTS = ("*.safetensors", "*.bin", "*.index*.json", "*.ckpt", "*.msgpack", "*.onnx", "*.h5")
+
+
+@dataclass
+class BaseModel:
+    """A base model on disk."""
+
+    path: Path
+    family: str
+    """sd1, sd2 or sdxl"""
+    table: Table
+    """The modules that adapters may sit on, by part."""
+    tensors: dict[str, dict[str, Tensor]]
+    """By part; of a single file, all of them under ''. They stay in the file until they are used."""
+    unet: Mapping[str, Any]
+    """The UNet's config."""
+    changed: set[str] = field(default_factory=set)
+    """Parts of a folder that differ from what is on disk."""
+
+    def weight(self, part: str, target: Target) -> Tensor:
+        """The weight of a module, in the precision that the file has."""
+        where, key, rows = self._find(part, target)
+        return self.tensors[where][key][rows]
+
+    def add(self, part: str, target: Target, change: Tensor) -> None:
+        """Adds to a weight, computed in fp32."""
+        where, key, rows = self._find(part, target)
+        whole = self.tensors[where][key].clone()
+        whole[rows] = (whole[rows].float() + change.reshape(whole[rows].shape).to("cpu")).to(whole.dtype)
+        self.tensors[where][key] = whole
+        self.changed.add(where)
+
+    def save(self, path: Path, precision: file.Precision | None) -> None:
+        """Writes the whole model, as the kind of thing it was read from: a folder, or one .safetensors file."""
+        for where in self.tensors:
+            if precision:
+                self.changed.add(where)
+                self.tensors[where] = {k: _cast(t, file.DTYPES[precision]) for k, t in self.tensors[where].items()}
+        if "" in self.tensors:
+            file.write(path, self.tensors[""], file.read_metadata(self.path) or None)
+        else:
+            self._save_folder(path)
+
+    def _save_folder(self, path: Path) -> None:
+        beside = path.with_name(f".{path.name}.part")
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            shutil.copytree(self.path, beside, ignore=self._outdated)
+            for part in self.changed:
+                stem = "diffusion_pytorch_model" if part == "unet" else "model"
+                file.write(beside / part / f"{stem}.safetensors", self.tensors[part], {"format": "pt"})
+            if path.exists():
+                shutil.rmtree(path)
+            beside.rename(path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _outdated(self, folder: str, names: list[str]) -> set[str]:
+        """Weights of the parts that are written anew."""
+        if Path(folder).name not in self.changed:
+            return set()
+        return shutil.ignore_patterns(*WEIGHTS)(folder, names)
+
+    def _find(self, part: str, target: Target) -> tuple[str, str, slice]:
+        """Where a module's weight is: part of the files, key, rows of the tensor."""
+        if "" in self.tensors:
+            return "", *self._find_in_single_file(part, target)
+        for path in (target.diffusers, target.diffusers.removeprefix("text_model.")):
+            if f"{path}.weight" in self.tensors[part]:
+                return part, f"{path}.weight", slice(None)
+        raise self._lacks(f"{part}.{target.diffusers}")
+
+    def _find_in_single_file(self, part: str, target: Target) -> tuple[str, slice]:
+        rows = slice(None)
+        if part == "unet":
+            key = original.original_module(target.diffusers, original.unet_names(self.unet)) + ".weight"
+            key = f"model.diffusion_model.{key}"
+        else:
+            key, third = original.text_name(self.family, part, target.diffusers.removeprefix("text_model.") + ".weight")
+            if third is not None and key in self.tensors[""]:
+                width = self.tensors[""][key].shape[0] // 3
+                rows = slice(third * width, (third + 1) * width)
+        if key not in self.tensors[""]:
+            raise self._lacks(key)
+        return key, rows
+
+    def _lacks(self, name: str):
+        return user_error(str(self.path), f"has no {name}", "is the model whole, and of the original layout?")
+
+
+def open_base(path: Path) -> BaseModel:
+    """A base model: a diffusers folder, or one file in the original layout. Raises a UserError for anything else."""
+    if not path.exists():
+        raise user_error("base", f"{path} is not there", "give a diffusers folder or a single file")
+    family = look_at_base(path, with_vae=False).family
+    assert family is not None, "the probe raises where it finds none"
+    names = FAMILIES[family]
+    if path.is_dir():
+        configs = {part: _config(path / part) for part in ("unet", *names.text_prefixes)}
+        tensors = {part: weights.read_component(path / part, "base") for part in configs}
+    else:
+        architecture = ARCHITECTURES[family]
+        configs = {"unet": architecture.unet, **architecture.text_encoders}
+        tensors = {"": weights.read(path, "base")}
+    table = {
+        part: text_targets(configs[part]["num_hidden_layers"], prefix, wrapped=True)
+        for part, prefix in names.text_prefixes.items()
+    }
+    table["unet"] = unet_targets(configs["unet"], names.original_names)
+    return BaseModel(path, family, table, tensors, configs["unet"])
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf8"))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor

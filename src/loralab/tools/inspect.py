@@ -1,0 +1,189 @@
+"""`loralab inspect`: what is in an adapter file, or in a model. Only what is asked for is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from loralab.adapters.kinds import Group, grouped
+from loralab.adapters.layouts import layout_of, public_table, to_kohya
+from loralab.errors import UserError, user_error
+from loralab.models.checkpoint import examine
+from loralab.models.probe import TITLES, look_at_base
+from loralab.models.weights import read
+from loralab.progress import progress
+
+LARGE = 4 << 30
+"""Bytes; values of larger files are not read, so their norms are not told."""
+
+
+@dataclass
+class Report:
+    """What a file holds, plain values."""
+
+    path: str
+    bytes: int
+    format: str
+    """safetensors or pickle, whatever the extension"""
+    content: str
+    """adapter or model"""
+    family: str | None
+    tensors: int
+    parameters: int
+    precisions: dict[str, int]
+    """Number of tensors by precision."""
+    layout: str | None = None
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Number of layers by kind of adapter."""
+    ranks: dict[str, int] = field(default_factory=dict)
+    alphas: dict[str, int] = field(default_factory=dict)
+    blocks: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Part and block → layers, and the mean and largest norm of their changes."""
+    problems: list[str] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def inspect(path: Path) -> Report:
+    """Looks into a file. Raises a UserError for what is not there, damaged, or holds code."""
+    if not path.is_file():
+        remedy = (
+            "give a file; a model's folder is described by its model_index.json" if path.is_dir() else "check the path"
+        )
+        raise user_error("FILE", f"{path} is {'a folder' if path.is_dir() else 'not there'}", remedy)
+    tensors, index = read(path, "FILE"), examine(path, "FILE")
+    report = Report(
+        path=str(path),
+        bytes=path.stat().st_size,
+        format=index.format,
+        content="model",
+        family=None,
+        tensors=len(tensors),
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        precisions=dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())),
+        metadata=index.metadata,
+    )
+    try:
+        state = to_kohya(tensors, report.metadata, setting="FILE")
+        groups = grouped(state, "FILE")
+    except UserError as error:
+        return _of_model(report, path, error)
+    report.content, report.layout = "adapter", layout_of(tensors)
+    _describe(report, groups)
+    return report
+
+
+def _of_model(report: Report, path: Path, not_an_adapter: UserError) -> Report:
+    try:
+        report.family = look_at_base(path, with_vae=False).family
+    except UserError:
+        raise not_an_adapter from None
+    return report
+
+
+def _describe(report: Report, groups: Mapping[str, Group]) -> None:
+    report.family = family_of(groups)
+    report.kinds = dict(Counter(group.kind.__name__ for group in groups.values()))
+    report.ranks = _counted(group.rank or "full" for group in groups.values())
+    report.alphas = _counted(f"{group.alpha:g}" for group in groups.values())
+    if report.bytes > LARGE:
+        report.problems.append("the file is large: norms were not computed")
+        return
+    blocks: dict[str, list[float]] = {}
+    with progress("reading", len(groups), "layers") as advance:
+        for name, group in groups.items():
+            report.problems += _problems(name, group)
+            blocks.setdefault(block_of(name), []).append(group.norm)
+            advance(1)
+    report.blocks = {
+        block: {"layers": len(norms), "mean": sum(norms) / len(norms), "largest": max(norms)}
+        for block, norms in blocks.items()
+    }
+
+
+def _problems(name: str, group: Group) -> list[str]:
+    broken = [tensor for tensor, value in group.tensors.items() if not value.isfinite().all()]
+    empty = [tensor for tensor, value in group.tensors.items() if not value.any()]
+    out = [f"{name}: {tensor} has values that are not numbers" for tensor in broken]
+    return out + [f"{name}: {tensor} is all zero, so it changes nothing" for tensor in empty]
+
+
+def family_of(groups: Mapping[str, Group]) -> str | None:
+    """sd1, sd2 or sdxl, by the width of the text that the UNet attends to, else by the names."""
+    widths = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+    for name, group in groups.items():
+        if name.endswith("attn2_to_k"):
+            return widths.get(group.shape[1])
+    if "text_encoder_2" in public_table(groups):
+        return "sdxl"
+    width = next((g.shape[1] for name, g in groups.items() if name.endswith("q_proj")), None)
+    return widths.get(width or 0)
+
+
+def block_of(name: str) -> str:
+    """Where a module lies: `text_encoder`, `unet down 1`, `unet mid`, `unet output 4` …"""
+    if match := re.match(r"lora_te(\d?)_", name):
+        return "text_encoder_2" if match[1] == "2" else "text_encoder"
+    match = re.match(r"lora_unet_(down|up|mid|input|middle|output)_blocks?(?:_(\d+))?", name)
+    return "unet" if match is None else " ".join(filter(None, ("unet", match[1], match[2])))
+
+
+def _counted(values) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(values).items(), key=lambda item: -item[1])}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="an adapter file or a single-file model")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def main(args: Namespace) -> None:
+    report = inspect(args.file.expanduser())
+    if args.json:
+        print(json.dumps(asdict(report), indent=1, ensure_ascii=False))
+    else:
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    family = TITLES.get(report.family or "", "of an unknown family")
+    what = " + ".join(report.kinds) + " adapter" if report.content == "adapter" else "model"
+    console.print(f"{report.path}: {what}, {family}", style="bold")
+    facts = {
+        "size": f"{report.bytes / 1e6:,.1f} MB, {report.tensors} tensors, {report.parameters:,} parameters",
+        "format": " ".join(filter(None, (report.format, report.layout))),
+        "precision": _listed(report.precisions),
+        "rank": _listed(report.ranks),
+        "alpha": _listed(report.alphas),
+    }
+    for name, value in facts.items():
+        if value:
+            console.print(f"  {name:10}{value}")
+    if report.blocks:
+        console.print(_norms(report))
+    for problem in report.problems[:20]:
+        console.print(f"  ! {problem}", style="yellow")
+    if len(report.problems) > 20:
+        console.print(f"  ! and {len(report.problems) - 20} more", style="yellow")
+    for key, value in sorted(report.metadata.items()):
+        console.print(f"  {key}: {value if len(value) < 200 else value[:200] + ' …'}")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """16; or, of several, 16 (×190), 8 (×2)."""
+    return ", ".join(counts) if len(counts) < 2 else ", ".join(f"{value} (×{n})" for value, n in counts.items())
+
+
+def _norms(report: Report) -> Table:
+    table = Table("block", "layers", "mean norm", "largest", box=None, padding=(0, 2))
+    for block, norms in report.blocks.items():
+        table.add_row(block, f"{norms['layers']:.0f}", f"{norms['mean']:.4f}", f"{norms['largest']:.4f}")
+    return table

@@ -1,0 +1,117 @@
+"""`loralab merge`: adapters into a base model, or several adapters into one."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from loralab.adapters import file
+from loralab.adapters.kinds import Group, grouped, some
+from loralab.adapters.lora import LoRA
+from loralab.adapters.low_rank import Size, concatenated, spectrum_of
+from loralab.errors import user_error
+from loralab.progress import progress
+from loralab.tools import adapter
+from loralab.tools.base_model import BaseModel, open_base
+
+Adapters = Sequence[Mapping[str, Group]]
+
+
+def merged_into_base(base: BaseModel, adapters: Adapters, weights: Sequence[float]) -> None:
+    """Adds each adapter's changes, times its weight, to the base's own weights: all of them to the original ones."""
+    targets = {target.kohya: (part, target) for part in base.table for target in base.table[part]}
+    names = sorted({name for groups in adapters for name in groups})
+    with progress("merging", len(names), "layers") as advance:
+        for name in names:
+            part, target = targets[name]
+            weight = base.weight(part, target).float()
+            change = torch.zeros_like(weight)
+            for groups, factor in zip(adapters, weights, strict=True):
+                if name in groups:
+                    change += factor * _fitting(name, groups[name], weight)
+            base.add(part, target, change)
+            advance(1)
+
+
+def merged(adapters: Adapters, weights: Sequence[float], size: Size | None, device: str = "cpu") -> dict[str, Group]:
+    """Several adapters as one: exact, with the sum of their ranks, or the nearest of a size.
+
+    Raises a UserError for what cannot be added up without the base model, or not exactly.
+    """
+    names = sorted({name for groups in adapters for name in groups})
+    out = {}
+    with progress("merging", len(names), "layers") as advance:
+        for name in names:
+            parts = [(g[name], w) for g, w in zip(adapters, weights, strict=True) if name in g]
+            groups, factors = [group for group, _ in parts], [weight for _, weight in parts]
+            _check_addable(name, groups, exact=size is None)
+            if size is None:
+                out[name] = concatenated(groups, factors)
+            else:
+                shape = adapter.shape_of(name, groups[0])
+                changes = [w * group.change(shape) for group, w in parts]
+                out[name] = spectrum_of(torch.stack(changes).sum(0).to(device)).lora(size)
+            advance(1)
+    return out
+
+
+def _check_addable(name: str, groups: list[Group], exact: bool) -> None:
+    if any(group.needs_weight for group in groups):
+        raise user_error("FILE", f"{name} is a DoRA: what it does depends on the weight", "merge into a base: --base")
+    if exact and not all(group.kind is LoRA and "lora_mid" not in group.tensors for group in groups):
+        raise user_error("FILE", f"{name} is no plain LoRA, and can't be added exactly", "give --rank or --keep")
+    if len({group.shape.numel() for group in groups}) > 1:
+        shapes = [tuple(group.shape) for group in groups]
+        raise user_error("FILE", f"{name} changes weights of the shapes {shapes}", "merge adapters of one family")
+
+
+def _fitting(name: str, group: Group, weight: torch.Tensor) -> torch.Tensor:
+    if group.shape.numel() != weight.numel():
+        found = f"{name} changes a weight {tuple(group.shape)}, the base's is {tuple(weight.shape)}"
+        raise user_error("FILE", found, "the adapter belongs to another base model (SD 1.x, 2.x or SDXL)")
+    return group.change(weight.shape, weight)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", help="adapter files of any kind and layout")
+    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="a factor for each; 1 by default")
+    parser.add_argument("--base", type=Path, metavar="MODEL", help="a folder or single file to merge into")
+    adapter.add_size(parser)
+    adapter.add_output(parser, "an adapter file; with --base, a folder or a .safetensors file, as the base is")
+
+
+def main(args: Namespace) -> None:
+    weights = args.weights or [1.0] * len(args.files)
+    if len(weights) != len(args.files):
+        raise user_error("--weights", f"{len(weights)} for {len(args.files)} files", "give one for each file")
+    if args.base:
+        _into_base(args, weights)
+    elif len(args.files) < 2:
+        raise user_error("FILE", "one adapter alone, and no base", "give --base MODEL, or a second adapter")
+    else:
+        _into_one(args, weights)
+
+
+def _into_base(args: Namespace, weights: list[float]) -> None:
+    if args.rank or args.keep:
+        raise user_error("--rank", "has no meaning with --base", "leave it out: a merge into a base is exact")
+    source = args.base.expanduser()
+    path = adapter.check_output(args, () if source.is_dir() else ("safetensors",))
+    base = open_base(source)
+    adapters = [grouped(file.load(name, base.table, "FILE").state, "FILE") for name in args.files]
+    merged_into_base(base, adapters, weights)
+    base.save(path, args.precision)
+    print(f"{path}: {sum(map(len, adapters))} changes merged into {source.name}")
+
+
+def _into_one(args: Namespace, weights: list[float]) -> None:
+    size = Size(args.rank, args.keep) if args.rank or args.keep else None
+    path = adapter.check_output(args)
+    sources = [file.load(name, setting="FILE") for name in args.files]
+    groups = merged([grouped(source.state, "FILE") for source in sources], weights, size, args.device)
+    described = {"ss_training_comment": f"merged: {some([Path(name).name for name in args.files])}"}
+    adapter.write(path, groups, args.precision or adapter.precision_of(sources[0].state), described)
+    print(f"{path}: {len(groups)} layers, ranks up to {max(group.rank or 0 for group in groups.values())}")

@@ -1,0 +1,47 @@
+"""`loralab resize`: an adapter at another rank, by the singular values of each change."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+
+from loralab.adapters import file
+from loralab.adapters.dora import DoRA
+from loralab.adapters.kinds import Group, grouped
+from loralab.adapters.low_rank import Size, spectrum_of_group
+from loralab.progress import progress
+from loralab.tools import adapter
+
+
+def resized(groups: Mapping[str, Group], size: Size, device: str = "cpu") -> dict[str, Group]:
+    """Every adapter as the nearest LoRA of a size; a magnitude (DoRA) stays as it is."""
+    out = {}
+    with progress("resizing", len(groups), "layers") as advance:
+        for name, group in groups.items():
+            moved = Group(group.kind, {n: t.to(device) for n, t in group.tensors.items()}, group.alpha)
+            out[name] = spectrum_of_group(moved, adapter.shape_of(name, group)).lora(size)
+            if magnitude := _magnitude(group):
+                out[name] = Group(DoRA, {**out[name].tensors, **magnitude}, out[name].alpha)
+            advance(1)
+    return out
+
+
+def _magnitude(group: Group) -> dict:
+    return {name: tensor for name, tensor in group.tensors.items() if name == "dora_scale"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="an adapter file of any kind and layout; the result is a LoRA")
+    adapter.add_size(parser)
+    adapter.add_output(parser)
+
+
+def main(args: Namespace) -> None:
+    size, path = adapter.size(args), adapter.check_output(args)
+    source = file.load(args.file, setting="FILE")
+    groups = grouped(source.state)
+    small = resized(groups, size, args.device)
+    adapter.write(path, small, args.precision or adapter.precision_of(source.state), source.metadata)
+    before, after = (sum(group.rank or 0 for group in g.values()) / len(g) for g in (groups, small))
+    kept = sum(g.norm**2 for g in small.values()) / max(sum(g.norm**2 for g in groups.values()), 1e-30)
+    print(f"{path}: mean rank {before:.1f} → {after:.1f}, {kept**0.5:.2%} of the norm kept")

@@ -1,0 +1,341 @@
+"""Adapter files: every layout in and out, what UIs load, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import resource
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from loralab.adapters import file
+from loralab.adapters.dora import DoRA
+from loralab.adapters.inject import inject
+from loralab.adapters.layouts import to_diffusers, to_kohya
+from loralab.adapters.loha import LoHa
+from loralab.adapters.lora import LoRA
+from loralab.adapters.targets import Targets
+from loralab.errors import UserError
+from loralab.models import miniature
+from loralab.models.sd import load
+
+GOLDEN = Path(__file__).parent / "golden" / "lora.safetensors"
+IDS = torch.randint(0, 500, (1, 77), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def family(random_base):
+    return load(str(random_base), attention="sdpa", resolution=64)
+
+
+def trained(family, method, **targets):
+    """Adapters as after training."""
+    adapters = inject(family, method, Targets(**targets))
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=draw)
+    return adapters
+
+
+def latents(pipeline) -> torch.Tensor:
+    """What a picture is before it is decoded."""
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    out = pipeline(
+        "sks star", num_inference_steps=2, guidance_scale=3.0, latents=noise, height=64, width=64, output_type="latent"
+    )
+    return out.images
+
+
+def close(a, b, tolerance=1e-4):
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+LORA = LoRA(rank=4, alpha=2.0, conv_rank=2)
+
+
+# diffusers leaves the magnitudes of a kohya DoRA out, with a warning
+@pytest.mark.parametrize(
+    ("method", "layout"), [(LORA, "kohya"), (LORA, "diffusers"), (DoRA(rank=4, alpha=3.0), "diffusers")]
+)
+def test_diffusers_loads_it_and_draws_the_same(method, layout, family, random_base, tmp_path):
+    before = latents(family.pipeline())
+    adapters = trained(family, method)
+    ours = latents(family.pipeline())
+    path = tmp_path / "adapter.safetensors"
+    file.save(path, adapters.state(layout), {}, "fp32")
+    other = load(str(random_base), attention="sdpa", resolution=64).pipeline()
+    close(latents(other), before)
+    other.load_lora_weights(str(path))
+    close(latents(other), ours)
+    assert (ours - before).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_diffusers_loads_sdxl(layout, random_base, tmp_path):
+    """With names of the original code in the kohya layout, and two text encoders."""
+    ours = miniature.sdxl(str(random_base / "tokenizer"))
+    before = latents(ours.pipeline())
+    adapters = trained(ours, LORA)
+    names = {name.rpartition("_text_model")[0] or "_".join(name.split("_")[:3]) for name in adapters.adapters}
+    assert {"lora_te1", "lora_te2", "lora_unet_input", "lora_unet_middle", "lora_unet_output"} == names
+    path = tmp_path / "adapter.safetensors"
+    file.save(path, adapters.state(layout), {}, "fp32")
+    theirs = miniature.sdxl(str(random_base / "tokenizer")).pipeline()
+    theirs.load_lora_weights(str(path))
+    close(latents(theirs), latents(ours.pipeline()))
+    assert (latents(theirs) - before).abs().max() > 0.05
+    adapters.remove()
+    again = inject(ours, LoRA(rank=1, weights=str(path)), Targets())
+    assert again.fresh == []
+    close(latents(theirs), latents(ours.pipeline()))
+
+
+def test_layouts_there_and_back(family):
+    adapters = trained(family, LoRA(rank=4, alpha=2.0, conv_rank=2))
+    state = adapters.state()
+    table = {part: family.targets(part) for part in family.parts()}
+    path = to_diffusers(state, table)
+    assert not any("alpha" in key or key.startswith("lora_") for key in path)
+    assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight" in path
+    back = to_kohya(path, {}, table)
+    for name, adapter in adapters:
+        up, down = back[f"{name}.lora_up.weight"], back[f"{name}.lora_down.weight"]
+        delta = LoRA.delta({"lora_up": up, "lora_down": down})
+        close(delta, adapter.delta(), 1e-6)
+        assert f"{name}.alpha" not in back  # it is the rank
+
+
+def spellings(state):
+    """The same file as other programs have written it."""
+    prefix = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+    name = "lora_unet_" + prefix.removeprefix("unet.").replace(".", "_")
+    q = {end: state[f"{name}_to_q.lora_{end}.weight"] for end in ("down", "up")}
+    out = {end: state[f"{name}_to_out_0.lora_{end}.weight"] for end in ("down", "up")}
+    yield {f"{prefix}.processor.to_q_lora.{end}.weight": q[end] for end in q}, f"{name}_to_q"
+    yield {f"{prefix}.processor.to_out_lora.{end}.weight": out[end] for end in out}, f"{name}_to_out_0"
+    yield {f"{prefix}.to_q.lora.{end}.weight": q[end] for end in q}, f"{name}_to_q"
+    yield {f"{prefix}.to_q.lora_linear_layer.{end}.weight": q[end] for end in q}, f"{name}_to_q"
+    peft = "base_model.model." + prefix.removeprefix("unet.")
+    yield {f"{peft}.to_q.lora_{'A' if e == 'down' else 'B'}.weight": q[e] for e in q}, f"{name}_to_q"
+    yield {f"{prefix}.to_q.lora_{'A' if e == 'down' else 'B'}.default.weight": q[e] for e in q}, f"{name}_to_q"
+
+
+def test_spellings_of_other_programs(family, tmp_path):
+    adapters = trained(family, LoRA(rank=4))
+    state = adapters.state()
+    for other, name in spellings(state):
+        save_file(other, tmp_path / "other.safetensors")
+        found = file.load(tmp_path / "other.safetensors").state
+        assert found.keys() == {f"{name}.lora_down.weight", f"{name}.lora_up.weight"}
+        assert all(torch.equal(found[key], state[key]) for key in found)
+
+
+def test_alpha_in_the_metadata():
+    """As diffusers writes it."""
+    path = "unet.mid_block.attentions.0.proj_in"
+    state = {f"{path}.lora_A.weight": torch.ones(8, 4, 1, 1), f"{path}.lora_B.weight": torch.ones(4, 8, 1, 1)}
+    for told, alpha in (
+        ({"unet.r": 8, "unet.lora_alpha": 4}, 4),
+        ({"unet.lora_alpha": 4, "unet.alpha_pattern": {"attentions.0.proj_in": 2}}, 2),
+        ({"unet.lora_alpha": 4, "unet.use_rslora": True}, 4 * 8**0.5),
+        ({"text_encoder.lora_alpha": 4}, None),
+    ):
+        found = to_kohya(state, {"lora_adapter_metadata": json.dumps(told)})
+        assert found.get("lora_unet_mid_block_attentions_0_proj_in.alpha") == alpha, told
+
+
+def test_start_from_another_rank_without_alpha_in_fp16(family, tmp_path):
+    """The file's ranks count; a missing alpha is the rank; what it has beyond the targets is adapted, too."""
+    adapters = trained(family, LoRA(rank=5, alpha=5.0, conv_rank=3))
+    with torch.no_grad():
+        expected = family.unet(torch.ones(1, 4, 8, 8), 3, torch.ones(1, 77, 32)).sample
+    state = {key: tensor.half() for key, tensor in adapters.state().items() if not key.endswith("alpha")}
+    torch.save(state, tmp_path / "start.pt")
+    adapters.remove()
+    again = inject(family, LoRA(rank=2, alpha=1.0, weights=str(tmp_path / "start.pt")), Targets())
+    assert {a.tensors["lora_down"].shape[0] for _, a in again} == {3, 5}
+    assert all(a.scale == 1 for _, a in again)
+    assert again.fresh == []
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in again.parameters())
+    with torch.no_grad():
+        close(family.unet(torch.ones(1, 4, 8, 8), 3, torch.ones(1, 77, 32)).sample, expected, 2e-2)
+    again.remove()
+    half = {key: tensor for key, tensor in state.items() if key.startswith("lora_te")}
+    torch.save(half, tmp_path / "half.pt")
+    partly = inject(family, LoRA(rank=2, weights=str(tmp_path / "half.pt")), Targets())
+    assert partly.fresh
+    assert all(name.startswith("lora_unet") for name in partly.fresh)
+
+
+@pytest.mark.parametrize("format", file.FORMATS)
+def test_bytes_are_the_same_each_time(format, tmp_path):
+    state = load_file(GOLDEN)
+    told = {f"ss_{i}": "x" for i in range(50)}
+    paths = [tmp_path / folder / f"adapter.{format}" for folder in ("one", "other")]
+    for path, keys in zip(paths, (sorted(state), sorted(state, reverse=True)), strict=True):
+        file.save(path, {key: state[key] for key in keys}, dict(sorted(told.items(), reverse=path == paths[0])))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), file.DTYPES.items())
+def test_precisions_and_metadata(precision, dtype, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    state = load_file(GOLDEN)
+    state["lora_unet_mid_block_attentions_0_proj_in.alpha"] = torch.tensor(3.0001)  # no half has it
+    file.save(path, state, {"ss_seed": "1", "modelspec.title": "é"}, precision)
+    with safe_open(path, "pt") as written:
+        assert written.metadata()["modelspec.title"] == "é"
+        assert len(written.metadata()["sshs_model_hash"]) == 64
+        for key in state:
+            tensor = written.get_tensor(key)
+            exact = key == "lora_unet_mid_block_attentions_0_proj_in.alpha"
+            assert tensor.dtype == (torch.float32 if exact else dtype), key
+            assert torch.equal(tensor, state[key].to(tensor.dtype))
+    file.save(path, state, None, precision)
+    assert file.read_metadata(path) == {}
+
+
+# what goes wrong
+
+
+def refused(call, *words: str) -> str:
+    with pytest.raises(UserError) as error:
+        call()
+    text = str(error.value)
+    assert all(word in text for word in words), text
+    return text
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {Evil.trace}",)
+
+    trace = ""
+
+
+@pytest.mark.parametrize("name", ["evil.pt", "evil.safetensors"])
+def test_code_in_a_pickle_is_not_run(name, tmp_path):
+    Evil.trace = str(tmp_path / "it-ran")
+    (tmp_path / name).write_bytes(pickle.dumps({"lora_unet_mid_block_attentions_0_proj_in.alpha": Evil()}))
+    refused(lambda: file.load(tmp_path / name), "code", "not run")
+    torch.save({"a": Evil()}, tmp_path / name)
+    refused(lambda: file.load(tmp_path / name), "code", "not run")
+    assert not Path(Evil.trace).exists()
+
+
+def test_damaged_and_missing_files(tmp_path):
+    whole = GOLDEN.read_bytes()
+    path = tmp_path / "a.safetensors"
+    for cut in (4, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        refused(lambda: file.load(path), "a.safetensors")
+    path.write_bytes(struct.pack("<Q", 1 << 40) + b"{")
+    refused(lambda: file.load(path), "a.safetensors")
+    for content in (b"", b"hello, I am text", bytes(range(256)) * 10):
+        path.write_bytes(content)
+        refused(lambda: file.load(path), "a.safetensors")
+    refused(lambda: file.load(tmp_path / "nothing.safetensors"), "is not there")
+    refused(lambda: file.load(tmp_path), "is a folder")
+    save_file({}, path)
+    refused(lambda: file.load(path), "no tensors")
+
+
+def test_unknown_keys_are_listed(tmp_path):
+    state = load_file(GOLDEN)
+    path = tmp_path / "a.safetensors"
+    save_file(state | {"lora_unet_what_is_this.lora_down.weight": torch.ones(2, 2)}, path)
+    refused(lambda: file.load(path), "lora_unet_what_is_this", "1 of")
+    save_file(state | {"lora_unet_mid_block_attentions_0_proj_in.oft_blocks": torch.ones(2, 2)}, path)
+    refused(lambda: file.load(path), "oft_blocks")
+    save_file({key: tensor for key, tensor in state.items() if not key.endswith("_proj_in.lora_up.weight")}, path)
+    refused(lambda: file.load(path), "proj_in.lora_down.weight")
+
+
+def test_tensors_of_other_shapes(family, tmp_path):
+    state = trained(family, LoRA(rank=4)).state()
+    path = tmp_path / "a.safetensors"
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    save_file(state | {f"{name}.lora_up.weight": torch.ones(32, 3)}, path)
+    refused(lambda: file.load(path), "fit together", name)
+    save_file(state | {f"{name}.lora_down.weight": torch.ones(4, 768)}, path)
+    refused(lambda: inject(family, LoRA(rank=4, weights=str(path)), Targets()), "another base model", "768")
+
+
+def test_other_kinds_and_parts(family, tmp_path):
+    path = tmp_path / "a.safetensors"
+    adapters = trained(family, LoHa(rank=2))
+    save_file(adapters.state(), path)
+    refused(lambda: adapters.state("diffusers"), "output.layout")
+    adapters.remove()
+    refused(lambda: inject(family, LoRA(rank=4, weights=str(path)), Targets()), "adapter=loha")
+    method = LoHa(rank=4, weights=str(path))
+    refused(lambda: inject(family, method, Targets(text_encoder=False)), "targets.text_encoder_lr=0")
+    refused(lambda: inject(family, method, Targets(unet=False)), "targets.unet_lr=0")
+
+
+def test_values_that_cannot_be_trained(family, tmp_path):
+    state = load_file(GOLDEN)
+    key = "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"
+    path = tmp_path / "a.safetensors"
+    save_file(state | {key: state[key] * float("nan")}, path)
+    refused(lambda: file.load(path), "not numbers", key)
+    up = key.replace("down", "up")
+    save_file(state | {key: state[key] * 0, up: state[up] * 0}, path)
+    refused(lambda: file.load(path), "zero", key.partition(".")[0])
+    save_file(state | {up: state[up] * 0}, path)
+    file.load(path)  # as an adapter is that was never trained
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path):
+    state = load_file(GOLDEN)
+    path = tmp_path / "a.safetensors"
+    file.save(path, state, {})
+    before = path.read_bytes()
+    key = next(iter(state))
+    refused(lambda: file.save(path, state | {key: torch.tensor(float("inf"))}, {}), "not a number", key)
+    large = {key: tensor * 1e6 for key, tensor in state.items()}
+    refused(lambda: file.save(path, large, {}, "fp16"), "too large", "bf16")
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_full_disk(tmp_path):
+    """The operating system refuses to write more than 100 kB."""
+    path = tmp_path / "a.safetensors"
+    file.save(path, load_file(GOLDEN), {})
+    before = path.read_bytes()
+    code = f"""
+import resource
+from pathlib import Path
+from safetensors.torch import load_file
+from loralab.adapters import file
+from loralab.errors import UserError
+state = load_file({str(GOLDEN)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+for extension in file.FORMATS:
+    try:
+        file.save(Path({str(path)!r}).with_suffix("." + extension), state, {{}}, "fp32")
+    except UserError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("could not be written") == len(file.FORMATS), done.stdout + done.stderr
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody may write to")
+def test_a_read_only_disk():
+    refused(lambda: file.save(Path("/proc/adapter.safetensors"), load_file(GOLDEN), {}), "could not be written")

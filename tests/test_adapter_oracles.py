@@ -1,0 +1,175 @@
+"""Adapters against PEFT and LyCORIS: the same tensors, the same change of the weight, the same output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from loralab.adapters.base import Adapter, Method
+from loralab.adapters.dora import DoRA
+from loralab.adapters.kinds import grouped, suffix
+from loralab.adapters.loha import LoHa
+from loralab.adapters.lokr import LoKr, split
+from loralab.adapters.lora import LoRA
+
+LAYERS = {
+    "linear": lambda: nn.Linear(24, 40),
+    "pointwise": lambda: nn.Conv2d(24, 40, 1, bias=False),
+    "conv": lambda: nn.Conv2d(24, 40, 3, stride=2, padding=1),
+}
+METHODS = {
+    "lora": LoRA(rank=4, alpha=3.0),
+    "dora": DoRA(rank=4, alpha=3.0),
+    "loha": LoHa(rank=4, alpha=3.0),
+    "lokr": LoKr(rank=2, alpha=3.0),
+    "lokr_whole": LoKr(rank=2, alpha=3.0, full_matrix=True),
+    "lokr_both": LoKr(rank=2, alpha=3.0, decompose_both=True),
+    "lokr_factor": LoKr(rank=2, alpha=3.0, factor=4),
+}
+
+
+def build(layer: nn.Module, method: Method) -> Adapter:
+    """An adapter as after training: every tensor counts."""
+    draw = torch.Generator().manual_seed(3)
+    tensors = method.create(layer, method.rank, draw)
+    tensors = {name: t + 0.1 * torch.randn(t.shape, generator=draw) for name, t in tensors.items()}
+    return Adapter(layer, method, tensors, method.alpha)
+
+
+def make_layer(name: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return LAYERS[name]().requires_grad_(False)
+
+
+def make_input(layer: nn.Module) -> torch.Tensor:
+    shape = (2, 5, 24) if isinstance(layer, nn.Linear) else (2, 24, 8, 6)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(11))
+
+
+def close(a, b, **tolerance):
+    torch.testing.assert_close(a, b, **(tolerance or {"atol": 2e-5, "rtol": 1e-4}))
+
+
+def lycoris_weight(module, weight: torch.Tensor) -> torch.Tensor:
+    """The weight with LyCORIS' adapter. Its get_diff_weight scales LoHa and LoKr twice (4.1.3), its forward once."""
+    if hasattr(module, "get_weight"):
+        return weight + module.get_weight(weight.shape)
+    return module.get_merged_weight()[0]
+
+
+@pytest.mark.parametrize("layer_name", LAYERS)
+@pytest.mark.parametrize("name", METHODS)
+def test_lycoris_loads_it_and_agrees(name, layer_name):
+    from lycoris.modules import get_module, make_module
+
+    layer = make_layer(layer_name)
+    x, weight = make_input(layer), layer.weight.clone()
+    adapter = build(layer, METHODS[name])
+    state = {f"a.{suffix(n)}": t.detach() for n, t in adapter.tensors.items()} | {"a.alpha": adapter.alpha}
+    theirs = make_layer(layer_name)
+    with torch.no_grad():
+        kind, values = get_module(state, "a")
+        module = make_module(kind, values, "a", theirs)
+        close(weight + adapter.delta(), lycoris_weight(module, weight))
+        module.apply_to()
+        close(layer(x), theirs(x))
+
+
+def wrapped(layer_name: str, config):
+    from peft import get_peft_model
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = make_layer(layer_name)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    return get_peft_model(Model(), config)
+
+
+def peft_config(name: str):
+    from peft import LoHaConfig, LoKrConfig, LoraConfig
+
+    common = {"r": METHODS[name].rank, "target_modules": ["layer"]}
+    if name == "loha":
+        return LoHaConfig(**common, alpha=3.0)
+    if name == "lokr":
+        return LoKrConfig(**common, alpha=3.0)
+    return LoraConfig(**common, lora_alpha=3.0, use_dora=name == "dora")
+
+
+@pytest.mark.parametrize("layer_name", LAYERS)
+@pytest.mark.parametrize("name", ["lora", "dora", "loha", "lokr"])
+def test_peft_agrees(name, layer_name):
+    layer = make_layer(layer_name)
+    x = make_input(layer)
+    adapter = build(layer, METHODS[name])
+    model = wrapped(layer_name, peft_config(name))
+    theirs = model.base_model.model.layer
+    spelled = {"lora_down": "lora_A", "lora_up": "lora_B", "dora_scale": "lora_magnitude_vector"}
+    with torch.no_grad():
+        for tensor_name, tensor in adapter.tensors.items():
+            slot = getattr(theirs, spelled.get(tensor_name, tensor_name))["default"]
+            slot = getattr(slot, "weight", slot)
+            slot.copy_(tensor.reshape(slot.shape))
+        close(layer(x), model(x))
+        if name != "dora":
+            close(adapter.delta(), theirs.get_delta_weight("default"))
+    if name == "dora":  # gradients, the norm taken as a constant
+        layer(x).square().sum().backward()
+        model(x).square().sum().backward()
+        for tensor_name, tensor in adapter.tensors.items():
+            slot = getattr(theirs, spelled[tensor_name])["default"].weight
+            close(tensor.grad.reshape(slot.shape), slot.grad, atol=1e-3, rtol=1e-3)
+
+
+def test_tucker_forms_of_others():
+    """LyCORIS' cores with the kernel, which are read and merged, and trained where they are LoRA's."""
+    from lycoris.modules.locon import LoConModule
+    from lycoris.modules.loha import LohaModule
+    from lycoris.modules.lokr import LokrModule
+
+    for kind, method in ((LoConModule, LoRA), (LohaModule, LoHa), (LokrModule, LoKr)):
+        layer = make_layer("conv")
+        module = kind("a", layer, lora_dim=2, alpha=3.0, use_tucker=True)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+            state = {f"a.{key}": value.clone() for key, value in module.state_dict().items()}
+            group = grouped(state)["a"]
+            assert group.kind is method
+            assert any(name.endswith(("mid", "t1", "t2")) for name in group.tensors)
+            expected = lycoris_weight(module, layer.weight) - layer.weight
+            close(group.change(layer.weight.shape), expected)
+            x = make_input(layer)
+            plain = layer(x)
+            Adapter(layer, method(rank=1), group.tensors, group.alpha)
+            added = torch.nn.functional.conv2d(x, expected, None, 2, 1)
+            close(layer(x), plain + added, atol=1e-4, rtol=1e-3)
+
+
+def test_dora_of_columns():
+    """A magnitude for each input, as early LyCORIS files have it."""
+    from lycoris.modules.locon import LoConModule
+
+    layer = make_layer("linear")
+    module = LoConModule("a", layer, lora_dim=2, alpha=2.0, weight_decompose=True, wd_on_out=False)
+    with torch.no_grad():
+        module.lora_up.weight.normal_()
+        module.dora_scale.mul_(1.3)
+        state = {f"a.{key}": value for key, value in module.state_dict().items()}
+        assert state["a.dora_scale"].shape == (1, 24)
+        change = grouped(state)["a"].change(layer.weight.shape, layer.weight)
+        close(layer.weight + change, module.get_merged_weight()[0])
+
+
+def test_split():
+    from lycoris.functional import factorization
+
+    for width in (1, 2, 24, 127, 128, 250, 320, 360, 512, 640, 768, 1280, 2048, 10240):
+        for factor in (None, 4, 8, 16):
+            assert split(width, factor) == factorization(width, factor or -1), (width, factor)

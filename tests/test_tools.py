@@ -1,0 +1,271 @@
+"""The tools on adapter files, by numbers."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from loralab.adapters import file
+from loralab.adapters.dora import DoRA
+from loralab.adapters.inject import inject
+from loralab.adapters.kinds import grouped
+from loralab.adapters.loha import LoHa
+from loralab.adapters.lokr import LoKr
+from loralab.adapters.lora import LoRA
+from loralab.adapters.targets import Targets
+from loralab.errors import UserError
+from loralab.models.sd import load
+from loralab.tools import convert, extract, inspect, merge, resize
+
+METHODS = {
+    "lora": LoRA(rank=4, alpha=2.0, conv_rank=3),
+    "dora": DoRA(rank=4, alpha=2.0),
+    "loha": LoHa(rank=2, alpha=1.0, conv_rank=2),
+    "lokr": LoKr(rank=2, alpha=1.0, conv_rank=2),
+}
+
+
+def run(tool, *arguments) -> None:
+    parser = ArgumentParser()
+    tool.add_arguments(parser)
+    tool.main(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture(scope="module")
+def files(random_base, tmp_path_factory):
+    """A file of each kind for the random base, as after training."""
+    folder = tmp_path_factory.mktemp("adapters")
+    family = load(str(random_base), resolution=64)
+    for seed, (name, method) in enumerate(METHODS.items()):
+        adapters = inject(family, method, Targets(), seed)
+        draw = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in adapters.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape, generator=draw)
+        file.save(folder / f"{name}.safetensors", adapters.state(), {"ss_network_dim": "4"}, "fp32")
+        adapters.remove()
+    return folder
+
+
+def predict(base: Path, *weights: Path) -> torch.Tensor:
+    """What a base says, with adapters attached one over the other."""
+    family = load(str(base), attention="eager", resolution=64)
+    for path in weights:
+        inject(family, METHODS[path.stem].__class__(rank=1, weights=str(path)), Targets()).eval()
+    return answer(family)
+
+
+@torch.no_grad()
+def answer(family) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    noisy, ids = torch.randn(2, 4, 8, 8, generator=draw), torch.randint(0, 500, (2, 77), generator=draw)
+    hidden = family.text_encoders["text_encoder"](ids).last_hidden_state
+    return family.unet(noisy, torch.tensor([3, 800]), hidden).sample
+
+
+def changes(path: Path) -> dict[str, torch.Tensor]:
+    groups = grouped(file.load(path).state)
+    return {name: (g.kind.delta(g.tensors) * g.scale).flatten(1) for name, g in groups.items()}
+
+
+def close(a, b, tolerance=2e-5):
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_merged_into_a_folder_is_the_forward(name, files, random_base, tmp_path):
+    run(merge, files / f"{name}.safetensors", "--base", random_base, "-o", tmp_path / "merged")
+    close(predict(tmp_path / "merged"), predict(random_base, files / f"{name}.safetensors"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["merged"]
+    for part in ("vae", "tokenizer", "scheduler"):  # untouched
+        for path in (random_base / part).iterdir():
+            assert (tmp_path / "merged" / part / path.name).read_bytes() == path.read_bytes()
+
+
+def test_two_with_weights_into_a_base(files, random_base, tmp_path):
+    both = [files / "lora.safetensors", files / "loha.safetensors"]
+    run(merge, *both, "--weights", 0.5, -2, "--base", random_base, "-o", tmp_path / "merged")
+    before = load_file(next((random_base / "unet").glob("*.safetensors")))
+    after = load_file(tmp_path / "merged" / "unet" / "diffusion_pytorch_model.safetensors")
+    first, second = map(changes, both)
+    name = "mid_block.resnets.0.conv1"
+    flat = "lora_unet_" + name.replace(".", "_")
+    difference = (after[f"{name}.weight"] - before[f"{name}.weight"]).flatten(1)
+    close(difference, 0.5 * first[flat] - 2 * second[flat], 1e-5)
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_several_into_one_exactly(layout, files, random_base, tmp_path):
+    run(convert, files / "lora.safetensors", "--layout", layout, "-o", tmp_path / "other.safetensors")
+    one, other = files / "lora.safetensors", tmp_path / "other.safetensors"
+    run(merge, one, other, "--weights", 0.25, 0.5, "-o", tmp_path / "sum.safetensors")
+    single, together = changes(one), changes(tmp_path / "sum.safetensors")
+    assert single.keys() == together.keys()
+    for name in single:
+        close(together[name], 0.75 * single[name], 1e-5)
+    ranks = {group.rank for group in grouped(file.load(tmp_path / "sum.safetensors").state).values()}
+    assert ranks == {6, 8}
+
+
+def test_different_kinds_into_one_of_full_rank(files, random_base, tmp_path):
+    three = [files / f"{name}.safetensors" for name in ("lora", "loha", "lokr")]
+    run(merge, *three, "--rank", 64, "-o", tmp_path / "sum.safetensors")
+    parts, together = list(map(changes, three)), changes(tmp_path / "sum.safetensors")
+    for name in together:
+        close(together[name], sum(part[name] for part in parts if name in part), 1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resize_to_full_rank_is_the_identity(name, files, random_base, tmp_path):
+    (tmp_path / "new").mkdir()
+    path = tmp_path / "new" / f"{'dora' if name == 'dora' else 'lora'}.safetensors"
+    run(resize, files / f"{name}.safetensors", "--rank", 1000, "-o", path)
+    close(predict(random_base, path), predict(random_base, files / f"{name}.safetensors"), 1e-4)
+
+
+@pytest.mark.parametrize("name", ["lora", "loha"])
+def test_resize_is_the_best_of_its_rank(name, files, tmp_path):
+    source = files / f"{name}.safetensors"
+    run(resize, source, "--rank", 2, "-o", tmp_path / "two.safetensors")
+    run(resize, source, "--keep", 0.9, "-o", tmp_path / "most.safetensors")
+    whole, two, most = map(changes, (source, tmp_path / "two.safetensors", tmp_path / "most.safetensors"))
+    for layer, delta in whole.items():
+        singular = torch.linalg.svdvals(delta)
+        close((delta - two[layer]).norm(), singular[2:].norm(), 1e-4)
+        assert most[layer].norm() >= 0.9 * delta.norm() * (1 - 1e-4)
+        rank = torch.linalg.matrix_rank(most[layer], rtol=1e-4)
+        assert rank == 1 or singular[: rank - 1].norm() < 0.9 * delta.norm()
+    assert file.read_metadata(tmp_path / "two.safetensors")["ss_network_dim"] == "2"
+
+
+def test_extract_gives_back_what_was_merged(files, random_base, tmp_path):
+    run(merge, files / "lora.safetensors", "--base", random_base, "-o", tmp_path / "tuned")
+    path = tmp_path / "found.safetensors"
+    run(extract, random_base, tmp_path / "tuned", "--rank", 4, "--conv", "--precision", "fp32", "-o", path)
+    known, found = changes(files / "lora.safetensors"), changes(path)
+    assert known.keys() == found.keys()
+    for name in known:
+        close(found[name], known[name], 1e-5)
+    run(extract, random_base, tmp_path / "tuned", "--keep", 0.999, "-o", tmp_path / "linear.safetensors")
+    ranks = {group.rank for group in grouped(file.load(tmp_path / "linear.safetensors").state).values()}
+    assert max(ranks) <= 4  # the known rank, told by the norm
+    with pytest.raises(UserError, match="does not differ"):
+        run(extract, random_base, random_base, "--rank", 4, "-o", tmp_path / "nothing.safetensors")
+
+
+def test_convert_there_and_back(files, tmp_path):
+    source = files / "lora.safetensors"
+    run(convert, source, "--layout", "diffusers", "-o", tmp_path / "a.bin")
+    run(convert, tmp_path / "a.bin", "--precision", "bf16", "-o", tmp_path / "b.safetensors")
+    first, last = changes(source), changes(tmp_path / "b.safetensors")
+    for name in first:
+        close(last[name].float(), first[name], 2e-2)
+    assert {t.dtype for t in load_file(tmp_path / "b.safetensors").values()} == {torch.bfloat16}
+
+
+def test_nothing_is_overwritten(files, random_base, tmp_path):
+    source = files / "lora.safetensors"
+    run(convert, source, "-o", tmp_path / "a.safetensors")
+    before = (tmp_path / "a.safetensors").read_bytes()
+    for tool, arguments in (
+        (convert, [source]),
+        (resize, [source, "--rank", 2]),
+        (merge, [source, source]),
+        (merge, [source, "--base", random_base]),
+        (extract, [random_base, random_base, "--rank", 1]),
+    ):
+        with pytest.raises(UserError, match="exists already"):
+            run(tool, *arguments, "-o", tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == before
+    run(convert, source, "--precision", "fp16", "--overwrite", "-o", tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() != before
+
+
+def test_mistakes(files, random_base, tmp_path):
+    lora, loha, dora = (files / f"{name}.safetensors" for name in ("lora", "loha", "dora"))
+    out = ["-o", tmp_path / "a.safetensors"]
+    for tool, arguments, words in (
+        (merge, [lora, *out], "second adapter"),
+        (merge, [lora, loha, *out], "--rank"),
+        (merge, [lora, dora, *out, "--rank", 4], "--base"),
+        (merge, [lora, loha, *out, "--weights", 1], "one for each"),
+        (merge, [lora, "--base", tmp_path / "nothing", *out], "is not there"),
+        (resize, [lora, *out], "--rank is missing"),
+        (convert, [lora, "-o", tmp_path / "a.txt"], "extension"),
+        (convert, [loha, "--layout", "diffusers", *out], "LoHa"),
+        (inspect, [tmp_path], "is a folder"),
+    ):
+        with pytest.raises(UserError) as error:
+            run(tool, *arguments)
+        assert words in str(error.value).replace(":", ""), error.value
+    assert list(tmp_path.iterdir()) == []
+
+
+def report(path: Path, capsys) -> dict:
+    capsys.readouterr()
+    run(inspect, path, "--json")
+    return json.loads(capsys.readouterr().out)
+
+
+def test_inspect(files, tmp_path, capsys):
+    golden = Path(__file__).parent / "golden" / "lora.safetensors"
+    told = report(golden, capsys)
+    assert (told["content"], told["layout"], told["format"]) == ("adapter", "kohya", "safetensors")
+    assert (told["kinds"], told["ranks"], told["alphas"]) == ({"LoRA": 102}, {"8": 102}, {"4": 102})
+    assert told["metadata"]["ss_network_module"] == "networks.lora"
+    deltas = changes(golden)
+    down = [delta.norm().item() for name, delta in deltas.items() if name.startswith("lora_unet_down_blocks_0")]
+    block = told["blocks"]["unet down 0"]
+    assert block["layers"] == len(down)
+    assert block["mean"] == pytest.approx(sum(down) / len(down), rel=1e-4)
+    assert block["largest"] == pytest.approx(max(down), rel=1e-4)
+    assert told["problems"] == []
+    run(inspect, golden)
+    assert "LoRA adapter" in (printed := capsys.readouterr().out)
+    assert "unet down 0" in printed
+    for name in ("dora", "loha", "lokr"):
+        assert list(report(files / f"{name}.safetensors", capsys)["kinds"]) == [METHODS[name].__class__.__name__]
+    state = load_file(golden)
+    key = "lora_unet_mid_block_attentions_0_proj_in.lora_{}.weight"
+    state[key.format("down")][0, 0] = float("nan")
+    state[key.format("up")].zero_()
+    torch.save(state, tmp_path / "odd.safetensors")  # told by its content
+    told = report(tmp_path / "odd.safetensors", capsys)
+    assert told["format"] == "pickle"
+    assert ["numbers" in told["problems"][0], "zero" in told["problems"][1]] == [True, True]
+
+
+def test_inspect_tells_families(capsys, tmp_path):
+    for width, family in ((768, "sd1"), (1024, "sd2"), (2048, "sdxl")):
+        name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+        name = name.replace("down_blocks_0_attentions_0", "input_blocks_4_1") if family == "sdxl" else name
+        tensors = {f"{name}.lora_down.weight": torch.ones(2, width), f"{name}.lora_up.weight": torch.ones(320, 2)}
+        save_file(tensors, tmp_path / "a.safetensors")
+        assert report(tmp_path / "a.safetensors", capsys)["family"] == family
+
+
+def test_inspect_does_not_read_a_large_file_whole(tmp_path, capsys):
+    """20 GB that are on no disk: reading them would take minutes."""
+    width = 50_000
+    name, at, header = "lora_unet_mid_block_attentions_0_proj_in", 0, {"__metadata__": {"ss_seed": "1"}}
+    for tensor, shape in (("lora_down.weight", [width, width]), ("lora_up.weight", [width, width])):
+        header[f"{name}.{tensor}"] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 4 * width**2]}
+        at += 4 * width**2
+    text = json.dumps(header).encode()
+    path = tmp_path / "large.safetensors"
+    with open(path, "wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        out.truncate(8 + len(text) + at)
+    start = time.monotonic()
+    told = report(path, capsys)
+    assert time.monotonic() - start < 5
+    assert told["ranks"] == {str(width): 1}
+    assert told["metadata"] == {"ss_seed": "1"}
+    assert told["bytes"] > 19e9

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from torch import Tensor
 
 from scripts.tiny_model import denoiser, tokenizer, vae
 from scripts.tiny_model.bank import SIZES, Chooser, MaskBank, known_counts
@@ -35,27 +36,32 @@ class Log:
             file.write(line + "\n")
 
 
-def make_vae(banks: list[MaskBank], steps: int, rng: np.random.Generator, log: Log, device: str):
+def make_vae(banks: list[MaskBank], steps: int, rng: np.random.Generator, log: Log, device: str) -> AutoencoderKL:
     """A trained autoencoder with white latents. Many blobs, whose corners are as sharp as a star's."""
     choose = Chooser(main=0.4, more=0.25)
+
+    def paint(count: int) -> Tensor:
+        return banks[rng.choice(len(banks))].paint(choose(count, rng), rng)
+
     model = vae.build().to(device)
-    vae.train(model, lambda count: banks[rng.choice(len(banks))].paint(choose(count, rng), rng), steps, rng, log)
-    model.eval()
-    pixels = banks[0].paint(choose(1000, rng), rng)
-    vae.whiten(model, pixels)
-    log(reconstruction_db=vae.reconstruction_db(model, pixels[:200]))
-    return model
+    vae.train(model, 2e-3, paint, steps, rng, log)
+    vae.whiten(model, banks[0].paint(choose(1000, rng), rng))
+    vae.polish(model, paint, steps // 2, rng, log)
+    return model.eval()
 
 
-def make_latents(model, banks: list[MaskBank], each: int, rng: np.random.Generator) -> list[denoiser.Pictures]:
+def make_latents(
+    model: AutoencoderKL, banks: list[MaskBank], each: int, rng: np.random.Generator
+) -> list[denoiser.Pictures]:
     """Encoded pictures with their combinations; half of all are square, the rest share the other sizes."""
     choose = Chooser(main=0.6, more=0.3)
     stock = []
     for index, bank in enumerate(banks):
         count = each if index == 0 else each // len(banks[1:])
         drawn = choose(count, rng)
-        mean, std = vae.encode(model, bank.paint(drawn, rng))
-        stock.append(denoiser.Pictures(mean * vae.SCALING_FACTOR, std * vae.SCALING_FACTOR, drawn))
+        with torch.autocast(model.device.type, torch.bfloat16):
+            mean, std = vae.encode(model, bank.paint(drawn, rng))
+        stock.append(denoiser.Pictures(mean.float() * vae.SCALING_FACTOR, std.float() * vae.SCALING_FACTOR, drawn))
     return stock
 
 
@@ -63,8 +69,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vae-steps", type=int, default=1800)
-    parser.add_argument("--steps", type=int, default=5000, help="of text encoder and UNet")
+    parser.add_argument("--vae-steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=2800, help="of text encoder and UNet")
     parser.add_argument("--work", type=Path, default=Path("outputs/tiny_model"), help="where stages are kept")
     options = parser.parse_args()
 
@@ -83,9 +89,9 @@ def main() -> None:
         model = make_vae(banks, options.vae_steps, rng, log, device)
         torch.save(model.state_dict(), vae_file)
     words = tokenizer.build()
-    stock = make_latents(model, banks, 16_000, rng)
+    stock = make_latents(model, banks, 10_000, rng)
     text_encoder, unet = denoiser.build(words, device)
-    denoiser.train(text_encoder, unet, words, stock, options.steps, rng, log)
+    denoiser.train(text_encoder, unet, words, stock, options.steps, rng, log, options.work / DENOISER_FILE)
 
     pipeline = StableDiffusionPipeline(
         vae=model,

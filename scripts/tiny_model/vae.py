@@ -37,14 +37,16 @@ def build() -> AutoencoderKL:
     return vae
 
 
-def train(vae: AutoencoderKL, paint: Paint, steps: int, rng: np.random.Generator, log: Callable) -> None:
-    """Half of the steps see whole pictures, half see 32 px crops of four times as many, which are as cheap."""
-    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.05)
+def train(
+    vae: AutoencoderKL, peak_lr: float, paint: Paint, steps: int, rng: np.random.Generator, log: Callable[..., None]
+) -> None:
+    """What does not require gradients stays. Half of the steps see whole pictures, half see 32 px crops of more."""
+    parameters = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, steps, pct_start=0.05)
     device = vae.device
     for step in track(range(steps), "autoencoder"):
-        pixels = _crops(paint(48), rng) if step % 2 else paint(12)
-        pixels = pixels.to(device)
+        pixels = (_crops(paint(48), rng) if step % 2 else paint(12)).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
             restored = vae.decode(posterior.sample()).sample
@@ -52,11 +54,18 @@ def train(vae: AutoencoderKL, paint: Paint, steps: int, rng: np.random.Generator
         loss = error + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
             log(step=step, db=-10 * math.log10(error.item() / 4), std=posterior.std.mean().item())
+
+
+def polish(vae: AutoencoderKL, paint: Paint, steps: int, rng: np.random.Generator, log: Callable[..., None]) -> None:
+    """Trains the decoder on; the latents, which by now are what the UNet knows, stay."""
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(False)
+    train(vae, 1e-3, paint, steps, rng, log)
 
 
 def _crops(pixels: Tensor, rng: np.random.Generator, side: int = 32) -> Tensor:
@@ -69,7 +78,7 @@ def _crops(pixels: Tensor, rng: np.random.Generator, side: int = 32) -> Tensor:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: Tensor, batch: int = 64) -> tuple[Tensor, Tensor]:
     """Mean and std (N, 4, h, w) of the posterior, unscaled."""
-    posteriors = [vae.encode(part.to(vae.device)).latent_dist for part in pixels.split(batch)]
+    posteriors = [vae.encode(part.to(vae.device, vae.dtype)).latent_dist for part in pixels.split(batch)]
     return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from loralab.models.architecture import MINIATURE_SDXL
-from loralab.models.family import Base, Prediction
+from loralab.models.family import Base
 from loralab.models.load import DTYPES, SCHEDULER, build, encoders, load_tokenizers, prepare, text_class
 from loralab.models.sdxl import StableDiffusionXL
 from loralab.values import AtLeastOne, Count
@@ -19,7 +19,7 @@ def sdxl(
     seed: Count = 0,
     max_token_length: Literal[75, 150, 225] = 75,
     emphasis: bool = False,
-    prediction_type: Prediction = "epsilon",
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
     zero_terminal_snr: bool = False,
     resolution: AtLeastOne = 64,
     gradient_checkpointing: bool = False,

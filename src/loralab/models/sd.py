@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from loralab.models.family import Base, Family, Prediction, joined
+from loralab.models.family import Base, Family, joined
 from loralab.types import Batch, Conditioning
 from loralab.values import AtLeastOne
 
@@ -48,7 +48,7 @@ def load(
     clip_skip: AtLeastOne = 1,
     max_token_length: Literal[75, 150, 225] = 75,
     emphasis: bool = False,
-    prediction_type: Prediction | None = None,
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None,
     zero_terminal_snr: bool | None = None,
     resolution: AtLeastOne = 512,
     gradient_checkpointing: bool = False,

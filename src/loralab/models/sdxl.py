@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from loralab.models.clip import Text
-from loralab.models.family import Family, Prediction, joined
+from loralab.models.family import Family, joined
 from loralab.types import Batch, Conditioning
 from loralab.values import AtLeastOne
 
@@ -62,7 +62,7 @@ def load(
     tokenizer: str | None = None,
     max_token_length: Literal[75, 150, 225] = 75,
     emphasis: bool = False,
-    prediction_type: Prediction | None = None,
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None,
     zero_terminal_snr: bool | None = None,
     resolution: AtLeastOne = 1024,
     gradient_checkpointing: bool = False,

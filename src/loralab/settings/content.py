@@ -82,11 +82,11 @@ def _parse(path: Path, raw: bytes) -> Content:
         raise _bad(path, "is not a text in UTF-8", "save it as UTF-8") from error
     if not text.strip():
         raise _bad(path, "is empty", "give a file with settings in it")
-    if text.lstrip()[0] in '{["' and (data := _json_or_none(path, text)) is not None:
-        if not isinstance(data, dict):
-            kind = "list" if isinstance(data, list) else "text"
-            raise _bad(path, f"is a JSON {kind}, and settings are names with values", 'write {"net_dim": 16, …}')
-        return Content(path, "json", data)
+    first = text.lstrip()[0]
+    if first == "{":
+        return Content(path, "json", _json(path, text))
+    if first in '["' and (kind := _other_json(text)):
+        raise _bad(path, f"is a JSON {kind}, and settings are names with values", 'write {"net_dim": 16, …}')
     if _is_command_line(text):
         return Content(path, "text", text)
     return Content(path, "toml", _toml(path, text))
@@ -100,17 +100,11 @@ def _is_command_line(text: str) -> bool:
         return any(word.startswith("--") and word[2:3].isalpha() for word in text.split())
 
 
-def _json_or_none(path: Path, text: str) -> Any:
-    """The JSON in a text; None for what is TOML and only starts like JSON."""
+def _other_json(text: str) -> str | None:
+    """What a text is, where it is JSON but no table; TOML may start alike."""
     try:
-        return _json(path, text)
-    except UserError:
-        try:
-            tomllib.loads(text)
-        except (ValueError, RecursionError):
-            if text.lstrip()[0] == "[" and "=" in text:
-                return None
-            raise
+        return "list" if isinstance(json.loads(text), list) else "text"
+    except (ValueError, RecursionError):
         return None
 
 
@@ -143,10 +137,11 @@ def _reason(error: BaseException) -> str:
 
 def _line(text: str, message: str) -> str:
     """The line that a TOML error speaks of."""
-    _, _, rest = message.partition("(at line ")
-    number = rest.partition(",")[0]
     lines = text.splitlines()
-    return shown(lines[int(number) - 1].strip()) if number.isdigit() and 0 < int(number) <= len(lines) else ""
+    number = message.partition("(at line ")[2].partition(",")[0]
+    if not number.isdigit():
+        number = str(len(lines)) if "end of document" in message else "0"
+    return shown(lines[int(number) - 1].strip()) if 0 < int(number) <= len(lines) else ""
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,40 @@ from loralab.settings.content import Content
 from loralab.settings.dialects import DIALECTS, dialect_of
 from loralab.settings.foreign import Foreign, Left
 from loralab.settings.overrides import Settings
-from loralab.settings.rules import RULES
+from loralab.settings.rules.data import data
+from loralab.settings.rules.folders import folders
 from loralab.settings.rules.groups import drop_what_is_not_there
+from loralab.settings.rules.length import length
+from loralab.settings.rules.logs import logs
+from loralab.settings.rules.model import model
+from loralab.settings.rules.network import network
+from loralab.settings.rules.objective import objective
+from loralab.settings.rules.optimizer import optimizer
 from loralab.settings.rules.ours import Ours
+from loralab.settings.rules.plain import plain
+from loralab.settings.rules.samples import samples
+from loralab.settings.rules.saving import saving
+from loralab.settings.rules.scheduler import scheduler
+from loralab.settings.rules.targets import targets
 from loralab.settings.section import section_of
 from loralab.settings.table import OPTIONS
+
+RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
+    plain,
+    model,
+    data,
+    folders,
+    length,
+    targets,
+    network,
+    scheduler,
+    optimizer,
+    objective,
+    samples,
+    saving,
+    logs,
+)
+"""In this order: a later one may look at what an earlier one made of its options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +93,7 @@ def converted(content: Content, skip: Iterable[str] = ()) -> Converted:
     foreign: Foreign = DIALECTS[dialect].read(content)
     section = section_of(content)
     for name in skip:
-        if not (_skip(foreign, name) | bool(section.without(name))):
+        if not (_skip(foreign, name) | section.skip(name)):
             foreign.warnings.append(f"has no {contents.shown(name)}, which settings.skip leaves out")
     ours = Ours()
     for rule in RULES:
@@ -75,11 +104,11 @@ def converted(content: Content, skip: Iterable[str] = ()) -> Converted:
     return Converted(
         content.path,
         dialect,
-        section.over(ours),
+        section.under(ours),
         foreign.left,
         foreign.unknown,
         foreign.warnings,
-        taken=sum(key not in gone for key in foreign.keys.values()),
+        taken=len({key.partition(".")[0] for key in foreign.keys.values()} - gone),
     )
 
 

@@ -11,7 +11,6 @@ from loralab.files import atomic_path
 from loralab.settings.content import Content
 from loralab.settings.convert import converted
 from loralab.settings.foreign import SPECIAL
-from loralab.settings.overrides import Settings
 from loralab.settings.section import NAME
 from loralab.settings.table import PARAMETERS
 
@@ -43,13 +42,12 @@ def as_json(tree: Tree, choices: Choices) -> Tree:
     old = {option.old: SAYS.get(option.old, _same(option.key))(tree, choices) for option in PARAMETERS}
     said = converted(Content(Path("settings.json"), "json", old)).settings
     chosen = {group: option for group, option in (_several(tree) | choices).items() if option is not None}
-    section = Settings({group: option for group, option in chosen.items() if said.choices.get(group) != option})
-    for _ in range(2):  # what is added may take a rival away, which is then added too
-        found = section.over(said).values
-        for key, value in leaves(tree):
-            if not _equal(found.get(key, ...), value) and not (_embedded(value) and key.split(".")[0] in section.choices):
-                section.values[key] = value
-    return {**old, NAME: {"choices": section.choices, "values": section.values}}
+    instead = [group for group, option in said.choices.items() if chosen.get(group) != option]
+    for group in instead:
+        said.without(group, rivals=False)
+    every = {key: value for key, value in leaves(tree) if not (_embedded(value) and key.split(".")[0] in instead)}
+    instead += [key for key, value in said.values.items() if not _equal(every.get(key, ...), value)]
+    return {**old, NAME: {"choices": chosen, "values": every, "instead": instead}}
 
 
 def _embedded(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 from loralab.settings import kinds
@@ -17,10 +18,36 @@ OPTION = re.compile(r"\w[\w.-]*")
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
-def section_of(content: Content) -> Settings:
-    """The section's choices and values, {} where the file has none. Raises a UserError for what should not be in it."""
+@dataclass(slots=True)
+class Section:
+    """The choices made and all values. Where the old names say something, they count, so that they can be edited."""
+
+    settings: Settings = field(default_factory=Settings)
+    instead: set[str] = field(default_factory=set)
+    """Groups and keys for which the section counts all the same, because old names cannot say it."""
+
+    def under(self, said: Settings) -> Settings:
+        """What the old names and the section together come to."""
+        found = Settings(dict(self.settings.choices), dict(self.settings.values))
+        for group, option in said.choices.items():
+            if group not in self.instead and found.choices.get(group) != option:
+                found.without(group)  # of an option that is no longer chosen
+                found.choices[group] = option
+        groups = tuple(f"{group}." for group in self.instead)
+        for key, value in said.values.items():
+            if key not in self.instead and not key.startswith(groups):
+                found.values[key] = value
+        return found
+
+    def skip(self, name: str) -> bool:
+        """Leaves a group or key out. Whether it was there."""
+        return bool(self.settings.without(name, rivals=False))
+
+
+def section_of(content: Content) -> Section:
+    """A file's section, an empty one where it has none. Raises a UserError for what should not be in it."""
     given = content.data.get(NAME, {}) if content.format == "json" else {}
-    if not isinstance(given, dict) or set(given) - {"choices", "values"}:
+    if not isinstance(given, dict) or set(given) - {"choices", "values", "instead"}:
         raise content.error(NAME, "is not a section that this program wrote", "remove it, or save the settings again")
     found = Settings(_table(content, given, "choices"), _table(content, given, "values"))
     for group, option in found.choices.items():
@@ -33,7 +60,10 @@ def section_of(content: Content) -> Settings:
         if not KEY.fullmatch(key) or parts[0] == "hydra" or any(map(SPECIAL.fullmatch, parts)):
             raise content.error(f"{NAME}.values.{key}", "is no setting", "remove it")
         _check(content, f"{NAME}.values.{key}", value)
-    return found
+    instead = given.get("instead", [])
+    if not isinstance(instead, list) or not all(isinstance(name, str) for name in instead):
+        raise content.error(f"{NAME}.instead", "is no list of names", "remove it, or save the settings again")
+    return Section(found, set(instead))
 
 
 def _table(content: Content, given: dict[str, Any], name: str) -> dict[str, Any]:

@@ -338,7 +338,7 @@ FURTHER = (
     Option("caption_prefix", "data.captions.prefix", "In front of every caption.", kinds.text),
     Option("caption_separator", "data.captions.separator", "Between tags.", kinds.text),
     Option("caption_suffix", "data.captions.suffix", "At the end of every caption.", kinds.text),
-    Option("conditioning_data_dir", "data.folders", "Masks of the loss, in a folder beside the images."),
+    Option("conditioning_data_dir", "data.mask_folder", "Masks of the loss, in a folder beside the images."),
     Option("dataset_config", "data.folders", "A dataset configuration of its own, read too."),
     Option("dataset_repeats", "data.folders", "Repeats of the images of `in_json`."),
     Option("debiased_estimation_loss", "objective/weighting=debiased", "Noisy timesteps count more."),
@@ -347,7 +347,7 @@ FURTHER = (
     Option("huber_c", "objective.loss.c", "Threshold of the Huber and the smooth L1 loss."),
     Option("huber_scale", "objective.loss.scale", "Scale of that threshold."),
     Option("huber_schedule", "objective.loss.schedule", "How that threshold follows the timestep."),
-    Option("in_json", "data.folders", "One metadata file with the captions."),
+    Option("in_json", "data.metadata", "One metadata file with the captions.", kinds.path),
     Option("ip_noise_gamma", "objective.noise.input_perturbation.strength", "Input perturbation."),
     Option(
         "ip_noise_gamma_random_strength", "objective.noise.input_perturbation.random_strength",
@@ -365,7 +365,7 @@ FURTHER = (
     Option("lr_scheduler_type", "scheduler=…", "A schedule by its class: StepLR and ReduceLROnPlateau."),
     Option("lr_warmup", "scheduler.warmup_ratio", "The GUI's warm-up, in percent of the steps."),
     Option("lr_warmup_steps", "scheduler.warmup_steps", "Warm-up in optimizer steps; below 1 a share of them."),
-    Option("masked_loss", "data.folders", "Weighs the loss by masks."),
+    Option("masked_loss", "data.mask_folder", "Weighs the loss by masks."),
     Option(
         "max_grad_norm", "trainer.gradient_clip_val",
         "Clips the gradient norm of all adapters together.", kinds.number,

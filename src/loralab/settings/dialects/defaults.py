@@ -70,7 +70,7 @@ KOHYA_GUI: dict[str, Any] = {
     "resolution": 512,
     "save_every_n_epochs": 1,
     "save_precision": "fp16",
-    "text_encoder_lr": 1e-4,
+    "text_encoder_lr": [1e-4],
     "unet_lr": 1e-4,
     "xformers": True,
 }

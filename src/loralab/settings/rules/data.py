@@ -12,9 +12,29 @@ from loralab.settings.rules.ours import Ours
 def data(foreign: Foreign, ours: Ours) -> None:
     if foreign.has("train_data_dir"):
         ours.choose("data", "folder", "train_data_dir")
+    _repeats(foreign, ours)
+    _masks(foreign, ours)
     _bucket_limits(foreign, ours)
     _cache(foreign, ours)
     _token_warmup(foreign, ours)
+
+
+def _repeats(foreign: Foreign, ours: Ours) -> None:
+    """Repeats are given to a folder of data.folders."""
+    repeats = foreign.take("dataset_repeats", kinds.whole) or 1
+    if repeats > 1 and (folder := ours.values.pop("data.folder", None)):
+        entry = {"path": folder, "repeats": repeats}
+        if metadata := ours.values.pop("data.metadata", None):
+            entry["metadata"] = metadata
+        ours.set("data.folders", [entry], "dataset_repeats", "train_data_dir", "in_json")
+
+
+def _masks(foreign: Foreign, ours: Ours) -> None:
+    masks, masked = foreign.take("conditioning_data_dir", kinds.path), foreign.take("masked_loss", kinds.flag)
+    if masked and masks:
+        ours.set("data.mask_folder", masks, "conditioning_data_dir", "masked_loss")
+    else:
+        foreign.leave("conditioning_data_dir", "masked_loss is off")
 
 
 def _bucket_limits(foreign: Foreign, ours: Ours) -> None:

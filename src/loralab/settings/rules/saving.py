@@ -29,9 +29,9 @@ def _adapter_files(foreign: Foreign, ours: Ours) -> None:
         epochs = max(1, (ours.values.get("trainer.max_epochs") or 0) // ratio)
         foreign.leave("save_every_n_epochs", "save_n_epoch_ratio decides")
     steps = foreign.take("save_every_n_steps", kinds.whole) or 0
-    if epochs or foreign.has("save_every_n_epochs"):
+    if epochs or "save_every_n_epochs" in foreign.options:
         ours.set("callbacks.export.every_n_epochs", epochs or None, "save_every_n_epochs", "save_n_epoch_ratio")
-    if steps or foreign.has("save_every_n_steps"):
+    if steps or "save_every_n_steps" in foreign.options:
         ours.set("callbacks.export.every_n_steps", steps or None, "save_every_n_steps")
     last, within = foreign.take("save_last_n_epochs", kinds.whole), foreign.take("save_last_n_steps", kinds.whole)
     if epochs and last:

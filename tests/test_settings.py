@@ -1,0 +1,735 @@
+"""Settings files of other trainers: what each says becomes settings here, and nothing is lost on the way."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from loralab import cli
+from loralab.config.compose import compose, values
+from loralab.errors import UserError
+from loralab.settings import document, many
+from loralab.settings.convert import RULES, read
+from loralab.settings.expand import expand
+from loralab.settings.save import get, save
+from loralab.settings.table import OPTIONS, PARAMETERS
+
+GOLDEN = Path(__file__).parent / "golden" / "settings"
+FILES = [path for path in sorted(GOLDEN.iterdir()) if ".expected" not in path.name]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a settings file: a table as JSON, a text as it is."""
+
+    def write(content, name=None):
+        text = content if isinstance(content, str) else json.dumps(content)
+        path = tmp_path / (name or ("settings.json" if isinstance(content, dict) else "settings.toml"))
+        path.write_text(text, "utf8")
+        return path
+
+    return write
+
+
+def problem(path, **kwargs):
+    with pytest.raises(UserError) as caught:
+        read(path, **kwargs)
+    return str(caught.value)
+
+
+def composed(overrides):
+    return values(compose(expand(overrides)[0])[0])
+
+
+def chosen(overrides):
+    return compose(expand(overrides)[0])[1]
+
+
+def left(converted):
+    return {entry.key: entry.why for entry in converted.not_applicable}
+
+
+# whole files
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_whole_file_of_each_dialect(path):
+    expected = json.loads((GOLDEN / f"{path.stem}.expected.json").read_text("utf8"))
+    found = read(path).as_json()
+    assert found["dialect"] == expected["dialect"]
+    assert sorted(found["overrides"]) == sorted(expected["overrides"])
+    assert sorted(entry["key"] for entry in found["not_applicable"]) == sorted(expected["not_applicable"])
+    assert found["unknown"] == expected["unknown"]
+    assert all(entry["why"] for entry in found["not_applicable"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_whole_file_composes(path):
+    """Every key that a file is turned into is there in conf/."""
+    compose(read(path).overrides)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_key_of_a_file_is_taken_reported_or_unknown(path):
+    """Leaving out any one of them changes what is said of the file."""
+    if path.suffix != ".json":
+        pytest.skip("keys are taken out of JSON")
+    content = json.loads(path.read_text("utf8"))
+    found = read(path)
+    accounted = found.taken + len({entry.key for entry in found.not_applicable} & set(content)) + len(found.unknown)
+    assert accounted >= len(content)
+
+
+def test_one_line_tells_what_became_of_a_file():
+    line = read(GOLDEN / "sd_scripts.toml").report()
+    assert line == "sd_scripts.toml (sd-scripts-toml): 52 settings taken, 4 without a counterpart, 1 unknown: made_up"
+
+
+# what a value means in its dialect
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # the old scripts hand nothing on that is null, empty, or 0 for "not set"; a seed of 0 is one
+        ({"unet_lr": 0}, "targets.unet_lr is absent"),
+        ({"unet_lr": "0.0"}, "targets.unet_lr is absent"),
+        ({"unet_lr": None}, "targets.unet_lr is absent"),
+        ({"unet_lr": "1e-5"}, "targets.unet_lr=1e-05"),
+        ({"test_seed": 0}, "seed=0"),
+        ({"num_workers": "0", "net_dim": 8}, "data.num_workers=0"),
+        ({"clip_skip": None, "net_dim": 8}, "model.clip_skip is absent"),
+        ({"max_clip_token_length": None}, "model.max_token_length=75"),
+        ({"max_clip_token_length": ""}, "model.max_token_length=75"),
+        ({"alpha": 0}, "adapter.alpha=null"),
+        ({"net_dim": 4}, "adapter.alpha=null"),
+        ({"mixed_precision": True, "net_dim": 4}, "trainer.precision=16-mixed"),
+        ({"mixed_precision": False, "net_dim": 4}, "trainer.precision=32-true"),
+        ({"mixed_precision": "", "net_dim": 4}, "trainer.precision=32-true"),
+        ({"save_precision": None, "net_dim": 4}, "output.precision=fp32"),
+        ({"use_8bit_adam": None, "net_dim": 4}, "optimizer=adamw"),
+        ({"use_8bit_adam": True, "net_dim": 4}, "optimizer=adam8bit"),
+        ({"optimizer_type": "Lion", "use_8bit_adam": False, "net_dim": 4}, "optimizer=lion"),
+        ({"train_resolution": "512,768"}, "data.resolution=[512,768]"),
+        ({"caption_extension": "caption", "net_dim": 4}, "data.captions.extension=.caption"),
+        ({"save_every_n_epochs": 0, "net_dim": 4}, "callbacks.export.every_n_epochs=null"),
+        ({"optimizer_type": "AdamW", "optimizer_args": {"eps": "1e-6,1"}, "net_dim": 4}, "optimizer.eps=[1e-06,1]"),
+        # in sd-scripts' own files a value is what it is
+        ("unet_lr = 0", "targets.unet_lr=0.0"),
+        ("vae = ''\nnetwork_dim = 4", "model.vae is absent"),
+        ("network_alpha = 0", "adapter.alpha=null"),
+        ("noise_offset = 0", "objective/noise is absent"),
+        ("max_token_length = 150", "model.max_token_length=150"),
+        ("save_precision = 'float'", "output.precision=fp32"),
+        ("text_encoder_lr = [1e-5, 2e-5]", "targets.text_encoder_2_lr=2e-05"),
+        ("scale_weight_norms = 0.0", "adapter.max_norm is absent"),
+        ("use_8bit_adam = true", "optimizer=adamw8bit"),
+        # the GUI hands nothing on that is empty, 0 or off
+        ({"LoRA_type": "Standard", "unet_lr": 0.0, "text_encoder_lr": "1e-5"}, "targets=text_encoder_only"),
+        ({"LoRA_type": "Standard", "unet_lr": 0, "text_encoder_lr": 0}, "targets=both"),
+        ({"LoRA_type": "Standard", "caption_extension": ""}, "data.captions.extension=.caption"),
+        ({"LoRA_type": "Standard", "prior_loss_weight": 0}, "objective.prior_loss_weight=1.0"),
+        ({"LoRA_type": "Standard", "cache_latents": False}, "data.cache.latents=none"),
+        ({"LoRA_type": "Standard", "seed": ""}, "seed is absent"),
+        ({"LoRA_type": "Standard", "seed": "7"}, "seed=7"),
+        ({"LoRA_type": "Standard", "max_data_loader_n_workers": 0}, "data.num_workers=0"),
+        ({"LoRA_type": "Standard", "conv_dim": 8}, "adapter.conv_rank is absent"),
+        ({"LoRA_type": "Kohya LoCon", "conv_dim": 8, "conv_alpha": 4}, "adapter.conv_rank=8"),
+        ({"LoRA_type": "Standard", "noise_offset": 0.1, "noise_offset_type": "Multires"}, "objective/noise is absent"),
+        ({"LoRA_type": "Standard", "max_resolution": "512,512"}, "data.resolution=512"),
+        ({"LoRA_type": "Standard", "sample_prompts": "a cat --w 64 --l 3", "sample_every_n_epochs": 1},
+         "callbacks.samples.prompts=[{prompt: a cat,width: 64,guidance: 3.0}]"),
+        # in metadata everything is a text
+        ({"ss_network_dim": "8", "ss_noise_offset": "None"}, "objective/noise is absent"),
+        ({"ss_network_dim": "8", "ss_shuffle_caption": "False"}, "data.captions.shuffle=false"),
+        ({"ss_network_dim": "8", "ss_resolution": "(512, 768)"}, "data.resolution=[512,768]"),
+    ],
+)  # fmt: skip
+def test_values_mean_what_they_mean_in_their_dialect(write, content, expected):
+    overrides = [line.replace("'", "") for line in read(write(content)).overrides]
+    name, absent, _ = expected.partition(" is absent")
+    if absent:
+        assert not any(line.startswith(f"{name}=") for line in overrides)
+    else:
+        assert expected in overrides
+
+
+@pytest.mark.parametrize(
+    ("content", "absent"),
+    [
+        ({"net_dim": 4}, {"data.resolution": 512, "trainer.precision": "16-mixed", "seed": 23, "optimizer.lr": 1e-4,
+                          "model.max_token_length": 150, "data.captions.extension": ".txt", "trainer.max_epochs": 1,
+                          "data.cache.latents": "memory", "model.clip_skip": 2}),
+        ("network_dim = 4", {"trainer.precision": "32-true", "optimizer.lr": 2e-6, "trainer.max_steps": 1600,
+                             "data.captions.extension": ".caption", "data.buckets.enabled": False,
+                             "adapter.alpha": 1.0, "output.precision": "fp32", "output.name": "last"}),
+        ({"LoRA_type": "Standard"}, {"adapter.rank": 8, "adapter.alpha": 1.0, "optimizer.lr": 1e-4,
+                                     "data.resolution": 512, "scheduler.warmup_ratio": 0.1,
+                                     "data.buckets.no_upscale": True}),
+        ({"ss_network_dim": "4"}, {}),
+    ],
+)  # fmt: skip
+def test_absent_keys_have_the_values_of_their_dialect(write, content, absent):
+    found = read(write(content)).settings.values
+    assert {key: found.get(key) for key in absent} == absent
+    if not absent:
+        assert list(found) == ["adapter.rank", "adapter.alpha"]
+
+
+def test_a_default_gives_way_to_what_the_file_says(write):
+    """The old scripts' smallest bucket of 320 would contradict a resolution of 64, their cache a colour jitter."""
+    found = read(write({"train_resolution": 64, "color_aug": True})).settings.values
+    assert "data.buckets.min_resolution" not in found
+    assert found["data.buckets.max_resolution"] == 960
+    assert found["data.cache.latents"] == "none"
+    assert read(write({"train_resolution": 64, "min_bucket_resolution": 320})).settings.values[
+        "data.buckets.min_resolution"
+    ] == 320  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "steps", "epochs"),
+    [
+        ({"max_steps": 50, "num_epochs": 3}, 50, None),
+        ({"max_steps": None, "num_epochs": 3}, None, 3),
+        ({"net_dim": 4}, None, 1),
+        ("max_train_steps = 50\nmax_train_epochs = 3", None, 3),
+        ("max_train_steps = 50", 50, None),
+        ("network_dim = 4", 1600, None),
+        ({"LoRA_type": "Standard", "max_train_epochs": "3", "max_train_steps": "50", "epoch": 7}, None, 3),
+        ({"LoRA_type": "Standard", "max_train_epochs": "", "max_train_steps": "50", "epoch": 7}, 50, None),
+        ({"LoRA_type": "Standard", "max_train_epochs": 0, "max_train_steps": "0", "epoch": "7"}, None, 7),
+        ({"ss_max_train_steps": "50", "ss_num_epochs": "3"}, 50, None),
+        ("train_network.py --max_train_steps 50 --max_train_epochs=3", None, 3),
+    ],
+)
+def test_steps_or_epochs(write, content, steps, epochs):
+    found = read(write(content)).settings.values
+    assert (found.get("trainer.max_steps"), found.get("trainer.max_epochs")) == (steps, epochs)
+
+
+@pytest.mark.parametrize(
+    ("content", "steps", "ratio"),
+    [
+        ({"warmup_lr_ratio": 0.05}, None, 0.05),
+        ("lr_warmup_steps = 100", 100, 0.0),
+        ("lr_warmup_steps = 0.05", None, 0.05),
+        ({"LoRA_type": "Standard", "lr_warmup": "5"}, None, 0.05),
+        ({"LoRA_type": "Standard", "lr_warmup": 0}, None, 0.0),
+        ({"LoRA_type": "Standard", "lr_warmup": 5, "lr_warmup_steps": 30}, 30, 0.0),
+        ({"ss_lr_warmup_steps": "20"}, 20, 0.0),
+        ("train_network.py --lr_warmup_steps 100", 100, 0.0),
+    ],
+)
+def test_how_warm_up_is_counted(write, content, steps, ratio):
+    found = read(write(content)).settings.values
+    assert (found.get("scheduler.warmup_steps"), found["scheduler.warmup_ratio"]) == (steps, ratio)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "adapter"),
+    [
+        ("Standard", {}, "lora"),
+        ("Kohya LoCon", {"conv_dim": 4}, "locon"),
+        ("LoCon", {}, "locon"),
+        ("LyCORIS/LoCon", {"dora_wd": True}, "dora"),
+        ("LyCORIS/LoHa", {}, "loha"),
+        ("LyCORIS/LoKr", {"factor": 8}, "lokr"),
+        ("LyCORIS/iA3", {}, None),
+        ("LyCORIS/LoKr", {"dora_wd": True}, "refused"),
+        ("Flux1", {}, None),
+    ],
+)
+def test_kinds_of_adapters(write, kind, more, adapter):
+    path = write({"LoRA_type": kind, "network_dim": 8, **more})
+    found = read(path)
+    if adapter not in (None, "refused"):
+        assert found.settings.choices["adapter"] == adapter
+        return
+    with pytest.raises(UserError, match=r"adapter=…"):
+        expand([f"settings.load={path}"])
+    assert "adapter=lora" in expand([f"settings.load={path}", "adapter=lora"])[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("AdamW", "adamw"),
+        ("adamw8bit", "adamw8bit"),
+        ("PagedAdamW8bit", "paged_adamw8bit"),
+        ("Lion8bit", "lion8bit"),
+        ("prodigyopt.Prodigy", "prodigy"),
+        ("DAdaptation", "dadapt_adam"),
+        ("AdaFactor", "adafactor"),
+        ("schedulefree.AdamWScheduleFree", "schedulefree"),
+        ("bitsandbytes.optim.AdEMAMix8bit", "ademamix8bit"),
+        ("SGDNesterov", "sgd"),
+    ],
+)
+def test_optimizers(write, given, expected):
+    path = write(f"optimizer_type = '{given}'\nlearning_rate = 1.0")
+    assert read(path).settings.choices["optimizer"] == expected
+    compose(read(path).overrides)
+
+
+def test_an_adaptive_optimizer_has_one_rate(write):
+    found = read(write("optimizer_type = 'Prodigy'\nunet_lr = 1.0\ntext_encoder_lr = 0.5\nlearning_rate = 2.0"))
+    assert found.settings.values["optimizer.lr"] == 0.5
+    assert "targets.unet_lr" not in found.settings.values
+    assert any("several learning rates" in warning for warning in found.warnings)
+
+
+def test_adafactor_finds_its_own_rate_unless_told_otherwise(write):
+    found = read(write("optimizer_type = 'Adafactor'\nlr_scheduler = 'cosine'\nlearning_rate = 1e-3\nunet_lr = 1e-3"))
+    assert found.settings.values["optimizer.lr"] is None
+    assert found.settings.values["optimizer.relative_step"] is True
+    assert found.settings.choices["scheduler"] == "constant"
+    assert {"lr_scheduler", "unet_lr"} <= set(left(found))
+    told = read(write("optimizer_type = 'Adafactor'\noptimizer_args = ['relative_step=False']\nlearning_rate = 1e-3"))
+    assert told.settings.values["optimizer.lr"] == 1e-3
+
+
+@pytest.mark.parametrize("line", ["lr_scheduler = 'warmup_stable_decay'", "lr_scheduler_type = 'CyclicLR'"])
+def test_what_is_not_here_is_refused_unless_it_is_replaced(write, line):
+    path = write(line)
+    with pytest.raises(UserError, match=r"scheduler=…"):
+        expand([f"settings.load={path}"])
+    assert "scheduler=cosine" in expand([f"settings.load={path}", "scheduler=cosine"])[0]
+
+
+def test_an_argument_that_the_option_does_not_have_is_reported(write):
+    found = read(write("optimizer_type = 'AdamW'\noptimizer_args = ['amsgrad=True', 'weight_decay=0.2']"))
+    assert "optimizer=adamw has no amsgrad" in left(found)["optimizer_args"]
+    assert found.settings.values["optimizer.weight_decay"] == 0.2
+
+
+def test_blocks_of_the_unet(write):
+    content = {
+        "LoRA_type": "Standard",
+        "network_dim": 4,
+        "block_dims": ",".join(["2"] * 25),
+        "down_lr_weight": "0,0.5",
+        "mid_lr_weight": 0.25,
+        "block_lr_zero_threshold": 0.3,
+    }
+    blocks = read(write(content)).settings.values["targets.blocks"]
+    assert blocks["rank"] == [2] * 25
+    assert blocks["lr_factor"] == [0.0, 0.5, *[1.0] * 10, 0.0, *[1.0] * 12]
+    assert get(composed([f"settings.load={write(content)}"]), "targets.blocks.rank") == [2] * 25
+
+
+def test_xformers_of_a_file_is_sdpa_where_it_cannot_run(write, monkeypatch):
+    monkeypatch.setattr("loralab.settings.rules.model._runs_xformers", lambda: False)
+    found = read(write({"xformers": True, "net_dim": 4}))
+    assert found.settings.values["model.attention"] == "sdpa"
+    assert any("xformers" in warning for warning in found.warnings)
+    monkeypatch.setattr("loralab.settings.rules.model._runs_xformers", lambda: True)
+    assert read(write({"xformers": True, "net_dim": 4})).settings.values["model.attention"] == "xformers"
+
+
+def test_a_home_folder_and_a_windows_path(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    path = write({"base_model": "~/nai.ckpt", "img_folder": "C:\\my images\\a,b'c\\"})
+    tree = composed([f"settings.load={path}"])
+    assert get(tree, "model.base") == "/home/me/nai.ckpt"
+    assert get(tree, "data.folder") == "C:\\my images\\a,b'c\\"
+
+
+def test_sdxl_is_told_by_its_marks(write):
+    assert read(write("cache_text_encoder_outputs = true\nclip_skip = 2")).settings.choices["model"] == "sdxl"
+    assert read(write({"LoRA_type": "Standard", "sdxl": True})).settings.choices["model"] == "sdxl"
+    assert read(write("sdxl_train_network.py --network_dim 4")).settings.choices["model"] == "sdxl"
+    assert read(write("v2 = true\nv_parameterization = true")).settings.choices["model"] == "sd2_v"
+
+
+# dataset configurations
+
+
+def test_a_configuration_brings_its_dataset_configuration(write, tmp_path):
+    write("[[datasets]]\nresolution = 768\n[[datasets.subsets]]\nimage_dir = '/a'\nnum_repeats = 3", "data.toml")
+    found = read(write("dataset_config = 'data.toml'\nnetwork_dim = 4"))
+    entry = {"path": "/a", "repeats": 3, "captions": {"extension": ".caption"}}
+    assert found.settings.values["data.folders"] == [entry]
+    assert found.settings.values["data.resolution"] == 768
+    assert "dataset_config" in problem(write("dataset_config = 'nowhere.toml'"))
+
+
+def test_the_same_folders_at_several_resolutions(write):
+    subset = "[[datasets.subsets]]\nimage_dir = '/a'\n"
+    found = read(write(f"[[datasets]]\nresolution = 512\n{subset}[[datasets]]\nresolution = [768, 512]\n{subset}"))
+    assert found.settings.values["data.resolution"] == [[512, 512], [768, 512]]
+    assert len(found.settings.values["data.folders"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[[datasets]]\nresolution = 512", "datasets"),
+        ("[[datasets]]\n[[datasets.subsets]]\nnum_repeats = 2", "datasets.0.subsets.0.image_dir"),
+        ("[[datasets]]\n[[datasets.subsets]]\nimage_dir = '/a'\nnum_repeats = 'x'", "datasets.0.subsets.0.num_repeats"),
+        ("[[datasets]]\n[[datasets.subsets]]\nimage_dir = '/a'\nFlip_Aug = true", "flip_aug"),
+    ],
+)
+def test_bad_dataset_configurations(write, text, named):
+    assert named in problem(write(text))
+
+
+# LoRA files
+
+
+def lora(path, metadata, *names):
+    save_file({name: torch.zeros(2) for name in names}, path, metadata)
+    return path
+
+
+def test_the_metadata_of_a_lora_file(tmp_path):
+    metadata = {"ss_network_dim": "8", "ss_network_alpha": "4", "ss_learning_rate": "0.0001", "ss_epoch": "3"}
+    path = lora(tmp_path / "a.safetensors", metadata, "lora_unet_x.lora_down.weight", "lora_unet_x.alpha")
+    found = read(path)
+    assert found.dialect == "lora-metadata"
+    assert found.settings.values["adapter.rank"] == 8
+    assert found.settings.choices["targets"] == "unet_only"
+    assert "came of that run" in left(found)["ss_epoch"]
+
+
+def test_a_lora_file_without_metadata_or_cut_short(tmp_path):
+    path = lora(tmp_path / "a.safetensors", {"format": "pt"}, "lora_unet_x.alpha")
+    assert "says nothing of its training" in problem(path)
+    path.write_bytes(path.read_bytes()[:40])
+    assert "cut short" in problem(path)
+
+
+def test_only_the_header_of_a_large_file_is_read(tmp_path):
+    path = lora(tmp_path / "a.safetensors", {"ss_network_dim": "8"}, "lora_unet_x.alpha")
+    with open(path, "r+b") as file:
+        file.truncate(30 << 30)  # sparse: 30 GB that are not there
+    assert read(path).settings.values["adapter.rank"] == 8
+
+
+# bad files
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('[{"net_dim": 8}]', ["is a JSON list"]),
+        ('{"net_dim": 8', ["is not JSON"]),
+        ("just words", ["neither JSON nor TOML nor a command line"]),
+        ("", ["is empty"]),
+        ("{}", ["has no setting that is known"]),
+        ('{"net_dimm": 8}', ["did you mean net_dim by net_dimm?"]),
+        ('{"net_dim": 8, "net_dim": 9}', ["net_dim", "stands there twice"]),
+        ("network_dim = 8\nnetwork_dim = 9", ["network_dim = 9"]),
+        ("[a]\nnetwork_dim = 8\n[b]\nnetwork_dim = 9", ["network_dim", "stands there twice"]),
+        ('{"net_dim": 8, "network_dim": 9}', ["network_dim", "means the same as net_dim"]),
+        ('{"Net_Dim": 8}', ["Net_Dim", "other capitals", "net_dim"]),
+        ('{"net_dim": 8, "_target_": "os.system"}', ["_target_", "would build something"]),
+        ('{"net_dim": 8, "optimizer_args": {"_target_": "os.system"}, "optimizer_type": "AdamW"}', ["optimizer_args"]),
+        ('{"net_dim": 8, "training_comment": "${oc.env:HOME}"}', ["training_comment", "${"]),
+        ('{"net_dim": 8, "loralab": {"values": {"optimizer._target_": "os.system"}}}', ["optimizer._target_"]),
+        ('{"net_dim": 8, "loralab": {"choices": {"hydra/launcher": "x"}}}', ["hydra/launcher"]),
+        ('{"net_dim": "eight"}', ["net_dim", "eight", "a whole number"]),
+        ('{"net_dim": 8.5}', ["net_dim", "8.5", "a whole number"]),
+        ('{"buckets": "maybe"}', ["buckets", "true or false"]),
+        ('{"mixed_precision": "fp8", "net_dim": 8}', ["mixed_precision", "no | fp16 | bf16"]),
+        ('{"unet_only": true, "text_only": true}', ["unet_only", "contradicts text_only"]),
+        ('{"LoRA_type": "MyOwn", "network_dim": 8}', ["LoRA_type", "LyCORIS/LoHa"]),
+    ],
+)
+def test_bad_files_are_errors_that_name_what_is_wrong(tmp_path, content, words):
+    path = tmp_path / "settings.json"
+    path.write_text(content, "utf8")
+    message = problem(path)
+    assert all(word in message for word in words), message
+
+
+def test_files_that_are_no_settings(tmp_path):
+    assert "is not there" in problem(tmp_path / "nowhere.json")
+    assert "is a folder" in problem(tmp_path)
+    big = tmp_path / "big.json"
+    with open(big, "wb") as file:
+        file.write(b'{"net_dim": 8, "x": "')
+        file.truncate(100_000_000)
+    assert "is 100 MB long" in problem(big)
+    (tmp_path / "utf16.json").write_text('{"net_dim": 8}', "utf16")
+    assert "UTF-8" in problem(tmp_path / "utf16.json")
+    (tmp_path / "bom.json").write_text('{"net_dim": 8}', "utf-8-sig")
+    assert read(tmp_path / "bom.json").settings.values["adapter.rank"] == 8
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
+    assert "pickle" in problem(tmp_path / "a.pt")
+
+
+# settings.load and settings.skip
+
+
+def test_conf_gives_way_to_the_file_and_the_file_to_the_command_line(write):
+    path = write({"net_dim": 7, "alpha": 3})
+    assert get(composed([]), "adapter.rank") == 16
+    tree = composed([f"settings.load={path}", "adapter.alpha=5"])
+    assert (get(tree, "adapter.rank"), get(tree, "adapter.alpha")) == (7, 5)
+    assert get(tree, "settings.load") == str(path)
+
+
+def test_a_group_on_the_command_line_replaces_the_files(write):
+    path = write("optimizer_type = 'AdamW'\noptimizer_args = ['betas=0.8,0.9']\nlearning_rate = 1e-3")
+    overrides, told = expand([f"settings.load={path}", "optimizer=sgd"])
+    assert [line for line in overrides if line.startswith("optimizer")] == ["optimizer=sgd"]
+    line = next(line for line in told if line.startswith("optimizer=sgd takes the place of the file's optimizer=adamw"))
+    assert "optimizer.betas=[0.8,0.9]" in line
+    assert chosen([f"settings.load={path}", "optimizer=sgd"])["optimizer"] == "sgd"
+
+
+def test_a_group_inside_of_a_group(write):
+    path = write("loss_type = 'huber'\nhuber_c = 0.3\nmin_snr_gamma = 5")
+    tree = composed([f"settings.load={path}", "objective/loss=l1"])
+    assert get(tree, "objective.loss._target_").endswith("L1")
+    assert get(tree, "objective.weighting.min_snr.gamma") == 5.0
+    assert get(composed([f"settings.load={path}", "objective=default"]), "objective.weighting") == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "override", "cleared"),
+    [
+        ({"max_steps": 50}, "trainer.max_epochs=3", "trainer.max_steps=50"),
+        ("lr_warmup_steps = 100", "scheduler.warmup_ratio=0.1", "scheduler.warmup_steps=100"),
+        ("[[datasets]]\n[[datasets.subsets]]\nimage_dir = '/a'", "data.folder=/b", "data.folders="),
+    ],
+)
+def test_saying_a_thing_one_way_takes_the_other_back(write, content, override, cleared):
+    path = write(content)
+    assert any(line.startswith(cleared) for line in read(path).overrides)
+    overrides, _ = expand([f"settings.load={path}", override])
+    assert not any(line.startswith(cleared) for line in overrides)
+
+
+def test_a_recipe_on_the_command_line_comes_before_the_file(write):
+    path = write({"net_dim": 7, "test_seed": 5})
+    tree = composed([f"settings.load={path}", "experiment=style"])
+    assert (get(tree, "adapter.rank"), get(tree, "seed")) == (32, 5)
+
+
+def test_skipped_names_are_not_taken(write):
+    path = write({"net_dim": 7, "alpha": 3, "train_resolution": 768})
+    found = read(path, ["net_dim", "train_resolution", "nothing_like_it"])
+    assert "adapter.rank" not in found.settings.values
+    assert "data.resolution" not in found.settings.values
+    assert found.settings.values["adapter.alpha"] == 3
+    assert found.warnings.count("has no nothing_like_it, which settings.skip leaves out") == 1
+    assert get(composed([f"settings.load={path}", "settings.skip=[net_dim]"]), "adapter.rank") == 16
+
+
+def test_a_file_may_start_from_another(write):
+    first = write({"net_dim": 7, "alpha": 3, "test_seed": 5}, "first.json")
+    second = write({"load_json_path": str(first), "alpha": 4}, "second.json")
+    tree = composed([f"settings.load={second}"])
+    assert [get(tree, key) for key in ("adapter.rank", "adapter.alpha", "seed")] == [7, 4, 5]
+    loop = write({"load_json_path": str(second)}, "first.json")
+    with pytest.raises(UserError, match="starts from itself"):
+        expand([f"settings.load={loop}"])
+
+
+@pytest.mark.parametrize("override", ["settings.load=a.json,b.json", "settings.load=[a]", "settings.load=3"])
+def test_one_file_is_loaded(override):
+    with pytest.raises(UserError, match=r"settings\.load"):
+        expand([override])
+
+
+# saving
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model=sdxl", "data=folder", "data.folder=/tmp", "data.folders=[{path: /x, captions: {shuffle: true}}]"],
+        ["experiment=character", "optimizer=prodigy", "scheduler=polynomial", "trainer.max_steps=null"],
+        ["objective/noise=[offset,multires]", "objective/weighting=min_snr", "objective/loss=huber", "adapter=lokr"],
+        ["targets.blocks={rank: [1,2]}", "targets.patterns=[{match: attn2, rank: 4}]", "output.comment='a, \\'b\\''"],
+        ["model=sd2_v", "optimizer=adam8bit", "targets=unet_only", "callbacks.samples.prompts=['a, b',{prompt: c}]"],
+    ],
+)
+def test_saved_settings_load_as_the_identical_configuration(tmp_path, overrides):
+    cfg, choices = compose(overrides)
+    before = values(cfg)
+    path = save(before, choices, tmp_path / "new")
+    after = composed([f"settings.load={path}"])
+    del before["settings"], after["settings"]
+    assert after == before
+    assert set(json.loads(path.read_text("utf8"))) == {*(option.old for option in PARAMETERS), "loralab"}
+
+
+def test_old_names_in_saved_settings_can_be_edited(tmp_path):
+    cfg, choices = compose(["adapter.rank=4", "trainer.max_steps=10"])
+    path = save(values(cfg), choices, tmp_path)
+    edited = {"net_dim": 6, "max_steps": None, "num_epochs": 2, "scheduler": "linear"}
+    path.write_text(json.dumps({**json.loads(path.read_text("utf8")), **edited}), "utf8")
+    tree = composed([f"settings.load={path}"])
+    assert (get(tree, "adapter.rank"), get(tree, "trainer.max_steps"), get(tree, "trainer.max_epochs")) == (6, None, 2)
+    assert chosen([f"settings.load={path}"])["scheduler"] == "linear"
+
+
+def test_saving_overwrites_nothing(tmp_path):
+    cfg, choices = compose([])
+    first, second = (save(values(cfg), choices, tmp_path) for _ in range(2))
+    assert first != second
+    assert first.read_text("utf8") == second.read_text("utf8")
+
+
+# many runs
+
+
+@pytest.fixture
+def ten(tmp_path, monkeypatch):
+    """A folder of ten settings files, the fourth of which is broken."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "settings"
+    folder.mkdir()
+    for number in range(10):
+        (folder / f"{number}.json").write_text('{"net_dim"' if number == 3 else f'{{"net_dim": {number + 1}}}')
+    (folder / ".hidden.json").write_text("{}")
+    (folder / "notes.md").write_text("not a settings file")
+    return folder
+
+
+def started(words):
+    """What a start of the trainer comes to, as far as its settings go."""
+    runs.append(next(word for word in words if word.startswith("settings.load=")).strip("'")[-6])
+    try:
+        overrides, _ = expand([word for word in words if not word.startswith("-")])
+        folder = next(word for word in overrides if word.startswith("hydra.run.dir")).partition("=")[2].strip("'")
+        (Path(folder) / "rank").write_text(next(word for word in overrides if word.startswith("adapter.rank")))
+    except UserError:
+        return 1
+    return 0
+
+
+runs = []
+
+
+def test_a_folder_of_files_with_a_broken_one(ten, capsys):
+    runs.clear()
+    assert many.run(ten, ["trainer.max_steps=1", f"settings.run_folder={ten}"], [], started) == 1
+    assert runs == list("0123456789")
+    root = ten.parent / "multirun" / "settings"
+    assert (root / "run1" / "rank").read_text() == "adapter.rank=1"
+    assert (root / "run10" / "rank").read_text() == "adapter.rank=10"
+    assert "3.json: failed (run4)" in capsys.readouterr().err
+
+    runs.clear()
+    assert many.run(ten, ["trainer.max_steps=1"], [], started) == 1
+    assert runs == ["3"], "only the broken one is tried again"
+    assert (root / "run11").is_dir(), "in a folder of its own"
+
+    runs.clear()
+    (ten / "3.json").write_text('{"net_dim": 4}')
+    assert many.run(ten, ["trainer.max_steps=1"], [], started) == 0
+    assert runs == ["3"]
+    assert many.run(ten, ["trainer.max_steps=1"], [], started) == 0
+    assert runs == ["3"]
+
+
+def test_a_changed_file_is_trained_again_and_nothing_is_overwritten(ten):
+    runs.clear()
+    many.run(ten, [], [], started)
+    (ten / "5.json").write_text('{"net_dim": 77}')
+    many.run(ten, [], [], started)
+    assert runs == [*"0123456789", "3", "5"]
+    root = ten.parent / "multirun" / "settings"
+    assert (root / "run6" / "rank").read_text() == "adapter.rank=6"
+    assert (root / "run12" / "rank").read_text() == "adapter.rank=77"
+
+
+def test_two_folders_of_one_name_do_not_mix(ten, tmp_path):
+    other = tmp_path / "elsewhere" / "settings"
+    other.mkdir(parents=True)
+    (other / "a.json").write_text('{"net_dim": 5}')
+    many.run(ten, [], [], started)
+    many.run(other, [], [], started)
+    assert (tmp_path / "multirun" / "settings-2" / "run1" / "rank").read_text() == "adapter.rank=5"
+
+
+def test_the_folder_of_many_runs_must_have_some(tmp_path):
+    with pytest.raises(UserError, match=r"settings\.run_folder"):
+        many.run(tmp_path / "nowhere", [], [], started)
+    with pytest.raises(UserError, match="no settings files"):
+        many.run(tmp_path, [], [], started)
+
+
+# loralab settings
+
+
+def test_the_verb_prints_overrides_to_paste(write, capsys):
+    content = {"net_dim": 8, "training_comment": "it's, {odd}", "cosine_restarts": 3, "scheduler": "linear"}
+    path = write({**content, "nonsense": 1})
+    with pytest.raises(SystemExit) as done:
+        cli.main(["settings", str(path)])
+    printed = capsys.readouterr().out
+    assert done.value.code == 0
+    words = shlex.split(printed, comments=True)
+    assert words == read(path).overrides
+    assert get(composed(words), "output.comment") == "it's, {odd}"
+    assert "# cosine_restarts = 3: only scheduler=cosine_with_restarts has it" in printed.splitlines()
+    assert "unknown: nonsense" in printed
+
+
+def test_the_verb_prints_json(write, capsys):
+    path = write({"net_dim": 8, "cosine_restarts": 3, "scheduler": "linear", "x": 1})
+    with pytest.raises(SystemExit):
+        cli.main(["settings", str(path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["dialect", "overrides", "not_applicable", "unknown"]
+    assert found["dialect"] == "old-json"
+    assert "adapter.rank=8" in found["overrides"]
+    why = "only scheduler=cosine_with_restarts has it"
+    assert {"key": "cosine_restarts", "value": 3, "why": why} in found["not_applicable"]
+    assert found["unknown"] == ["x"]
+
+
+def test_the_verb_says_what_is_wrong(write, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["settings", str(write('{"net_dim": "x"}', "settings.json"))])
+    assert done.value.code == 1
+    assert "net_dim" in capsys.readouterr().err
+
+
+# the table
+
+
+def test_the_table_has_the_65_parameters():
+    assert sorted(option.number for option in PARAMETERS) == list(range(1, 66))
+    assert all(option.key and option.old and option.section and option.what for option in PARAMETERS)
+
+
+def test_the_page_of_parameters_is_the_table():
+    assert document.PAGE.read_text("utf8") == document.text(), "make docs"
+
+
+def test_every_key_of_the_table_is_there():
+    tree = values(compose(["scheduler=polynomial"])[0]), values(compose(["scheduler=cosine_with_restarts"])[0])
+    for option in PARAMETERS:
+        if "=" not in option.key:
+            parent, _, leaf = option.key.rpartition(".")
+            assert any(leaf in (get(t, parent) if parent else t) for t in tree), option.key
+        else:
+            group, _, choice = option.key.partition("=")
+            compose([f"{group}={'linear' if choice == '…' else choice}"])
+
+
+def test_every_option_is_taken_as_it_is_or_by_a_rule_or_has_no_counterpart():
+    modules = [rule.__module__ for rule in RULES] + ["loralab.settings.dialects.kohya_gui"]
+    source = "".join(Path(sys.modules[module].__file__).read_text("utf8") for module in modules)
+    for option in OPTIONS.values():
+        if option.key and option.kind is None:
+            assert f'"{option.name.removeprefix("network_args.")}"' in source, option.name
+
+
+def test_settings_are_read_without_anything_heavy():
+    code = "import sys, loralab.settings.expand, loralab.settings.show, loralab.settings.save, loralab.settings.many\n"
+    code += "print([m for m in ('torch', 'hydra', 'omegaconf', 'numpy') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from loralab.config.data_rules import data_problems
 from loralab.errors import Problem, UserError
 from loralab.models.probe import check
 from loralab.training.resume import checked
@@ -52,6 +53,11 @@ def _folders_are_there(tree: Tree, choices: dict[str, Any], overrides: list[str]
 def _base_model(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if isinstance(model := get(tree, "model"), dict):
         yield from check(model)
+
+
+def _data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    if isinstance(data := get(tree, "data"), dict):
+        yield from data_problems(data, sdxl=".sdxl." in str(get(tree, "model._target_")))
 
 
 def _something_to_do(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -143,6 +149,7 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _folder_is_of_folder_data,
     _folders_are_there,
     _base_model,
+    _data,
     _something_to_do,
     _precision_of_device,
     _cached_latents,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -16,13 +15,15 @@ from loralab.data.buckets import Buckets, resolutions
 from loralab.data.cache import Cache, Job, View
 from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset, collate
-from loralab.data.draws import BatchSize, Draws, Entry
-from loralab.data.index import Folder, Index, OnError, scan
-from loralab.data.plan import Fitting, Plan, fixed_caption, fixed_rules
+from loralab.data.draws import BatchSize, Entry
+from loralab.data.folders import gather
+from loralab.data.index import Folder, OnError
+from loralab.data.plan import fixed_caption, fixed_rules
+from loralab.data.planner import Planner
 from loralab.data.sampler import BucketSampler
-from loralab.data.validation import Validation, fixed_batches, held_out, sample
+from loralab.data.validation import Validation, fixed_batches
 from loralab.errors import Problem, UserError, user_error
-from loralab.types import Item, Place
+from loralab.types import Place
 from loralab.values import AtLeastOne, Count
 
 if TYPE_CHECKING:
@@ -71,27 +72,27 @@ class DataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.family, self.seed, self.cache = family, seed, cache
-        self.captions, self.augment, self.buckets, self.validation = captions, augment, buckets, validation
-        self.sizes = resolutions(resolution)
-        self.batch = BatchSize(batch_size, batch_pixels)
         self.num_workers, self.persistent_workers = num_workers, persistent_workers
-        self.on_error: OnError = on_error
-        self.min_image_size, self.max_image_size = min_image_size, max_image_size
-        self.alpha_mask, self.cache_folder = alpha_mask, cache_folder
-        self.folders = [self._folder(number, entry) for number, entry in enumerate(folders or [])]
-        if folder:
-            own = Folder(folder, captions=captions, augment=augment, mask_folder=mask_folder, metadata=metadata)
-            self.folders.insert(0, own)
-        if not self.folders:
-            raise user_error("data.folder", "is missing", "give the folder of your images: data.folder=PATH")
-        if reg_folder:
-            # the trigger word names what is new; regularisation images show what is not
-            plain = replace(captions, trigger=None)
-            self.folders.append(Folder(reg_folder, captions=plain, augment=augment, is_reg=True))
+        self.alpha_mask = alpha_mask
+        entries: list[Any] = folders or []  # mappings: their captions and augment are not whole rules
+        self.folders = gather(folder, entries, reg_folder, captions, augment, mask_folder, metadata)
+        self.planner = Planner(
+            self.folders,
+            resolutions(resolution),
+            BatchSize(batch_size, batch_pixels),
+            buckets,
+            captions,
+            validation,
+            on_error=on_error,
+            min_image_size=min_image_size,
+            max_image_size=max_image_size,
+            cache_folder=cache_folder,
+            hashed=cache.latents != "none",
+        )
         self._resumed = (0, 0)
         self._is_encoded = False
         self._check_texts()
-        self.plan = self._planned(self._scan(self.folders))
+        self.plan = self.planner.plan(self.planner.scan(), family.fit)
 
     def summary(self) -> dict[str, Any]:
         """The facts of the training data for the start of a run, plain values."""
@@ -106,24 +107,19 @@ class DataModule(L.LightningDataModule):
         return tags.by_folder(self.plan.index, self.folders)
 
     def example_captions(self, count: int) -> list[str]:
-        """The first different captions of the training images, without anything random."""
+        """The first different captions of the training images, without anything random; no empty ones."""
         captions: dict[str, None] = {}
         rules = fixed_rules(self.folders)
         for item in self.plan.draws.training_items():
-            captions[fixed_caption(item, rules)] = None
+            if caption := fixed_caption(item, rules):
+                captions[caption] = None
             if len(captions) == count:
                 break
         return list(captions)
 
     def sampler(self, rank: int = 0, world: int = 1, accumulate: int = 1) -> BucketSampler:
         """The training batches of one rank of several; accumulate: batches in an optimizer step."""
-        full_only = self.buckets.partial == "drop"
-        sampler = BucketSampler(
-            self.plan.draws, self.seed, rank=rank, world=world, accumulate=accumulate, full_only=full_only
-        )
-        if not len(sampler):
-            found = "no bucket fills a batch, and batches that are not full are dropped"
-            raise user_error("data.buckets.partial", found, "keep or merge them, or lower data.batch_size")
+        sampler = self.planner.sampler(self.plan, self.seed, rank=rank, world=world, accumulate=accumulate)
         sampler.resume(*self._resumed)
         return sampler
 
@@ -146,47 +142,6 @@ class DataModule(L.LightningDataModule):
         datasets = [Dataset(draws, rules, 0, self.cache, alpha_mask=self.alpha_mask) for draws in self.plan.validation]
         return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
 
-    def _folder(self, number: int, entry: Any) -> Folder:
-        """A folder of the list: its settings as a mapping; its caption and augmentation rules over those of all."""
-        setting, entry = f"data.folders.{number}", dict(entry)
-        captions = _changed(f"{setting}.captions", self.captions, entry.pop("captions", None) or {})
-        augment = _changed(f"{setting}.augment", self.augment, entry.pop("augment", None) or {})
-        _check_keys(setting, Folder, entry)
-        if "path" not in entry:
-            raise user_error(f"{setting}.path", "is missing", "give the folder of the images")
-        return Folder(**entry, captions=captions, augment=augment)
-
-    def _scan(self, folders: list[Folder]) -> Index:
-        limits = {"min_size": self.min_image_size, "max_size": self.max_image_size}
-        index = scan(folders, self.cache_folder, self.on_error, **limits)
-        return index if self.cache.latents == "none" else index.hashed(self.cache_folder, self.on_error)
-
-    def _planned(self, index: Index) -> Plan:
-        fitting = Fitting(self.folders, self.family.fit)
-        index, cut = fitting.select(index)
-        out = [] if self.validation.folder else held_out(index, self.validation.share)
-        left = sorted(set(range(len(index))) - set(out))
-        chunks = (lambda item: fitting(item).chunks) if self.captions.token_buckets else None
-        draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
-        if not draws.training:
-            raise user_error("data.folder", "no image is left to train on", "see what was left out: loralab doctor")
-        return Plan(index, draws, self._validation(index, left, out), cut)
-
-    def _validation(self, index: Index, left: list[int], out: list[int]) -> list[Draws]:
-        """Draws of the images held out and of as many of those trained on."""
-        apart = [index[position] for position in out]
-        if self.validation.folder:
-            apart = list(self._scan([Folder(self.validation.folder, captions=self.captions)]))
-        if not apart:
-            return []
-        training = [position for position in left if not index[position].is_reg]
-        seen = [index[position] for position in sample(index, training, len(apart))]
-        return [self._once(items) for items in (apart, seen)]
-
-    def _once(self, items: list[Item]) -> Draws:
-        once = [replace(item, repeats=1) for item in items]
-        return Draws(once, self.sizes, replace(self.buckets, partial="keep"), self.batch)
-
     def _check_texts(self) -> None:
         if self.cache.text and any(folder.captions.varies for folder in self.folders):
             found = "captions vary (shuffle, tag dropout, token warm-up or wildcards)"
@@ -197,11 +152,11 @@ class DataModule(L.LightningDataModule):
         if self._is_encoded:
             return
         while self.cache.latents != "none" and (failed := self._encode_latents()):
-            if self.on_error == "stop":
+            if self.planner.on_error == "stop":
                 raise UserError(*(Problem(path, why, "repair or remove it") for path, why in failed.items()))
             index = self.plan.index
             reasons = {i: failed[item.path] for i, item in enumerate(index) if item.path in failed}
-            self.plan = self._planned(index.without(reasons))
+            self.plan = self.planner.plan(index.without(reasons), self.family.fit)
         if self.cache.text:
             empty = [""] if any(folder.captions.may_be_empty for folder in self.folders) else []
             items = [entry.item for draws in self.plan.all_draws() for entry in draws.entries()]
@@ -212,7 +167,7 @@ class DataModule(L.LightningDataModule):
     def _encode_latents(self) -> dict[str, str]:
         """Path → what is wrong, for each image that could not be decoded."""
         jobs = [job for draws in self.plan.all_draws() for job in map(self._job, draws.entries())]
-        failed = self.cache.fill(jobs, self.family, batch_size=self.batch.samples, workers=self.num_workers)
+        failed = self.cache.fill(jobs, self.family, batch_size=self.planner.batch.samples, workers=self.num_workers)
         return {jobs[position].path: why for position, why in failed.items()}
 
     def _job(self, entry: Entry) -> Job:
@@ -238,17 +193,3 @@ class DataModule(L.LightningDataModule):
             persistent_workers=self.persistent_workers and self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def _changed(setting: str, rules: Any, changes: dict[str, Any]) -> Any:
-    """Rules with what a folder's own settings change."""
-    changes = {key: value for key, value in dict(changes).items() if key != "_target_"}
-    _check_keys(setting, rules, changes)
-    return replace(rules, **changes)
-
-
-def _check_keys(setting: str, kind: Any, given: dict[str, Any]) -> None:
-    valid = [f.name for f in fields(kind) if f.name != "is_reg"]
-    for key in given:
-        if key not in valid:
-            raise user_error(f"{setting}.{key}", "there is no such setting", f"valid: {', '.join(valid)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -91,7 +91,7 @@ class Plan:
             "batches": len(sampler),
             "buckets": list(self._buckets(sampler)),
             "skipped": [{"path": path, "reason": reason} for path, reason in self.index.skipped],
-            "notes": [*self.index.notes, *self._notes(sampler)],
+            "notes": [*self.index.notes, *self._caption_notes(), *self.notes(sampler)],
         }
 
     def _buckets(self, sampler: BucketSampler):
@@ -104,16 +104,18 @@ class Plan:
             batch = self.draws.batch(bucket) * sampler.world
             yield {"size": list(bucket), "images": images[bucket], "draws": draws[bucket], "batch_size": batch}
 
-    def _notes(self, sampler: BucketSampler):
-        """One line for each thing that a user may not expect."""
-        rules = [folder.captions for folder in self.index.folders]
+    def _caption_notes(self) -> Iterator[str]:
         silent = sum(self.index.origin(i) == "none" for i in range(len(self.index)))
-        lines = sum("\n" in item.caption and not rules[item.source].wildcards for item in self.index)
-        thin = [g for g, n in zip(self.draws.groups, sampler.counts, strict=True) if n < self._full(g, sampler)]
         if silent:
             yield f"{silent} images have no caption"
         if self.cut:
             yield f"{self.cut} captions are cut: they have more tokens than model.max_token_length"
+
+    def notes(self, sampler: BucketSampler) -> Iterator[str]:
+        """One line for each thing that a user may not expect of how the images are used."""
+        rules = [folder.captions for folder in self.index.folders]
+        lines = sum("\n" in item.caption and not rules[item.source].wildcards for item in self.index)
+        thin = [g for g, n in zip(self.draws.groups, sampler.counts, strict=True) if n < self._full(g, sampler)]
         if lines:
             yield f"{lines} captions have several lines; the first is used (data.captions.wildcards=true draws one)"
         if thin:

@@ -1,0 +1,84 @@
+"""From folders to the plan of a training. Needs neither a model nor torch: the doctor plans as training does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from loralab.data.buckets import Buckets
+from loralab.data.captions import Captions
+from loralab.data.draws import BatchSize, Draws
+from loralab.data.geometry import Size
+from loralab.data.index import Folder, Index, OnError, scan
+from loralab.data.plan import Fitting, Plan
+from loralab.data.sampler import BucketSampler
+from loralab.data.validation import Validation, held_out, sample
+from loralab.errors import user_error
+from loralab.types import Fit, Item
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What decides which images are trained on, at which sizes and in which batches.
+
+    sizes: the pixel budgets. batch: batch size of a bucket. captions: the rules where a folder has none of its own.
+    on_error: what becomes of files that cannot be used. min_image_size, max_image_size: of the shorter and the longer
+    side, pixels. cache_folder: of the index (see store.cache_folder). hashed: images are hashed, as caches need.
+    """
+
+    folders: Sequence[Folder]
+    sizes: Sequence[Size]
+    batch: BatchSize
+    buckets: Buckets
+    captions: Captions
+    validation: Validation
+    on_error: OnError = "skip"
+    min_image_size: int | None = None
+    max_image_size: int | None = None
+    cache_folder: str | None = None
+    hashed: bool = False
+
+    def scan(self) -> Index:
+        """Finds the images of the folders."""
+        return self._scan(self.folders)
+
+    def plan(self, index: Index, fit: Callable[[str], Fit]) -> Plan:
+        """What is made of them; fit: how a caption fits the text encoder."""
+        fitting = Fitting(self.folders, fit)
+        index, cut = fitting.select(index)
+        out = [] if self.validation.folder else held_out(index, self.validation.share)
+        left = sorted(set(range(len(index))) - set(out))
+        chunks = (lambda item: fitting(item).chunks) if self.captions.token_buckets else None
+        draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
+        if not draws.training:
+            raise user_error("data.folder", "no image is left to train on", "see what was left out: loralab doctor")
+        return Plan(index, draws, self._validation(index, left, out), cut)
+
+    def sampler(self, plan: Plan, seed: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> BucketSampler:
+        """The training batches of one rank of several; accumulate: batches in an optimizer step."""
+        full_only = self.buckets.partial == "drop"
+        sampler = BucketSampler(plan.draws, seed, rank=rank, world=world, accumulate=accumulate, full_only=full_only)
+        if not len(sampler):
+            found = "no bucket fills a batch, and batches that are not full are dropped"
+            raise user_error("data.buckets.partial", found, "keep or merge them, or lower data.batch_size")
+        return sampler
+
+    def _scan(self, folders: Sequence[Folder]) -> Index:
+        limits = {"min_size": self.min_image_size, "max_size": self.max_image_size}
+        index = scan(folders, self.cache_folder, self.on_error, **limits)
+        return index.hashed(self.cache_folder, self.on_error) if self.hashed else index
+
+    def _validation(self, index: Index, left: list[int], out: list[int]) -> list[Draws]:
+        """Draws of the images held out and of as many of those trained on."""
+        apart = [index[position] for position in out]
+        if self.validation.folder:
+            apart = list(self._scan([Folder(self.validation.folder, captions=self.captions)]))
+        if not apart:
+            return []
+        training = [position for position in left if not index[position].is_reg]
+        seen = [index[position] for position in sample(index, training, len(apart))]
+        return [self._once(items) for items in (apart, seen)]
+
+    def _once(self, items: list[Item]) -> Draws:
+        once = [replace(item, repeats=1) for item in items]
+        return Draws(once, self.sizes, replace(self.buckets, partial="keep"), self.batch)

@@ -1,0 +1,41 @@
+"""Settings of the data that cannot work are told before anything is loaded."""
+
+import pytest
+
+from loralab.config.command_line import prepare
+from loralab.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.buckets.step=60"], ["data.buckets.step", "multiple of 8"]),
+        (["model=sdxl", "data.buckets.step=40"], ["data.buckets.step", "multiple of 32"]),
+        (["data.buckets.min_resolution=600"], ["data.buckets.min_resolution", "over the resolution 64"]),
+        (["data.buckets.max_resolution=32"], ["data.buckets.max_resolution", "under the resolution 64"]),
+        (["data.buckets.enabled=false", "data.resolution=100"], ["data.resolution", "multiples of 8"]),
+        (["data.resolution=[]"], ["data.resolution", "is no size"]),
+        (["data.resolution=huge"], ["data.resolution", "whole number"]),
+        (["data.on_error=maybe"], ["data.on_error", "skip | stop"]),
+        (["data.cache.text=true", "data.captions.shuffle=true"], ["data.cache.text", "vary"]),
+        (["data=folder", "data.folders=[{path: /tmp, repeat: 3}]"], ["data.folders.0.repeat", "repeats"]),
+        (["data=folder", "data.folders=[{path: /tmp, repeats: 0}]"], ["data.folders.0.repeats", "at least 1"]),
+        (["data=folder", "data.folders=[{repeats: 2}]"], ["data.folders.0.path", "is missing"]),
+        (
+            ["data=folder", "data.folders=[{path: /tmp, captions: {shuffle: maybe}}]"],
+            ["data.folders.0.captions.shuffle", "true or false"],
+        ),
+    ],
+)
+def test_what_cannot_work_is_named(overrides, words):
+    with pytest.raises(UserError) as error:
+        prepare(overrides)
+    told = [str(problem) for problem in error.value.problems if problem.setting == words[0]]
+    assert len(told) == 1, "said once"
+    assert all(word in told[0] for word in words), told
+
+
+def test_what_works_is_not_complained_of():
+    prepare(["data.resolution=[[64,64],[32,32]]", "data.buckets.step=32", "data.cache.text=true"])
+    entry = "{path: /tmp, repeats: 3, weight: 0.5, captions: {shuffle: true}, augment: {flip: true}}"
+    prepare(["data=folder", f"data.folders=[{entry}]"])

@@ -60,9 +60,23 @@ BY_KEY = {
     "ss_text_encoder_lr": "targets.text_encoder_lr",
     "ss_training_comment": "output.comment",
     "ss_unet_lr": "targets.unet_lr",
+    "ss_validate_every_n_epochs": "callbacks.validation.every_n_epochs",
+    "ss_validate_every_n_steps": "callbacks.validation.every_n_steps",
     "ss_validation_split": "data.validation.share",
 }
 """Name in the file → setting that it tells."""
+
+NOT_HERE = {
+    "ss_face_crop_aug_range": None,
+    "ss_fp8_base": False,
+    "ss_fp8_base_unet": False,
+    "ss_full_fp16": False,
+    "ss_lowram": False,
+    "ss_max_validation_steps": None,
+    "ss_resize_interpolation": None,
+    "ss_validation_seed": None,
+}
+"""What sd-scripts can do besides, and tells in every file."""
 
 NETWORK_ARGS = ("conv_rank", "conv_alpha", "rank_stabilised", "rank_dropout", "module_dropout", "factor")
 PRECISIONS = {"32-true": "no", "16-mixed": "fp16", "bf16-mixed": "bf16"}
@@ -137,7 +151,7 @@ def metadata(
     dates: Dates | None = None,
 ) -> dict[str, str]:
     """The metadata of an adapter file, all values strings. `base`: see `base_facts`."""
-    told = {key: _get(settings, path) for key, path in BY_KEY.items()}
+    told = NOT_HERE | {key: _get(settings, path) for key, path in BY_KEY.items()}
     told |= (
         _network(settings, model)
         | _training(settings, progress)

@@ -158,19 +158,15 @@ def reference_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class TrainFailed(AssertionError):
-    """A run that should have gone through did not; carries its exit code."""
-
-
 @pytest.fixture
 def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """train(*overrides) runs the command in this process on the small random model and the embedded images.
 
-    Returns the run's folder; raises TrainFailed where the command's exit code is not 0. Files are fp32.
+    Returns the run's folder. The command's exit code must be `code`. Files are fp32.
     """
     from loralab import run
 
-    def start(*overrides: str, name: str = "run") -> Path:
+    def start(*overrides: str, name: str = "run", code: int = 0) -> Path:
         folder = tmp_path / name
         usual = {
             "model.base": str(random_base),
@@ -189,8 +185,7 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         run.failed.clear()
         with pytest.raises(SystemExit) as stop:
             run.main(argv)
-        if stop.value.code:
-            raise TrainFailed(stop.value.code)
+        assert (stop.value.code or 0) == code
         return folder
 
     return start

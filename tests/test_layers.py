@@ -18,9 +18,9 @@ LAYERS: list[tuple[str, ...]] = [
     ("run", "report", "cli", "bench"),
 ]
 ROOMS: dict[str, tuple[str, ...]] = {
-    "diffusers": ("models", "tools.extract", "tools.merge"),
-    "transformers": ("models", "tools.doctor"),
-    "lightning": ("training", "data.module", "callbacks", "run"),
+    "diffusers": ("models", "tools.extract", "tools.merge", "bench"),
+    "transformers": ("models", "tools.doctor", "bench"),
+    "lightning": ("training", "data.module", "callbacks", "run", "bench"),
     "hydra": ("config", "run", "settings", "report"),
     "omegaconf": ("config", "run", "settings", "report"),
     "PIL": ("data.images", "callbacks", "tools", "report", "bench"),

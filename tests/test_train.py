@@ -13,8 +13,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.conftest import TrainFailed
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,7 +24,7 @@ def test_a_run_leaves_its_files(train) -> None:
     folder = train("callbacks.samples.enabled=true", "callbacks.samples.steps=2", "logger=many")
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["steps"]) == ("finished", 3)
-    assert record["images"] == 12
+    assert 3 < record["images"] <= 12  # batches at the end of a bucket are smaller
     assert record["loss"] > 0
     assert record["files"][-1].endswith("adapter.safetensors")
     assert (folder / "config" / "config.yaml").is_file()
@@ -82,16 +80,14 @@ def test_files_on_the_way_are_named_and_limited(train) -> None:
 def test_nothing_is_overwritten(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     train(f"output.folder={tmp_path / 'out'}", name="first")
     before = (tmp_path / "out" / "adapter.safetensors").read_bytes()
-    with pytest.raises(TrainFailed):
-        train(f"output.folder={tmp_path / 'out'}", "seed=1", name="second")
+    train(f"output.folder={tmp_path / 'out'}", "seed=1", name="second", code=1)
     assert "output.name" in capsys.readouterr().err
     assert (tmp_path / "out" / "adapter.safetensors").read_bytes() == before
 
 
 def test_an_empty_folder_is_said(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TrainFailed):
-        train("data=folder", f"data.folder={tmp_path / 'empty'}")
+    train("data=folder", f"data.folder={tmp_path / 'empty'}", code=1)
     said = capsys.readouterr().err
     assert "data.folder" in said
     assert "Traceback" not in said

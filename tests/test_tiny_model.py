@@ -33,9 +33,8 @@ def bare(text: str) -> str:
 
 def test_fits_into_the_package():
     files = [file for file in evaluate.SHIPPED.rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} == {".json", ".safetensors"}
     assert sum(file.stat().st_size for file in files) <= 13 * MEGABYTE
-    parameters = [p for part in (evaluate.load().unet, evaluate.load().vae) for p in part.parameters()]
-    assert sum(p.numel() for p in parameters) < 6.2e6
 
 
 def test_is_a_stable_diffusion_1(pipeline):

@@ -20,7 +20,7 @@ from torch import Tensor
 from scripts.tiny_model import classifier, pictures, vae
 
 SHIPPED = Path(__file__).parents[2] / "src" / "loralab" / "assets" / "tiny"
-GUIDANCE, STEPS = 4.0, 20
+GUIDANCE, STEPS = 3.0, 20
 RECONSTRUCTION_DB, RIGHT, STARS = 28.0, 0.95, 0.05
 
 

@@ -38,9 +38,18 @@ def build() -> AutoencoderKL:
 
 
 def train(
-    vae: AutoencoderKL, peak_lr: float, paint: Paint, steps: int, rng: np.random.Generator, log: Callable[..., None]
+    vae: AutoencoderKL,
+    peak_lr: float,
+    paint: Paint,
+    steps: int,
+    rng: np.random.Generator,
+    log: Callable[..., None],
+    noise: float = 1.0,
 ) -> None:
-    """What does not require gradients stays. Half of the steps see whole pictures, half see 32 px crops of more."""
+    """What does not require gradients stays. Half of the steps see whole pictures, half see 32 px crops of more.
+
+    `noise` is the share of the posterior's spread that the decoder has to bear.
+    """
     parameters = [parameter for parameter in vae.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak_lr, steps, pct_start=0.05)
@@ -49,7 +58,8 @@ def train(
         pixels = (_crops(paint(48), rng) if step % 2 else paint(12)).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
-            restored = vae.decode(posterior.sample()).sample
+            latents = posterior.mean + noise * posterior.std * torch.randn_like(posterior.std)
+            restored = vae.decode(latents).sample
         error = F.mse_loss(restored.float(), pixels)
         loss = error + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
         optimizer.zero_grad()
@@ -62,10 +72,10 @@ def train(
 
 
 def polish(vae: AutoencoderKL, paint: Paint, steps: int, rng: np.random.Generator, log: Callable[..., None]) -> None:
-    """Trains the decoder on; the latents, which by now are what the UNet knows, stay."""
+    """Trains the decoder alone, on the sharper latents it will see; what the latents mean stays as it is."""
     for part in (vae.encoder, vae.quant_conv):
         part.requires_grad_(False)
-    train(vae, 1e-3, paint, steps, rng, log)
+    train(vae, 1e-3, paint, steps, rng, log, noise=0.3)
 
 
 def _crops(pixels: Tensor, rng: np.random.Generator, side: int = 32) -> Tensor:

@@ -1,0 +1,278 @@
+"""A run that is stopped and resumed gives the very file of one that never stopped (fp32, on a CPU)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+
+ROOT = Path(__file__).parents[1]
+STATES = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "callbacks.state.keep_last=null")
+RANDOM = (
+    "data.captions.shuffle=true",
+    "data.captions.dropout_rate=0.2",
+    "data.captions.tag_dropout_rate=0.2",
+    "data.augment.flip=true",
+    "adapter.dropout=0.2",
+    "adapter.rank_dropout=0.2",
+)
+PLATEAU = ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9", "data.validation.share=0.3")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven pictures with tags: four batches of two in an epoch, the last one of one."""
+    folder = tmp_path_factory.mktemp("pictures")
+    numbers = random.Random(0)
+    for i in range(7):
+        Image.frombytes("RGB", (64, 64), numbers.randbytes(64 * 64 * 3)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(", ".join(numbers.sample(["red", "star", "sks", "old", "big", "wet"], 3)))
+    return folder
+
+
+@pytest.fixture
+def go(train, pictures: Path):
+    """go(*overrides, name=…) trains two epochs, eight steps, of the pictures."""
+
+    def start(*overrides: str, name: str, code: int = 0) -> Path:
+        words = ["data=folder", f"data.folder={pictures}", "data.batch_size=2", "optimizer.lr=1e-2"]
+        words += ["trainer.max_epochs=2", "trainer.max_steps=null", "adapter.rank=2", "logger=csv"]
+        given = {override.split("=")[0] for override in overrides}
+        return train(*(word for word in words if word.split("=")[0] not in given), *overrides, name=name, code=code)
+
+    return start
+
+
+def adapter(folder: Path) -> bytes:
+    return (folder / "adapter.safetensors").read_bytes()
+
+
+def state(folder: Path, step: int) -> Path:
+    return folder / "states" / f"step{step:08d}"
+
+
+def test_it_goes_on_from_anywhere(go) -> None:
+    """In the middle of an epoch, at its last batch, in the second; resumed twice; with other numbers of workers."""
+    whole = go(*RANDOM, name="whole")
+    stopped = go(*RANDOM, *STATES, name="stopped")
+    assert adapter(stopped) == adapter(whole), "saving states changes nothing"
+    for step, workers in ((2, 0), (4, 2), (5, 0)):
+        resumed = go(*RANDOM, f"resume={state(stopped, step)}", f"data.num_workers={workers}", name=f"from{step}")
+        assert adapter(resumed) == adapter(whole), step
+    again = go(*RANDOM, *STATES, f"resume={state(stopped, 1)}", name="again")
+    for step in (3, 4, 7):  # resumed in the epoch of the first state, after its last batch, in the next
+        twice = go(*RANDOM, f"resume={state(again, step)}", name=f"twice{step}")
+        assert adapter(twice) == adapter(whole), step
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("optimizer=adamw", "scheduler=cosine", "ema.decay=0.9"), id="adamw, cosine, ema"),
+        pytest.param(("optimizer=adam8bit", "optimizer.min_8bit_size=16"), id="adam8bit"),
+        pytest.param(("optimizer=prodigy", "optimizer.lr=1.0"), id="prodigy"),
+        pytest.param(("optimizer=schedulefree",), id="schedulefree"),
+        pytest.param(
+            (*PLATEAU, "callbacks.validation.every_n_steps=1"),
+            id="plateau",
+        ),
+        pytest.param(("data.cache.latents=memory", "adapter=lokr", "adapter.module_dropout=0.2"), id="cached"),
+        pytest.param(("optimizer=adafactor", "trainer.gradient_clip_val=null"), id="adafactor", marks=pytest.mark.slow),
+        pytest.param(("optimizer=lion8bit", "optimizer.min_8bit_size=16"), id="lion8bit", marks=pytest.mark.slow),
+        pytest.param(
+            ("optimizer=ademamix8bit", "optimizer.min_8bit_size=16"), id="ademamix8bit", marks=pytest.mark.slow
+        ),
+        pytest.param(("optimizer=dadapt_adam", "optimizer.lr=1.0"), id="dadapt_adam", marks=pytest.mark.slow),
+        pytest.param(("optimizer=sgd", "adapter=dora"), id="sgd, dora", marks=pytest.mark.slow),
+        pytest.param(("adapter=loha", "targets=unet_only"), id="loha", marks=pytest.mark.slow),
+        pytest.param(("model.max_token_length=150", "data.buckets.enabled=false"), id="long", marks=pytest.mark.slow),
+    ],
+)
+def test_with_every_kind_of_state(go, words: tuple[str, ...]) -> None:
+    whole = go(*words, *STATES, name="whole")
+    resumed = go(*words, f"resume={state(whole, 3)}", name="resumed")
+    assert adapter(resumed) == adapter(whole)
+
+
+def test_a_plateau_lowers_the_rate_before_the_cut(go) -> None:
+    """Else the test above would show nothing."""
+    whole = go(*PLATEAU, *STATES, "callbacks.validation.every_n_steps=1", name="whole")
+    saved = torch.load(state(whole, 3) / "state.ckpt", weights_only=True)
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-2
+
+
+def test_an_open_accumulation_window_is_finished(go) -> None:
+    """Windows of three in epochs of four batches: one of three, then one of a single batch."""
+    words = ("trainer.accumulate_grad_batches=3", "callbacks.state.enabled=true", "allow=[tests.]")
+    whole = go(*words, name="whole")
+    assert json.loads((state(whole, 4) / "state.json").read_text())["epoch"] == 2
+    signal_at = ("+callbacks.stop._target_=tests.stopping.SignalAt", "+callbacks.stop.batch=2")
+    stopped = go(*words, *signal_at, name="stopped")
+    assert json.loads((stopped / "run.json").read_text())["status"] == "interrupted"
+    marker = json.loads((state(stopped, 1) / "state.json").read_text())
+    assert (marker["step"], marker["epoch"], marker["batch"]) == (1, 0, 3)
+    assert not (stopped / "adapter.safetensors").exists()
+    resumed = go(*words, f"resume={state(stopped, 1)}", name="resumed")
+    assert adapter(resumed) == adapter(whole)
+
+
+def test_a_state_holds_no_frozen_weights(go, random_base: Path) -> None:
+    folder = go(*STATES, "trainer.max_steps=1", "trainer.max_epochs=null", name="run")
+    saved = torch.load(state(folder, 1) / "state.ckpt", weights_only=True)
+    assert all(name.startswith("adapters.") for name in saved["state_dict"])
+    base = sum(file.stat().st_size for file in random_base.rglob("*.safetensors"))
+    assert (state(folder, 1) / "state.ckpt").stat().st_size < base / 2
+
+
+def test_only_the_last_states_are_kept(go) -> None:
+    folder = go(*STATES[:2], "callbacks.state.keep_last=2", name="run")
+    assert [path.name for path in sorted((folder / "states").iterdir())] == ["step00000007", "step00000008"]
+
+
+def test_auto_takes_the_newest_that_is_whole(go, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    auto = ("resume=auto", f"resume_root={tmp_path}")
+    whole = go(*auto, *STATES, name="whole")
+    assert "fresh start" in capsys.readouterr().out
+    for step in (6, 7, 8):
+        damage(whole, step)
+    resumed = go(*auto, name="resumed")
+    said = capsys.readouterr().out
+    assert f"resume: step 5 of {state(whole, 5)}" in said
+    assert "was not written to its end" in said
+    assert "has a damaged state.ckpt" in said
+    assert adapter(resumed) == adapter(whole)
+    go(*auto, "seed=1", "trainer.max_steps=1", "trainer.max_epochs=null", name="other")
+    assert "fresh start" in capsys.readouterr().out
+
+
+def damage(run: Path, step: int) -> None:
+    """Of three kinds: no marker yet, a flipped byte, nothing but an unreadable marker."""
+    folder = state(run, step)
+    if step == 8:
+        (folder / "state.json").unlink()
+    elif step == 7:
+        content = bytearray((folder / "state.ckpt").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "state.ckpt").write_bytes(content)
+    else:
+        (folder / "state.ckpt").unlink()
+        (folder / "state.json").write_text("{")
+
+
+def test_a_wrong_path_names_the_last_valid_state(go, capsys: pytest.CaptureFixture) -> None:
+    folder = go(*STATES, name="run")
+    damage(folder, 7)
+    damage(folder, 8)
+    capsys.readouterr()
+    for path, words in (
+        (state(folder, 7), "has a damaged state.ckpt"),
+        (state(folder, 8), "was not written to its end"),
+        (state(folder, 9), "is not there"),
+        (folder, "is not a training state"),
+    ):
+        go(f"resume={path}", name="resumed", code=1)
+        said = capsys.readouterr().err
+        assert words in said
+        assert str(state(folder, 6)) in said
+        assert "Traceback" not in said
+
+
+def test_other_settings_are_refused_with_their_differences(go, pictures: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = go(*STATES, name="run")
+    resume = f"resume={state(folder, 4)}"
+    capsys.readouterr()
+    go(resume, "optimizer.lr=2e-2", "adapter.rank=4", name="other", code=1)
+    said = capsys.readouterr().err
+    assert "optimizer.lr: is 0.02, in the state 0.01" in said
+    assert "adapter.rank: is 4, in the state 2" in said
+    assert "resume_force=true" in said
+
+    caption = pictures / "0.txt"
+    before = caption.read_text()
+    caption.write_text("another")
+    try:
+        go(resume, name="other data", code=1)
+    finally:
+        caption.write_text(before)
+    assert "images and captions: is not the same" in capsys.readouterr().err
+
+
+def test_insisting_lets_the_new_settings_count(go) -> None:
+    """From step 4 on with lr 0 in one run and 1e-3 in the other: what was insisted on decides."""
+    folder = go(*STATES, name="run")
+    words = (*STATES, f"resume={state(folder, 4)}", "resume_force=true", "optimizer.weight_decay=0.0")
+    slow = go(*words, "optimizer.lr=1e-30", "health.movement=false", name="slow")
+    fast = go(*words, "optimizer.lr=1e-3", name="fast")
+    start, end = (torch.load(state(run, step) / "state.ckpt")["state_dict"] for run, step in ((folder, 4), (slow, 8)))
+    assert all(torch.equal(start[name], end[name]) for name in start)
+    end = torch.load(state(fast, 8) / "state.ckpt")
+    assert end["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3
+    assert not all(torch.equal(start[name], end["state_dict"][name]) for name in start)
+
+
+def test_other_adapters_cannot_be_insisted_on(go, capsys: pytest.CaptureFixture) -> None:
+    folder = go(*STATES, name="run")
+    go(f"resume={state(folder, 4)}", "resume_force=true", "adapter.rank=4", name="other", code=1)
+    assert "the state has other adapters than this run" in capsys.readouterr().err
+
+
+def test_a_run_can_be_made_longer_where_the_schedule_has_no_end(go, capsys: pytest.CaptureFixture) -> None:
+    longer = ("trainer.max_epochs=3",)
+    short, whole = go(*STATES, name="short"), go(*longer, name="whole")
+    assert adapter(go(*longer, f"resume={state(short, 8)}", name="resumed")) == adapter(whole)
+    cosine = go("scheduler=cosine", *STATES, name="cosine")
+    capsys.readouterr()
+    go("scheduler=cosine", *longer, f"resume={state(cosine, 8)}", name="longer cosine", code=1)
+    assert "was made for 8 optimizer steps, not 12" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_finished_again(go, capsys: pytest.CaptureFixture) -> None:
+    whole = go(*STATES, name="whole")
+    again = go(f"resume={state(whole, 8)}", name="again")
+    assert "nothing left to do" in capsys.readouterr().out
+    assert adapter(again) == adapter(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_killed_at_any_moment_it_ends_the_same(random_base: Path, pictures: Path, tmp_path: Path) -> None:
+    """The real command, killed with SIGKILL at random moments and resumed until it is done."""
+    words = ["data=folder", f"data.folder={pictures}", "data.batch_size=2", "trainer.max_epochs=30", "adapter.rank=2"]
+    words += ["trainer.max_steps=null", "output.precision=fp32", *STATES[:2], *RANDOM, "resume=auto"]
+    words += [f"model.base={random_base}", f"data.cache_folder={tmp_path / 'cache'}", "callbacks.samples.enabled=false"]
+
+    def start(where: Path) -> subprocess.Popen:
+        where.mkdir(exist_ok=True)
+        command = [sys.executable, str(ROOT / "train.py"), *words]
+        return subprocess.Popen(command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    began = time.time()
+    whole = start(tmp_path / "whole")
+    assert whole.wait() == 0, whole.communicate()[0]
+    length = time.time() - began
+    numbers, kills, done = random.Random(time.time()), 0, False
+    while not done:
+        run = start(tmp_path / "killed")
+        try:
+            said, _ = run.communicate(timeout=numbers.uniform(0.4, 0.9) * length)
+            assert run.returncode == 0, said
+            done = True
+        except subprocess.TimeoutExpired:
+            os.kill(run.pid, signal.SIGKILL)
+            run.communicate()
+            kills += 1
+        assert kills < 50, "it does not get on"
+    assert kills, "it was never killed"
+    (expected,) = (tmp_path / "whole").glob("outputs/*/*/adapter.safetensors")
+    (final,) = (tmp_path / "killed").glob("outputs/*/*/adapter.safetensors")
+    assert final.read_bytes() == expected.read_bytes()

@@ -264,7 +264,7 @@ class Slow(Encoder):
 
 folder = Path(sys.argv[1])
 encoder = Slow(load({base!r}, resolution=64))
-jobs = make_jobs(folder / "images", 24)
+jobs = make_jobs(folder / "images", 16)
 print("ready", flush=True)
 disk(folder).fill(jobs, encoder, batch_size=2)
 print("done", encoder.encoded, flush=True)
@@ -286,22 +286,22 @@ def test_a_killed_run_loses_at_most_one_batch(tmp_path: Path, random_base: Path,
             process.kill()  # SIGKILL
             break
     process.wait()
-    jobs = make_jobs(tmp_path / "images", 24)
+    jobs = make_jobs(tmp_path / "images", 16)
     cache = disk(tmp_path)
     cache.fill(jobs, encoder)  # type: ignore[arg-type]
     # of five batches of two the last may not have been written yet, or others may have followed before the signal
-    assert encoder.encoded <= 24 - 2 * 4
+    assert encoder.encoded <= 16 - 2 * 4
     for job in jobs[::7]:
         torch.testing.assert_close(look_up(cache, job), fresh(encoder.family, job, CENTRE[0]), rtol=1e-5, atol=1e-6)
 
 
 def test_two_runs_at_once_share_the_work(tmp_path: Path, random_base: Path, encoder: Encoder) -> None:
     runs = [filling(tmp_path, random_base) for _ in range(2)]
-    outputs = [run.communicate(timeout=300)[0].splitlines() for run in runs]
+    outputs = [run.communicate(timeout=550)[0].splitlines() for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert all(output[-1].startswith("done") for output in outputs)
     cache = disk(tmp_path)
-    jobs = make_jobs(tmp_path / "images", 24)
+    jobs = make_jobs(tmp_path / "images", 16)
     cache.fill(jobs, encoder)  # type: ignore[arg-type]
     assert encoder.encoded == 0
     for job in jobs[::7]:

@@ -128,7 +128,6 @@ class Cache:
                 )
                 advance(len(batch))
         self._texts.seal()
-        self._texts.close()
 
     def lookup_text(self, caption: str) -> Conditioning:
         """The cached states of a caption, hidden (1, T, D) and pooled (1, D)."""
@@ -215,11 +214,11 @@ class Store(Protocol):
         """Forgets what is damaged; how many that was."""
         ...
 
-    def seal(self) -> None:
-        """Called when nothing more is put for now."""
-
     def close(self) -> None:
         """Called before processes are forked."""
+
+    def seal(self) -> None:
+        """Called when nothing more is put for now, in place of close."""
 
 
 class _InMemory:
@@ -265,6 +264,7 @@ class _OnDisk:
     def __init__(self, folder: Path) -> None:
         self._shards = Shards(folder)
         self.missing, self.verify, self.close = self._shards.missing, self._shards.verify, self._shards.close
+        self.seal = self.close
 
     def put(self, records: Mapping[bytes, Tensors]) -> None:
         self._shards.put({key: save(tensors) for key, tensors in records.items()})
@@ -275,9 +275,6 @@ class _OnDisk:
         except Damaged as error:
             remedy = "start again, with resume=auto to go on from the last state: what is damaged is made again"
             raise user_error("data.cache", f"{error} was damaged while it was in use", remedy) from None
-
-    def seal(self) -> None:
-        pass
 
 
 def _kept(tensors: Tensors) -> Tensors:

@@ -49,8 +49,8 @@ class Folder:
     repeats: AtLeastOne = 1
     class_tokens: str = ""
     weight: NonNegative = 1.0
-    captions: Captions = Captions()
-    augment: Augment = Augment()
+    captions: Captions = field(default_factory=Captions)
+    augment: Augment = field(default_factory=Augment)
     mask_folder: str | None = None
     metadata: str | None = None
     is_reg: bool = False

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from loralab.data.store import connect, writing
 from loralab.data.walk import stamp
-from loralab.errors import UserError, user_error
+from loralab.errors import user_error
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shards (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, stamp INTEGER);
@@ -52,14 +52,12 @@ class Shards:
 
     def put(self, records: Mapping[bytes, bytes]) -> None:
         """Adds records, all or none; when this returns, they outlive the process. Raises a UserError on a full disk."""
-        shard = self._open_shard()
-        before = shard.stat().st_size if shard.exists() else 0
         try:
-            self._append(shard, before, records)
-        except (OSError, sqlite3.OperationalError) as error:
-            if shard.exists():
-                os.truncate(shard, before)
-            raise _cannot_write(self.folder, error) from error
+            self._append(self._open_shard(), records)
+        except OSError as error:
+            full = "the disk is full" if error.errno in _FULL else f"cannot be written ({error})"
+            remedy = "free some space, or choose another folder; what is cached already is kept"
+            raise user_error("data.cache.folder", f"{self.folder}: {full}", remedy) from error
 
     def get(self, key: bytes) -> bytes:
         """A key's record. KeyError where there is none; Damaged, and then forgotten, where it is not what was put."""
@@ -111,24 +109,30 @@ class Shards:
     def _open_shard(self) -> Path:
         """The file that this process adds to."""
         database = self._database()  # before the file: it makes the folder
-        if self._shard is None or self._owner != os.getpid() or self._shard.stat().st_size > _LARGEST:
+        if self._shard is None or self._owner != os.getpid() or _state(self._shard)[0] > _LARGEST:
             self._shard = self.folder / f"{time.time_ns():x}-{os.getpid():x}.shard"
             with writing(database):
                 database.execute("INSERT INTO shards (name, size, stamp) VALUES (?, 0, 0)", (self._shard.name,))
         return self._shard
 
-    def _append(self, shard: Path, at: int, records: Mapping[bytes, bytes]) -> None:
+    def _append(self, shard: Path, records: Mapping[bytes, bytes]) -> None:
         database = self._database()
         number = database.execute("SELECT id FROM shards WHERE name = ?", (shard.name,)).fetchone()[0]
+        before = at = _state(shard)[0]
         rows = []
-        with open(shard, "ab") as file:
-            for key, record in records.items():
-                file.write(record)
-                rows.append((key, number, at, len(record), _checksum(key, record)))
-                at += len(record)
-        with writing(database):
-            database.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
-            database.execute("UPDATE shards SET size = ?, stamp = ? WHERE id = ?", (*_state(shard), number))
+        try:
+            with open(shard, "ab") as file:
+                for key, record in records.items():
+                    file.write(record)
+                    rows.append((key, number, at, len(record), _checksum(key, record)))
+                    at += len(record)
+            with writing(database):
+                database.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
+                database.execute("UPDATE shards SET size = ?, stamp = ? WHERE id = ?", (*_state(shard), number))
+        except BaseException:
+            if shard.exists():
+                os.truncate(shard, before)
+            raise
 
 
 def _read(path: Path, start: int, length: int) -> bytes | None:
@@ -153,10 +157,3 @@ def _state(path: Path) -> tuple[int, int]:
 
 def _checksum(key: bytes, record: bytes) -> int:
     return zlib.crc32(record, zlib.crc32(key))
-
-
-def _cannot_write(folder: Path, error: Exception) -> UserError:
-    full = getattr(error, "errno", None) in _FULL or "full" in str(error)
-    found = "the disk is full" if full else f"cannot be written ({error})"
-    remedy = "free some space or choose another folder; what is cached already is kept"
-    return user_error("data.cache.folder", f"{folder}: {found}", remedy)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from loralab.errors import user_error
 
+_REMEDY = "free some space, or choose another folder; what is kept already stays"
+
 
 def cache_folder(folder: str | None = None) -> Path:
     """The folder given, else $LORALAB_CACHE, else ~/.cache/loralab."""
@@ -38,15 +40,16 @@ def connect(path: Path, schema: str) -> sqlite3.Connection:
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """One transaction, waiting for other processes' first."""
-    connection.execute("BEGIN IMMEDIATE")
+    """One transaction, waiting for other processes' first. Raises a UserError where it cannot be written."""
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
-    except BaseException:
+    except sqlite3.OperationalError as error:  # a full disk, most of all
+        raise user_error("data.cache_folder", f"cannot be written ({error})", _REMEDY) from error
+    finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        raise
 
 
 def _opened(path: Path, schema: str) -> sqlite3.Connection:
@@ -60,4 +63,4 @@ def _opened(path: Path, schema: str) -> sqlite3.Connection:
 
 
 def _unusable(path: Path, error: Exception) -> Exception:
-    return user_error("data.cache_folder", f"{path} cannot be used ({error})", "choose a folder that can be written")
+    return user_error("data.cache_folder", f"{path} cannot be used ({error})", _REMEDY)

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from loralab.errors import UserError
-
 Level = Literal["error", "warning", "note"]
 
 
@@ -81,9 +79,3 @@ class Report:
         """The keys images, buckets, totals and findings."""
         whole = {name: value for name, value in asdict(self).items() if name != "tags"}
         return json.dumps(whole, indent=1)  # ASCII: a file name may hold bytes that are no text
-
-
-def failed(error: UserError, report: Report) -> Report:
-    """The report of a training that would not begin."""
-    report.findings = [Finding("fatal", "error", str(problem)) for problem in error.problems] + report.findings
-    return report

@@ -19,12 +19,16 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 def to_text(report: Report, width: int = 120) -> str:
     """The report in words and tables, without colours."""
     console = Console(file=io.StringIO(), width=width)
-    console.print(renderable(report))
+    console.print(_content(report))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def renderable(report: Report) -> Group:
-    """The same for rich to print."""
+def print_report(report: Report) -> None:
+    """Prints it, in colours where the terminal has them."""
+    Console().print(_content(report))
+
+
+def _content(report: Report) -> Group:
     totals = report.totals
     line = f"{totals.images} images, {totals.repeated} samples and {totals.batches_per_epoch} batches an epoch"
     skipped = f", {totals.skipped} left out" if totals.skipped else ""

@@ -54,7 +54,10 @@ def _tokenizer(folder: Path) -> Any:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     if (folder / _WHOLE).is_file():
-        return Tokenizer.from_file(str(folder / _WHOLE))
+        tokenizer = Tokenizer.from_file(str(folder / _WHOLE))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
     files = [str(folder / name) for name in _FILES]
     tokenizer = Tokenizer(models.BPE.from_file(*files, end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     tokenizer.normalizer = normalizers.Sequence(

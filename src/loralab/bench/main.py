@@ -1,0 +1,21 @@
+"""`loralab bench WHAT`: measures speed and memory, as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+
+KINDS = {"data": "loralab.bench.data", "train": "loralab.bench.train"}
+"""Each module has `add_arguments(parser)` and `measure(args)`, which gives what JSON can hold."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    for kind, module in KINDS.items():
+        found = importlib.import_module(module)
+        found.add_arguments(kinds.add_parser(kind, help=found.__doc__))
+
+
+def main(args: argparse.Namespace) -> None:
+    print(json.dumps(importlib.import_module(KINDS[args.kind]).measure(args), indent=1))

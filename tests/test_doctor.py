@@ -1,0 +1,382 @@
+"""The doctor: what a training would make of images, as text, JSON and a page, without a model."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import write_tokenizer
+from loralab.data.augment import Augment
+from loralab.data.buckets import Buckets
+from loralab.data.captions import Captions
+from loralab.data.draws import BatchSize
+from loralab.data.folders import gather
+from loralab.data.planner import Planner
+from loralab.data.validation import Validation
+from loralab.tools import doctor
+from loralab.tools.doctor import examine
+from loralab.tools.doctor_html import to_html
+from loralab.tools.doctor_report import Report
+from loralab.tools.doctor_text import to_text
+from loralab.tools.looks import Look, near_duplicates
+from loralab.tools.tokens import token_counter
+from test_images import broken_files
+
+
+def photo(path: Path, size: tuple[int, int] = (96, 64), seed: int = 0, caption: str | None = None, **options) -> Path:
+    """Soft blobs, like no other seed's."""
+    noise = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(path, **options)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf8")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def look(tmp_path: Path, folder: Path):
+    """The report of a folder under some settings."""
+
+    def look(captions: Captions | None = None, reg_folder: Path | None = None, **changes) -> Report:
+        captions = captions or Captions()
+        folders = gather(str(folder), [], reg_folder and str(reg_folder), captions, Augment())
+        examined = {name: changes.pop(name) for name in ("max_tokens", "accumulate", "decode") if name in changes}
+        planned = {"sizes": [(64, 64)], "batch": BatchSize(2), "buckets": Buckets(step=8), **changes}
+        planner = Planner(
+            folders, captions=captions, validation=Validation(), cache_folder=str(tmp_path / "cache"), **planned
+        )
+        write_tokenizer(tmp_path / "tokenizer") if not (tmp_path / "tokenizer").exists() else None
+        return examine(planner, token_counter(str(tmp_path)), **examined)
+
+    return look
+
+
+def findings(report: Report, kind: str) -> list[tuple[str, list[str]]]:
+    """Texts and file names of the findings of one kind."""
+    return [(f.text, [Path(path).name for path in f.images]) for f in report.findings if f.kind == kind]
+
+
+def test_the_json_is_a_contract(folder: Path, look) -> None:
+    photo(folder / "3_sks" / "wide.png", (96, 64), 1, "sks star")
+    photo(folder / "3_sks" / "tall.png", (64, 100), 2)
+    photo(folder / "square.png", (128, 128), 3, "")
+    (folder / "broken.png").write_bytes(b"")
+    report = json.loads(look(accumulate=2).to_json())
+    assert list(report) == ["images", "buckets", "totals", "findings"]
+    rows = {Path(row["path"]).name: row for row in report["images"]}
+    assert rows["wide.png"] == {
+        "path": str(folder / "3_sks" / "wide.png"),
+        "width": 96,
+        "height": 64,
+        "bucket": [80, 48],
+        "resized": [80, 53],
+        "crop": [0, 2],
+        "repeats": 3,
+        "caption": "sks star",
+        "tokens": 2,
+        "problem": None,
+    }
+    assert (rows["tall.png"]["caption"], rows["tall.png"]["repeats"]) == ("sks", 3)
+    assert (rows["square.png"]["bucket"], rows["square.png"]["tokens"]) == ([64, 64], 0)
+    assert rows["broken.png"]["problem"] == "is an empty file"
+    assert rows["broken.png"]["bucket"] is None
+    assert [(b["resolution"], b["images"], b["samples"], b["batches"]) for b in report["buckets"]] == [
+        (rows["tall.png"]["bucket"], 1, 3, 2),
+        ([64, 64], 1, 1, 1),
+        ([80, 48], 1, 3, 2),
+    ]
+    assert report["totals"] == {"images": 3, "repeated": 7, "batches_per_epoch": 5, "skipped": 1}
+    (epoch,) = [f["text"] for f in report["findings"] if f["kind"] == "epoch"]
+    assert epoch == "7 samples, 5 batches and 3 optimizer steps an epoch"
+
+
+def test_the_doctor_plans_what_training_plans(folder: Path, look, random_family, tmp_path: Path) -> None:
+    from loralab.data.cache import Cache
+    from loralab.data.module import DataModule
+
+    for number in range(7):
+        photo(folder / f"{number % 3 + 1}_x" / f"{number}.png", (64 + 9 * number, 80), number)
+    photo(tmp_path / "reg" / "1_y" / "r.png", (64, 64), 50)
+    report = look(reg_folder=tmp_path / "reg", buckets=Buckets(step=8, partial="merge"))
+    module = DataModule(
+        random_family,
+        0,
+        folder=str(folder),
+        reg_folder=str(tmp_path / "reg"),
+        resolution=64,
+        batch_size=2,
+        cache_folder=str(tmp_path / "cache"),
+        buckets=Buckets(step=8, partial="merge"),
+        captions=Captions(),
+        augment=Augment(),
+        cache=Cache(),
+        validation=Validation(),
+    )
+    summary = module.summary()
+    assert report.totals.repeated == summary["draws"] == len(module.plan.draws)
+    assert report.totals.batches_per_epoch == summary["batches"] == sum(row.batches for row in report.buckets)
+    buckets = [(list(row.resolution), row.images, row.samples) for row in report.buckets]
+    assert buckets == [(row["size"], row["images"], row["draws"]) for row in summary["buckets"]]
+
+
+def test_enlarged_and_cropped_images(folder: Path, look) -> None:
+    photo(folder / "fits.png", (128, 128), 1)
+    photo(folder / "small.png", (32, 32), 2)
+    photo(folder / "long.png", (400, 64), 3)
+    report = look()
+    assert findings(report, "upscaled") == [("1 images are enlarged to fill their bucket", ["small.png"])]
+    ((text, names),) = findings(report, "cropped")
+    assert names == ["long.png"]
+    assert "20%" in text
+
+
+def test_duplicates_and_near_duplicates(folder: Path, look, tmp_path: Path) -> None:
+    first = photo(folder / "a.png", (120, 80), 1)
+    (folder / "copy.png").write_bytes(first.read_bytes())
+    Image.open(first).resize((60, 40)).save(folder / "smaller.jpg", quality=80)
+    brighter = np.clip(np.asarray(Image.open(first)).astype(int) + 4, 0, 255).astype(np.uint8)
+    Image.fromarray(brighter).save(folder / "brighter.png")
+    for number in range(10):
+        photo(folder / f"other{number}.png", (120, 80), 100 + number)
+    (tmp_path / "reg").mkdir()
+    (tmp_path / "reg" / "same.png").write_bytes((folder / "other0.png").read_bytes())
+    report = look(reg_folder=tmp_path / "reg")
+    assert findings(report, "duplicates") == [
+        ("2 files hold the same image", ["a.png", "copy.png"]),
+        ("2 files hold the same image, for training and for regularisation", ["other0.png", "same.png"]),
+    ]
+    ((_, names),) = findings(report, "near_duplicates")
+    assert sorted(names) == ["a.png", "brighter.png", "copy.png", "smaller.jpg"]
+
+
+def test_near_duplicates_are_those_that_comparing_all_pairs_finds() -> None:
+    rng = np.random.default_rng(0)
+    marks = rng.integers(0, 256, (40, 11), np.uint8)
+    marks = np.concatenate([marks, marks, marks])
+    for mark in marks[40:]:
+        for bit in rng.integers(0, 64, rng.integers(0, 7)):
+            mark[bit // 8] ^= 1 << bit % 8
+    looks = [Look(mark.tobytes()) for mark in marks] + [Look(b"", "damaged")]
+
+    groups = [{i} for i in range(120)]
+    for i in range(120):
+        for j in range(i):
+            apart = np.unpackbits(marks[i, :8] ^ marks[j, :8]).sum()
+            if apart <= 4 and np.abs(marks[i, 8:].astype(int) - marks[j, 8:]).max() <= 12:
+                joined = groups[i] | groups[j]
+                for member in joined:
+                    groups[member] = joined
+    expected = {frozenset(group) for group in groups if len(group) > 1}
+    assert expected
+    assert {frozenset(group) for group in near_duplicates(looks)} == expected
+
+
+def test_damage_within_is_found_by_decoding(folder: Path, look) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    folder.mkdir()
+    Image.fromarray(noise).save(folder / "damaged.png")
+    data = bytearray((folder / "damaged.png").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
+    (folder / "damaged.png").write_bytes(data)
+    photo(folder / "good.png")
+    report = look()
+    (row,) = [row for row in report.images if row.problem]
+    assert Path(row.path).name == "damaged.png"
+    assert report.totals.images == 1
+    assert not report.fatal
+    assert look(decode=False).totals.images == 2
+    assert look(on_error="stop").fatal
+
+
+def test_captions_tags_and_the_trigger_word(folder: Path, look) -> None:
+    photo(folder / "2_x" / "a.png", seed=1, caption="sks, star, red")
+    photo(folder / "2_x" / "b.png", seed=2, caption="star, " + "long words " * 40)
+    photo(folder / "c.png", seed=3)
+    photo(folder / "d.png", seed=4, caption="")
+    report = look(Captions(trigger="sks"), max_tokens=75)
+    assert findings(report, "no_caption") == [("1 images have no caption", ["c.png"])]
+    assert findings(report, "empty_caption") == [("1 images have an empty caption file", ["d.png"])]
+    ((_, cut),) = findings(report, "cut_captions")
+    assert cut == ["b.png"]
+    ((text, without),) = findings(report, "trigger")
+    assert "1 of 4 captions" in text
+    assert sorted(without) == ["b.png", "c.png", "d.png"]
+    assert report.tags["star"] == 4
+    assert report.tags["red"] == 2
+    captions = {Path(row.path).name: row.caption for row in report.images}
+    assert captions["c.png"] == "sks"
+
+
+def test_turned_and_converted_images(folder: Path, look) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    photo(folder / "turned.jpg", seed=1, exif=exif)
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(folder / "deep.png")
+    Image.new("CMYK", (64, 64)).save(folder / "print.jpg")
+    report = look()
+    assert findings(report, "turned") == [("1 images are turned or mirrored by their EXIF orientation", ["turned.jpg"])]
+    assert sorted(names[0] for _, names in findings(report, "converted")) == ["deep.png", "print.jpg"]
+    (row,) = [row for row in report.images if row.path.endswith("turned.jpg")]
+    assert (row.width, row.height) == (64, 96)
+
+
+def test_a_folder_given_one_level_too_deep(folder: Path, look, tmp_path: Path) -> None:
+    deep = tmp_path / "10_cat"
+    photo(deep / "a.png")
+    folder.symlink_to(deep)
+    assert findings(look(), "misplaced") == []
+    folder.unlink()
+    deep.rename(folder.with_name("10_images"))
+    folders = gather(str(folder.with_name("10_images")), [], None, Captions(), Augment())
+    planner = Planner(
+        folders, [(64, 64)], BatchSize(1), Buckets(step=8), Captions(), Validation(), cache_folder=str(tmp_path / "c")
+    )
+    ((text, _),) = findings(examine(planner, token_counter(str(tmp_path)), decode=False), "misplaced")
+    assert f"did you mean {tmp_path}" in text
+
+
+@pytest.mark.parametrize("why", ["missing", "empty", "stop", "overlong", "drop"])
+def test_what_would_stop_training_is_fatal(folder: Path, look, why: str) -> None:
+    changes: dict = {}
+    if why != "missing":
+        folder.mkdir()
+    if why in ("stop", "overlong", "drop"):
+        photo(folder / "a.png", caption="many words " * 40)
+    if why == "stop":
+        (folder / "b.png").write_bytes(b"")
+        changes = {"on_error": "stop"}
+    elif why == "overlong":
+        changes = {"captions": Captions(overlong="error")}
+    elif why == "drop":
+        changes = {"buckets": Buckets(step=8, partial="drop")}
+    report = look(**changes)
+    assert report.fatal
+    words = {"missing": "not there", "empty": "no image", "stop": "empty file", "overlong": "too long", "drop": "batch"}
+    (error,) = [finding for finding in report.findings if finding.level == "error"]
+    assert words[why] in error.text
+    assert json.loads(report.to_json())["findings"][-1]["level"] == "error"
+
+
+class Tags(HTMLParser):
+    """What a page asks for, and whether its elements are closed in order."""
+
+    VOID = ("meta", "link", "img", "br", "th", "td", "tr", "li", "rect", "path", "image", "html")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.references += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+
+def test_the_page_needs_nothing_else_and_the_text_says_the_same(folder: Path, look) -> None:
+    photo(folder / "4_<b>bold" / "a&b.png", seed=1)
+    photo(folder / "wide.jpg", (200, 50), 2, "<script>alert(1)</script>, tag")
+    for path in broken_files(folder).values():
+        path.touch()
+    report = look()
+    page = to_html(report, "doctor: <images>")
+    parser = Tags()
+    parser.feed(page)
+    assert parser.open == []
+    assert len([r for r in parser.references if r.startswith("data:image/jpeg;base64,")]) >= 2
+    assert all(reference.startswith("data:") for reference in parser.references)
+    assert "<script" not in page
+    assert "a&amp;b.png" in page
+    assert "http" not in re.sub(r"base64,[^']*", "", page)
+
+    text = to_text(report)
+    for row in report.buckets:
+        assert re.search(
+            rf"{row.resolution[0]} × {row.resolution[1]} +{row.images} +{row.samples} +{row.batches} ", text
+        )
+    assert f"{report.totals.images} images" in text
+    assert "is an empty file" in text
+
+
+def test_a_strange_file_name_does_no_harm(folder: Path, look) -> None:
+    folder.mkdir()
+    name = b"\xff \x1b[31mred\n.png"
+    try:
+        Path(folder / "a.png").write_bytes(b"")
+        (Path(photo(folder / "good.png"))).rename(Path(str(folder)) / name.decode("utf8", "surrogateescape"))
+    except OSError:
+        pytest.skip("not a name on this file system")
+    report = look()
+    (row,) = [row for row in json.loads(report.to_json())["images"] if row["problem"] is None]
+    assert row["path"].encode("utf8", "surrogateescape").endswith(name)
+    assert "\x1b" not in to_text(report)
+    to_html(report, "x").encode("utf8")
+
+
+def test_tokens_are_those_of_the_models_tokenizer(tmp_path: Path) -> None:
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    write_tokenizer(tmp_path / "tokenizer")
+    reference = CLIPTokenizer.from_pretrained(str(tmp_path / "tokenizer"))
+    counter = token_counter(None, str(tmp_path))
+    assert counter.source == str(tmp_path / "tokenizer")
+    texts = ["", "a sks star", "  Été: 3 stars, it's\nraining!  ", "under_score (weird:1.2) 画像 🎨", "x" * 300]
+    for text in texts:
+        assert counter.count(text) == len(reference(text, add_special_tokens=False).input_ids), text
+    reference.save_pretrained(str(tmp_path / "saved"))
+    (tmp_path / "saved" / "vocab.json").unlink(missing_ok=True)
+    assert token_counter(str(tmp_path / "saved")).count("a sks star") == counter.count("a sks star")
+
+
+def test_without_a_vocabulary_tokens_are_an_estimate_that_says_so(folder: Path, look, monkeypatch) -> None:
+    photo(folder / "a.png", caption="a red star")
+    monkeypatch.setattr(doctor.tokens, "CLIP", "nobody/nothing")
+    counter = token_counter(None, "nothing/here")
+    assert counter.source is None
+    assert 3 <= counter.count("a red star") <= 6
+
+
+COMMAND = """
+import sys
+from loralab.cli import main
+try:
+    main(["doctor", *sys.argv[1:]])
+finally:
+    assert not {"torch", "lightning", "transformers"} & set(sys.modules), "heavy"
+"""
+
+
+def test_the_command(folder: Path, tmp_path: Path) -> None:
+    photo(folder / "2_cat" / "a.png")
+    arguments = ["data=folder", f"data.folder={folder}", f"data.cache_folder={tmp_path / 'cache'}"]
+
+    def run(*more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", COMMAND, *arguments, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    result = run("--json", "--html", str(tmp_path / "page.html"))
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["totals"]["repeated"] == 2
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    arguments[1] = f"data.folder={tmp_path / 'nothing'}"
+    assert run().returncode == 1

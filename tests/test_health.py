@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-
 ALL = ("data.batch_size=2", "data=folder", "trainer.max_steps=6", "logger=csv", "optimizer.lr=1e-2", "adapter.rank=2")
 
 

@@ -33,7 +33,13 @@ def test_the_default_command_teaches_a_star_and_keeps_the_rest(tmp_path: Path) -
     after, kept = [], []
     for seed in (0, 1):
         run = tmp_path / str(seed)
-        command = [sys.executable, "train.py", f"seed={seed}", f"hydra.run.dir={run}", "callbacks.samples.enabled=false"]
+        command = [
+            sys.executable,
+            "train.py",
+            f"seed={seed}",
+            f"hydra.run.dir={run}",
+            "callbacks.samples.enabled=false",
+        ]
         subprocess.run([*command, f"data.cache_folder={tmp_path / 'cache'}"], check=True, cwd=ROOT, capture_output=True)
         pipeline = evaluate.load()
         pipeline.load_lora_weights(run / "adapter.safetensors")

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-
 ROOT = Path(__file__).parents[1]
 STATES = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "callbacks.state.keep_last=null")
 RANDOM = (

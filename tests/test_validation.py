@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-
 SHARE = ("data.validation.share=0.3", "logger=csv", "data.reg_folder=null", "trainer.max_steps=4")
 EVERY_STEP = ("callbacks.validation.every_n_steps=1", "callbacks.validation.every_n_epochs=null")
 STILL = ("optimizer.lr=1e-30", "health.movement=false")

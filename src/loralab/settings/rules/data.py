@@ -27,6 +27,8 @@ def _repeats(foreign: Foreign, ours: Ours) -> None:
         if metadata := ours.values.pop("data.metadata", None):
             entry["metadata"] = metadata
         ours.set("data.folders", [entry], "dataset_repeats", "train_data_dir", "in_json")
+    else:
+        foreign.leave("dataset_repeats", "there is nothing to repeat")
 
 
 def _masks(foreign: Foreign, ours: Ours) -> None:
@@ -35,6 +37,7 @@ def _masks(foreign: Foreign, ours: Ours) -> None:
         ours.set("data.mask_folder", masks, "conditioning_data_dir", "masked_loss")
     else:
         foreign.leave("conditioning_data_dir", "masked_loss is off")
+        foreign.leave("masked_loss", "there are no masks: conditioning_data_dir names them")
 
 
 def _bucket_limits(foreign: Foreign, ours: Ours) -> None:

@@ -84,6 +84,8 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> str | Non
     if not module:
         return None
     algorithm = str(_argument(foreign, "algo", kinds.text) or "").lower()
+    if not lycoris:
+        foreign.leave("network_args.algo", "only lycoris.kohya has algorithms")
     kind = ALGORITHMS.get(algorithm) if lycoris else MODULES.get(module.rpartition(".")[2])
     if kind == "lora" and (foreign.has("network_args.conv_dim") or foreign.has("network_args.conv_block_dims")):
         kind = "locon"
@@ -186,6 +188,7 @@ def _rate_factors(foreign: Foreign) -> list[float] | None:
         except ValueError:
             foreign.leave(name, "a curve by its name: give the factors as targets.blocks.lr_factor")
     if not any(weights.values()):
+        foreign.leave("network_args.block_lr_zero_threshold", "there are no factors")
         return None
     sdxl = len(weights.get("mid", [])) == 3 or len(weights.get("down", weights.get("up", []))) == 9
     down, mid, up = (9, 3, 9) if sdxl else (12, 1, 12)

@@ -163,6 +163,19 @@ def test_epochs_differ_and_captions_are_drawn_anew(folder, make):
     assert len({c for c in first if "tag 1" in c} | {c for c in second if "tag 1" in c}) > 1, "repeats differ too"
 
 
+def test_tags_warm_up_over_the_steps(folder, make):
+    data = make(folder, captions={"token_warmup_steps": 14, "token_warmup_min": 1})
+    tags = {
+        step: len(batch.captions[i].split(", "))
+        for number in range(3)
+        for step, batch in enumerate(epoch(data, number), number * len(data.sampler()))
+        for i in range(len(batch))
+        if batch.items[i].caption
+    }
+    assert len(tags) > 15
+    assert tags == {step: min(4, 1 + step * 3 // 14) for step in tags}
+
+
 def test_every_nth_epoch_is_without_captions_with_workers_too(folder, make):
     data = make(folder, captions={"dropout_every_n_epochs": 2}, num_workers=2)
     loader = data.train_dataloader()

@@ -12,8 +12,11 @@ from omegaconf import OmegaConf
 from loralab.adapters import file
 from loralab.adapters.base import Adapter
 from loralab.adapters.inject import AdapterSet, inject
+from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
+from loralab.models.architecture import ARCHITECTURES
 from loralab.models.sd import load
+from test_names import CASES, golden, modules, targets
 
 CONF = Path(__file__).parents[1] / "conf" / "adapter"
 KINDS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -220,3 +223,29 @@ def test_quantised_layers(kind):
     close(out, expected, 2e-3)
     out.sum().backward()
     assert all(tensor.grad is not None for tensor in adapter.parameters())
+
+
+class FullSize:
+    """A model of the public size, without memory."""
+
+    def __init__(self, name: str) -> None:
+        self._parts = modules(ARCHITECTURES[name])
+        self._targets = targets(name, self._parts)
+        self.block_count = 25
+
+    def parts(self):
+        return self._parts
+
+    def targets(self, part: str):
+        return self._targets[part]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_files_of_full_size_are_those_of_sd_scripts(case):
+    """Every key and shape of a file for SD 1.5, SD 2.1 and SDXL."""
+    conv_rank = 2 if case.endswith("conv") else None
+    state = inject(FullSize(CASES[case]), LoRA(rank=4, conv_rank=conv_rank), Targets()).state()
+    expected = {}
+    for name, (down, up) in golden(case).items():
+        expected |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": []}
+    assert {key: list(tensor.shape) for key, tensor in state.items()} == expected

@@ -114,6 +114,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
         )
         states.signature = signature(settings, family, data.plan, trainer.world_size)
         resume = choose(cfg.resume, [Path(cfg.resume_root), folder], states.signature, cfg.resume_force)
+        record.add(resumed=resume and str(resume.state.path))
         print(opening(module, data, trainer, output))
         _fit(trainer, module, data, resume)
         record.add(**ending(module, data, trainer, output))

@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(slots=True)
 class Step:
-    """What is known of an optimizer step before it is made; its tensors are on their device until they are looked at."""
+    """What is known of an optimizer step before it is made; its tensors stay on their device until looked at."""
 
     number: int
     """Counted from 1."""
@@ -101,7 +101,7 @@ class Health(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
         gradients = {name: p.grad for name, p in module.adapters.named_parameters() if p.grad is not None}
-        norms = torch.stack(torch._foreach_norm(list(gradients.values())))  # type: ignore[attr-defined]
+        norms = torch.stack([*torch._foreach_norm(list(gradients.values()))])  # type: ignore[attr-defined]
         self.unseen.append(Step(trainer.global_step + 1, self.parts, list(gradients), norms))
         self.parts = []
         if self.waits or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]

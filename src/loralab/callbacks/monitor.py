@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -13,12 +12,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
+from loralab.training.memory import peak_gigabytes
 from loralab.types import Batch
 from loralab.values import AtLeastOne
 
 
 class Monitor(Callback):
-    """Logs every `trainer.log_every_n_steps` optimizer steps; in between it only collects, without a wait for the device.
+    """Logs every `trainer.log_every_n_steps` optimizer steps; in between it collects, without a wait for the device.
 
     The learning rate of each group (times d where the optimizer estimates one), the norm of the gradient and of the
     adapter per part, images a second, the share of the time spent waiting for data, memory in GB, and the unweighted
@@ -71,7 +71,7 @@ class Monitor(Callback):
         return {
             "images_per_second": self.images / seconds,
             "waiting_for_data": self.waited / seconds,
-            "memory_gb": _memory(trainer),
+            "memory_gb": round(peak_gigabytes(trainer.strategy.root_device), 3),
             **_rates(trainer.optimizers[0]),
             **self._losses(),
         }
@@ -95,15 +95,3 @@ def _rates(optimizer: Optimizer) -> dict[str, float]:
         f"lr/{group.get('name', i)}": float(group["lr"]) * float(group.get("d", 1.0))
         for i, group in enumerate(optimizer.param_groups)
     }
-
-
-def _memory(trainer: Trainer) -> float:
-    """Peak memory: of the CUDA device where it trains there, else of the process; 0 on Windows, which does not tell."""
-    if trainer.strategy.root_device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

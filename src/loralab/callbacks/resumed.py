@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch.optim import Optimizer
 
 from loralab.errors import user_error
 from loralab.optim.schedules import Schedule
@@ -13,34 +14,44 @@ from loralab.training.resume import Resume
 
 
 class Resumed(Callback):
-    """Refuses a schedule made for another length; lets settings that were insisted on count for the optimizer."""
+    """Refuses a state that does not fit; where settings were insisted on, sees to it that the new ones count."""
 
     def __init__(self, resume: Resume) -> None:
-        self.state, self.insisted = resume.state, bool(resume.insisted)
-        self.fresh: list[dict[str, Any]] = []
+        self.state, self.insist, self.differing = resume.state, resume.insist, resume.differing
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """The optimizer and its schedule are made, but not restored yet."""
-        schedule = trainer.lr_scheduler_configs[0].scheduler
+        optimizer, schedule = trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler
+        saved = trainer._checkpoint_connector._loaded_checkpoint["optimizer_states"][0]["param_groups"]
         self.horizon = getattr(schedule, "horizon", None)
-        if self.horizon != self.state.horizon and not self.insisted:
+        if self.horizon != self.state.horizon and not self.insist:
             raise user_error(
                 "trainer.max_steps",
                 f"the schedule of the state was made for {self.state.horizon} optimizer steps, not {self.horizon}",
                 "keep the length; a run can be made longer with scheduler=constant, or by adapter.weights=FILE",
             )
+        kinds = {"optimizer._target_", "scheduler._target_"} & set(self.differing)
+        if kinds or [len(group["params"]) for group in saved] != [len(g["params"]) for g in optimizer.param_groups]:
+            raise user_error(
+                "resume_force",
+                "the optimizer, the schedule, or what they train are of another kind than the state's",
+                "keep them, or start from the adapter alone: adapter.weights=FILE",
+            )
         total = trainer.estimated_stepping_batches
         if self.state.step >= total:
             print(f"resume: nothing left to do, the state is at step {self.state.step} of {total:.0f}")
-        settings = {"lr", "initial_lr", *getattr(module.make_optimizer, "keywords", ())}
-        groups = trainer.optimizers[0].param_groups
-        self.fresh = [{key: value for key, value in group.items() if key in settings} for group in groups]
+        self.fresh = self._insisted_on(optimizer)
+
+    def _insisted_on(self, optimizer: Optimizer) -> list[dict[str, Any]]:
+        """The new settings of each parameter group, of those that differ."""
+        keys = {setting.split(".")[1] for setting in self.differing if setting.startswith("optimizer.")}
+        if "lr" in keys or any(setting.startswith("targets.") for setting in self.differing):
+            keys |= {"lr", "initial_lr"}
+        return [{key: value for key, value in group.items() if key in keys} for group in optimizer.param_groups]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if not self.insisted:
-            return
         for group, fresh in zip(trainer.optimizers[0].param_groups, self.fresh, strict=True):
             group.update(fresh)
         schedule = trainer.lr_scheduler_configs[0].scheduler
-        if isinstance(schedule, Schedule):
+        if self.insist and isinstance(schedule, Schedule):
             schedule.rebase(self.horizon)

@@ -9,6 +9,7 @@ from lightning import Trainer
 
 from loralab.data.module import DataModule
 from loralab.optim.build import eight_bit
+from loralab.training.memory import peak_gigabytes
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
 
@@ -42,6 +43,7 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
         "training_seconds": round(pace.seconds, 3),
         "images": pace.images,
         "images_per_second": round(pace.rate, 3),
+        "peak_memory_gb": round(peak_gigabytes(trainer.strategy.root_device), 3),
         "loss": metrics.get("loss_epoch", metrics.get("loss")),
         "metrics": metrics,
         "data": data.summary(),

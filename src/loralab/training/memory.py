@@ -1,14 +1,32 @@
-"""What to change when the memory is not enough, the cheapest first."""
+"""Memory: how much is used, and what to change when it is not enough, the cheapest first."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loralab.errors import user_error
 
+if TYPE_CHECKING:
+    import torch
+
 WORDS = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def peak_gigabytes(device: torch.device) -> float:
+    """The most memory used: of a CUDA device, else of the process; 0 on Windows, which does not tell."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 @contextmanager

@@ -16,6 +16,7 @@ KNOWN_HARMLESS = (
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*lr_scheduler.step\(\)` before `optimizer.step\(\).*",  # fp16's scaler skipped a step
     r".*No module named 'kernels'.*",
+    r".*resuming from a checkpoint that ended before the epoch ended.*",  # the sampler starts where it stopped
     r".*in eval mode at the start of training.*",  # the frozen base
     r".*have no `validation_step`.*",  # callbacks/validation.py validates
 )

@@ -17,10 +17,11 @@ CONTENT = ("base model", "images and captions", "adapter.weights")
 
 @dataclass(frozen=True)
 class Resume:
-    """state: what to go on from. insisted: the settings that differ from the state's, and are to count."""
+    """state: what to go on from. insist: settings that differ from the state's are to count; differing: their names."""
 
     state: State
-    insisted: list[str] = field(default_factory=list)
+    insist: bool = False
+    differing: list[str] = field(default_factory=list)
 
 
 def choose(
@@ -34,10 +35,10 @@ def choose(
         return None
     if setting != "auto":
         state = checked(setting, roots)
-        return Resume(state, _same(state, signature, insist))
+        return Resume(state, insist, _differing(state, signature, insist))
     state = _newest(roots, signature, say)
     say(f"resume: step {state.step} of {state.path}" if state else "resume: no state of these settings; a fresh start")
-    return Resume(state) if state else None
+    return Resume(state, insist) if state else None
 
 
 def checked(path: str, roots: Iterable[Path]) -> State:
@@ -64,8 +65,8 @@ def _newest(roots: Iterable[Path], signature: Signature, say: Say) -> State | No
     return None
 
 
-def _same(state: State, signature: Signature, insist: bool) -> list[str]:
-    """The settings that differ, insisted on."""
+def _differing(state: State, signature: Signature, insist: bool) -> list[str]:
+    """The settings that differ from the state's; a UserError that lists them where they are not insisted on."""
     found = differences(state.signature, signature)
     if found and not insist:
         remedy = "give the state's settings, or resume_force=true to go on with the new ones"

@@ -1,0 +1,47 @@
+"""A base model of a public architecture at full size, its weights random: speed and memory do not depend on them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def random_base(folder: Path, family: str, tokenizer: Path) -> Path:
+    """Writes a diffusers folder in half precision; family: sd1, sd2, sdxl; tokenizer: a folder to copy."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from safetensors.torch import save_file
+
+    from loralab.models.architecture import ARCHITECTURES
+    from loralab.models.load import SCHEDULER, text_class
+
+    architecture = ARCHITECTURES[family]
+    configs = {"unet": architecture.unet, "vae": architecture.vae, **architecture.text_encoders}
+    noise = torch.randn(2**20, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
+    for part, config in configs.items():
+        with torch.device("meta"):
+            if part.startswith("text"):
+                module = text_class(part)(text_class(part).config_class(**config))
+            else:
+                module = (UNet2DConditionModel if part == "unet" else AutoencoderKL)(**config)
+        state = {name: _random(name, tensor, noise) for name, tensor in module.state_dict().items()}
+        (folder / part).mkdir(parents=True)
+        file = "model.safetensors" if part.startswith("text") else "diffusion_pytorch_model.safetensors"
+        save_file(state, folder / part / file, metadata={"format": "pt"})
+        (folder / part / "config.json").write_text(json.dumps(config))
+        if part.startswith("text"):
+            shutil.copytree(tokenizer, folder / part.replace("text_encoder", "tokenizer"))
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    return folder
+
+
+def _random(name: str, like: Tensor, noise: Tensor) -> Tensor:
+    """The same noise over and over: drawing a billion numbers takes longer than to measure with them."""
+    repeats = -(-like.numel() // noise.numel())
+    values = noise.repeat(repeats)[: like.numel()].reshape(like.shape).clone()
+    return values + 1 if "norm" in name and name.endswith("weight") else values

@@ -1,0 +1,135 @@
+"""Training: seconds a step and memory, beside a plain loop of diffusers and PEFT on the same model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from loralab.bench.base import random_base
+
+ROOT = Path(__file__).resolve().parents[3]
+TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
+MODELS = {"tiny": "tiny", "sd1": "sd15", "sd2": "sd2", "sdxl": "sdxl"}
+WAYS = ("loralab", "plain")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", help="further settings of the run, as for train.py")
+    parser.add_argument(
+        "--shape", choices=MODELS, default="tiny", help="tiny (embedded), or random weights at full size"
+    )
+    parser.add_argument("--resolution", type=int, help="pixels (default: 64 for tiny, 256 for others)")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--precision", choices=("32-true", "16-mixed", "bf16-mixed"), default="32-true")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the frozen weights")
+    parser.add_argument("--targets", choices=("both", "unet_only"), default="both")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=3, help="steps that are not counted")
+    parser.add_argument("--repeats", type=int, default=1, help="measurements of each, in turn; the fastest counts")
+    parser.add_argument("--folder", help="where a full-size model is written (default: the system's place for such)")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # this program asking itself, as a new process
+    parser.add_argument("--scratch", help=argparse.SUPPRESS)
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Of each way the figures (see clock), and how many times as long as the plain loop a step takes."""
+    args.resolution = args.resolution or (64 if args.shape == "tiny" else 256)
+    if args.way:
+        return _plain(args)
+    with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
+        prepare(Path(scratch), args.shape, args.resolution)
+        found: dict[str, dict[str, float]] = {}
+        for _ in range(args.repeats):
+            for way in WAYS:
+                figures = (_ours if way == "loralab" else _asked)(args, Path(scratch))
+                if way not in found or figures["seconds_per_step"] < found[way]["seconds_per_step"]:
+                    found[way] = figures
+    settings = {key: value for key, value in vars(args).items() if key in vars(_defaults())}
+    ratio = found["loralab"]["seconds_per_step"] / found["plain"]["seconds_per_step"]
+    return {**settings, **found, "ratio": round(ratio, 3)}
+
+
+def prepare(scratch: Path, shape: str, resolution: int) -> None:
+    """The base model, where it is not embedded, and pictures with captions."""
+    import numpy as np
+    from PIL import Image
+
+    if shape != "tiny":
+        random_base(scratch / "base", shape, TINY / "tokenizer")
+    (scratch / "pictures").mkdir()
+    numbers = random.Random(0)
+    for i in range(8):
+        pixels = np.frombuffer(numbers.randbytes(3 * resolution**2), np.uint8).reshape(resolution, resolution, 3)
+        Image.fromarray(pixels).save(scratch / "pictures" / f"{i}.png")
+        (scratch / "pictures" / f"{i}.txt").write_text("a red star on a blue ground")
+
+
+def base(scratch: Path, shape: str) -> Path:
+    return TINY if shape == "tiny" else scratch / "base"
+
+
+def settings(args: argparse.Namespace, scratch: Path) -> list[str]:
+    """The overrides of a run on what `prepare` made, latents cached."""
+    return [
+        f"model={MODELS[args.shape]}",
+        f"model.base={base(scratch, args.shape)}",
+        f"model.resolution={args.resolution}",
+        f"model.dtype={args.dtype}",
+        "data=folder",
+        f"data.folder={scratch / 'pictures'}",
+        f"data.batch_size={args.batch_size}",
+        f"data.cache_folder={scratch / 'cache'}",
+        "data.buckets.enabled=false",
+        "data.cache.latents=memory",
+        f"adapter.rank={args.rank}",
+        f"targets={args.targets}",
+        f"trainer.accelerator={'gpu' if args.device == 'cuda' else args.device}",
+        f"trainer.precision={args.precision}",
+        f"trainer.max_steps={args.steps + args.warmup}",
+        "callbacks.samples.enabled=false",
+        "callbacks.progress.enabled=false",
+    ]
+
+
+def _ours(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
+    """The command itself, with a clock in it."""
+    figures = scratch / "figures.json"
+    clock = {"_target_": "loralab.bench.clock.Clock", "file": figures, "warmup": args.warmup, "started": time.time()}
+    words = [*settings(args, scratch), f"hydra.run.dir={tempfile.mkdtemp(dir=scratch)}/run", *args.overrides]
+    words += [f"+callbacks.clock.{key}={value}" for key, value in clock.items()]
+    subprocess.run([sys.executable, str(ROOT / "train.py"), *words], stdout=subprocess.DEVNULL, check=True, cwd=scratch)
+    return json.loads(figures.read_text())
+
+
+def _asked(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
+    """The plain loop, in a process of its own."""
+    given = {key: value for key, value in vars(args).items() if key in vars(_defaults()) and key != "overrides"}
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in given.items() if value is not None]
+    words += ["--way=plain", f"--scratch={scratch}", f"--started={time.time()}"]
+    command = [sys.executable, "-m", "loralab.cli", "bench", "train", *words]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=scratch).stdout)
+
+
+def _defaults() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    settings = parser.parse_args([])
+    for hidden in ("way", "scratch", "started", "folder", "repeats"):
+        delattr(settings, hidden)
+    return settings
+
+
+def _plain(args: argparse.Namespace) -> dict[str, Any]:
+    from loralab.bench.plain import Plain
+
+    return Plain(base(Path(args.scratch), args.shape), args).run(args.steps + args.warmup)

@@ -71,7 +71,7 @@ def test_blocks():
     }
     for name, rank in expected.items():
         site = chosen[f"lora_unet_{name}"]
-        assert (site.rank, site.conv_rank, site.lr, site.group) == (rank, rank, 2e-4, f"unet/block{rank:02d}")
+        assert (site.rank, site.lr, site.group) == (rank, 2e-4, f"unet/block{rank:02d}")
     assert chosen["lora_te_text_model_encoder_layers_0_mlp_fc1"].rank is None
     xl = choose(Targets(blocks={"rank": list(range(23))}), SDXL_TABLE, block_count(SDXL.unet, True))
     assert xl["lora_unet_input_blocks_4_1_proj_in"].rank == 5
@@ -120,7 +120,7 @@ def test_ranks_alphas_and_groups_of_a_model(family):
     down = {name: state[f"{name}.lora_down.weight"] for name in adapters.adapters}
     assert down["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"].shape[0] == 2
     assert down["lora_unet_mid_block_resnets_0_conv1"].shape[0] == 5
-    assert state["lora_unet_mid_block_resnets_0_conv1.alpha"] == 5
+    assert state["lora_unet_mid_block_resnets_0_conv1.alpha"] == 2.5  # the scale of the others
     assert down["lora_unet_mid_block_resnets_0_time_emb_proj"].shape[0] == 6
     assert state["lora_unet_mid_block_resnets_0_time_emb_proj.alpha"] == 3
     assert not any("attn2" in name for name in down)
@@ -137,6 +137,25 @@ def test_ranks_alphas_and_groups_of_a_model(family):
     assert {id(p) for p in groups["unet/plus"]["params"]} <= ups
     with pytest.raises(UserError):
         inject_frozen(family, adapters)
+
+
+def test_sizes_of_convolutions(family):
+    """Their own rank and alpha, of the block, then of the adapter, then those of the other layers."""
+    name = "lora_unet_mid_block_resnets_0_conv1"
+    blocks = {"rank": [8] * 9, "alpha": [2.0] * 9}
+    for method, targets, rank, alpha in (
+        ({"rank": 6}, {"conv": True}, 6, 6),
+        ({"rank": 6, "alpha": 3.0}, {"conv": True}, 6, 3),
+        ({"rank": 6, "alpha": 3.0, "conv_rank": 2, "conv_alpha": 5.0}, {}, 2, 5),
+        ({"rank": 6, "conv_rank": 2}, {"blocks": blocks}, 2, 0.5),
+        ({"rank": 6, "conv_rank": 2}, {"blocks": {**blocks, "conv_rank": [3] * 9, "conv_alpha": [1.0] * 9}}, 3, 1),
+        ({"rank": 6}, {"conv": True, "blocks": blocks}, 8, 2),
+        ({"rank": 6, "conv_rank": 2}, {"patterns": [{"match": "resnets", "rank": 4, "alpha": 7.0}]}, 4, 7),
+    ):
+        adapters = inject(family, LoRA(**method), Targets(**targets))
+        adapter = adapters.adapters[name]
+        assert (adapter.tensors["lora_down"].shape[0], adapter.alpha.item()) == (rank, alpha), (method, targets)
+        adapters.remove()
 
 
 def inject_frozen(family, adapters):

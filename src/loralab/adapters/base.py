@@ -34,7 +34,7 @@ class Method:
     conv_rank: AtLeastOne | None = None
     """Rank of k×k convolutions; giving it makes them targets. null = `rank`, where `targets.conv` asks for them."""
     conv_alpha: Positive | None = None
-    """null = the rank of the convolutions."""
+    """null = the same scale as the others have."""
     rank_stabilised: bool = False
     """Scale by alpha / √rank instead (arXiv 2312.03732)."""
     dropout: Share = 0.0
@@ -92,12 +92,6 @@ class Method:
     def fitted(tensors: Tensors, shape: torch.Size) -> Tensors:
         """Tensors of a file in the form that a layer of this weight shape wants: linear, or with a kernel."""
         return tensors
-
-    def rank_for(self, layer: nn.Module) -> int:
-        return self.conv_rank or self.rank if is_spatial(layer) else self.rank
-
-    def alpha_for(self, layer: nn.Module, rank: int) -> float:
-        return (self.conv_alpha if is_spatial(layer) else self.alpha) or rank
 
     def effective_alpha(self, alpha: float, rank: int) -> float:
         """The alpha that a file holds: every reader scales by alpha / rank, so √rank is folded into it."""

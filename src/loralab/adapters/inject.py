@@ -180,13 +180,26 @@ def inject(family: Family, method: Method, targets: Targets, seed: int = 0) -> A
 
 def _adapter(layer: nn.Module, site: Site, method: Method, seed: int) -> Adapter | None:
     """An adapter for a layer; None where its rank is 0."""
-    rank, alpha = (site.conv_rank, site.conv_alpha) if is_spatial(layer) else (site.rank, site.alpha)
-    rank = method.rank_for(layer) if rank is None else rank
+    rank, alpha = _size(site, method, is_spatial(layer))
     if rank == 0:
         return None
-    alpha = method.alpha_for(layer, rank) if alpha is None else alpha
     tensors = method.create(layer, rank, generator(seed, "adapter", site.name))
     return Adapter(layer, method, tensors, method.effective_alpha(alpha, rank))
+
+
+def _size(site: Site, method: Method, spatial: bool) -> tuple[int, float]:
+    """Rank and alpha at a site: its own, else the adapter's; of k×k convolutions, theirs, else those of the others."""
+    rank = _first(site.rank, method.rank)
+    alpha = _first(site.alpha, method.alpha, rank)
+    if not spatial:
+        return rank, alpha
+    conv_rank = _first(site.conv_rank, method.conv_rank, rank)
+    scale = alpha / rank if rank else 1.0
+    return conv_rank, _first(site.conv_alpha, method.conv_alpha, conv_rank * scale)
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
 
 
 def _check_fit(name: str, group: Group, adapter: Adapter) -> None:

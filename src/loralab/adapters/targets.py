@@ -20,7 +20,7 @@ class Blocks:
     """0 = no adapter in that block."""
     alpha: list[Positive] | None = None
     conv_rank: list[Count] | None = None
-    """Rank of k×k convolutions; null = as `rank`."""
+    """Rank of k×k convolutions; null = adapter.conv_rank, else as `rank`."""
     conv_alpha: list[Positive] | None = None
     lr_factor: list[NonNegative] | None = None
     """Multiplies the UNet's learning rate; 0 = frozen."""
@@ -158,9 +158,8 @@ class Targets:
         if self.blocks is None or target.block is None:
             return site
         given = {key: values[target.block] for key, values in vars(self.blocks).items() if values}
-        conv = {"conv_rank": given.get("rank"), "conv_alpha": given.get("alpha")}
         group = f"{part}/block{target.block:02d}" if "lr_factor" in given else part
-        return replace(site, **{**conv, **given}, group=group)
+        return replace(site, **given, group=group)
 
     def _check_lengths(self, blocks: Blocks, block_count: int) -> None:
         for key, values in vars(blocks).items():

@@ -32,17 +32,15 @@ from loralab.values import AtLeastOne
 LATENT = 8
 """Pixels a side of one latent cell."""
 
-Resolution = int | list[int] | list[list[int]]
+Resolution = int | list[int | list[int]]
 """One pixel budget, a side or [w, h], or a list of several."""
 
 
 def resolutions(value: Resolution) -> list[Size]:
     """The pixel budgets (w, h): 512 is 512×512, [768, 512] is one [w, h]; [512, 768, 1024] and [[512, 512], [768, 512]]
     are several."""
-    if isinstance(value, int):
-        value = [value, value]
-    several = any(isinstance(v, (list, tuple)) for v in value) or len(value) != 2
-    found = [(v, v) if isinstance(v, int) else tuple(v) for v in value] if several else [tuple(value)]  # type: ignore[arg-type]
+    one = isinstance(value, int) or [type(v) for v in value] == [int, int]
+    found = [(v, v) if isinstance(v, int) else tuple(v) for v in ([value] if one else value)]  # type: ignore[union-attr]
     if not found or not all(len(size) == 2 and min(size) > 0 for size in found):
         raise user_error("data.resolution", f"{value} is no size", "give a number, [width, height], or a list of these")
     return list(dict.fromkeys(found))  # type: ignore[arg-type]

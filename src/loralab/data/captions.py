@@ -168,20 +168,24 @@ class Captions:
         return f"{self.trigger}, {text}" if text else self.trigger
 
     def _affixed(self, text: str, tags: bool = False) -> str:
+        """Prefix, text and suffix; tags: whether the text is a list of tags."""
         tags = tags or self.separator in text
-        text = self._join(self.prefix, text, self.prefix, -1, tags)
-        return self._join(text, self.suffix, self.suffix, 0, tags)
+        if self.prefix and self.prefix.strip():
+            text = self._join(self.prefix, text, self._is_tag(self.prefix, -1, tags))
+        if self.suffix and self.suffix.strip():
+            text = self._join(text, self.suffix, self._is_tag(self.suffix, 0, tags))
+        return text
 
-    def _join(self, before: str | None, after: str | None, affix: str | None, seam: int, tags: bool) -> str:
-        """Two texts, one of them the affix; `seam` is the place of the affix's word that touches the other."""
+    def _is_tag(self, affix: str, seam: int, among_tags: bool) -> bool:
+        """Whether an affix looks like a tag; seam: the place of its word that touches the text."""
+        leans = affix.lower().split()[seam] in _LEANING
+        return self.separator in affix or (among_tags and not leans)
+
+    def _join(self, before: str, after: str, as_tags: bool) -> str:
         if not before or not after:
-            return before or after or ""
-        words = affix.split()
-        leaning = bool(words) and words[seam].lower() in _LEANING
-        if (tags and not leaning) or self.separator in affix:
-            trimmed = f"{self.separator} "
-            return f"{before.rstrip(trimmed)}, {after.lstrip(trimmed)}"
-        return f"{before} {after}"
+            return before or after
+        edge = f"{self.separator} "
+        return f"{before.rstrip(edge)}, {after.lstrip(edge)}" if as_tags else f"{before} {after}"
 
 
 # private-use characters stand in for literal braces while wildcards are drawn

@@ -65,11 +65,11 @@ class Dataset(torch.utils.data.Dataset):
         folder, draw = self.folders[item.source], place.draw
         view = View(self._corner(draw, entry, folder.augment), self._flips(draw, folder.augment))
         cached = self.cache.latents != "none"
-        rgb = alpha = pixels = None
+        pixels = alpha = None
         if not cached or (self.alpha_mask and not item.mask):
             rgb, alpha = images.read(item.path)
-        if not cached:
-            pixels = images.fit(rgb, resized, bucket, view.corner)
+            pixels = None if cached else images.fit(rgb, resized, bucket, view.corner)
+        if pixels is not None:
             pixels = jitter(pixels, self._random("color", draw)) if folder.augment.color else pixels
         mean, std = self.cache.lookup(item.digest, bucket, resized, view) if cached else (None, None)
         caption = folder.captions.apply(item.caption, self._random("caption", draw), draw.epoch, place.step)

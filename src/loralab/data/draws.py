@@ -101,7 +101,7 @@ class Draws:
         """The images that can take a draw's place, those of its bucket; the first one depends on the draw."""
         is_reg = draw.index >= len(self._train)
         mates = np.flatnonzero((self._group == self.group_of[draw.index]) & (self._is_reg == is_reg))
-        return map(self._entry, np.roll(mates, -(draw.index % len(mates))))
+        return map(self._entry, np.roll(mates, -(draw.index % len(mates))).tolist())
 
     def training_items(self) -> Iterator[Item]:
         """Each training image, once."""

@@ -21,6 +21,8 @@ from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
+from loralab.models import miniature
+from loralab.models.original import original_state, save_single_file
 from loralab.models.sd import load
 from loralab.tools import convert, extract, inspect, merge, resize
 
@@ -87,6 +89,39 @@ def test_merged_into_a_folder_is_the_forward(name, files, random_base, tmp_path)
     for part in ("vae", "tokenizer", "scheduler"):  # untouched
         for path in (random_base / part).iterdir():
             assert (tmp_path / "merged" / part / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_merged_into_a_single_file(kind, reference_base, random_base, tmp_path):
+    """In the original layout, its names and open_clip's joined matrices included; what is not adapted stays."""
+    if kind == "sd1":
+        family = load(str(reference_base), resolution=64)
+        targets = Targets(conv=True)
+    else:  # the miniature's UNet has fewer blocks, which the original names of its file don't tell
+        family = miniature.sdxl(str(random_base / "tokenizer"))
+        targets = Targets(unet=False)
+    save_single_file(family, tmp_path / "base.safetensors", torch.float32)
+    adapters = inject(family, LoRA(rank=2), targets)
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    file.save(tmp_path / "lora.safetensors", adapters.state(), {}, "fp32")
+    run(
+        merge,
+        tmp_path / "lora.safetensors",
+        "--base",
+        tmp_path / "base.safetensors",
+        "-o",
+        tmp_path / "out.safetensors",
+    )
+    before, after = load_file(tmp_path / "base.safetensors"), load_file(tmp_path / "out.safetensors")
+    with adapters.merged():
+        expected = {key: tensor.clone() for key, tensor in original_state(family)}
+    assert after.keys() == before.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("first_stage_model"))
+    assert sum(not torch.equal(before[key], after[key]) for key in before) > 20
+    for key, tensor in expected.items():
+        close(after[key], tensor, 1e-6)
 
 
 def test_two_with_weights_into_a_base(files, random_base, tmp_path):

@@ -1,0 +1,124 @@
+"""What is worth saying about the images of a training."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from loralab.data.index import Folder, Index
+from loralab.tools.doctor_report import Finding, Level, Row
+from loralab.types import Item
+
+HEAVY_CROP = 0.2
+"""Share of an image's area that is cut off, from which on it is told."""
+COMMON = 30
+"""So many tags are listed."""
+
+_ODD = {
+    "CMYK": "for print",
+    "P": "palette",
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with transparency",
+    "PA": "palette with transparency",
+    "RGBA": "with an alpha channel",
+}
+"""Modes that are converted to RGB."""
+
+
+def of_rows(rows: Sequence[Row], max_tokens: int, estimated: bool) -> Iterator[Finding]:
+    """About images as they are trained; estimated: tokens are not counted with the model's vocabulary."""
+    enlarged = (row.path for row in rows if _scale(row) > 1)
+    yield from _about("upscaled", "warning", "are enlarged to fill their bucket", enlarged)
+    cropped = (row.path for row in rows if _cut(row) > HEAVY_CROP)
+    yield from _about("cropped", "warning", f"lose more than {HEAVY_CROP:.0%} of their area to the crop", cropped)
+    long = (row.path for row in rows if row.tokens > max_tokens)
+    yield from _about("cut_captions", "warning", f"have captions of more than {max_tokens} tokens, which are cut", long)
+    counts = sorted(row.tokens for row in rows)
+    words = f"captions have {counts[0]} to {counts[-1]} tokens, half of them {counts[len(counts) // 2]} or less"
+    yield Finding("tokens", "note", words + "; estimated, for want of the model's vocabulary" * estimated)
+
+
+def of_index(index: Index) -> Iterator[Finding]:
+    """About files: those left out, those without captions, those that are not plain RGB."""
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for path, reason in index.skipped:
+        reasons[reason].append(path)
+    for reason, paths in reasons.items():
+        yield Finding("skipped", "warning", f"{len(paths)} left out: {reason}", paths)
+    silent = _where(index, lambda i: index.origin(i) == "none")
+    yield from _about("no_caption", "warning", "have no caption", silent)
+    empty = _where(index, lambda i: index.origin(i) == "file" and not index[i].caption)
+    yield from _about("empty_caption", "note", "have an empty caption file", empty)
+    yield from _about("turned", "note", "are turned or mirrored by their EXIF orientation", _where(index, index.turned))
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for position in range(len(index)):
+        kinds[index.kind(position)].append(index[position].path)
+    for kind, paths in sorted(kinds.items()):
+        mode = kind.split()[-1]
+        if words := "16 bits or more" if mode.startswith(("I", "F")) else _ODD.get(mode):
+            yield Finding("converted", "note", f"{len(paths)} images are {kind} ({words})", paths)
+    yield from (Finding("index", "note", note) for note in index.notes)
+
+
+def of_folders(folders: Sequence[Folder], index: Index) -> Iterator[Finding]:
+    """About trigger words and misplaced folders."""
+    for source, folder in enumerate(folders):
+        if trigger := folder.captions.trigger:
+            own = [item for item in index if item.source == source]
+            without = [item.path for item in own if trigger not in item.caption]
+            words = f"the trigger word '{trigger}' is written in {len(own) - len(without)} of {len(own)} captions"
+            yield Finding("trigger", "note", words + ", and put before the others" * bool(without), without)
+        path = Path(folder.path).expanduser().absolute()
+        if re.fullmatch(r"\d+_.+", path.name) and folder.repeats == 1:
+            words = f"{path} is itself called N_name, which only counts for sub-folders"
+            yield Finding("misplaced", "warning", f"{words}: did you mean {path.parent}?")
+
+
+def of_tags(counts: Counter[str]) -> Iterator[Finding]:
+    """About what the captions say most."""
+    if counts:
+        listed = ", ".join(f"{tag} ×{count}" for tag, count in counts.most_common(COMMON))
+        yield Finding("tags", "note", f"{len(counts)} different tags: {listed}")
+
+
+def of_duplicates(items: Sequence[Item], alike: Sequence[Sequence[int]]) -> Iterator[Finding]:
+    """About equal files, and groups of positions of images that look alike."""
+    same: defaultdict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        same[item.digest].append(item)
+    for copies in same.values():
+        if len(copies) > 1:
+            words = f"{len(copies)} files hold the same image"
+            words += ", for training and for regularisation" * (len({item.is_reg for item in copies}) > 1)
+            yield Finding("duplicates", "warning", words, [item.path for item in copies])
+    for group in alike:
+        if len({items[position].digest for position in group}) > 1:
+            paths = [items[position].path for position in group]
+            yield Finding("near_duplicates", "warning", f"{len(paths)} images look alike", paths)
+
+
+def _about(kind: str, level: Level, words: str, paths: Iterable[str]) -> Iterator[Finding]:
+    """One finding about images, where there are any."""
+    if found := list(dict.fromkeys(paths)):
+        yield Finding(kind, level, f"{len(found)} images {words}", found)
+
+
+def _where(index: Index, holds: Callable[[int], bool]) -> Iterator[str]:
+    return (index[position].path for position in range(len(index)) if holds(position))
+
+
+def _scale(row: Row) -> float:
+    """How much an image is enlarged."""
+    assert row.resized is not None
+    assert row.width is not None
+    return row.resized[0] / row.width
+
+
+def _cut(row: Row) -> float:
+    """The share of the area that the crop takes away."""
+    assert row.resized is not None
+    assert row.bucket is not None
+    return 1 - row.bucket[0] * row.bucket[1] / (row.resized[0] * row.resized[1])

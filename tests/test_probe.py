@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from loralab.errors import UserError
+from loralab.models import hub
 from loralab.models.probe import Found, check, identify
 
 KEYS = {
@@ -176,6 +177,22 @@ def test_a_hub_id_is_taken_from_the_cache(tmp_path: Path, random_base: Path, mon
     (repository / "refs" / "main").write_text("abc")
     assert check({"base": "someone/model"}) == []
     assert "not SDXL" in check({"_target_": SDXL, "base": "someone/model"})[0].found
+
+
+def test_of_a_repository_only_what_is_needed_is_fetched():
+    """One set of weights a component, neither variants nor single files nor what is not used."""
+    config = [f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "safety_checker")]
+    text = [f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer_config.json")]
+    extra = ["README.md", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt", "safety_checker/model.safetensors"]
+    weights = [f"{part}/diffusion_pytorch_model" for part in ("unet", "vae")]
+    variants = [f"{name}{kind}" for name in weights for kind in (".bin", ".fp16.safetensors", ".fp16.bin")]
+    shards = ["text_encoder/model-00001-of-00002.safetensors", "text_encoder/model-00002-of-00002.safetensors"]
+    index = ["text_encoder/model.safetensors.index.json", "model_index.json", "scheduler/scheduler_config.json"]
+    first = [f"{name}.safetensors" for name in weights]
+    found = hub.needed([*config, *text, *extra, *variants, *shards, *index, *first], hub.BASE, weights=True)
+    assert found == sorted([*config[:3], *text, *shards, *index, *first])
+    root = ["config.json", "model.safetensors", "vocab.json", "merges.txt"]
+    assert hub.needed(root, hub.TOKENIZER, weights=False) == ["config.json", "merges.txt", "vocab.json"]
 
 
 def test_a_check_does_not_import_torch():

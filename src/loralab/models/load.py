@@ -36,7 +36,7 @@ SCHEDULER = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-"""For single files, which have none of their own."""
+"""Of models that come without one, as single files do."""
 
 
 def load_base(
@@ -135,13 +135,14 @@ def read_folder(path: Path, architecture: Architecture, with_vae: bool, dtype: t
     def component(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return json.loads((path / name / "config.json").read_text()), weights.read_component(path / name, "model.base")
 
+    scheduler = path / "scheduler" / "scheduler_config.json"
     parts: dict[str, Any] = {
         "unet": build(UNet2DConditionModel, *component("unet"), dtype, "model.base"),
         "text_encoders": {
             part: build_text_encoder(part, *component(part), dtype) for part in architecture.text_encoders
         },
         "vae": load_vae(path, architecture, "model.base") if with_vae else None,
-        "scheduler": json.loads((path / "scheduler" / "scheduler_config.json").read_text()),
+        "scheduler": json.loads(scheduler.read_text()) if scheduler.is_file() else SCHEDULER,
     }
     folders = {part: path / part.replace("text_encoder", "tokenizer") for part in architecture.text_encoders}
     if all(folder.is_dir() for folder in folders.values()):

@@ -16,7 +16,7 @@ def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
     Products are computed in `dtype`. Convolutions and norms stay as they are.
     """
     try:
-        import bitsandbytes.nn as bnb
+        import bitsandbytes.nn.modules as bnb
     except ImportError as error:
         raise user_error("model.quantize", "bitsandbytes is not installed", "pip install bitsandbytes") from error
 
@@ -24,11 +24,11 @@ def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
         with torch.device("meta"):
             size = (linear.in_features, linear.out_features, linear.bias is not None)
             if kind == "nf4":
-                made: Any = bnb.Linear4bit(*size, compute_dtype=dtype, quant_type="nf4")
-                made.weight = bnb.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=made)
+                made = bnb.Linear4bit(*size, compute_dtype=dtype, quant_type="nf4")
+                made.weight = bnb.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=made)  # pyright: ignore[reportCallIssue]
             else:
                 made = bnb.Linear8bitLt(*size, has_fp16_weights=False)
-                made.weight = bnb.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+                made.weight = bnb.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)  # pyright: ignore[reportCallIssue]
         made.bias = linear.bias
         return made.to(linear.weight.device)  # this is when it is quantised
 

@@ -33,8 +33,8 @@ class StableDiffusion(Family):
             tokenizer=self.encoders["text_encoder"].tokenizer,
             unet=self.unet,
             scheduler=self.scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
+            safety_checker=None,  # pyright: ignore[reportArgumentType]
+            feature_extractor=None,  # pyright: ignore[reportArgumentType]
             requires_safety_checker=False,
         )
 

@@ -74,6 +74,13 @@ def _precision_of_device(tree: Tree, choices: dict[str, Any], overrides: list[st
         yield Problem("trainer.accelerator", "there is no GPU on this machine", "trainer=default picks what is there")
 
 
+def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    dtype, precision = get(tree, "model.dtype"), get(tree, "trainer.precision")
+    if (dtype, precision) in (("fp16", "bf16-mixed"), ("bf16", "16-mixed")):
+        remedy = f"model.dtype=fp32 or model.dtype={'bf16' if dtype == 'fp16' else 'fp16'}"
+        yield Problem("model.dtype", f"{dtype} contradicts trainer.precision={precision}", remedy)
+
+
 def has_accelerator() -> bool:
     """Whether the machine has a GPU, told by its device files: importing torch to ask would take seconds."""
     if sys.platform != "linux":
@@ -152,6 +159,7 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _data,
     _something_to_do,
     _precision_of_device,
+    _precision_of_base,
     _cached_latents,
     _output_folder,
     _plain_values,

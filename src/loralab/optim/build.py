@@ -27,6 +27,8 @@ def build_optimizer(make: Callable[[list[Group]], Optimizer], groups: list[Group
             optimizer = make([{k: v for k, v in group.items() if not (k == "lr" and v is None)} for group in groups])
     except (TypeError, ValueError) as error:
         raise user_error("optimizer", str(error), "see the comments in its file in conf/optimizer") from error
+    if hasattr(optimizer, "train"):  # schedule-free: it will not step in the mode that it starts in
+        optimizer.train()
     if relative:
         _hand_over_rates(optimizer)
     if is_adaptive(optimizer):

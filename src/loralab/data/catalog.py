@@ -44,7 +44,10 @@ R = TypeVar("R")
 class Known(NamedTuple):
     """An image that is usable, as far as its header tells."""
 
-    header: Header
+    width: int
+    height: int
+    kind: str
+    turned: bool
     digest: bytes | None
     """Content hash, where it was needed before."""
 
@@ -80,14 +83,14 @@ class Catalog:
         found: list = []
         fresh: list[int] = []
         for position, row in enumerate(self._rows("images", columns, folder, directory.images)):
-            found.append(row and Known(Header(row[3], row[4], row[5], bool(row[6])), row[7]))
+            found.append(row and Known._make(row[3:]))
             if row is None:
                 fresh.append(position)
-        paths = (os.path.join(directory.path, directory.images[position].name) for position in fresh)
+        paths = (os.path.join(directory.path, directory.images[position][0]) for position in fresh)
         for position, header in zip(fresh, self._map(_header, paths), strict=True):
             found[position] = header
             if isinstance(header, Header):
-                found[position] = Known(header, None)
+                found[position] = Known(*header, None)
                 self._put(_PUT_IMAGE, folder, *directory.images[position], *header)
         return found
 
@@ -97,11 +100,11 @@ class Catalog:
             return {}
         folder = self._folder(directory.path)
         rows = self._rows("captions", "name, size, stamp, text", folder, directory.texts)
-        found: dict = {file.name: row and row[3] for file, row in zip(directory.texts, rows, strict=True)}
-        fresh = [file for file in directory.texts if found[file.name] is None]
-        paths = (os.path.join(directory.path, file.name) for file in fresh)
+        found: dict = {file[0]: row and row[3] for file, row in zip(directory.texts, rows, strict=True)}
+        fresh = [file for file in directory.texts if found[file[0]] is None]
+        paths = (os.path.join(directory.path, file[0]) for file in fresh)
         for file, text in zip(fresh, self._map(_caption, paths), strict=True):
-            found[file.name] = text
+            found[file[0]] = text
             if isinstance(text, str):
                 self._put(_PUT_CAPTION, folder, *file, text)
         return found
@@ -133,7 +136,7 @@ class Catalog:
         with closing(self._connection.execute(query, (folder,))) as rows:
             row = next(rows, None)
             for file in files:
-                while row is not None and row[0] < file.name:
+                while row is not None and row[0] < file[0]:
                     row = next(rows, None)
                 yield row if row is not None and row[:3] == file else None
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
-from loralab.data.catalog import Catalog, Known
+from loralab.data.catalog import Catalog
 from loralab.data.images import EXTENSIONS, ImageError
 from loralab.data.metadata import NAMES, Metadata
 from loralab.data.store import cache_folder
@@ -67,6 +67,10 @@ class Folder:
 Origin = Literal["file", "metadata", "folder", "none"]
 """Where a caption comes from: its own file, a metadata file, the folder's name, nowhere."""
 ORIGINS: tuple[Origin, ...] = ("file", "metadata", "folder", "none")
+
+
+_Found = tuple[bytes, str, Origin, str, int, int, str, bool, "bytes | None"]
+"""Path, caption and its origin, mask, width, height, kind, turned, digest."""
 
 
 class Index(Sequence[Item]):
@@ -160,6 +164,24 @@ class _Rows:
     turned: array = field(default_factory=lambda: array("B"))
     kinds: list[str] = field(default_factory=list)
 
+    def extend(self, found: Sequence[_Found], repeats: int, source: int) -> None:
+        """Adds images of one directory."""
+        if not found:
+            return
+        paths, captions, origins, masks, widths, heights, kinds, turned, digests = zip(*found, strict=True)
+        self.kinds += sorted(set(kinds) - set(self.kinds))
+        self.paths.extend(paths)
+        self.captions.extend(captions)
+        self.masks.extend(masks)
+        self.digests.extend(digest or b"" for digest in digests)
+        self.width.extend(widths)
+        self.height.extend(heights)
+        self.repeats.extend([repeats] * len(found))
+        self.source.extend([source] * len(found))
+        self.origin.extend(map(ORIGINS.index, origins))
+        self.kind.extend(map(self.kinds.index, kinds))
+        self.turned.extend(turned)
+
 
 def scan(
     folders: Sequence[Folder],
@@ -222,22 +244,25 @@ class _Reader:
         if repeats == 0:
             self._note(f"the {len(directory.images)} images of {os.fsdecode(directory.path)} are repeated 0 times")
             return
-        suffix = os.fsencode(self.folder.extension)
-        texts = {name[: -len(suffix)]: text for name, text in self.catalog.captions(directory).items()}
-        for file, known in zip(directory.images, self.catalog.headers(directory), strict=True):
-            path = os.fsdecode(os.path.join(directory.path, file.name))
-            stem = os.path.splitext(file.name)[0]
+        ending = len(os.fsencode(self.folder.extension))
+        texts = {name[:-ending]: text for name, text in self.catalog.captions(directory).items()}
+        prefix = os.path.join(directory.path, b"")
+        found: list[_Found] = []
+        for (name, _, _), known in zip(directory.images, self.catalog.headers(directory), strict=True):
+            path, stem = prefix + name, name.rpartition(b".")[0]
             caption, origin = self._caption(path, texts.get(stem), tokens)
             if isinstance(known, ImageError):
-                self.skipped.append(Skipped(path, str(known)))
+                self.skipped.append(Skipped(os.fsdecode(path), str(known)))
             elif isinstance(caption, UserError):
                 problem = caption.problems[0]
-                self.skipped.append(Skipped(path, f"its caption file {problem.found}; {problem.remedy}"))
-            elif not limits[0] <= min(known.header[:2]) or not max(known.header[:2]) <= limits[1]:
+                words = f"its caption file {problem.found}; {problem.remedy}"
+                self.skipped.append(Skipped(os.fsdecode(path), words))
+            elif not limits[0] <= min(known.width, known.height) or not max(known.width, known.height) <= limits[1]:
                 self.outside += 1
             else:
-                mask = self._mask((*directory.parts, stem))
-                self._append(path, known, repeats, caption, origin, mask)
+                mask = self._mask((*directory.parts, stem)) if self.folder.mask_folder else ""
+                found.append((path, caption, origin, mask, *known))  # type: ignore[arg-type]
+        self.rows.extend(found, repeats, self.source)
 
     def _subset(self, parts: tuple[bytes, ...]) -> tuple[int, str]:
         """Repeats and class tokens of a directory: those of the nearest folder called `N_name`."""
@@ -246,35 +271,17 @@ class _Reader:
                 return int(found[1]), found[2]
         return self.folder.repeats, self.folder.class_tokens
 
-    def _caption(self, path: str, text: str | UserError | None, tokens: str) -> tuple[str | UserError, Origin]:
-        if self.metadata and (said := self.metadata.caption(path)) is not None:
+    def _caption(self, path: bytes, text: str | UserError | None, tokens: str) -> tuple[str | UserError, Origin]:
+        if self.metadata and (said := self.metadata.caption(os.fsdecode(path))) is not None:
             return said, "metadata"
         if text is not None:
             return text, "file"
         return tokens, "folder" if tokens else "none"
 
     def _mask(self, parts: tuple[bytes, ...]) -> str:
-        if not self.folder.mask_folder:
-            return ""
         mask = self.masks.get(parts, "")
         self.unmasked += not mask
         return mask
-
-    def _append(self, path: str, known: Known, repeats: int, caption: str, origin: Origin, mask: str) -> None:
-        rows, header = self.rows, known.header
-        if header.kind not in rows.kinds:
-            rows.kinds.append(header.kind)
-        rows.paths.append(path)
-        rows.captions.append(caption)
-        rows.masks.append(mask)
-        rows.digests.append(known.digest or b"")
-        rows.width.append(header.width)
-        rows.height.append(header.height)
-        rows.repeats.append(repeats)
-        rows.source.append(self.source)
-        rows.origin.append(ORIGINS.index(origin))
-        rows.kind.append(rows.kinds.index(header.kind))
-        rows.turned.append(header.turned)
 
     def _note(self, text: str) -> None:
         self.notes.append(f"{self.folder.setting}: {text}")
@@ -294,9 +301,9 @@ def _masks(folder: Folder, skipped: list[Skipped]) -> dict[tuple[bytes, ...], st
     if not os.path.isdir(root):
         raise user_error("data.mask_folder", f"{root} is no folder", "give the folder that holds the masks, or null")
     return {
-        (*directory.parts, os.path.splitext(file.name)[0]): os.fsdecode(os.path.join(directory.path, file.name))
+        (*directory.parts, name.rpartition(b".")[0]): os.fsdecode(os.path.join(directory.path, name))
         for directory in walk(root, folder.extension, frozenset(), skipped)
-        for file in directory.images
+        for name, _, _ in directory.images
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 
 
 class Texts(Sequence[str]):
@@ -12,12 +13,13 @@ class Texts(Sequence[str]):
     def __init__(self, texts: Iterable[str | bytes] = ()) -> None:
         self._bytes = bytearray()
         self._ends = array("Q")
-        for text in texts:
-            self.append(text)
+        self.extend(texts)
 
-    def append(self, text: str | bytes) -> None:
-        self._bytes += text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-        self._ends.append(len(self._bytes))
+    def extend(self, texts: Iterable[str | bytes]) -> None:
+        raw = [text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape") for text in texts]
+        ends = accumulate(map(len, raw), initial=len(self._bytes))
+        self._bytes += b"".join(raw)
+        self._ends.extend(islice(ends, 1, None))
 
     def raw(self, position: int) -> bytes:
         start = self._ends[position - 1] if position else 0

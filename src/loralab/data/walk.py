@@ -19,10 +19,8 @@ class Skipped(NamedTuple):
     reason: str
 
 
-class File(NamedTuple):
-    name: bytes
-    size: int
-    stamp: int
+File = tuple[bytes, int, int]
+"""Name, size and stamp."""
 
 
 def stamp(status: os.stat_result) -> int:
@@ -94,4 +92,4 @@ def _file(entry: os.DirEntry[bytes]) -> File:
     if not entry.is_file():
         raise OSError("is a link to nothing" if entry.is_symlink() else "is not a regular file")
     status = entry.stat()
-    return File(entry.name, status.st_size, stamp(status))
+    return entry.name, status.st_size, stamp(status)

@@ -178,8 +178,8 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             "data.cache_folder": str(tmp_path / "cache"),
             "hydra.run.dir": str(folder),
         }
-        given = {o.lstrip("+").split("=")[0] for o in overrides}
-        argv = [*overrides, *(f"{key}={value}" for key, value in usual.items() if key not in given)]
+        given = {o.lstrip("+").split("=")[0]: o for o in overrides}  # the last one counts
+        argv = [*given.values(), *(f"{key}={value}" for key, value in usual.items() if key not in given)]
         monkeypatch.setattr("sys.argv", ["train.py"])
         monkeypatch.chdir(tmp_path)
         run.failed.clear()

@@ -116,6 +116,7 @@ def test_every_option_composes_and_passes_the_check(group: str, option: str, tmp
         "sdxl": ["data=folder", folder],  # the embedded images have buckets too fine for it
         "sdxl_character": ["data=folder", folder],
         "plateau": ["data/validation=share"],
+        "full": ["data.cache.latents=none"],
     }.get(option, [])
     if (group, option) == ("sweep", "optuna"):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an extra")

@@ -20,7 +20,7 @@ LAYERS: list[tuple[str, ...]] = [
 ROOMS: dict[str, tuple[str, ...]] = {
     "diffusers": ("models", "tools.extract", "tools.merge", "bench"),
     "transformers": ("models", "tools.doctor", "bench"),
-    "lightning": ("training", "data.module", "callbacks", "run", "bench"),
+    "lightning": ("training", "data.module", "callbacks", "run", "report", "bench"),
     "hydra": ("config", "run", "settings", "report"),
     "omegaconf": ("config", "run", "settings", "report"),
     "PIL": ("data.images", "callbacks", "tools", "report", "bench"),

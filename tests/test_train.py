@@ -115,8 +115,8 @@ def test_a_sweep_is_one_folder_a_point(random_base: Path, tmp_path: Path) -> Non
     records = sorted(tmp_path.glob("multirun/*/*/*/run.json"))
     assert [path.parent.name for path in records] == ["0", "1"]
     assert [json.loads(path.read_text())["overrides"][0] for path in records] == [
-        "optimizer.lr=1e-4",
-        "optimizer.lr=1e-3",
+        "optimizer.lr=0.0001",
+        "optimizer.lr=0.001",
     ]
 
 

@@ -63,6 +63,9 @@ def _data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator
 def _something_to_do(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if get(tree, "trainer.max_steps") is None and get(tree, "trainer.max_epochs") is None:
         yield Problem("trainer.max_steps", "neither steps nor epochs are set", "give trainer.max_epochs=10, say")
+    if get(tree, "trainer.limit_train_batches") == 0:
+        found = "is 0: there is no optimizer step to make"
+        yield Problem("trainer.limit_train_batches", found, "raise it, or null for all batches")
 
 
 def _precision_of_device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:

@@ -58,7 +58,7 @@ class LoraModule(L.LightningModule):
         self.ema = ema
         self.pace = Pace()
         self.last_losses: Losses
-        self.position = (0, 0)
+        self.position: tuple[int, int] = (0, 0)
         """(epoch, its batches done) after the last optimizer step."""
         self.skipped = False
         """Whether the last optimizer step was left out, its gradient not finite (see Health)."""
@@ -68,6 +68,9 @@ class LoraModule(L.LightningModule):
         """Called before the weights are looked at or saved; raises where they are no good (see Health)."""
 
     def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers:
+            if hasattr(optimizer, "train"):  # schedule-free ones step in a mode of their own
+                optimizer.train()  # pyright: ignore[reportAttributeAccessIssue]
         self.pace.start()
 
     def on_train_end(self) -> None:
@@ -101,8 +104,8 @@ class LoraModule(L.LightningModule):
         conditioning = self.family.encode_text(captions, batch)
         return lambda noisy, timesteps: self.family.predict(noisy, timesteps, conditioning)
 
-    def _preservation(self, batch: Batch) -> dict[str, Predict]:
-        """The predictions of the frozen base (adapter off) that the objective may want to stay near."""
+    def _preservation(self, batch: Batch) -> dict[str, Any]:
+        """The objective's predict_base (adapter off) and predict_prior, where it wants to stay near the base."""
         if not self.objective.preservation_weight:
             return {}
         caption = self.objective.preservation_caption
@@ -182,7 +185,8 @@ class LoraModule(L.LightningModule):
         if own != {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}:
             raise user_error("resume", "the state has other adapters than this run", "give its adapter and targets")
         self.ema.load_state_dict(checkpoint["ema"])
-        self.position = tuple(checkpoint["position"])
+        epoch, batch = checkpoint["position"]
+        self.position = epoch, batch
 
 
 def latent_shape(batch: Batch) -> tuple[int, int, int]:

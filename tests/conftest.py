@@ -176,6 +176,8 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             "callbacks.samples.enabled": "false",
             "callbacks.progress.enabled": "false",
             "data.cache_folder": str(tmp_path / "cache"),
+            "data.cache.latents": "none",
+            "ema.decay": "0.0",
             "hydra.run.dir": str(folder),
         }
         given = {o.lstrip("+").split("=")[0]: o for o in overrides}  # the last one counts

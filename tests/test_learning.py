@@ -25,7 +25,6 @@ def stars(pipeline) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.timeout(1200)
 def test_the_default_command_teaches_a_star_and_keeps_the_rest(tmp_path: Path) -> None:
     base = evaluate.load()

@@ -20,8 +20,11 @@ from torch import Tensor, nn
 
 from loralab.values import AtLeastOne, Positive, Share
 
-Tensors = Mapping[str, Any]
+Tensors = Mapping[str, Any] | nn.ParameterDict
 """The tensors of one adapter by name."""
+
+Layer = nn.Linear | nn.Conv2d
+"""What can be adapted. Quantised layers are linear."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class Method:
     starts_at_zero: ClassVar[frozenset[str]]
     """Tensors that make the change zero at the start; LoRA+ gives them their own rate (arXiv 2402.12354)."""
 
-    def create(self, layer: nn.Module, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The tensors to start with, in fp32 on the CPU."""
         raise NotImplementedError
 
@@ -135,7 +138,7 @@ class Adapter(nn.Module):
     here, so that neither's state dict changes.
     """
 
-    def __init__(self, layer: nn.Module, method: Method, tensors: Tensors, alpha: float) -> None:
+    def __init__(self, layer: Layer, method: Method, tensors: Tensors, alpha: float) -> None:
         super().__init__()
         self.method = method
         self.active = True
@@ -155,14 +158,14 @@ class Adapter(nn.Module):
         self.scale = float(alpha) / rank if rank else 1.0
 
     @property
-    def layer(self) -> nn.Module:
+    def layer(self) -> Layer:
         return self._layer[0]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """The layer's output with the adapter: (B, T, D) for linear layers, (B, C, H, W) for convolutions."""
         if not self.active or (self.training and drawn(self.method.module_dropout)):
-            return self._plain(x)
-        x = x.to(working_dtype(x))  # once, for the layer and the adapter
+            return self._plain(input)
+        x = input.to(working_dtype(input))  # once, for the layer and the adapter
         return self.method.add(self, x, self._plain(x))
 
     def delta(self) -> Tensor:
@@ -190,12 +193,12 @@ class Adapter(nn.Module):
         del self.layer.forward
 
 
-def is_spatial(layer: nn.Module) -> bool:
+def is_spatial(layer: Layer) -> bool:
     """A convolution larger than 1×1."""
     return isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)
 
 
-def weight_shape(layer: nn.Module) -> torch.Size:
+def weight_shape(layer: Layer) -> torch.Size:
     """(out, in) or (out, in, kh, kw), also of a quantised layer."""
     if isinstance(layer, nn.Conv2d):
         return layer.weight.shape
@@ -207,10 +210,11 @@ def device_of(layer: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def plain_weight(layer: nn.Module) -> Tensor:
+def plain_weight(layer: Layer) -> Tensor:
     """The weight in fp32; a quantised layer is asked for its answer to the unit vectors."""
     if layer.weight.is_floating_point():
         return layer.weight.float()
+    assert isinstance(layer, nn.Linear), "only linear layers are quantised"
     unit = torch.eye(layer.in_features, device=device_of(layer))
     answer = type(layer).forward(layer, unit).float()
     return (answer if layer.bias is None else answer - layer.bias.float()).T.contiguous()
@@ -222,7 +226,7 @@ def working_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def apply(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+def apply(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
     """The layer's operation with another weight, without bias."""
     weight = weight.to(x.dtype)
     if isinstance(layer, nn.Conv2d):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from loralab.adapters.base import Adapter, plain_weight
+from loralab.adapters.base import Adapter, Layer, plain_weight
 from loralab.adapters.lora import LoRA
 
 
@@ -22,7 +22,7 @@ class DoRA(LoRA):
     required: ClassVar = LoRA.required | {"dora_scale"}
     optional: ClassVar = frozenset()
 
-    def create(self, layer: nn.Module, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         weight = plain_weight(layer).cpu()
         magnitude = weight.flatten(1).norm(dim=1)
         tensors = super().create(layer, rank, generator)

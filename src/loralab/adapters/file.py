@@ -133,7 +133,7 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapp
 def _data(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, memoryview]]:
     """Names and bytes, wide types first, as the library orders them, then by name."""
     for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
-        yield name, memoryview(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        yield name, tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _header_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bytes:

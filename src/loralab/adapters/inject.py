@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loralab.adapters import file
-from loralab.adapters.base import Adapter, Method, is_spatial, weight_shape
+from loralab.adapters.base import Adapter, Layer, Method, is_spatial, weight_shape
 from loralab.adapters.kinds import Group, grouped, some, suffix
 from loralab.adapters.layouts import Layout, to_diffusers
 from loralab.adapters.targets import Site, Targets
@@ -42,7 +42,7 @@ class AdapterSet(nn.Module):
         self.fresh: list[str] = []
         """Those that the file to start from has not."""
         for name, adapter in self:
-            adapter.requires_grad_(self.rate(name, 1.0) > 0)
+            adapter.requires_grad_(self.rate(name, 1.0) != 0)
 
     def __iter__(self) -> Iterator[tuple[str, Adapter]]:
         yield from self.adapters.items()  # type: ignore[misc]
@@ -50,23 +50,29 @@ class AdapterSet(nn.Module):
     def __len__(self) -> int:
         return len(self.adapters)
 
-    def rate(self, name: str, lr: float) -> float:
-        """The learning rate of an adapter, where the optimizer's is `lr`."""
+    def rate(self, name: str, lr: float | None) -> float | None:
+        """The learning rate of an adapter, where the optimizer's is `lr`; None where the optimizer finds its own."""
         site = self.sites[name]
-        return (lr if site.lr is None else site.lr) * site.lr_factor
+        if site.lr_factor == 0:
+            return 0.0
+        rate = lr if site.lr is None else site.lr
+        return None if rate is None else rate * site.lr_factor
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float | None) -> list[dict[str, Any]]:
         """Optimizer groups {params, lr, name} of what is trained.
 
-        Raises a UserError where everything is frozen.
+        Raises a UserError where everything is frozen, or where LoRA+ has no rate to multiply.
         """
+        if lr is None and self.targets.loraplus_ratio:
+            found = "multiplies the learning rate, and optimizer.lr=null has none"
+            raise user_error("targets.loraplus_ratio", found, "give optimizer.lr, or set targets.loraplus_ratio=null")
         groups: dict[str, dict[str, Any]] = {}
         for name, adapter in self:
             rate = self.rate(name, lr)
-            for tensor_name, tensor in adapter.tensors.items() if rate > 0 else ():
+            for tensor_name, tensor in adapter.tensors.items() if rate != 0 else ():
                 plus = self.targets.loraplus_ratio if tensor_name in adapter.method.starts_at_zero else None
                 group = self.sites[name].group + ("/plus" if plus else "")
-                new = {"params": [], "lr": rate * (plus or 1.0), "name": group}
+                new = {"params": [], "lr": None if rate is None else rate * (plus or 1.0), "name": group}
                 groups.setdefault(group, new)["params"].append(tensor)
         if not groups:
             raise user_error("targets", "every learning rate is 0: nothing would be trained", "raise one of them")
@@ -104,7 +110,7 @@ class AdapterSet(nn.Module):
             adapter: Adapter = self.adapters[name]  # type: ignore[assignment]
             _check_fit(name, group, adapter)
             adapter.put(group.tensors, group.alpha)
-            adapter.requires_grad_(self.rate(name, 1.0) > 0)
+            adapter.requires_grad_(self.rate(name, 1.0) != 0)
         return [name for name in self.adapters if name not in groups]
 
     def _hint(self, strange: list[str]) -> str:
@@ -170,6 +176,7 @@ def inject(family: Family, method: Method, targets: Targets, seed: int = 0) -> A
     adapters, sites = {}, {}
     for site in targets.choose(table, family.block_count, method.conv_rank is not None, also):
         layer = parts[site.part].get_submodule(site.target.path)
+        assert isinstance(layer, Layer), f"{site.path} cannot be adapted"
         if adapter := _adapter(layer, site, method, seed):
             adapters[site.name], sites[site.name] = adapter, site
     adapter_set = AdapterSet(adapters, sites, targets)
@@ -178,7 +185,7 @@ def inject(family: Family, method: Method, targets: Targets, seed: int = 0) -> A
     return adapter_set
 
 
-def _adapter(layer: nn.Module, site: Site, method: Method, seed: int) -> Adapter | None:
+def _adapter(layer: Layer, site: Site, method: Method, seed: int) -> Adapter | None:
     """An adapter for a layer; None where its rank is 0."""
     rank, alpha = _size(site, method, is_spatial(layer))
     if rank == 0:

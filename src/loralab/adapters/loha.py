@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from loralab.adapters.base import Adapter, Method, Tensors, apply, kept_rows, weight_shape
+from loralab.adapters.base import Adapter, Layer, Method, Tensors, apply, kept_rows, weight_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class LoHa(Method):
     optional: ClassVar = frozenset({"hada_t1", "hada_t2"})
     starts_at_zero: ClassVar = frozenset({"hada_w2_a"})
 
-    def create(self, layer: nn.Module, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         shape = weight_shape(layer)
         out, inside = shape[0], shape[1:].numel()
         return {

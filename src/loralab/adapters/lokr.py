@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loralab.adapters.base import Adapter, Method, Tensors, apply, kept_rows, weight_shape
+from loralab.adapters.base import Adapter, Layer, Method, Tensors, apply, kept_rows, weight_shape
 from loralab.adapters.lora import uniform
 from loralab.values import AtLeastOne
 
@@ -36,7 +36,7 @@ class LoKr(Method):
     )
     starts_at_zero: ClassVar = frozenset({"lokr_w2", "lokr_w2_b"})
 
-    def create(self, layer: nn.Module, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         out, inside, *kernel = weight_shape(layer)
         (out1, out2), (in1, in2) = split(out, self.factor), split(inside, self.factor)
         folded = in2 * torch.Size(kernel).numel()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loralab.adapters.base import Adapter, Method, Tensors, apply, pointwise, weight_shape
+from loralab.adapters.base import Adapter, Layer, Method, Tensors, apply, pointwise, weight_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class LoRA(Method):
     optional: ClassVar = frozenset({"lora_mid"})
     starts_at_zero: ClassVar = frozenset({"lora_up"})
 
-    def create(self, layer: nn.Module, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         out, *inside = weight_shape(layer)
         down = uniform((rank, *inside), generator)
         return {"lora_down": down, "lora_up": torch.zeros(out, rank, *(1 for _ in inside[1:]))}
@@ -56,7 +56,7 @@ class LoRA(Method):
 
     @staticmethod
     def delta(tensors: Tensors) -> Tensor:
-        down, up, mid = (tensors.get(name) for name in ("lora_down", "lora_up", "lora_mid"))
+        down, up, mid = tensors["lora_down"], tensors["lora_up"], tensors.get("lora_mid")
         if mid is None:
             return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
         return torch.einsum("or, rskl, si -> oikl", up.flatten(1), mid, down.flatten(1))

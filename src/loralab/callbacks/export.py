@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.values import AtLeastOne
 
@@ -27,17 +28,17 @@ class Export(Callback):
         self.output = output
         self.kept: list[Path] = []
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         step, epoch = steps_done(trainer), epochs_done(trainer)
         if due(step, self.every_n_steps):
             self._save(trainer, module, f"-step{step:08d}")
         if due(epoch, self.every_n_epochs):
             self._save(trainer, module, f"-{epoch:06d}")
 
-    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, module: LoraModule) -> None:
         self._save(trainer, module, f"-step{trainer.global_step:08d}" if module.interrupted else "", keep=True)
 
-    def _save(self, trainer: Trainer, module: LightningModule, suffix: str, keep: bool = False) -> None:
+    def _save(self, trainer: Trainer, module: LoraModule, suffix: str, keep: bool = False) -> None:
         if not trainer.is_global_zero:
             return
         with module.evaluation_weights():

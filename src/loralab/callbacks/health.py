@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from loralab.callbacks.due import steps_done
 from loralab.data.dataset import collate
 from loralab.errors import user_error
+from loralab.training.module import LoraModule
 from loralab.training.movement import Movement
 from loralab.training.probe import first_bad_module
 from loralab.training.state import States
@@ -80,26 +81,26 @@ class Health(Callback):
         self.good: tuple[int, tuple[int, int], dict[str, Any]] | None = None
         """Step, position and state at the last look; None where every step is looked at."""
 
-    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, module: LoraModule) -> None:
         if trainer.estimated_stepping_batches < 1:
             raise user_error("trainer", "there is no optimizer step to make", "raise max_steps or limit_train_batches")
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         self.skips = scaled or self.on_nan == "skip"
         self.waits = self.skips or module.device.type == "cpu"
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         self.movement = Movement(module.adapters, module.family) if self.watches_movement else None
         self._keep(trainer, module)
         module.assure = lambda: self.look(trainer, module)
 
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:
         self.batch = batch
 
-    def on_after_backward(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_after_backward(self, trainer: Trainer, module: LoraModule) -> None:
         places = [Place(draw, trainer.global_step) for draw in self.batch.draws]
         self.parts.append(Part(places, self.batch.items, module.last_losses.loss.detach()))
 
-    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, module: LoraModule, optimizer: Optimizer) -> None:
         gradients = {name: p.grad for name, p in module.adapters.named_parameters() if p.grad is not None}
         norms = torch.stack([*torch._foreach_norm(list(gradients.values()))])  # type: ignore[attr-defined]
         self.unseen.append(Step(trainer.global_step + 1, self.parts, list(gradients), norms))
@@ -111,7 +112,7 @@ class Health(Callback):
         elif self.movement and any(group["lr"] > 0 for group in optimizer.param_groups):
             self.movement.note(gradients)
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         if not self.movement or not steps_done(trainer):
             return
         if dead := self.movement.dead(dict(module.adapters.named_parameters())):
@@ -121,10 +122,10 @@ class Health(Callback):
                 "raise optimizer.lr, or leave these modules out by targets.patterns, or set health.movement=false",
             )
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
         self.look(trainer, module)
 
-    def look(self, trainer: Trainer, module: LightningModule) -> None:
+    def look(self, trainer: Trainer, module: LoraModule) -> None:
         """Looks at the steps since the last look, in one transfer from the device, and skips or stops at a bad one."""
         steps, self.unseen = self.unseen, []
         if not steps:
@@ -143,12 +144,12 @@ class Health(Callback):
         if self.on_nan == "skip":
             log.warning("skipped: %s", _described(bad))
 
-    def _keep(self, trainer: Trainer, module: LightningModule) -> None:
+    def _keep(self, trainer: Trainer, module: LoraModule) -> None:
         if not self.waits:
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             self.good = trainer.global_step, module.position, copy.deepcopy(checkpoint)
 
-    def _stop(self, trainer: Trainer, module: LightningModule, bad: Step | None) -> None:
+    def _stop(self, trainer: Trainer, module: LoraModule, bad: Step | None) -> None:
         step, position, checkpoint = self.good or (trainer.global_step, module.position, None)
         remedy = "look at these images; lower optimizer.lr; set trainer.precision=32-true; or set health.on_nan=skip"
         if step:
@@ -178,7 +179,7 @@ def _described(bad: Step | None) -> str:
     return f"the {what} of optimizer step {bad.number} is not finite, with {_some([i.path for i in guilty or items])}"
 
 
-def _origin(trainer: Trainer, module: LightningModule, bad: Step) -> str:
+def _origin(trainer: Trainer, module: LoraModule, bad: Step) -> str:
     """The first module that gives a bad value for the step's batches, or the first tensor with a bad gradient."""
     dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
     for part in bad.parts:

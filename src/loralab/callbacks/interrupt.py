@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.callbacks.due import steps_done
+from loralab.training.module import LoraModule
 
 
 class Interrupt(Callback):
@@ -18,7 +19,7 @@ class Interrupt(Callback):
         self.received: str | None = None
         self.before: dict[signal.Signals, object] = {}
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self.before[number] = signal.signal(number, self._note)
 
@@ -27,13 +28,13 @@ class Interrupt(Callback):
         print(f"\n{self.received}: stopping after this step; once more to stop at once", flush=True)
         signal.signal(number, signal.default_int_handler)
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         if steps_done(trainer) is None:  # an open accumulation window is finished first
             return
         if trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):
             trainer.should_stop = module.interrupted = True
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self.before.clear()

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
 from loralab.training.memory import peak_gigabytes
+from loralab.training.module import LoraModule
 from loralab.types import Batch
 from loralab.values import AtLeastOne
 
@@ -31,17 +32,17 @@ class Monitor(Callback):
         self.smoothed: float | None = None
         self.last_logged = -1
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         self._restart_clock()
 
     def _restart_clock(self) -> None:
         self.images, self.waited, self.since = 0, 0.0, time.perf_counter()
         self.batch_ended = self.since
 
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:
         self.waited += time.perf_counter() - self.batch_ended
 
-    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, module: LoraModule, optimizer: Optimizer) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             norms: dict[str, list[torch.Tensor]] = defaultdict(list)
             for group in optimizer.param_groups:
@@ -52,7 +53,7 @@ class Monitor(Callback):
             module.log_dict({name: torch.stack(n).norm() for name, n in norms.items() if n})
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, module: LoraModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         losses = module.last_losses
         folders = [Path(item.path).parent.name for item in batch.items]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from loralab.training.module import LoraModule
 
 
 class ProgressBar(Callback):
@@ -16,7 +18,7 @@ class ProgressBar(Callback):
         self.refresh_every_n_steps = refresh_every_n_steps
         self.loss: float | None = None
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         if not trainer.is_global_zero:
             return
         self.bar = Progress(
@@ -30,7 +32,7 @@ class ProgressBar(Callback):
         self.bar.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, module: LoraModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not hasattr(self, "bar") or trainer.global_step % self.refresh_every_n_steps:
             return
@@ -39,7 +41,7 @@ class ProgressBar(Callback):
         words = f"epoch {trainer.current_epoch + 1} · loss {self.loss:.4f} · {module.pace.rate:.1f} images/s"
         self.bar.update(self.task, completed=trainer.global_step, description=words)
 
-    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, module: LoraModule, stage: str) -> None:
         if hasattr(self, "bar"):
             self.bar.stop()
             del self.bar

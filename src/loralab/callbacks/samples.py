@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL.Image import Image
 
 from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.callbacks.pictures import grid, save, to_image
 from loralab.errors import user_error
+from loralab.training.module import LoraModule
 from loralab.values import AtLeastOne, NonNegative
 
 
@@ -69,23 +71,23 @@ class Samples(Callback):
         self.times: dict[str, list[Image]] = {}
         self.written: list[Path] = []
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         self.prompts = list(self._prompts(trainer, module.family.resolution))
         if self.before and trainer.global_step == 0:
             self._draw(trainer, module, "before")
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         step, epoch = steps_done(trainer), epochs_done(trainer)
         if due(step, self.every_n_steps):
             self._draw(trainer, module, f"step {step}")
         elif due(epoch, self.every_n_epochs):
             self._draw(trainer, module, f"epoch {epoch}")
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
         if self.after:
             self._draw(trainer, module, "after")
 
-    def _draw(self, trainer: Trainer, module: LightningModule, time: str) -> None:
+    def _draw(self, trainer: Trainer, module: LoraModule, time: str) -> None:
         """Draws every prompt once; `time` is what the row of the grid is called."""
         if not trainer.is_global_zero:
             return
@@ -98,20 +100,27 @@ class Samples(Callback):
         path = save(sheet, self.folder / "grid.png", "\n".join(prompt.described() for prompt in self.prompts))
         self.written = [*dict.fromkeys([*self.written, path])]
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
+            if isinstance(logger, TensorBoardLogger):
                 pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
                 pixels = pixels.view(sheet.height, sheet.width, 3)
                 logger.experiment.add_image("samples", pixels, trainer.global_step, dataformats="HWC")
 
-    def _sampled(self, module: LightningModule) -> Iterator[Image]:
+    def _sampled(self, module: LoraModule) -> Iterator[Image]:
         """Pictures in the order of the prompts; neighbours of the same size and steps share a batch."""
         with module.looking():
             for kind, group in groupby(self.prompts, lambda p: replace(p, prompt="", seed=0)):
-                settings = {"negative": kind.negative, "width": kind.width, "height": kind.height}
-                settings |= {"steps": kind.steps, "guidance": kind.guidance}
                 for prompts in _chunks(list(group), 8):
                     texts, seeds = [p.prompt for p in prompts], [p.seed for p in prompts]
-                    yield from map(to_image, module.family.sample(texts, seeds, **settings))
+                    pixels = module.family.sample(
+                        texts,
+                        seeds,
+                        negative=kind.negative,
+                        width=kind.width,
+                        height=kind.height,
+                        steps=kind.steps,
+                        guidance=kind.guidance,
+                    )
+                    yield from map(to_image, pixels)
 
     def _prompts(self, trainer: Trainer, side: int) -> Iterator[Prompt]:
         given = self.given

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.training.state import States
 from loralab.values import AtLeastOne
@@ -29,17 +30,17 @@ class SaveState(Callback):
         self.every_n_epochs, self.every_n_steps, self.keep_last = every_n_epochs, every_n_steps, keep_last
         self.output, self.states = output, states
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         step = steps_done(trainer)
         wanted = due(step, self.every_n_steps) or due(epochs_done(trainer), self.every_n_epochs)
         if step and (wanted or self.output.last_saved == step):
             self._save(trainer, module)
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
         if trainer.global_step:
             self._save(trainer, module)
 
-    def _save(self, trainer: Trainer, module: LightningModule) -> None:
+    def _save(self, trainer: Trainer, module: LoraModule) -> None:
         self.states.save(trainer, trainer.global_step, *module.position)
         if self.keep_last and trainer.is_global_zero:
             self.states.keep_last(self.keep_last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -15,6 +15,7 @@ from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.diffusion.loss import L2
 from loralab.diffusion.objective import Objective
 from loralab.diffusion.timesteps import Uniform
+from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.types import Batch
 from loralab.values import AtLeastOne
@@ -48,15 +49,15 @@ class Validation(Callback):
         self.best: dict[str, float] = {}
         """loss and step of the best validation."""
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         self.loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         wanted = due(steps_done(trainer), self.every_n_steps) or due(epochs_done(trainer), self.every_n_epochs)
         if self.loaders and wanted:
             self.validate(trainer, module)
 
-    def validate(self, trainer: Trainer, module: LightningModule) -> None:
+    def validate(self, trainer: Trainer, module: LoraModule) -> None:
         """Measures, logs, and lets those know who go by it."""
         figures = self.figures(module)
         loss = figures["validation/loss"]
@@ -72,7 +73,7 @@ class Validation(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             callback.on_validation_end(trainer, module)
 
-    def figures(self, module: LightningModule) -> dict[str, float]:
+    def figures(self, module: LoraModule) -> dict[str, float]:
         with module.looking():
             apart, trained = (self._losses(module, loader).mean(0) for loader in self.loaders)  # (bands,)
         loss, seen = apart.mean().item(), trained.mean().item()
@@ -81,11 +82,11 @@ class Validation(Callback):
             figures[f"validation/loss_by_timestep/{self._name(band)}"] = value
         return figures
 
-    def _losses(self, module: LightningModule, loader: DataLoader) -> Tensor:
+    def _losses(self, module: LoraModule, loader: DataLoader) -> Tensor:
         """(N, bands) of a loader's images, on the CPU."""
         return torch.cat([self._losses_of(module, batch.to(module.device)).cpu() for batch in loader])
 
-    def _losses_of(self, module: LightningModule, batch: Batch) -> Tensor:
+    def _losses_of(self, module: LoraModule, batch: Batch) -> Tensor:
         """(B, bands)"""
         latents = module.latents(batch, seed=0)  # (B, 4, h, w)
         predict = module.predictor(batch, batch.captions)
@@ -112,7 +113,7 @@ class Validation(Callback):
         low, high = (1000 * (band + side) / self.timestep_bands for side in (0, 1))
         return f"{low:03.0f}-{high:03.0f}"
 
-    def _keep_best(self, trainer: Trainer, module: LightningModule) -> None:
+    def _keep_best(self, trainer: Trainer, module: LoraModule) -> None:
         if self.save_best and trainer.is_global_zero:
             with module.evaluation_weights():
                 self.output.save(module.adapters, module.position[0], trainer.global_step, "-best")

@@ -28,7 +28,7 @@ def build_optimizer(make: Callable[[list[Group]], Optimizer], groups: list[Group
     except (TypeError, ValueError) as error:
         raise user_error("optimizer", str(error), "see the comments in its file in conf/optimizer") from error
     if hasattr(optimizer, "train"):  # schedule-free: it will not step in the mode that it starts in
-        optimizer.train()
+        optimizer.train()  # pyright: ignore[reportAttributeAccessIssue]
     if relative:
         _hand_over_rates(optimizer)
     if is_adaptive(optimizer):

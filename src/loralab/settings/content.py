@@ -13,7 +13,7 @@ from loralab.errors import UserError, user_error
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 LIMIT = 8 << 20
 """Bytes; settings files are a few kilobytes."""

@@ -20,7 +20,7 @@ SPATIAL = re.compile(r"(conv|conv1|conv2|in_layers_2|out_layers_3|op)$")
 
 def add_output(parser: ArgumentParser, what: str = ".safetensors, .ckpt, .pt or .bin") -> None:
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="PATH", help=f"where to write: {what}")
-    parser.add_argument("--precision", choices=list(file.DTYPES), help="default: as the first file has it")
+    parser.add_argument("--precision", choices=list(file.DTYPES), help="default: as it is")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 
@@ -58,7 +58,8 @@ def precision_of(state: Mapping[str, torch.Tensor]) -> file.Precision:
     """The precision that most of a file's tensors have; fp32 for any that files are not written in."""
     dtypes = [tensor.dtype for key, tensor in state.items() if not key.endswith(".alpha")]
     common = max(set(dtypes), key=dtypes.count)
-    return next((name for name, dtype in file.DTYPES.items() if dtype == common), "fp32")
+    names: dict[torch.dtype, file.Precision] = {dtype: name for name, dtype in file.DTYPES.items()}
+    return names.get(common, "fp32")
 
 
 def write(

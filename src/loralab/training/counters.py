@@ -13,7 +13,7 @@ from lightning import Trainer
 
 def position(trainer: Trainer) -> tuple[int, int]:
     """(epoch, its batches done), counted from 0, once the optimizer step of the current batch is done."""
-    batches = trainer.num_training_batches
+    batches = int(trainer.num_training_batches)
     return divmod(trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready, batches)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from loralab.adapters import file
 from loralab.adapters.inject import AdapterSet
+from loralab.adapters.layouts import Layout
 from loralab.errors import user_error
 
 
@@ -30,7 +31,9 @@ class Output:
     ) -> None:
         """`describe(epoch, step)` gives the metadata of a file saved after that many epochs and optimizer steps."""
         self.folder = Path(folder).expanduser() if folder else run_folder
-        self.name, self.format, self.layout, self.precision = name, format, layout, precision
+        self.name, self.format = name, format
+        self.layout: Layout = layout
+        self.precision: file.Precision = precision
         self.metadata, self.comment, self.dates, self.describe = metadata, comment, dates, describe
         self.written: list[Path] = []
         self.last_saved = 0

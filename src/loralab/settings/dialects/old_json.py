@@ -44,7 +44,8 @@ BLANK = {
 
 def read(content: Content) -> Foreign:
     found = Foreign("old-json", content, OLD_SCRIPTS, BLANK)
-    for key, value in content.data.items():
+    table: dict[str, Any] = content.data
+    for key, value in table.items():
         if key != SECTION:
             name = NAMES.get(key, key)
             found.add(key, name, value, _is_nothing(name, value))

@@ -121,7 +121,9 @@ def test_a_sweep_is_one_folder_a_point(random_base: Path, tmp_path: Path) -> Non
 
 
 def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_path: Path) -> None:
+    """And a warning of a module reaches the user."""
     words = ["trainer.max_steps=100000", f"model.base={random_base}", "callbacks.samples.enabled=false"]
+    words += ["model.prediction_type=v_prediction"]
     words += [f"hydra.run.dir={tmp_path / 'run'}", f"data.cache_folder={tmp_path / 'cache'}"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
@@ -133,6 +135,7 @@ def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_p
         os.kill(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=120)
     assert "Traceback" not in said
+    assert said.count("the base model says epsilon") == 1
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "interrupted"
     assert (tmp_path / "run" / f"adapter-step{record['steps']:08d}.safetensors").is_file()

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MANY = 64
+"""Images from which on it is worth while to start processes that decode them."""
+
 Tensors = dict[str, Tensor]
 
 
@@ -84,11 +87,12 @@ class Cache:
         return [crop_corner(resized, bucket, python_random(0, "crop", digest, v)) for v in range(self.variants)]
 
     def fill(
-        self, jobs: Sequence[Job], family: Family, *, batch_size: AtLeastOne = 1, workers: Count = 0
+        self, jobs: Sequence[Job], family: Family, *, batch_size: AtLeastOne = 1, workers: Count | None = None
     ) -> dict[int, str]:
         """Encodes what is missing, images of a bucket together; position in `jobs` → why, where one cannot be read.
 
-        batch_size: views encoded at once; workers: processes that decode images. Raises a UserError on a full disk.
+        batch_size: views encoded at once; workers: processes that decode images, None: as suits the work. Raises a
+        UserError on a full disk.
         """
         self._vae_id = family.vae_id
         _tell_damage(self._latents.verify())
@@ -96,6 +100,7 @@ class Cache:
         failed: dict[int, str] = {}
         self._latents.close()  # before workers are forked
         batches = list(_batches(jobs, todo, batch_size))
+        workers = (min(4, os.cpu_count() or 1) if len(todo) >= _MANY else 0) if workers is None else workers
         loader = DataLoader(_Decoding(self, jobs), batch_sampler=batches, num_workers=workers, collate_fn=_gather)
         with progress("encoding images", len(todo), "images") as advance:
             for decoded in loader:

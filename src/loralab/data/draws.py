@@ -80,6 +80,11 @@ class Draws:
         return len(self.group_of)
 
     @property
+    def rows(self) -> int:
+        """Images, each counted once for each of its sizes."""
+        return len(self._item)
+
+    @property
     def training(self) -> int:
         """Draws of training images in an epoch; the others are of regularisation images."""
         return len(self._train)
@@ -92,16 +97,16 @@ class Draws:
     def __getitem__(self, draw: Draw) -> Entry:
         """The image of a draw."""
         if draw.index < len(self._train):
-            return self._entry(self._train[draw.index])
+            return self.entry(self._train[draw.index])
         group = int(np.searchsorted(self._reg_start, draw.index, side="right")) - 1
         place = draw.epoch * int(self._quota[group]) + draw.index - int(self._reg_start[group])
-        return self._entry(self._reg[group][place % len(self._reg[group])])
+        return self.entry(self._reg[group][place % len(self._reg[group])])
 
     def others(self, draw: Draw) -> Iterator[Entry]:
         """The images that can take a draw's place, those of its bucket; the first one depends on the draw."""
         is_reg = draw.index >= len(self._train)
         mates = np.flatnonzero((self._group == self.group_of[draw.index]) & (self._is_reg == is_reg))
-        return map(self._entry, np.roll(mates, -(draw.index % len(mates))).tolist())
+        return map(self.entry, np.roll(mates, -(draw.index % len(mates))).tolist())
 
     def training_items(self) -> Iterator[Item]:
         """Each training image, once."""
@@ -110,9 +115,10 @@ class Draws:
 
     def entries(self) -> Iterator[Entry]:
         """Each image at each of its sizes, once."""
-        return map(self._entry, range(len(self._item)))
+        return map(self.entry, range(self.rows))
 
-    def _entry(self, row: int) -> Entry:
+    def entry(self, row: int) -> Entry:
+        """An image at one of its sizes, row 0 … rows − 1."""
         item = self.items[int(self._item[row])]
         bucket = self.groups[self._group[row]].bucket
         own, resized = self.buckets.assign(item.width, item.height, self.sizes[self._size[row]])

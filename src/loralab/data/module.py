@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader
 from loralab.data import tags
 from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets, resolutions
-from loralab.data.cache import Cache, Job, View
+from loralab.data.cache import Cache
 from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset, collate
-from loralab.data.draws import BatchSize, Entry
+from loralab.data.draws import BatchSize
 from loralab.data.folders import gather
 from loralab.data.index import Folder, OnError
+from loralab.data.jobs import Jobs
 from loralab.data.plan import fixed_caption, fixed_rules
 from loralab.data.planner import Planner
 from loralab.data.sampler import BucketSampler
@@ -166,16 +167,10 @@ class DataModule(L.LightningDataModule):
 
     def _encode_latents(self) -> dict[str, str]:
         """Path → what is wrong, for each image that could not be decoded."""
-        jobs = [job for draws in self.plan.all_draws() for job in map(self._job, draws.entries())]
-        failed = self.cache.fill(jobs, self.family, batch_size=self.planner.batch.samples, workers=self.num_workers)
+        jobs = Jobs(self.plan.all_draws(), self.folders, self.cache)
+        workers = self.num_workers or None
+        failed = self.cache.fill(jobs, self.family, batch_size=self.planner.batch.samples, workers=workers)
         return {jobs[position].path: why for position, why in failed.items()}
-
-    def _job(self, entry: Entry) -> Job:
-        item, bucket, resized = entry
-        augment = self.folders[item.source].augment
-        corners = self.cache.corners(item.digest, resized, bucket, augment.random_crop)
-        flips = (False, True) if augment.flip else (False,)
-        return Job(item.path, item.digest, bucket, resized, tuple(View(c, flip) for c in corners for flip in flips))
 
     def _attached_sampler(self) -> BucketSampler:
         """The sampler of this process, as the trainer (where there is one) splits and accumulates batches."""

@@ -1,0 +1,37 @@
+"""Which latents a training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loralab.data.cache import Cache, Job, View
+from loralab.data.draws import Draws
+from loralab.data.index import Folder
+
+
+@dataclass(frozen=True)
+class Jobs(Sequence[Job]):
+    """Every image of some draws at each of its sizes, in all the views that it may be shown in; made when asked for."""
+
+    draws: Sequence[Draws]
+    folders: Sequence[Folder]
+    """By Item.source."""
+    cache: Cache
+
+    def __len__(self) -> int:
+        return sum(draws.rows for draws in self.draws)
+
+    def __getitem__(self, position: int) -> Job:  # type: ignore[override]  # no slices
+        for draws in self.draws:
+            if position < draws.rows:
+                return self._job(draws, position)
+            position -= draws.rows
+        raise IndexError(position)
+
+    def _job(self, draws: Draws, row: int) -> Job:
+        item, bucket, resized = draws.entry(row)
+        augment = self.folders[item.source].augment
+        corners = self.cache.corners(item.digest, resized, bucket, augment.random_crop)
+        flips = (False, True) if augment.flip else (False,)
+        return Job(item.path, item.digest, bucket, resized, tuple(View(c, flip) for c in corners for flip in flips))

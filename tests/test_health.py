@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-ALL = ("data.batch_size=2", "data=folder", "trainer.max_steps=6", "logger=csv", "optimizer.lr=1e-2", "adapter.rank=2")
+ALL = ("data.batch_size=2", "data=folder", "logger=csv", "optimizer.lr=1e-2", "adapter.rank=2")
+SIX = "trainer.max_steps=6"
+"""Two epochs; under seed 0 the bad image is in the third batch of the first, under seed 1 in the second."""
 
 
 @pytest.fixture
@@ -31,37 +33,35 @@ def saved(folder: Path) -> tuple[int, dict[str, torch.Tensor]]:
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(train, folders: str, capsys: pytest.CaptureFixture) -> None:
-    train(*ALL, folders, "seed=1", name="run", code=1)
+    train(*ALL, folders, SIX, name="run", code=1)
     said = capsys.readouterr().err
     assert "is not finite" in said
     assert "bad0.png" in said
     assert "good" not in said.split("first bad value")[0].split("with")[-1], "only the image at fault is named"
     assert "Traceback" not in said
     step, kept = saved(Path("run"))
-    assert f"step{step:08d}" in said
-    until = train(*ALL, folders, "seed=1", f"trainer.max_steps={step}", "callbacks.state.enabled=true", name="until")
+    assert (step, f"step{step:08d}" in said) == (2, True)
+    until = train(*ALL, folders, "trainer.max_steps=2", "callbacks.state.enabled=true", name="until")
     assert all(torch.equal(tensor, saved(until)[1][name]) for name, tensor in kept.items())
 
 
-@pytest.mark.xfail(reason="of this order of images a bad one comes before the first look", strict=False)
 def test_a_late_look_keeps_the_state_at_the_one_before(train, folders: str, capsys: pytest.CaptureFixture) -> None:
     """As on a GPU, where the steps since the last look are looked at together."""
     late = ("+callbacks.late._target_=tests.stopping.LookLate", "allow=[tests.]", "trainer.log_every_n_steps=100")
-    train(*ALL, folders, "seed=1", *late, "callbacks.export.every_n_steps=1", name="run", code=1)
+    train(*ALL, folders, SIX, *late, "callbacks.export.every_n_steps=2", name="run", code=1)
     said = capsys.readouterr().err
     assert "bad0.png" in said
+    assert "optimizer step 3" in said
     step, kept = saved(Path("run"))
-    bad = int(said.split("of optimizer step ")[1].split()[0])
-    assert 0 < step < bad
-    files = [load_file(file) for file in Path("run").glob("adapter-step*.safetensors")]
-    assert len(files) == bad - 1, "no file was written of weights that were not looked at"
-    assert all(tensor.isfinite().all() for tensors in (kept, *files) for tensor in tensors.values())
+    (file,) = Path("run").glob("adapter-step*.safetensors")
+    assert (step, file.stem) == (2, "adapter-step00000002"), "what is saved or used is looked at before"
+    assert all(tensor.isfinite().all() for tensors in (kept, load_file(file)) for tensor in tensors.values())
 
 
 def test_bad_steps_can_be_left_out(train, folders: str, capsys: pytest.CaptureFixture) -> None:
     """With an EMA and a schedule, which must not go on either."""
     words = ("health.on_nan=skip", "scheduler=linear", "ema.decay=0.5", "callbacks.state.enabled=true")
-    folder = train(*ALL, folders, "seed=1", *words, name="run")
+    folder = train(*ALL, SIX, folders, "seed=1", *words, name="run")
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "adapter.safetensors").values())
     (last,) = (folder / "states").iterdir()
     state = torch.load(last / "state.ckpt", weights_only=True)
@@ -69,7 +69,7 @@ def test_bad_steps_can_be_left_out(train, folders: str, capsys: pytest.CaptureFi
     assert skipped == 2, "one in each epoch of three steps"
     assert state["lr_schedulers"][0]["last_epoch"] == 6 - skipped
     assert state["ema"]["steps"] == 6 - skipped - 1
-    train(*ALL, folders, "seed=1", *words, "health.skips_in_a_row=1", name="strict", code=1)
+    train(*ALL, SIX, folders, "seed=1", *words, "health.skips_in_a_row=1", name="strict", code=1)
 
 
 def test_the_first_bad_module_is_named(train, random_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

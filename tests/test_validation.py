@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-SHARE = ("data.validation.share=0.3", "logger=csv", "data.reg_folder=null", "trainer.max_steps=4")
+SHARE = ("data.validation.share=0.3", "logger=csv", "data.reg_folder=null")
 EVERY_STEP = ("callbacks.validation.every_n_steps=1", "callbacks.validation.every_n_epochs=null")
 STILL = ("optimizer.lr=1e-30", "health.movement=false")
 """Weights that stay those of the base."""
@@ -26,9 +26,8 @@ def curves(folder: Path) -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.xfail(reason="fails since the last changes of the data side; not understood yet", strict=False)
 def test_training_is_the_same_to_the_bit_with_and_without_it(train) -> None:
-    words = (*SHARE, "adapter.dropout=0.2", "ema.decay=0.9", "optimizer=schedulefree")
+    words = (*SHARE, "adapter.dropout=0.2", "ema.decay=0.9", "optimizer=schedulefree", "output.metadata=false")
     files = [
         (train(*words, *more, name=name) / "adapter.safetensors").read_bytes()
         for name, more in (("with", EVERY_STEP), ("without", ("callbacks.validation.enabled=false",)))
@@ -36,18 +35,16 @@ def test_training_is_the_same_to_the_bit_with_and_without_it(train) -> None:
     assert files[0] == files[1]
 
 
-@pytest.mark.xfail(reason="fails since the last changes of the data side; not understood yet", strict=False)
 def test_the_curve_is_the_same_whatever_the_seed_and_the_objective(train) -> None:
     first = curves(train(*SHARE, *EVERY_STEP, *STILL, name="first"))
-    other = ("seed=5", "objective/loss=huber", "objective/timesteps=range", "objective.timesteps.high=300")
+    other = ("seed=5", "objective/loss=huber", "objective/timesteps=range", "objective.timesteps.low=300")
     second = curves(train(*SHARE, *EVERY_STEP, *STILL, *other, "data.batch_size=3", name="second"))
-    assert len(first["validation/loss"]) == 4
+    assert len(first["validation/loss"]) == 3
     for name, values in first.items():
-        assert values == pytest.approx([values[0]] * 4, rel=1e-5), "the weights stay, and so does the loss"
+        assert values == pytest.approx([values[0]] * 3, rel=1e-5), "the weights stay, and so does the loss"
         assert second[name] == pytest.approx(values, rel=1e-4, abs=1e-5), name
 
 
-@pytest.mark.xfail(reason="fails since the last changes of the data side; not understood yet", strict=False)
 def test_it_is_the_error_on_the_images_held_out(train, random_base: Path) -> None:
     """Computed once more: plain noise, one timestep of each band for each image, no adapter."""
     folder = train(*SHARE, *EVERY_STEP, *STILL, "trainer.max_steps=1")
@@ -104,7 +101,9 @@ def test_the_best_adapter_is_kept(train) -> None:
 
 def test_early_stopping_ends_the_run(train) -> None:
     stopping = ("callbacks.early_stopping.enabled=true", "callbacks.early_stopping.patience=2")
-    folder = train(*SHARE, *EVERY_STEP, *STILL, *stopping, "callbacks.early_stopping.min_delta=0.1")
+    folder = train(
+        *SHARE, *EVERY_STEP, *STILL, *stopping, "callbacks.early_stopping.min_delta=0.1", "trainer.max_steps=5"
+    )
     assert json.loads((folder / "run.json").read_text())["steps"] == 3, "the first sets the mark, two are no better"
     assert (folder / "adapter.safetensors").is_file()
 

@@ -13,8 +13,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig
 
-from loralab.config.command_line import checked, prepare, split
-from loralab.config.compose import CONF, register_resolvers, values
+from loralab.config.command_line import prepare, refuse, split
+from loralab.config.compose import CONF, choices_of, register_resolvers, values
 from loralab.config.menu import menu
 from loralab.config.signature import parameters
 from loralab.errors import UserError
@@ -59,8 +59,9 @@ def task(cfg: DictConfig) -> float | None:
     """One run in the folder that Hydra made for it; gives a sweeper the value to minimise."""
     context = HydraConfig.get()
     folder, overrides = Path(context.runtime.output_dir), list(context.overrides.task)
+    choices = choices_of(context)
     try:
-        _, choices = checked(overrides)
+        refuse(cfg, choices, overrides)
         if cfg.settings.save_folder:
             print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
         return None if cfg.settings.save_only else train(cfg, folder, overrides)
@@ -118,7 +119,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
         print(opening(module, data, trainer, output))
         _fit(trainer, module, data, resume)
         record.add(**ending(module, data, trainer, output))
-        print(closing(record.facts))
+        print(closing(record.facts, folder))
         return record.facts["loss"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
@@ -22,7 +23,8 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
         f"images    {_images(facts)}",
         f"buckets   {_buckets(facts)}",
         f"training  {_length(trainer, facts['batches'])} · {trainer.strategy.root_device} · {trainer.precision}",
-        f"adapter   {_adapter(module)}",
+        f"adapter   {_adapter(module)} · the base stays frozen",
+        f"optimizer {_optimizer(module)}",
         f"files     {output.path()}",
     ]
     lines += [f"note      {note}" for note in facts["notes"]]
@@ -52,8 +54,8 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
     }
 
 
-def closing(facts: dict[str, Any]) -> str:
-    """One line for the end of a run, one for each file."""
+def closing(facts: dict[str, Any], folder: Path) -> str:
+    """One line for the end of a run, one for each adapter file, one for the run's folder and what else it holds."""
     loss = "" if facts["loss"] is None else f" · loss {facts['loss']:.4f}"
     rate = f" · {facts['images_per_second']:.1f} images/s" if facts["images_per_second"] else ""
     lines = [f"{facts['status']}: {facts['steps']} steps in {facts['training_seconds']:.0f} s{loss}{rate}"]
@@ -61,7 +63,9 @@ def closing(facts: dict[str, Any]) -> str:
         lines.append(
             f"  {eight_bit[0]} of {eight_bit[1]} tensors had an 8-bit state; those under 4096 elements keep 32 bits"
         )
-    return "\n".join([*lines, *(f"  {path}" for path in facts["files"])])
+    lines += [f"  {path}" for path in facts["files"]]
+    others = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    return "\n".join([*lines, f"  {folder}: {others}, run.json"])
 
 
 def _eight_bit(trainer: Trainer) -> tuple[int, int] | None:
@@ -94,6 +98,12 @@ def _length(trainer: Trainer, batches: int) -> str:
     steps = trainer.max_steps if trainer.max_steps > 0 else windows * (trainer.max_epochs or 0)
     accumulated = f" of {trainer.accumulate_grad_batches} batches" if trainer.accumulate_grad_batches > 1 else ""
     return f"{steps} optimizer steps{accumulated}, {steps / windows:.1f} epochs"
+
+
+def _optimizer(module: LoraModule) -> str:
+    kind = getattr(module.make_optimizer, "func", module.make_optimizer)
+    rate = "rates of its own" if module.lr is None else f"lr {module.lr:g}"
+    return f"{getattr(kind, '__name__', kind)} · {rate}"
 
 
 def _adapter(module: LoraModule) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hydra.errors import HydraException
@@ -9,8 +10,8 @@ from omegaconf import DictConfig
 
 from loralab.config.check import Check
 from loralab.config.compose import compose
-from loralab.config.overrides import composition_problem, first_point, parse, problems_of
-from loralab.errors import UserError
+from loralab.config.overrides import composition_problem, first_point, parse, with_keys, with_options
+from loralab.errors import Problem, UserError
 from loralab.settings.expand import expand
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
@@ -34,24 +35,46 @@ def prepare(overrides: list[str]) -> tuple[list[str], list[str]]:
     Raises a UserError that lists everything wrong with them.
     """
     parsed, problems = parse(overrides)
-    problems += problems_of(parsed) if not problems else []
+    good, misnamed = with_options(parsed)
+    problems += misnamed
+    try:
+        expanded, warnings = expand([o.input_line or "" for o in good])
+        expanded = _one_length(expanded)
+        checked(first_point(parse(expanded)[0]))
+    except UserError as error:
+        problems += error.problems
     if problems:
         raise UserError(*problems)
-    overrides, warnings = expand(overrides)
-    overrides = _one_length(overrides)
-    checked(first_point(parse(overrides)[0]))
-    return overrides, warnings
+    return expanded, warnings
 
 
 def checked(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     """The composed configuration and the choices made; a UserError lists all that is wrong with it."""
+    problems: list[Problem] = []
     try:
         cfg, choices = compose(overrides)
     except HydraException as error:
-        raise UserError(composition_problem(error)) from error
-    if problems := Check(cfg, choices, overrides).problems:
-        raise UserError(*problems)
+        cfg, choices, problems = _without_what_is_not_there(overrides, error)
+    refuse(cfg, choices, overrides, problems)
     return cfg, choices
+
+
+def refuse(cfg: DictConfig, choices: dict[str, Any], overrides: list[str], problems: Iterable[Problem] = ()) -> None:
+    """Raises a UserError for the problems that are known and all that the check finds, where there are any."""
+    if found := [*problems, *Check(cfg, choices, overrides).problems]:
+        raise UserError(*found)
+
+
+def _without_what_is_not_there(overrides: list[str], error: HydraException) -> Any:
+    """What the overrides compose to without those of keys that do not exist, and a problem for each of these."""
+    try:
+        good, problems = with_keys(parse(overrides)[0])
+        composed = compose([o.input_line or "" for o in good])
+    except HydraException as other:
+        raise UserError(composition_problem(other)) from other
+    if not problems:
+        raise UserError(composition_problem(error)) from error
+    return *composed, problems
 
 
 def _one_length(overrides: list[str]) -> list[str]:

@@ -49,10 +49,15 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra_compose("train", overrides, return_hydra_config=True)
-    choices = {k: v for k, v in cfg.hydra.runtime.choices.items() if not k.startswith("hydra/")}
+    choices = choices_of(cfg.hydra)
     HydraConfig.instance().set_config(cfg)
     del cfg._content["hydra"]  # type: ignore[union-attr]  # what is left is ours
     return cfg, choices
+
+
+def choices_of(hydra: DictConfig) -> dict[str, Any]:
+    """The option chosen in every group of ours."""
+    return {group: option for group, option in hydra.runtime.choices.items() if not group.startswith("hydra/")}
 
 
 def values(cfg: DictConfig) -> dict[str, Any]:

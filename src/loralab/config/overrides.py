@@ -39,35 +39,49 @@ def _first(override: Override) -> str:
     return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 
 
-def problems_of(parsed: list[Override]) -> list[Problem]:
-    """What is wrong with the overrides' names: groups, options and keys that do not exist, and anything given twice."""
+def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
+    """The overrides without those given before and without groups whose option does not exist; and what was wrong."""
     groups = group_options()
-    chosen = [o for o in parsed if o.key_or_group in groups and not o.is_hydra_override()]
-    problems = list(_given_twice(parsed)) + [p for o in chosen for p in _bad_options(o, groups)]
-    keys = [o for o in parsed if o.key_or_group not in groups and not o.is_hydra_override()]
-    if problems or not keys:
-        return problems
-    try:
-        cfg, _ = compose(first_point(chosen))
-    except HydraException as error:
-        return [composition_problem(error)]
-    tree = values(cfg)
-    return [p for o in keys if (p := _bad_key(o, tree, groups))]
+    good: list[Override] = []
+    problems: list[Problem] = []
+    given: dict[str, Override] = {}
+    wrong: set[str] = set()
+    for o in parsed:
+        name = o.get_key_element().lstrip("+~")
+        if name in given and not o.is_hydra_override():
+            twice = f"is given twice: {given[name].input_line} and {o.input_line}"
+            problems.append(Problem(name, twice, "keep one of them"))
+        elif o.key_or_group in groups and (found := list(_bad_options(o, groups))):
+            problems += found
+            wrong.add(o.key_or_group)
+        else:
+            good.append(o)
+        given[name] = o
+    return [o for o in good if wrong.isdisjoint(_groups_above(o.key_or_group))], problems
+
+
+def with_keys(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
+    """The overrides whose keys exist, given the groups that they choose; and a problem for each of the others.
+
+    Raises hydra.errors.HydraException where the groups themselves do not compose.
+    """
+    groups = group_options()
+    chosen = [o for o in parsed if o.key_or_group in groups or o.is_hydra_override()]
+    tree = values(compose(first_point(chosen))[0])
+    bad = {id(o): p for o in parsed if o not in chosen and (p := _bad_key(o, tree, groups))}
+    return [o for o in parsed if id(o) not in bad], list(bad.values())
+
+
+def _groups_above(key: str) -> Iterator[str]:
+    """A key itself and the groups that it may be of: a/b.c gives a, a/b, a/b/c."""
+    parts = key.replace(".", "/").split("/")
+    return ("/".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 def composition_problem(error: Exception) -> Problem:
     """Hydra's or OmegaConf's own complaint, shortened to what a user can act on."""
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return Problem("configuration", first, " ".join(rest))
-
-
-def _given_twice(parsed: list[Override]) -> Iterator[Problem]:
-    seen: dict[str, str] = {}
-    for o in parsed:
-        name = o.get_key_element().lstrip("+~")
-        if name in seen and not o.is_hydra_override():
-            yield Problem(name, f"is given twice: {seen[name]} and {o.input_line}", "keep one of them")
-        seen[name] = o.input_line or ""
 
 
 def _bad_options(override: Override, groups: dict[str, list[str]]) -> Iterator[Problem]:
@@ -94,7 +108,7 @@ def _bad_key(override: Override, tree: dict[str, Any], groups: dict[str, list[st
     key = override.key_or_group
     if override.is_add() or override.is_force_add() or exists(tree, key):
         return None  # what is added is checked against the signature it ends in
-    return Problem(key, "there is no such setting", nearest_key(key, tree, groups))
+    return Problem(key, f"there is no such setting (given as {override.input_line})", nearest_key(key, tree, groups))
 
 
 def exists(tree: Any, key: str) -> bool:

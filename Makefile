@@ -20,10 +20,10 @@ test-slow: ## the slow tests
 test-gpu: ## the tests that need an accelerator
 	$(PYTHON) -m pytest -m gpu
 
-lint: ## ruff and pyright
+lint: ## ruff and types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pyright
+	$(PYTHON) -m basedpyright --pythonpath $(PYTHON)
 
 format: ## lets ruff put the code in order
 	$(PYTHON) -m ruff check --fix .

@@ -47,10 +47,21 @@ class HParams(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         final = {name: value for name, value in trainer.callback_metrics.items() if "loss" in name}
-        columns = {key: value for key in KEYS if isinstance(value := _at(self.settings, key), (str, int, float, bool))}
+        found = {key: _at(self.settings, key) for key in KEYS}
+        columns = {_named(key): _short(key, value) for key, value in found.items() if value is not None}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(columns, {f"final/{name}": float(value) for name, value in final.items()})
+
+
+def _named(key: str) -> str:
+    """`optimizer._target_` is the column "optimizer"."""
+    return key.removesuffix("._target_")
+
+
+def _short(key: str, value: Any) -> Any:
+    """Of an import path only the last name."""
+    return value.rsplit(".", 1)[-1] if key.endswith("._target_") else value
 
 
 def _at(tree: Any, key: str) -> Any:

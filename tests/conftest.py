@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -87,37 +86,6 @@ def write_base(folder: Path, seed: int = 0, prediction_type: str = "epsilon") ->
         "feature_extractor": [None, None],
     }
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **libraries}))
-    return folder
-
-
-def write_full_base(folder: Path, family: str, tokenizer: Path) -> Path:
-    """A diffusers folder of a public architecture at full size, its fp16 weights drawn at random."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from safetensors.torch import save_file
-
-    from loralab.models.architecture import ARCHITECTURES
-    from loralab.models.load import SCHEDULER, text_class
-
-    architecture, generator = ARCHITECTURES[family], torch.Generator().manual_seed(0)
-    with torch.device("meta"):
-        parts = {"unet": UNet2DConditionModel(**architecture.unet), "vae": AutoencoderKL(**architecture.vae)}
-        for part, config in architecture.text_encoders.items():
-            parts[part] = text_class(part)(text_class(part).config_class(**config))
-    for part, module in parts.items():
-        name = "model" if part.startswith("text") else "diffusion_pytorch_model"
-        state = {}
-        for key, tensor in module.state_dict().items():
-            values = torch.empty(tensor.shape, dtype=torch.float16).normal_(0, 0.02, generator=generator)
-            state[key] = values + 1 if "norm" in key and key.endswith("weight") else values
-        (folder / part).mkdir(parents=True)
-        save_file(state, folder / part / f"{name}.safetensors", metadata={"format": "pt"})
-        config = {"unet": architecture.unet, "vae": architecture.vae, **architecture.text_encoders}[part]
-        (folder / part / "config.json").write_text(json.dumps(config))
-        if part.startswith("text"):
-            shutil.copytree(tokenizer, folder / part.replace("text_encoder", "tokenizer"))
-    (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     return folder
 
 

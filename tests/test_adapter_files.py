@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from loralab.adapters import file
 from loralab.adapters.dora import DoRA
 from loralab.adapters.inject import inject
+from loralab.adapters.kinds import grouped
 from loralab.adapters.layouts import to_diffusers, to_kohya
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lora import LoRA
@@ -112,6 +113,20 @@ def test_layouts_there_and_back(family):
         delta = LoRA.delta({"lora_up": up, "lora_down": down})
         close(delta, adapter.delta(), 1e-6)
         assert f"{name}.alpha" not in back  # it is the rank
+
+
+def test_forms_that_diffusers_has_not(family, tmp_path):
+    """A Tucker core is multiplied in, exactly; magnitudes of inputs are refused."""
+    name = "lora_unet_mid_block_resnets_0_conv1"
+    shapes = {"lora_down": (3, 32, 1, 1), "lora_mid": (3, 3, 3, 3), "lora_up": (32, 3, 1, 1)}
+    draw = torch.Generator().manual_seed(0)
+    state = {f"{name}.{key}.weight": torch.randn(shape, generator=draw) for key, shape in shapes.items()}
+    state[f"{name}.alpha"] = torch.tensor(1.5)
+    table = {part: family.targets(part) for part in family.parts()}
+    before, after = (grouped(s)[name] for s in (state, to_kohya(to_diffusers(state, table), {}, table)))
+    close(after.change(torch.Size((32, 32, 3, 3))), before.change(torch.Size((32, 32, 3, 3))), 1e-5)
+    adapters = trained(family, DoRA(rank=2, magnitude="input"))
+    refused(lambda: adapters.state("diffusers"), "output.layout", "adapter.magnitude=output")
 
 
 def spellings(state):

@@ -152,19 +152,46 @@ def test_tucker_forms_of_others():
             close(layer(x), plain + added, atol=1e-4, rtol=1e-3)
 
 
-def test_dora_of_columns():
-    """A magnitude for each input, as early LyCORIS files have it."""
+@pytest.mark.parametrize("layer_name", LAYERS)
+def test_dora_of_inputs(layer_name):
+    """A magnitude for each input, as UIs take it: its start, the file's change, the output, the gradients."""
     from lycoris.modules.locon import LoConModule
 
-    layer = make_layer("linear")
-    module = LoConModule("a", layer, lora_dim=2, alpha=2.0, weight_decompose=True, wd_on_out=False)
+    layer, theirs = make_layer(layer_name), make_layer(layer_name)
+    module = LoConModule("a", theirs, lora_dim=4, alpha=3.0, weight_decompose=True, wd_on_out=False)
+    method = DoRA(rank=4, alpha=3.0, magnitude="input")
+    close(method.create(layer, 4, torch.Generator())["dora_scale"], module.dora_scale.data)
+    adapter = build(layer, method)
     with torch.no_grad():
-        module.lora_up.weight.normal_()
-        module.dora_scale.mul_(1.3)
-        state = {f"a.{key}": value for key, value in module.state_dict().items()}
-        assert state["a.dora_scale"].shape == (1, 24)
-        change = grouped(state)["a"].change(layer.weight.shape, layer.weight)
-        close(layer.weight + change, module.get_merged_weight()[0])
+        for name, tensor in adapter.tensors.items():
+            module.get_parameter(suffix(name)).copy_(tensor)
+        change = grouped({f"a.{key}": value for key, value in module.state_dict().items()})["a"].change(
+            theirs.weight.shape, theirs.weight
+        )
+        close(theirs.weight + change, module.get_merged_weight()[0])
+        close(change, adapter.delta())
+    x = make_input(layer)
+    module.apply_to()
+    close(layer(x), theirs(x))
+    gradients = torch.autograd.grad(layer(x).square().sum(), list(adapter.parameters()))
+    numeric = numerical_gradient(adapter, lambda: layer(x).square().sum(), "dora_scale")
+    close(dict(zip(adapter.tensors, gradients, strict=True))["dora_scale"], numeric, atol=0.05, rtol=0.05)
+
+
+def numerical_gradient(adapter: Adapter, loss, name: str, step: float = 1e-2) -> torch.Tensor:
+    """Of a loss by one tensor, by central differences."""
+    tensor = adapter.tensors[name].data
+    found = torch.zeros(tensor.numel())
+    with torch.no_grad():
+        for i in range(tensor.numel()):
+            value = tensor.view(-1)[i].item()
+            ends = []
+            for moved in (value + step, value - step):
+                tensor.view(-1)[i] = moved
+                ends.append(loss())
+            tensor.view(-1)[i] = value
+            found[i] = (ends[0] - ends[1]) / (2 * step)
+    return found.reshape(tensor.shape)
 
 
 def test_split():

@@ -110,7 +110,7 @@ def test_other_adapters():
     adapter = {"_target_": "loralab.adapters.dora.DoRA", "rank": 8, "conv_rank": 4, "rank_dropout": 0.1}
     ours = told({**SETTINGS, "adapter": adapter})
     assert ours["ss_network_module"] == "lycoris.kohya"
-    args = {"algo": "lora", "dora_wd": "True", "conv_dim": "4", "rank_dropout": "0.1"}
+    args = {"algo": "lora", "dora_wd": "True", "wd_on_output": "True", "conv_dim": "4", "rank_dropout": "0.1"}
     assert json.loads(ours["ss_network_args"]) == args
 
 

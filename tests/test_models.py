@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import TEXT, UNET, VAE, write_base, write_full_base
+from conftest import TEXT, UNET, VAE, write_base
 from loralab.errors import UserError
 from loralab.models.architecture import ARCHITECTURES, SD1, Architecture
 from loralab.models.load import diffusers_vae, original_text, read_single_file
@@ -316,15 +316,3 @@ def test_original_names_are_those_that_diffusers_converts(name: str):
     for part, text in family.text_encoders.items():
         converted = shapes(original_text(original, part, architecture.text_encoders[part]))
         assert converted == shapes(text.state_dict())
-
-
-@pytest.mark.slow
-def test_a_full_size_single_file_is_the_folder_again(tmp_path: Path, random_base: Path):
-    """SD 1.5's public architecture with random weights: written as one file, loaded, equal, and trained a step."""
-    folder = write_full_base(tmp_path / "sd15", "sd1", random_base / "tokenizer")
-    family = load(str(folder), dtype="fp16")
-    save_single_file(family, tmp_path / "sd15.safetensors", torch.float16)
-    again = load(str(tmp_path / "sd15.safetensors"), tokenizer=str(random_base / "tokenizer"), dtype="fp16")
-    for part, module in family.parts().items():
-        assert same(again.parts()[part], module)
-    assert again.vae_id == family.vae_id

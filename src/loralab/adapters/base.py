@@ -1,7 +1,7 @@
 """What an adapter adds to one layer of the frozen base model.
 
 A kind of adapter is one subclass of Method: what the user sets, the tensors it starts with, and two ways to say the
-same thing: `delta`, the change of the weight, and `add`, the change of the layer's output while training. An Adapter
+same thing: `delta`, the change of the weight, and `output`, what the layer then answers while training. An Adapter
 holds the tensors on one layer. The exporter, the merge tool and the trainer share `change`.
 
 Tensors are named as files of the kohya layout name them, without `.weight`: lora_down, hada_w1_a …
@@ -62,8 +62,8 @@ class Method:
         """The tensors to start with, in fp32 on the CPU."""
         raise NotImplementedError
 
-    def add(self, adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
-        """The layer's output with the adapter, from its input `x` and its output `out` without."""
+    def output(self, adapter: Adapter, x: Tensor) -> Tensor:
+        """The layer's output with the adapter; `adapter.plain(x)` is that without."""
         raise NotImplementedError
 
     @staticmethod
@@ -143,7 +143,8 @@ class Adapter(nn.Module):
         self.method = method
         self.active = True
         self._layer = (layer,)  # in a tuple: not a submodule
-        self._plain = layer.forward
+        self.plain = layer.forward
+        """The layer without its adapter."""
         self.register_buffer("alpha", torch.tensor(0.0), persistent=True)
         self.put(tensors, alpha)
         layer.forward = self.forward
@@ -164,9 +165,8 @@ class Adapter(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """The layer's output with the adapter: (B, T, D) for linear layers, (B, C, H, W) for convolutions."""
         if not self.active or (self.training and drawn(self.method.module_dropout)):
-            return self._plain(input)
-        x = input.to(working_dtype(input))  # once, for the layer and the adapter
-        return self.method.add(self, x, self._plain(x))
+            return self.plain(input)
+        return self.method.output(self, input.to(working_dtype(input)))  # cast once, for the layer and the adapter
 
     def delta(self) -> Tensor:
         """The change of the layer's weight, in its shape."""

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
+from loralab.adapters.base import magnitude_form
 from loralab.adapters.dora import DoRA
-from loralab.adapters.kinds import grouped, some
+from loralab.adapters.kinds import Group, grouped, some
 from loralab.adapters.lora import LoRA
 from loralab.errors import user_error
 from loralab.models.architecture import SD1, SDXL
@@ -48,16 +50,30 @@ def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]
     paths = {target.kohya: f"{part}.{target.diffusers}" for part in table for target in table[part]}
     out: dict[str, Tensor] = {}
     for name, group in grouped(state).items():
-        if group.kind not in (LoRA, DoRA) or "lora_mid" in group.tensors:
-            found = f"diffusers has no {group.kind.__name__} of this form ({name})"
+        if group.kind not in (LoRA, DoRA):
+            found = f"diffusers has no {group.kind.__name__} ({name})"
             raise user_error("output.layout", found, "output.layout=kohya, or adapter=lora")
         path, up = paths[name], group.tensors["lora_up"]
-        out[f"{path}.lora_A.weight"] = group.tensors["lora_down"]
+        out[f"{path}.lora_A.weight"] = _down(group.tensors)
         out[f"{path}.lora_B.weight"] = (up.float() * group.scale).to(up.dtype)
-        if group.kind is DoRA:
-            magnitude = group.tensors["dora_scale"].flatten()
-            out[f"{path}.lora_magnitude_vector.weight"] = magnitude[None, :, None, None] if up.dim() == 4 else magnitude
+        if "dora_scale" in group.tensors:
+            out[f"{path}.lora_magnitude_vector.weight"] = _magnitude(name, group)
     return out
+
+
+def _down(tensors: Mapping[str, Tensor]) -> Tensor:
+    """`lora_down` with the core of a Tucker form multiplied into it, which diffusers has not."""
+    down, mid = tensors["lora_down"], tensors.get("lora_mid")
+    return down if mid is None else LoRA.delta({"lora_down": down, "lora_up": torch.eye(len(mid)), "lora_mid": mid})
+
+
+def _magnitude(name: str, group: Group) -> Tensor:
+    """(out) of a linear layer, (1, out, 1, 1) of a convolution."""
+    magnitude, out = group.tensors["dora_scale"], group.shape[0]
+    if magnitude_form(magnitude, group.shape).shape[0] == 1 != out:
+        found = f"diffusers takes a magnitude for each output, {name} has one for each input"
+        raise user_error("output.layout", found, "output.layout=kohya, or adapter.magnitude=output")
+    return magnitude.reshape(1, -1, 1, 1) if len(group.shape) == 4 else magnitude.flatten()
 
 
 def to_kohya(

@@ -34,8 +34,8 @@ class LoHa(Method):
             "hada_w2_b": torch.randn(rank, inside, generator=generator),
         }
 
-    def add(self, adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
-        layer, shape = adapter.layer, weight_shape(adapter.layer)
+    def output(self, adapter: Adapter, x: Tensor) -> Tensor:
+        layer, shape, out = adapter.layer, weight_shape(adapter.layer), adapter.plain(x)
         rows = kept_rows(shape[0], self.rank_dropout, out) if adapter.training and self.rank_dropout else None
         x = F.dropout(x, self.dropout, adapter.training) if self.dropout else x
         names = list(adapter.tensors)

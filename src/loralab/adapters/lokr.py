@@ -53,8 +53,9 @@ class LoKr(Method):
             tensors["lokr_w2_b"] = torch.zeros(rank, folded)
         return tensors
 
-    def add(self, adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
+    def output(self, adapter: Adapter, x: Tensor) -> Tensor:
         """(w1 ⊗ w2) x without the product: w2 on each of the in1 groups of features, then w1 across the groups."""
+        out = adapter.plain(x)
         w1 = _first(adapter.tensors) * adapter.scale
         w2 = _second(adapter.tensors)
         x = F.dropout(x, self.dropout, adapter.training) if self.dropout else x

@@ -29,8 +29,8 @@ class LoRA(Method):
         down = uniform((rank, *inside), generator)
         return {"lora_down": down, "lora_up": torch.zeros(out, rank, *(1 for _ in inside[1:]))}
 
-    def add(self, adapter: Adapter, x: Tensor, out: Tensor) -> Tensor:
-        return out + self.branch(adapter, x)
+    def output(self, adapter: Adapter, x: Tensor) -> Tensor:
+        return adapter.plain(x) + self.branch(adapter, x)
 
     def branch(self, adapter: Adapter, x: Tensor) -> Tensor:
         """What the low-rank path adds to the output."""

@@ -438,6 +438,7 @@ NETWORK_ARGS = (
     Option("rank_dropout", "adapter.rank_dropout", "Leaves out rank components."),
     Option("rs_lora", "adapter.rank_stabilised", "Scales by alpha / √rank."),
     Option("up_lr_weight", "targets.blocks.lr_factor", "Learning-rate factors of the UNet's output blocks."),
+    Option("wd_on_output", "adapter.magnitude", "DoRA's magnitudes are those of the outputs, not of the inputs."),
     Option("block_size", "", "of DyLoRA, which is not here"),
     Option("bypass_mode", "", "how LyCORIS computes, not what it trains"),
     Option("constraint", "", "of OFT, which is not here"),
@@ -450,7 +451,6 @@ NETWORK_ARGS = (
     Option("use_cp", "", "a Tucker form of convolutions, which can be read but is not trained here"),
     Option("use_scalar", "", "a scalar beside each adapter"),
     Option("use_tucker", "", "a Tucker form of convolutions, which can be read but is not trained here"),
-    Option("wd_on_output", "", "DoRA's magnitudes are those of the outputs"),
 )
 """Arguments of sd-scripts' and LyCORIS' networks, given by name in `network_args`."""
 # fmt: on

@@ -203,7 +203,8 @@ def _network(settings: Settings, model: Model) -> dict[str, Any]:
     args = {_FOREIGN.get(key, key): str(value) for key, value in given.items() if value}
     if not plain:
         args["algo"] = "lora" if kind == "DoRA" else kind.lower()
-        args |= {"dora_wd": "True"} if kind == "DoRA" else {}
+    if kind == "DoRA":
+        args |= {"dora_wd": "True", "wd_on_output": str(_get(settings, "adapter.magnitude") != "input")}
     if ratio := _get(settings, "targets.loraplus_ratio"):
         args["loraplus_lr_ratio"] = str(ratio)
     told: dict[str, Any] = {"ss_network_module": "networks.lora" if plain else "lycoris.kohya"}

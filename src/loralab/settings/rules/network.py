@@ -96,8 +96,12 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> str | Non
     if _argument(foreign, "dora_wd", kinds.flag):
         if kind in ("lora", "locon"):
             kind, names = "dora", ("network_args.dora_wd", *names)
+            if (of_outputs := _argument(foreign, "wd_on_output", kinds.flag)) is not None:
+                ours.set("adapter.magnitude", "output" if of_outputs else "input", "network_args.wd_on_output")
         else:
             foreign.leave("network_args.dora_wd", f"only LoRA learns magnitudes apart, not {kind}", "adapter")
+    if kind != "dora":
+        foreign.leave("network_args.wd_on_output", "is of DoRA, which is not chosen")
     ours.choose("adapter", kind, *names)
     return kind
 

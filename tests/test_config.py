@@ -54,6 +54,9 @@ def problems(*overrides: str) -> str:
         (["data.resolution=[512"], ["data.resolution=[512", "quote"]),
         (["+nonsense=1"], ["nonsense", "no such setting"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs", "at least 1"]),
+        (["objective/timesteps=range", "objective.timesteps.high=300"], ["objective.timesteps", "low=500"]),
+        (["scheduler=constant_with_warmup", "scheduler.warmup_steps=5"], ["scheduler.warmup_steps", "warmup_ratio=0"]),
+        (["optimizer=paged_adamw8bit", "trainer=cpu"], ["optimizer", "optimizer=adamw8bit"]),
     ],
 )
 def test_mistakes_are_named(overrides: list[str], words: list[str]) -> None:

@@ -41,7 +41,7 @@ class Export(Callback):
     def _save(self, trainer: Trainer, module: LoraModule, suffix: str, keep: bool = False) -> None:
         if not trainer.is_global_zero:
             return
-        with module.evaluation_weights():
+        with module.pace.pause(), module.evaluation_weights():
             path = self.output.save(module.adapters, module.position[0], trainer.global_step, suffix)
         if keep or path in self.kept:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 
 from loralab.training.memory import peak_gigabytes
 from loralab.training.module import LoraModule
+from loralab.training.pace import Pace
 from loralab.types import Batch
 from loralab.values import AtLeastOne
 
@@ -33,14 +33,15 @@ class Monitor(Callback):
         self.last_logged = -1
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
-        self._restart_clock()
-
-    def _restart_clock(self) -> None:
-        self.images, self.waited, self.since = 0, 0.0, time.perf_counter()
+        self._begin(module.pace)
         self.batch_ended = self.since
 
+    def _begin(self, pace: Pace) -> None:
+        """Another stretch of steps to be logged."""
+        self.images, self.since, self.waited = pace.images, pace.seconds, 0.0
+
     def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:
-        self.waited += time.perf_counter() - self.batch_ended
+        self.waited += module.pace.seconds - self.batch_ended
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LoraModule, optimizer: Optimizer) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -58,19 +59,19 @@ class Monitor(Callback):
         losses = module.last_losses
         folders = [Path(item.path).parent.name for item in batch.items]
         self.collected.append((losses.unweighted, losses.timesteps, folders))
-        self.images += len(batch) * trainer.world_size
         step = trainer.global_step
         if step != self.last_logged and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.last_logged = step
+            figures = self._figures(trainer, module.pace)
             for logger in trainer.loggers:
-                logger.log_metrics(self._figures(trainer), step)
-            self._restart_clock()
-        self.batch_ended = time.perf_counter()
+                logger.log_metrics(figures, step)
+            self._begin(module.pace)
+        self.batch_ended = module.pace.seconds
 
-    def _figures(self, trainer: Trainer) -> dict[str, float]:
-        seconds = time.perf_counter() - self.since
+    def _figures(self, trainer: Trainer, pace: Pace) -> dict[str, float]:
+        seconds = pace.seconds - self.since
         return {
-            "images_per_second": self.images / seconds,
+            "images_per_second": (pace.images - self.images) / seconds,
             "waiting_for_data": self.waited / seconds,
             "memory_gb": round(peak_gigabytes(trainer.strategy.root_device), 3),
             **_rates(trainer.optimizers[0]),
@@ -89,6 +90,12 @@ class Monitor(Callback):
                 self.smoothed = loss if self.smoothed is None else 0.99 * self.smoothed + 0.01 * loss
         self.collected.clear()
         return {"loss_smoothed": self.smoothed or 0.0} | {name: sum(v) / len(v) for name, v in by.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"smoothed": self.smoothed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.smoothed = state_dict["smoothed"]
 
 
 def _rates(optimizer: Optimizer) -> dict[str, float]:

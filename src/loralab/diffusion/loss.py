@@ -45,7 +45,7 @@ class Huber:
         self.scale = scale
 
     def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
-        c = threshold(timesteps, schedule, self.c, self.schedule, self.scale).to(prediction.device).view(-1, 1, 1, 1)
+        c = threshold(timesteps, schedule, self.c, self.schedule, self.scale).view(-1, 1, 1, 1)
         return 2 * c * (((prediction - target) ** 2 + c**2).sqrt() - c)
 
 
@@ -61,7 +61,7 @@ class SmoothL1:
         self.scale = scale
 
     def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
-        c = threshold(timesteps, schedule, self.c, self.schedule, self.scale).to(prediction.device).view(-1, 1, 1, 1)
+        c = threshold(timesteps, schedule, self.c, self.schedule, self.scale).view(-1, 1, 1, 1)
         return 2 * (((prediction - target) ** 2 + c**2).sqrt() - c)
 
 

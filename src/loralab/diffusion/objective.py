@@ -93,25 +93,25 @@ class Objective:
         predict_prior the adapted model's; without predict_prior, the prediction for the sample's own caption.
         """
         steps = timesteps_for(self.timesteps, batch.draws, seed) if timesteps is None else timesteps.cpu()
-        steps_there = to_device(steps, latents.device)
+        there = to_device(steps, latents.device)
         target_noise, noise = noise_for(self.noise, latents, batch.draws, seed)
-        noisy = schedule.add_noise(latents, noise, steps)
+        noisy = schedule.add_noise(latents, noise, there)
 
-        prediction = predict(noisy, steps_there).float()
+        prediction = predict(noisy, there).float()
         velocity = prediction_type == "v_prediction"
-        target = schedule.velocity(latents, target_noise, steps) if velocity else target_noise
-        unweighted = masked_mean(self.loss(prediction, target, steps, schedule), batch.mask)
+        target = schedule.velocity(latents, target_noise, there) if velocity else target_noise
+        unweighted = masked_mean(self.loss(prediction, target, there, schedule), batch.mask)
 
         loss = unweighted
         if self.preservation_weight:
             assert predict_base is not None, "preservation_weight needs predict_base"
             with torch.no_grad():
-                base = predict_base(noisy, steps_there).float()
-            adapted = prediction if predict_prior is None else predict_prior(noisy, steps_there).float()
+                base = predict_base(noisy, there).float()
+            adapted = prediction if predict_prior is None else predict_prior(noisy, there).float()
             loss = loss + self.preservation_weight * ((adapted - base) ** 2).mean((1, 2, 3))
         loss = loss * self.sample_weight(batch)
         for factor in self.weighting:
-            loss = loss * factor(schedule.snr(steps), prediction_type).to(loss.device)
+            loss = loss * factor(schedule.snr(there), prediction_type)
         return Losses(loss, unweighted.detach(), steps)
 
     def sample_weight(self, batch: Batch) -> Tensor:

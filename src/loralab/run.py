@@ -51,7 +51,11 @@ def main(argv: list[str] | None = None) -> None:
     sys.argv[1:] = [*flags, *overrides]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
     register_resolvers()
-    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
+    try:
+        hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
+    except KeyboardInterrupt:  # not while it trains: see callbacks/interrupt.py
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
     sys.exit(1 if failed else 0)
 
 

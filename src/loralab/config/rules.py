@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from loralab.config.data_rules import data_problems
-from loralab.config.rate_rules import rate_problems
 from loralab.errors import Problem, UserError
 from loralab.models.probe import check
-from loralab.packages import missing, missing_for
 from loralab.training.resume import checked
 
 Tree = dict[str, Any]
-
-BY_NAME = ("callbacks", "logger")
-"""Groups that are a dict of nodes by name, rather than one node."""
 
 
 def contradictions(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> list[Problem]:
@@ -88,40 +83,12 @@ def _warm_up(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Itera
 
 
 def _optimizer_of_device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    if _on_cpu(tree) and ".Paged" in str(get(tree, "optimizer._target_")):
+    if on_cpu(tree) and ".Paged" in str(get(tree, "optimizer._target_")):
         yield Problem("optimizer", "a paged optimizer needs a GPU", "on a CPU take its plain kind: optimizer=adamw8bit")
 
 
-def _rates(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    nodes = [get(tree, name) for name in ("optimizer", "scheduler", "targets")]
-    if all(isinstance(node, dict) for node in nodes):
-        yield from rate_problems(*nodes)
-
-
-def _cached_texts(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    """What a text encoder makes of a caption changes while it is trained, and where adapter.weights are on it."""
-    if get(tree, "data.cache.text") is not True:
-        return
-    for part in ("text_encoder", "text_encoder_2"):
-        frozen = get(tree, f"targets.{part}_lr") == 0 and get(tree, "adapter.weights") is None
-        if get(tree, f"targets.{part}") and not frozen:
-            remedy = f"targets=unet_only or targets.{part}_lr=0, or data.cache.text=false"
-            yield Problem("data.cache.text", f"contradicts targets.{part}: its outputs change while it trains", remedy)
-
-
-def _packages(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    """What is chosen must be installed."""
-    nodes = [(name, tree.get(name)) for name in ("optimizer", "scheduler")]
-    nodes += [(f"{group}.{name}", n) for group in BY_NAME for name, n in (get(tree, group) or {}).items()]
-    for path, node in nodes:
-        if isinstance(node, dict) and node.get("enabled") is not False and isinstance(node.get("_target_"), str):
-            yield from missing_for(path, node["_target_"])
-    if str(get(tree, "data.metadata")).endswith(".parquet"):
-        yield from missing("data.metadata", "pyarrow")
-
-
 def _precision_of_device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    if _on_cpu(tree) and get(tree, "trainer.precision") == "16-mixed":
+    if on_cpu(tree) and get(tree, "trainer.precision") == "16-mixed":
         yield Problem("trainer.precision", "16-mixed needs a GPU", "use bf16-mixed or 32-true on a CPU")
     if get(tree, "trainer.accelerator") in ("gpu", "cuda") and not has_accelerator():
         yield Problem("trainer.accelerator", "there is no GPU on this machine", "trainer=default picks what is there")
@@ -132,16 +99,6 @@ def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]
     if (dtype, precision) in (("fp16", "bf16-mixed"), ("bf16", "16-mixed")):
         remedy = f"model.dtype=fp32 or model.dtype={'bf16' if dtype == 'fp16' else 'fp16'}"
         yield Problem("model.dtype", f"{dtype} contradicts trainer.precision={precision}", remedy)
-
-
-def _on_cpu(tree: Tree) -> bool:
-    accelerator = get(tree, "trainer.accelerator")
-    return accelerator == "cpu" or (accelerator == "auto" and not has_accelerator())
-
-
-def _attention_of_device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    if get(tree, "model.attention") == "xformers" and (on_cpu(tree) or not has_accelerator()):
-        yield Problem("model.attention", "xformers needs a GPU", "model.attention=auto picks what is fastest here")
 
 
 def on_cpu(tree: Tree) -> bool:
@@ -232,7 +189,6 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _optimizer_of_device,
     _precision_of_device,
     _precision_of_base,
-    _attention_of_device,
     _cached_latents,
     _output_folder,
     _plain_values,

@@ -13,6 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from loralab import cli
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -105,7 +107,9 @@ def test_the_dataset_is_not_written_to(train) -> None:
     assert listing() == before
 
 
-def test_a_sweep_is_one_folder_a_point(random_base: Path, tmp_path: Path) -> None:
+def test_a_sweep_is_one_folder_a_point_and_its_runs_are_compared(
+    random_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     words = ["-m", "optimizer.lr=1e-4,1e-3", "adapter.rank=2", "trainer.max_steps=1", f"model.base={random_base}"]
     words += ["callbacks.samples.enabled=false", f"data.cache_folder={tmp_path / 'cache'}"]
     done = subprocess.run(
@@ -118,6 +122,14 @@ def test_a_sweep_is_one_folder_a_point(random_base: Path, tmp_path: Path) -> Non
         "optimizer.lr=0.0001",
         "optimizer.lr=0.001",
     ]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["compare", str(tmp_path / "multirun"), "--json", "--html", str(tmp_path / "runs.html")])
+    assert end.value.code == 0
+    rows = json.loads(capsys.readouterr().out)
+    told = {"run", "status", "steps", "seconds", "images_per_second", "loss"}
+    assert [set(row) - told for row in rows] == [{"optimizer.lr"}] * 2, "nothing else differs"
+    assert [row["optimizer.lr"] for row in rows] == [1e-4, 1e-3]
+    assert all(str(row["run"]) in (tmp_path / "runs.html").read_text() for row in rows)
 
 
 def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_path: Path) -> None:

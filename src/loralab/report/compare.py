@@ -10,10 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from loralab.config.compose import register_resolvers
 from loralab.errors import user_error
+from loralab.files import atomic_path
 from loralab.tools.show_config import leaves
 
 FIGURES = ("status", "steps", "seconds", "images_per_second", "loss", "validation_loss")
@@ -50,8 +51,9 @@ def main(args: argparse.Namespace) -> None:
     if args.html:
         from loralab.report.page import page
 
-        args.html.write_text(page(runs, rows), encoding="utf8")
-    print(json.dumps(rows, indent=2, ensure_ascii=False)) if args.json else Console().print(_table(rows))
+        with atomic_path(args.html) as beside:
+            beside.write_text(page(runs, sheet(rows)), encoding="utf8")
+    print(json.dumps(rows, indent=2, ensure_ascii=False)) if args.json else Console().print(_table(sheet(rows)))
 
 
 def read(folder: Path) -> Run:
@@ -64,8 +66,8 @@ def read(folder: Path) -> Run:
 
 
 def differences(runs: list[Run]) -> list[str]:
-    """Settings that are not the same in all of the runs."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    """Settings that are not the same in all of the runs; without those that others only take their default from."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings if not key.startswith("suggested."))
     return [key for key in keys if any(run.settings.get(key) != runs[0].settings.get(key) for run in runs)]
 
 
@@ -73,13 +75,17 @@ def figures(run: Run) -> dict[str, Any]:
     return {name: run.record[name] for name in FIGURES if name in run.record}
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(name)) for name in columns))
+def sheet(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Lines of cells, headings first; what there is more of, runs or what is said of them, goes down the page."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    lines = [[name, *(_cell(row.get(name)) for row in rows)] for name in names]
+    return lines if len(names) > len(rows) else [list(line) for line in zip(*lines, strict=True)]
+
+
+def _table(lines: list[list[str]]) -> Table:
+    table = Table(*(Column(heading, overflow="fold") for heading in lines[0]))
+    for line in lines[1:]:
+        table.add_row(*line)
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loralab.report.compare import Run
@@ -17,11 +17,10 @@ img { max-width: 34rem; image-rendering: pixelated; }
 """
 
 
-def page(runs: list[Run], rows: list[dict[str, Any]]) -> str:
-    """HTML that needs no other file."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{_cell(row.get(c))}</td>" for c in columns) + "</tr>" for row in rows)
+def page(runs: list[Run], lines: list[list[str]]) -> str:
+    """HTML that needs no other file; `lines` are those of the table, headings first."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in lines[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[1:])
     figures = "".join(_figure(run) for run in runs if run.pictures)
     title = "loralab: runs side by side"
     return (
@@ -36,7 +35,3 @@ def _figure(run: Run) -> str:
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
     )
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else html.escape(f"{value:.6g}" if isinstance(value, float) else str(value))

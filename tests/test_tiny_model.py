@@ -81,15 +81,15 @@ def test_latents_are_white_after_scaling(pipeline):
     drawn = evaluate.fresh_pictures(pictures.MAIN_SHAPES, 200, seed=6)
     mean, _ = vae.encode(pipeline.vae, drawn)
     cells = (mean * pipeline.vae.config.scaling_factor).movedim(1, -1).flatten(0, -2)
-    torch.testing.assert_close(cells.mean(0), torch.zeros(4), atol=0.3, rtol=0)
-    torch.testing.assert_close(torch.cov(cells.T), torch.eye(4), atol=0.35, rtol=0)
+    torch.testing.assert_close(cells.mean(0), torch.zeros(4), atol=0.15, rtol=0)
+    torch.testing.assert_close(torch.cov(cells.T), torch.eye(4), atol=0.2, rtol=0)
 
 
 def test_the_classifier_knows_every_shape_and_the_star():
     judge = classifier.load()
     for shape in (*pictures.MAIN_SHAPES, pictures.STAR):
         seen = judge.classify((evaluate.fresh_pictures((shape,), 50, seed=7) + 1) / 2)["shape"]
-        assert seen.count(shape) >= 47, shape
+        assert seen.count(shape) >= 49, shape
 
 
 def test_no_combination_is_both_shown_and_held_out():

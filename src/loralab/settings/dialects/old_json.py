@@ -50,7 +50,7 @@ def read(content: Content) -> Foreign:
             name = NAMES.get(key, key)
             found.add(key, name, value, _is_nothing(name, value))
     if found.has("load_json_path"):
-        found.absent = {}  # what it does not say, that other file says
+        found.absent = found.blank = {}  # what it does not say, that other file says
     if "learning_rate" in found.options and not found.has("learning_rate"):
         found.warnings.append(f"gives no learning rate, which for sd-scripts is {BLANK['learning_rate']:g}")
     return found

@@ -83,6 +83,8 @@ def _name(foreign: Foreign) -> tuple[str | None, str]:
         return "Lion", "use_lion_optimizer"
     if foreign.take("use_8bit_adam", kinds.flag):
         return ("Adam8bit" if foreign.dialect == "old-json" else "AdamW8bit"), "use_8bit_adam"
+    if foreign.has("use_8bit_adam"):
+        return "AdamW", "use_8bit_adam"  # off, whatever a file says that this one starts from
     return foreign.take("optimizer_type", kinds.text), "optimizer_type"
 
 

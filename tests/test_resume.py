@@ -271,7 +271,8 @@ def test_killed_at_any_moment_it_ends_the_same(random_base: Path, pictures: Path
             run.communicate()
             kills += 1
         assert kills < 50, "it does not get on"
+    print(f"killed {kills} times")
     assert kills, "it was never killed"
     (expected,) = (tmp_path / "whole").glob("outputs/*/*/adapter.safetensors")
-    (final,) = (tmp_path / "killed").glob("outputs/*/*/adapter.safetensors")
-    assert final.read_bytes() == expected.read_bytes()
+    final = list((tmp_path / "killed").glob("outputs/*/*/adapter.safetensors"))  # two, where one was killed at its end
+    assert {file.read_bytes() for file in final} == {expected.read_bytes()}

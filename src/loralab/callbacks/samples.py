@@ -78,10 +78,11 @@ class Samples(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         step, epoch = steps_done(trainer), epochs_done(trainer)
-        if due(step, self.every_n_steps):
-            self._draw(trainer, module, f"step {step}")
-        elif due(epoch, self.every_n_epochs):
-            self._draw(trainer, module, f"epoch {epoch}")
+        with module.pace.pause():
+            if due(step, self.every_n_steps):
+                self._draw(trainer, module, f"step {step}")
+            elif due(epoch, self.every_n_epochs):
+                self._draw(trainer, module, f"epoch {epoch}")
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
         if self.after:

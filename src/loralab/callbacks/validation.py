@@ -55,7 +55,8 @@ class Validation(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         wanted = due(steps_done(trainer), self.every_n_steps) or due(epochs_done(trainer), self.every_n_epochs)
         if self.loaders and wanted:
-            self.validate(trainer, module)
+            with module.pace.pause():
+                self.validate(trainer, module)
 
     def validate(self, trainer: Trainer, module: LoraModule) -> None:
         """Measures, logs, and lets those know who go by it."""

@@ -162,12 +162,7 @@ class LoraModule(L.LightningModule):
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            with (
-                self.pace.pause(),
-                self.evaluation_weights(),
-                torch.no_grad(),
-                self.trainer.precision_plugin.forward_context(),
-            ):
+            with self.evaluation_weights(), torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 yield
         finally:
             for module, training in modes.items():

@@ -96,7 +96,7 @@ def test_cached_posteriors_are_the_fresh_ones(tmp_path: Path, encoder: Encoder, 
     views = (View((0, 0)), View((0, 0), True), View((0, 9)), View((0, 9), True))
     jobs = [job for job in make_jobs(tmp_path / "images", 4, views) if job.bucket == (64, 64)]
     cache = Cache(where, folder=str(tmp_path / "cache"))  # type: ignore[arg-type]
-    assert cache.fill(jobs, encoder, batch_size=8, workers=workers) == {}  # type: ignore[arg-type]
+    assert cache.fill(jobs, encoder, batch_size=8, workers=workers) == (2, {})  # type: ignore[arg-type]
     assert encoder.encoded == 8
     for job in jobs:
         for view in views:
@@ -154,7 +154,8 @@ def test_variants_are_crops_that_all_runs_share(tmp_path: Path) -> None:
 def test_images_that_cannot_be_decoded_are_named(tmp_path: Path, encoder: Encoder, jobs: list[Job]) -> None:
     Path(jobs[2].path).write_bytes(b"no image")
     Path(jobs[4].path).unlink()
-    failed = disk(tmp_path).fill(jobs, encoder, batch_size=4, workers=1)  # type: ignore[arg-type]
+    made, failed = disk(tmp_path).fill(jobs, encoder, batch_size=4, workers=1)  # type: ignore[arg-type]
+    assert made == encoder.encoded
     assert failed == {2: "is not an image of a known format", 4: "is not there"}
     assert encoder.encoded == 4
 
@@ -339,5 +340,5 @@ def test_time_spent_on_a_full_cache_is_small(tmp_path: Path, encoder: Encoder) -
     for job in jobs:
         Path(job.path).unlink()
     start = time.perf_counter()
-    assert disk(tmp_path).fill(jobs, encoder, workers=0) == {}  # type: ignore[arg-type]
+    assert disk(tmp_path).fill(jobs, encoder, workers=0) == (0, {})  # type: ignore[arg-type]
     assert time.perf_counter() - start < 10

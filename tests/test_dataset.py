@@ -389,7 +389,7 @@ def test_validation_holds_images_out(folder, tmp_path, make):
 
 
 @pytest.mark.parametrize("latents", ["none", "memory"])
-def test_an_image_that_turns_out_damaged_does_not_end_the_run(folder, make, latents, caplog):
+def test_an_image_that_turns_out_damaged_does_not_end_the_run(folder, make, latents, caplog, capsys):
     data = make(folder, cache={"latents": latents})
     (folder / "2_sks star" / "1.png").write_bytes((folder / "2_sks star" / "1.png").read_bytes()[:60])
     batches = epoch(data)
@@ -401,6 +401,27 @@ def test_an_image_that_turns_out_damaged_does_not_end_the_run(folder, make, late
     else:
         assert len(used) == 11
         assert any(skipped["path"].endswith("1.png") for skipped in data.summary()["skipped"])
+        told = capsys.readouterr().err
+        assert "1.png: is damaged" in told
+        assert f"{len(batches)} an epoch" in told
+
+
+def test_a_damaged_image_of_the_validation_is_left_out_of_it(folder, make, tmp_path):
+    for name in ("whole", "broken"):
+        picture(tmp_path / "apart" / f"{name}.png")
+    data = make(folder, cache={"latents": "memory"}, validation={"folder": str(tmp_path / "apart")})
+    (tmp_path / "apart" / "broken.png").write_bytes((tmp_path / "apart" / "broken.png").read_bytes()[:60])
+    apart, _ = data.val_dataloader()
+    assert [item.path for batch in apart for item in batch.items] == [str(tmp_path / "apart" / "whole.png")]
+    assert [skipped["path"] for skipped in data.summary()["skipped"]] == [str(tmp_path / "apart" / "broken.png")]
+
+
+def test_a_run_says_how_many_latents_it_found(folder, make, capsys):
+    make(folder, cache={"latents": "disk"}).train_dataloader()
+    assert "0 of 7 were cached, 7 encoded now" in capsys.readouterr().err
+    picture(folder / "plain.png", seed=10)
+    make(folder, cache={"latents": "disk"}).train_dataloader()
+    assert "6 of 7 were cached, 1 encoded now" in capsys.readouterr().err
 
 
 def test_nothing_to_train_on(tmp_path, make):

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from loralab.data import catalog, images
+from loralab.data.augment import Augment
 from loralab.data.captions import Captions
+from loralab.data.folders import gather
 from loralab.data.index import Folder, Index, scan
 from loralab.errors import UserError
 from test_images import broken_files
@@ -355,8 +357,19 @@ def test_a_folder_without_images_is_an_error_that_names_the_setting(folder: Path
         look()
     assert error.value.problems[0].setting == "data.folder"
     assert str(folder) in str(error.value)
-    with pytest.raises(UserError, match=r"data\.reg_folder"):
-        look(Folder(str(folder), is_reg=True))
+
+
+def test_an_error_names_the_setting_of_the_folder_that_it_is_about(folder: Path, look, tmp_path: Path) -> None:
+    picture(folder / "a.png")
+    gone = str(tmp_path / "gone")
+    entries = [{"path": str(folder)}, {"path": gone}, {"path": str(folder), "mask_folder": gone}]
+    entries += [{"path": str(folder), "metadata": gone + ".json"}]
+    given = gather(str(folder), entries, gone, Captions(), Augment(), metadata=gone + ".csv")
+    names = ["data.metadata", "data.folders.1.path", "data.folders.2.mask_folder", "data.folders.3.metadata"]
+    for bad, name in zip([*given[:1], *given[2:]], [*names, "data.reg_folder"], strict=True):
+        with pytest.raises(UserError, match="gone") as error:
+            look(bad)
+        assert error.value.problems[0].setting == name
 
 
 def test_a_damaged_database_is_begun_anew(folder: Path, look, tmp_path: Path) -> None:

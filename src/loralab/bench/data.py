@@ -1,11 +1,15 @@
-"""The data side: index, sampler, latent cache and loader, at growing numbers of images."""
+"""The data side: index, sampler, latent cache and loader, at growing numbers of images.
+
+CPU seconds stand beside those of the clock: on a machine that does other work they are what can be compared.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import random
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,12 +34,13 @@ LINKS = 30_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--images", type=int, nargs="*", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--folder", help="where the files are made (default: the system's place for such)")
-    parser.add_argument("--pictures", type=int, default=64, help="images that are encoded")
+    parser.add_argument("--pictures", type=int, default=64, help="images that are encoded; 0: none")
     parser.add_argument("--resolution", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of the cache and the VAE, in turn")
     parser.add_argument("--base", help="a Stable Diffusion 1.x model (default: the embedded one)")
     parser.add_argument("--vae", help="another VAE: a file or folder")
     parser.add_argument("--device", default="cpu")
@@ -46,37 +51,47 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         return {
             "cores": os.cpu_count(),
+            "load": [round(load, 1) for load in os.getloadavg()],
             "index": [index_growth(Path(scratch) / str(count), count) for count in args.images],
-            "sampler": [sampler_growth(count) for count in args.images],
-            **encoding(Path(scratch) / "encoding", args),
+            "sampler": [{"images": count, **_apart("sampler_once", count)} for count in args.images],
+            **(encoding(Path(scratch) / "encoding", args) if args.pictures else {}),
         }
 
 
 def index_growth(folder: Path, count: int) -> dict[str, Any]:
-    """Cold: every header and caption is read; warm: nothing has changed. Each in a process of its own."""
+    """Cold: every header and caption is read; warm: nothing has changed."""
     _many_files(folder / "images", count)
-    command = [sys.executable, "-m", "loralab.bench.data", str(folder / "images"), str(folder / "cache")]
-    runs = {}
-    for name in ("cold", "warm"):
-        result = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-        runs[name] = json.loads(result.stdout)
+    runs = {name: _apart("index_once", folder / "images", folder / "cache") for name in ("cold", "warm")}
     database = sum(file.stat().st_size for file in (folder / "cache").glob("*.sqlite"))
     return {"images": count, **runs, "database_mb": round(database / 2**20, 1)}
 
 
 def index_once(folder: str, cache: str) -> dict[str, Any]:
-    """One scan, of a process that does nothing else."""
-    import resource
+    """One scan."""
+    taken, index = _timed(lambda: scan([Folder(folder)], cache))
+    return {**taken.figures(), "images": len(index)}
 
-    before = time.process_time()
-    seconds, index = _timed(lambda: scan([Folder(folder)], cache))
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "seconds": round(seconds, 2),
-        "cpu_seconds": round(time.process_time() - before, 2),
-        "peak_mb": round(used.ru_maxrss / 2**10),  # Linux counts in KiB
-        "images": len(index),
-    }
+
+def sampler_once(count: str) -> dict[str, Any]:
+    """Planning the epochs of so many images, and going through one epoch in batches of four."""
+    planning, draws = _timed(lambda: Draws(_Made(int(count)), [(512, 512)], Buckets(), BatchSize(4)))
+    epoch, batches = _timed(lambda: sum(1 for _ in BucketSampler(draws, 0)))
+    return {"plan": planning.figures(), "epoch": epoch.figures(), "batches": batches}
+
+
+def _apart(name: str, *arguments: object) -> dict[str, Any]:
+    """What a function of this module finds in a process that does nothing else, and that process's peak memory."""
+    command = [sys.executable, "-m", "loralab.bench.data", name, *map(str, arguments)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _peak() -> int | None:
+    """Mebibytes of memory that this process has held at most (getrusage counts in the process that started it)."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None  # not on Linux
+    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM"))
 
 
 def _many_files(folder: Path, count: int) -> None:
@@ -108,44 +123,39 @@ class _Made(Sequence):
         return self.count
 
     def __getitem__(self, position: int) -> Item:  # type: ignore[override]
-        shape = random.Random(position)
-        return Item(f"{position}.png", shape.randrange(300, 2000), shape.randrange(300, 2000), "a star")
-
-
-def sampler_growth(count: int) -> dict[str, Any]:
-    """Planning the epochs of so many images, and going through one epoch in batches of four."""
-    planning, draws = _timed(lambda: Draws(_Made(count), [(512, 512)], Buckets(), BatchSize(4)))
-    epoch, batches = _timed(lambda: sum(1 for _ in BucketSampler(draws, 0)))
-    return {"images": count, "plan_seconds": round(planning, 2), "epoch_seconds": round(epoch, 2), "batches": batches}
+        width, height = (300 + position * prime % 1700 for prime in (7919, 104729))
+        return Item(f"{position}.png", width, height, "a star")
 
 
 def encoding(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """The VAE alone on decoded batches, the cache over the same images, and the loader from the full cache."""
+    """The VAE alone on decoded batches, the cache over the same images, the loader from the full cache, and a step."""
+    from loralab.bench.train import TINY
     from loralab.models.sd import load
 
-    family = load(args.base or str(Path(__file__).parents[1] / "assets" / "tiny"), vae=args.vae)
+    family = load(args.base or str(TINY), vae=args.vae)
     family.unet.to(args.device)
     family.vae.to(args.device)
     _pictures(folder / "images", args.pictures, args.resolution)
-    bare = _bare(folder, family, args)
-    module = _module(folder, family, args, "disk", args.workers)
-    fill, _ = _timed(module.train_dataloader)
-    loaders = [
-        {
-            "latents": latents,
-            "workers": workers,
-            "samples_per_second": _loader_speed(folder, family, args, latents, workers),
-        }
-        for latents in ("disk", "memory")
-        for workers in (0, args.workers)
-    ]
-    count = args.pictures
+    batches = [batch.pixels for batch in _module(folder, family, args, "none", 0).train_dataloader()]
+    family.encode_image(batches[0])  # the first call chooses its kernels
+    rounds = []
+    for number in range(args.rounds):
+        bare, _ = _timed(lambda: [family.encode_image(pixels)[0].cpu() for pixels in batches])
+        module = _module(folder, family, args, "disk", args.workers, f"cache {number}")
+        filling, _ = _timed(module.train_dataloader)
+        rounds.append((bare, filling))
+    rates = {name: [args.pictures / times[i].seconds for times in rounds] for i, name in enumerate(("vae", "cache"))}
     return {
         "resolution": args.resolution,
-        "vae_images_per_second": round(count / bare, 2),
-        "cache_images_per_second": round(count / fill, 2),
-        "cache_share_of_vae_speed": round(bare / fill, 3),
-        "loader": loaders,
+        **{f"{name}_images_per_second": round(max(found), 2) for name, found in rates.items()},
+        "cache_share_of_vae_speed": _median(bare.seconds / filling.seconds for bare, filling in rounds),
+        "cache_share_of_vae_speed_by_cpu_time": _median(bare.cpu / filling.cpu for bare, filling in rounds),
+        "loader": [
+            {"latents": latents, "workers": workers, **_loading(folder, family, args, latents, workers)}
+            for latents in ("disk", "memory")
+            for workers in (0, args.workers)
+        ],
+        "step_samples_per_second": _training(folder / "training", args),
     }
 
 
@@ -157,7 +167,9 @@ def _pictures(folder: Path, count: int, resolution: int) -> None:
         Image.fromarray(blobs).resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=92)
 
 
-def _module(folder: Path, family: Any, args: argparse.Namespace, latents: Any, workers: int) -> Any:
+def _module(
+    folder: Path, family: Any, args: argparse.Namespace, latents: Any, workers: int, cache: str = "cache 0"
+) -> Any:
     from loralab.data.augment import Augment
     from loralab.data.cache import Cache
     from loralab.data.captions import Captions
@@ -171,26 +183,34 @@ def _module(folder: Path, family: Any, args: argparse.Namespace, latents: Any, w
         resolution=args.resolution,
         batch_size=args.batch_size,
         num_workers=workers,
+        persistent_workers=True,
         cache_folder=str(folder / "cache"),
         buckets=Buckets(),
         captions=Captions(),
         augment=Augment(),
-        cache=Cache(latents, folder=str(folder / "cache")),
+        cache=Cache(latents, folder=str(folder / cache)),
         validation=Validation(),
     )
 
 
-def _bare(folder: Path, family: Any, args: argparse.Namespace) -> float:
-    """Seconds that the VAE takes for the batches, decoded beforehand."""
-    batches = [batch.pixels for batch in _module(folder, family, args, "none", 0).train_dataloader()]
-    family.encode_image(batches[0])  # the first call chooses its kernels
-    return _timed(lambda: [family.encode_image(pixels)[0].cpu() for pixels in batches])[0]
-
-
-def _loader_speed(folder: Path, family: Any, args: argparse.Namespace, latents: str, workers: int) -> float:
+def _loading(folder: Path, family: Any, args: argparse.Namespace, latents: str, workers: int) -> dict[str, float]:
+    """Epochs from a full cache, after one that starts the workers."""
     loader = _module(folder, family, args, latents, workers).train_dataloader()
-    seconds, samples = _timed(lambda: sum(len(batch) for batch in _epochs(loader, 5)))
-    return round(samples / seconds, 1)
+    _ = sum(1 for _ in loader)
+    taken, samples = _timed(lambda: sum(len(batch) for batch in _epochs(loader, 10)))
+    return {"samples_per_second": round(samples / taken.seconds, 1)}
+
+
+def _training(folder: Path, args: argparse.Namespace) -> float:
+    """Samples a second that a run of the embedded model, the fastest there is, takes from its loader."""
+    from loralab.bench import train
+
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    words = [f"--resolution={args.resolution}", f"--batch-size={args.batch_size}", "--steps=5", "--warmup=2"]
+    folder.mkdir()
+    train.prepare(folder, "tiny", args.resolution)
+    return train.ours(parser.parse_args(words), folder)["images_per_second"]
 
 
 def _epochs(loader: Any, count: int) -> Iterator[Any]:
@@ -198,11 +218,31 @@ def _epochs(loader: Any, count: int) -> Iterator[Any]:
         yield from loader
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
+@dataclass(frozen=True)
+class _Time:
+    seconds: float
+    cpu: float
+    """Seconds of all cores, of this process and of those that it started and that have ended."""
+
+    def figures(self) -> dict[str, float | None]:
+        return {"seconds": round(self.seconds, 2), "cpu_seconds": round(self.cpu, 2), "peak_mb": _peak()}
+
+
+def _timed(work: Callable[[], Any]) -> tuple[_Time, Any]:
+    start, cpu = time.perf_counter(), _cpu()
     result = work()
-    return time.perf_counter() - start, result
+    return _Time(time.perf_counter() - start, _cpu() - cpu), result
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _median(ratios: Iterator[float]) -> float:
+    return round(statistics.median(ratios), 3)
 
 
 if __name__ == "__main__":
-    print(json.dumps(index_once(*sys.argv[1:])))
+    measured = {"index_once": index_once, "sampler_once": sampler_once}[sys.argv[1]]
+    print(json.dumps(measured(*sys.argv[2:])))

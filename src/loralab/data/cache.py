@@ -60,6 +60,15 @@ class Job(NamedTuple):
     views: tuple[View, ...]
 
 
+class Filled(NamedTuple):
+    """What came of filling a cache."""
+
+    made: int
+    """Images encoded now; the others' latents were there."""
+    failed: dict[int, str]
+    """Position of an image that could not be read → why."""
+
+
 class Cache:
     """Where latents and text states are kept between epochs, and between runs.
 
@@ -88,8 +97,8 @@ class Cache:
 
     def fill(
         self, jobs: Sequence[Job], family: Family, *, batch_size: AtLeastOne = 1, workers: Count | None = None
-    ) -> dict[int, str]:
-        """Encodes what is missing, images of a bucket together; position in `jobs` → why, where one cannot be read.
+    ) -> Filled:
+        """Encodes what is missing, images of a bucket together.
 
         batch_size: views encoded at once; workers: processes that decode images, None: as suits the work. Raises a
         UserError on a full disk.
@@ -109,8 +118,7 @@ class Cache:
                 failed.update(decoded.failed)
                 advance(decoded.images)
         self._latents.seal()
-        log.info("latents of %d images were cached, %d made now", len(jobs) - len(todo), len(todo) - len(failed))
-        return failed
+        return Filled(len(todo) - len(failed), failed)
 
     def lookup(self, digest: str, bucket: Size, resized: Size, view: View) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (4, h, w) of a cached view's posterior, unscaled."""

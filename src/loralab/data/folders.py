@@ -32,7 +32,8 @@ def gather(
     if not found:
         raise user_error("data.folder", "is missing", "give the folder of your images: data.folder=PATH")
     if reg_folder:
-        found.append(Folder(reg_folder, captions=_of_reg(captions), augment=augment, is_reg=True))
+        rules = {"captions": _of_reg(captions), "augment": augment}
+        found.append(Folder(reg_folder, **rules, is_reg=True, setting="data.reg_folder"))
     return found
 
 
@@ -45,7 +46,7 @@ def _folder(number: int, entry: Mapping[str, Any], captions: Captions, augment: 
         raise user_error(f"{setting}.path", "is missing", "give the folder of the images")
     if settings.get("is_reg"):
         captions = _of_reg(captions)
-    return Folder(**settings, captions=captions, augment=augment)
+    return Folder(**settings, captions=captions, augment=augment, setting=f"{setting}.path")
 
 
 def _changed(setting: str, rules: Any, changes: Mapping[str, Any]) -> Any:
@@ -61,7 +62,7 @@ def _of_reg(captions: Captions) -> Captions:
 
 
 def _check_keys(setting: str, kind: Any, given: Mapping[str, Any]) -> None:
-    valid = [f.name for f in fields(kind)]
+    valid = [f.name for f in fields(kind) if f.name != "setting"]
     for key in given:
         if key not in valid:
             raise user_error(f"{setting}.{key}", "there is no such setting", f"valid: {', '.join(valid)}")

@@ -42,7 +42,7 @@ class Folder:
     path: of the folder. repeats, class_tokens: of images outside of its `N_name` sub-folders. weight: of their loss.
     captions, augment: its rules. mask_folder: loss masks, named like the images.
     metadata: a file with the captions; null: metadata.jsonl, .csv or .parquet in the folder, where there is one.
-    is_reg: regularisation (prior-preservation) images.
+    is_reg: regularisation (prior-preservation) images. setting: where the path was given, for messages.
     """
 
     path: str
@@ -54,10 +54,11 @@ class Folder:
     mask_folder: str | None = None
     metadata: str | None = None
     is_reg: bool = False
+    setting: str = "data.folder"
 
-    @property
-    def setting(self) -> str:
-        return "data.reg_folder" if self.is_reg else "data.folder"
+    def beside(self, name: str) -> str:
+        """Where another setting of this folder is given."""
+        return f"{self.setting.rpartition('.')[0]}.{name}"
 
     @property
     def extension(self) -> str:
@@ -289,8 +290,8 @@ class _Reader:
 
 def _metadata(folder: Folder, root: Path) -> Metadata | None:
     if folder.metadata:
-        return Metadata(Path(folder.metadata).expanduser().absolute(), root)
-    return next((Metadata(root / name, root) for name in NAMES if (root / name).is_file()), None)
+        return Metadata(Path(folder.metadata).expanduser().absolute(), root, folder.beside("metadata"))
+    return next((Metadata(root / name, root, folder.setting) for name in NAMES if (root / name).is_file()), None)
 
 
 def _masks(folder: Folder, skipped: list[Skipped]) -> dict[tuple[bytes, ...], str]:
@@ -299,7 +300,8 @@ def _masks(folder: Folder, skipped: list[Skipped]) -> dict[tuple[bytes, ...], st
         return {}
     root = os.path.abspath(os.path.expanduser(folder.mask_folder))
     if not os.path.isdir(root):
-        raise user_error("data.mask_folder", f"{root} is no folder", "give the folder that holds the masks, or null")
+        remedy = "give the folder that holds the masks, or null"
+        raise user_error(folder.beside("mask_folder"), f"{root} is no folder", remedy)
     return {
         (*directory.parts, name.rpartition(b".")[0]): os.fsdecode(os.path.join(directory.path, name))
         for directory in walk(root, folder.extension, frozenset(), skipped)

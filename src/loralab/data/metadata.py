@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab.data.walk import Skipped
-from loralab.errors import UserError, user_error
+from loralab.errors import user_error
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """What such a file is called where nothing else is said (Hugging Face's convention)."""
@@ -22,10 +22,14 @@ _TEXT_COLUMNS = ("caption", "text", "prompt")
 class Metadata:
     """The captions of one metadata file, by image."""
 
-    def __init__(self, path: Path, root: Path) -> None:
-        """Raises a UserError where the file cannot be read."""
+    def __init__(self, path: Path, root: Path, setting: str = "data.metadata") -> None:
+        """setting: where it was named. Raises a UserError where the file cannot be read."""
         self.path, self.root = path, root
-        self._captions = {self._key(name): _caption(row) for name, row in _rows(path)}
+        try:
+            self._captions = {self._key(name): _caption(row) for name, row in _rows(path)}
+        except _Unusable as error:
+            remedy = "one row an image: its file_name and its caption or text"
+            raise user_error(setting, f"{path} {error}", remedy) from None
         self._used: set[str] = set()
 
     def caption(self, path: str) -> str | None:
@@ -64,26 +68,22 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         elif kind == ".parquet":
             yield from map(_named, _parquet(path))
         else:
-            raise _unusable(path, "is none of .json, .jsonl, .csv, .parquet")
-    except UserError:
-        raise
+            raise _Unusable("is none of .json, .jsonl, .csv, .parquet")
     except FileNotFoundError:
-        raise _unusable(path, "is not there") from None
+        raise _Unusable("is not there") from None
     except (OSError, ValueError, csv.Error) as error:  # ValueError: also JSON and UTF-8 errors
-        raise _unusable(path, f"cannot be read ({error})") from None
-    except _NoFileName:
-        raise _unusable(path, f"has a row without {' or '.join(map(repr, _FILE_COLUMNS))}") from None
+        raise _Unusable(f"cannot be read ({error})") from None
 
 
-class _NoFileName(Exception):
-    pass
+class _Unusable(Exception):
+    """Why a file cannot be used."""
 
 
 def _named(row: dict[str, Any]) -> tuple[str, Any]:
     for column in _FILE_COLUMNS:
         if isinstance(row, dict) and isinstance(row.get(column), str):
             return row[column], row
-    raise _NoFileName
+    raise _Unusable(f"has a row without {' or '.join(map(repr, _FILE_COLUMNS))}")
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -103,7 +103,3 @@ def _caption(row: Any) -> str:
     tags = row.get("tags") or ""
     tags = tags if isinstance(tags, str) else ", ".join(map(str, tags))
     return ", ".join(filter(None, (text, tags)))
-
-
-def _unusable(path: Path, found: str) -> UserError:
-    return user_error("data.metadata", f"{path} {found}", "one row an image: its file_name and its caption or text")

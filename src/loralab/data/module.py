@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -149,15 +151,11 @@ class DataModule(L.LightningDataModule):
             raise user_error("data.cache.text", found, "set data.cache.text=false: they are encoded as they come")
 
     def _encode(self) -> None:
-        """Fills the caches. Images that turn out to be damaged are left out, and the epochs planned anew."""
+        """Fills the caches, once."""
         if self._is_encoded:
             return
-        while self.cache.latents != "none" and (failed := self._encode_latents()):
-            if self.planner.on_error == "stop":
-                raise UserError(*(Problem(path, why, "repair or remove it") for path, why in failed.items()))
-            index = self.plan.index
-            reasons = {i: failed[item.path] for i, item in enumerate(index) if item.path in failed}
-            self.plan = self.planner.plan(index.without(reasons), self.family.fit)
+        if self.cache.latents != "none":
+            self._encode_latents()
         if self.cache.text:
             empty = [""] if any(folder.captions.may_be_empty for folder in self.folders) else []
             items = [entry.item for draws in self.plan.all_draws() for entry in draws.entries()]
@@ -165,12 +163,31 @@ class DataModule(L.LightningDataModule):
             self.cache.fill_texts([*(fixed_caption(item, rules) for item in items), *empty], self.family)
         self._is_encoded = True
 
-    def _encode_latents(self) -> dict[str, str]:
-        """Path → what is wrong, for each image that could not be decoded."""
-        jobs = Jobs(self.plan.all_draws(), self.folders, self.cache)
-        workers = self.num_workers or None
-        failed = self.cache.fill(jobs, self.family, batch_size=self.planner.batch.samples, workers=workers)
-        return {jobs[position].path: why for position, why in failed.items()}
+    def _encode_latents(self) -> None:
+        """Images that turn out to be damaged are left out, and the epochs planned anew, until all can be encoded."""
+        start, made, batch, workers = time.monotonic(), 0, self.planner.batch.samples, self.num_workers or None
+        damaged: dict[str, str] = {}
+        while True:
+            jobs = Jobs(self.plan.all_draws(), self.folders, self.cache)
+            filled = self.cache.fill(jobs, self.family, batch_size=batch, workers=workers)
+            made += filled.made
+            if not filled.failed:
+                break
+            damaged |= {jobs[position].path: why for position, why in filled.failed.items()}
+            if self.planner.on_error == "stop":
+                raise UserError(*(Problem(path, why, "repair or remove it") for path, why in damaged.items()))
+            self.plan = self.planner.plan(self.plan.index, self.family.fit, damaged)
+        for path, why in damaged.items():
+            self._tell(f"left out  {path}: {why}")
+        if damaged:
+            self._tell(f"batches   {len(self._attached_sampler())} an epoch, without what is left out")
+        speed = f", {made / (time.monotonic() - start):.1f} images/s" if made else ""
+        self._tell(f"latents   {len(jobs) - made} of {len(jobs)} were cached, {made} encoded now{speed}")
+
+    def _tell(self, words: str) -> None:
+        """For what is only known after the opening words of a run."""
+        if self.trainer is None or self.trainer.is_global_zero:
+            print(words, file=sys.stderr)
 
     def _attached_sampler(self) -> BucketSampler:
         """The sampler of this process, as the trainer (where there is one) splits and accumulates batches."""

@@ -12,6 +12,7 @@ from loralab.data.augment import Augment
 from loralab.data.draws import Draws, Group
 from loralab.data.index import Folder, Index
 from loralab.data.sampler import BucketSampler
+from loralab.data.walk import Skipped
 from loralab.errors import Problem, UserError
 from loralab.progress import progress
 from loralab.types import Fit, Item
@@ -68,10 +69,12 @@ class Fitting:
 
 @dataclass
 class Plan:
-    """index: all images. draws: the epochs. validation: of images held out and of as many trained on, or nothing."""
+    """index: all images. draws: the epochs. validation: of images held out and of as many trained on, or nothing.
+    skipped: what is left out, of all folders, and why."""
 
     index: Index
     draws: Draws
+    skipped: list[Skipped]
     validation: list[Draws] = field(default_factory=list)
     cut: int = 0
     """Captions that are longer than the text encoder takes."""
@@ -90,7 +93,7 @@ class Plan:
             "training_draws": self.draws.training,
             "batches": len(sampler),
             "buckets": list(self._buckets(sampler)),
-            "skipped": [{"path": path, "reason": reason} for path, reason in self.index.skipped],
+            "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
             "notes": [*self.index.notes, *self._caption_notes(), *self.notes(sampler)],
         }
 

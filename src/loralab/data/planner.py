@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loralab.data.buckets import Buckets
@@ -13,6 +13,7 @@ from loralab.data.index import Folder, Index, OnError, scan
 from loralab.data.plan import Fitting, Plan
 from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, held_out, sample
+from loralab.data.walk import Skipped
 from loralab.errors import user_error
 from loralab.types import Fit, Item
 
@@ -42,17 +43,17 @@ class Planner:
         """Finds the images of the folders."""
         return self._scan(self.folders)
 
-    def plan(self, index: Index, fit: Callable[[str], Fit]) -> Plan:
-        """What is made of them; fit: how a caption fits the text encoder."""
+    def plan(self, index: Index, fit: Callable[[str], Fit], damaged: Mapping[str, str] | None = None) -> Plan:
+        """What is made of them; fit: how a caption fits the text encoder; damaged: path → why, to be left out."""
         fitting = Fitting(self.folders, fit)
-        index, cut = fitting.select(index)
-        out = [] if self.validation.folder else held_out(index, self.validation.share)
+        index, cut = fitting.select(_less(index, damaged or {}))
+        out, apart, skipped = self._apart(index, damaged or {})
         left = sorted(set(range(len(index))) - set(out))
         chunks = (lambda item: fitting(item).chunks) if self.captions.token_buckets else None
         draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
         if not draws.training:
             raise user_error("data.folder", "no image is left to train on", "see what was left out: loralab doctor")
-        return Plan(index, draws, self._validation(index, left, out), cut)
+        return Plan(index, draws, [*index.skipped, *skipped], self._validation(index, left, apart), cut)
 
     def sampler(self, plan: Plan, seed: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> BucketSampler:
         """The training batches of one rank of several; accumulate: batches in an optimizer step."""
@@ -68,11 +69,17 @@ class Planner:
         index = scan(folders, self.cache_folder, self.on_error, **limits)
         return index.hashed(self.cache_folder, self.on_error) if self.hashed else index
 
-    def _validation(self, index: Index, left: list[int], out: list[int]) -> list[Draws]:
+    def _apart(self, index: Index, damaged: Mapping[str, str]) -> tuple[list[int], list[Item], list[Skipped]]:
+        """Positions of images that are not trained on; the images of the validation; what its folder lacks."""
+        if not self.validation.folder:
+            out = held_out(index, self.validation.share)
+            return out, [index[position] for position in out], []
+        folder = Folder(self.validation.folder, captions=self.captions, setting="data.validation.folder")
+        apart = _less(self._scan([folder]), damaged)
+        return [], list(apart), apart.skipped
+
+    def _validation(self, index: Index, left: list[int], apart: list[Item]) -> list[Draws]:
         """Draws of the images held out and of as many of those trained on."""
-        apart = [index[position] for position in out]
-        if self.validation.folder:
-            apart = list(self._scan([Folder(self.validation.folder, captions=self.captions)]))
         if not apart:
             return []
         training = [position for position in left if not index[position].is_reg]
@@ -82,3 +89,9 @@ class Planner:
     def _once(self, items: list[Item]) -> Draws:
         once = [replace(item, repeats=1) for item in items]
         return Draws(once, self.sizes, replace(self.buckets, partial="keep"), self.batch)
+
+
+def _less(index: Index, damaged: Mapping[str, str]) -> Index:
+    """An index less some images, path → why."""
+    reasons = {i: damaged[item.path] for i, item in enumerate(index) if item.path in damaged} if damaged else {}
+    return index.without(reasons) if reasons else index

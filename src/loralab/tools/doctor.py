@@ -107,8 +107,8 @@ def examine(
         report.images = [_skipped_row(*skipped) for skipped in index.skipped]
         plan = planner.plan(index, captions.fit)
         rows = [_row(entry, captions) for entry in plan.draws.entries()]
-        report.images = [*rows, *(_skipped_row(*skipped) for skipped in plan.index.skipped)]
-        report.findings += find.of_index(plan.index)
+        report.images = [*rows, *(_skipped_row(*skipped) for skipped in plan.skipped)]
+        report.findings += find.of_index(plan.index, plan.skipped)
         report.findings += find.of_rows(rows, max_tokens, estimated=counter.source is None)
         report.findings += find.of_folders(planner.folders, plan.index)
         report.tags = tags.occurrences(plan.draws.training_items(), planner.folders)
@@ -117,7 +117,7 @@ def examine(
         report.findings += [Finding("plan", "note", note) for note in plan.notes(sampler)]
         report.buckets = list(_buckets(plan.draws, sampler, planner.buckets.partial == "drop"))
         batches, used = len(sampler), len({row.path for row in rows})
-        report.totals = Totals(used, len(plan.draws), batches, len(plan.index.skipped))
+        report.totals = Totals(used, len(plan.draws), batches, len(plan.skipped))
         words = f"{len(plan.draws)} samples, {batches} batches and {-(-batches // accumulate)} optimizer steps an epoch"
         report.findings.append(Finding("epoch", "note", words))
     except UserError as error:

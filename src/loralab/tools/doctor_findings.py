@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from loralab.data.index import Folder, Index
+from loralab.data.walk import Skipped
 from loralab.tools.doctor_report import Finding, Level, Row
 from loralab.types import Item
 
@@ -41,10 +42,10 @@ def of_rows(rows: Sequence[Row], max_tokens: int, estimated: bool) -> Iterator[F
     yield Finding("tokens", "note", words + "; estimated, for want of the model's vocabulary" * estimated)
 
 
-def of_index(index: Index) -> Iterator[Finding]:
+def of_index(index: Index, skipped: Sequence[Skipped]) -> Iterator[Finding]:
     """About files: those left out, those without captions, those that are not plain RGB."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
-    for path, reason in index.skipped:
+    for path, reason in skipped:
         reasons[reason].append(path)
     for reason, paths in reasons.items():
         yield Finding("skipped", "warning", f"{len(paths)} left out: {reason}", paths)

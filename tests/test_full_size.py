@@ -54,12 +54,23 @@ def write_folder(folder: Path, architecture: Architecture, tokenizer: Path) -> P
     return folder
 
 
+@pytest.fixture(scope="module")
+def tokenizer(random_base: Path, tmp_path_factory) -> Path:
+    """The small tokenizer, its ends where CLIP has them."""
+    folder = tmp_path_factory.mktemp("tokenizer") / "clip"
+    shutil.copytree(random_base / "tokenizer", folder)
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    vocabulary |= {"<|startoftext|>": 49406, "<|endoftext|>": 49407}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    return folder
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
-def base(request, random_base: Path, tmp_path_factory):
+def base(request, tokenizer: Path, tmp_path_factory):
     """(option of `model`, diffusers folder of that family), removed afterwards."""
     folder = tmp_path_factory.mktemp("full") / request.param
     architecture = ARCHITECTURES[FAMILIES[request.param]]
-    yield request.param, write_folder(folder, architecture, random_base / "tokenizer")
+    yield request.param, write_folder(folder, architecture, tokenizer)
     shutil.rmtree(folder)
 
 
@@ -88,13 +99,13 @@ def convert(folder: Path, model: str, path: Path) -> Path:
     return path
 
 
-def test_training_from_every_layout(base, train, images: Path, random_base: Path, tmp_path: Path):
+def test_training_from_every_layout(base, train, images: Path, tokenizer: Path, tmp_path: Path):
     """A few steps by the command; the file has the keys of sd-scripts, its tensors have moved, and whether the base
     was a folder or one file, by any way of writing it, is not to be seen in a single bit."""
     model, folder = base
     settings = (
         f"model={model}",
-        f"model.tokenizer={random_base / 'tokenizer'}",
+        f"model.tokenizer={tokenizer}",
         "model.dtype=bf16",
         "model.gradient_checkpointing=true",
         "trainer.precision=bf16-mixed",

@@ -108,10 +108,10 @@ def slots(config: Mapping[str, Any]) -> Iterator[Slot]:
             if "CrossAttn" in kind:
                 depth = depths[levels - 1 - level]
                 yield Slot(f"{path}.attentions.{layer}", f"{original}.1", "transformer", block, original_block, depth)
-        if level < levels - 1:
-            after = 2 if "CrossAttn" in kind else 1
-            path = f"up_blocks.{level}.upsamplers.0.conv"
-            yield Slot(path, f"{original}.{after}.conv", "resampler", block, original_block)
+            if layer == layers and level < levels - 1:
+                after = 2 if "CrossAttn" in kind else 1
+                path = f"up_blocks.{level}.upsamplers.0.conv"
+                yield Slot(path, f"{original}.{after}.conv", "resampler", block, original_block)
 
 
 def _modules(slot: Slot) -> Iterator[tuple[str, str, Kind]]:

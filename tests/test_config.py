@@ -54,6 +54,22 @@ def problems(*overrides: str) -> str:
         (["data.resolution=[512"], ["data.resolution=[512", "quote"]),
         (["+nonsense=1"], ["nonsense", "no such setting"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs", "at least 1"]),
+        (
+            ["optimizer=adafactor", "optimizer.lr=null", "optimizer.relative_step=true", "targets.unet_lr=1e-4"],
+            ["targets.unet_lr: has no effect", "optimizer.lr=null"],
+        ),
+        (
+            ["optimizer=adafactor", "optimizer.lr=null", "optimizer.relative_step=true", "scheduler=cosine"],
+            ["scheduler: has no effect", "optimizer.lr=null"],
+        ),
+        (["optimizer=prodigy", "targets.unet_lr=0.5"], ["targets.unet_lr", "one for everything"]),
+        (["optimizer=prodigy", "targets.loraplus_ratio=16"], ["targets.loraplus_ratio", "one for everything"]),
+        (["model.attention=xformers", "trainer.accelerator=cpu"], ["model.attention", "needs a GPU"]),
+        (["data.cache.text=true"], ["data.cache.text", "targets.text_encoder", "targets=unet_only"]),
+        (
+            ["hydra/sweeper=nothing"],
+            ["hydra/sweeper", "'nothing' is not installed", "pip install hydra-nothing-sweeper"],
+        ),
         (["objective/timesteps=range", "objective.timesteps.high=300"], ["objective.timesteps", "low=500"]),
         (["scheduler=constant_with_warmup", "scheduler.warmup_steps=5"], ["scheduler.warmup_steps", "warmup_ratio=0"]),
         (["optimizer=paged_adamw8bit", "trainer=cpu"], ["optimizer", "optimizer=adamw8bit"]),
@@ -65,8 +81,17 @@ def test_mistakes_are_named(overrides: list[str], words: list[str]) -> None:
 
 
 def test_all_mistakes_are_listed_together() -> None:
-    said = problems("adapter.rank=0", "optimizer.lr=fast", "output.format=zip")
-    assert all(key in said for key in ("adapter.rank", "optimizer.lr", "output.format"))
+    """Those that Hydra would stop at, too: what it cannot read, groups and keys that are not there."""
+    wrong = ["adapter.rank=0", "optimizer=lyon", "output.format=zip", "output.nmae=x", "seed=1", "seed=2", "data.=[1"]
+    said = problems(*wrong)
+    assert said.count("→") == len(wrong) - 1
+    assert all(key in said for key in ("adapter.rank", "'lion'", "output.format", "'output.name'", "seed", "data.=[1"))
+
+
+def test_where_a_mistake_stands() -> None:
+    said = problems("optimizer.lrr=1", "adapter.rank=0", "experiment=style")
+    assert "optimizer.lrr: there is no such setting (given as optimizer.lrr=1)" in said
+    assert "adapter.rank: 0 does not fit (given as adapter.rank=0)" in said
 
 
 def test_unknown_keys_in_a_file_are_named_with_the_file(tmp_path: Path) -> None:
@@ -121,11 +146,27 @@ def test_every_option_composes_and_passes_the_check(group: str, option: str, tmp
         "plateau": ["data/validation=share"],
         "full": ["data.cache.latents=none"],
     }.get(option, [])
-    if (group, option) == ("sweep", "optuna"):
-        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an extra")
     said = problems(f"{group}={option}", *extra)
-    on_gpu_only = "there is no GPU on this machine" in said or "needs a GPU" in said
-    assert not said or (on_gpu_only and said.count("→") == 1), said
+    not_here = ("there is no GPU on this machine", "needs a GPU", "not installed")
+    assert not said or (any(words in said for words in not_here) and said.count("→") == 1), said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "package", "setting"),
+    [
+        (["optimizer=prodigy"], "prodigyopt", "optimizer"),
+        (["optimizer=dadapt_adam"], "dadaptation", "optimizer"),
+        (["optimizer=schedulefree"], "schedulefree", "optimizer"),
+        (["optimizer=adam8bit"], "bitsandbytes", "optimizer"),
+        (["logger=wandb"], "wandb", "logger.wandb"),
+        (["model.attention=xformers"], "xformers", "model.attention"),
+        (["model.quantize=nf4"], "bitsandbytes", "model.quantize"),
+        (["data=folder", "data.folder=.", "data.metadata=a.parquet"], "pyarrow", "data.metadata"),
+    ],
+)
+def test_a_package_that_is_not_installed(overrides: list[str], package: str, setting: str, monkeypatch) -> None:
+    monkeypatch.setattr("loralab.packages.find_spec", lambda name: None if name == package else object())
+    assert f"{setting}: needs {package}, which is not installed\n    → pip install {package}" in problems(*overrides)
 
 
 def test_every_file_says_what_it_is_for() -> None:

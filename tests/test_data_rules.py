@@ -17,7 +17,7 @@ from loralab.errors import UserError
         (["data.resolution=[]"], ["data.resolution", "is no size"]),
         (["data.resolution=huge"], ["data.resolution", "whole number"]),
         (["data.on_error=maybe"], ["data.on_error", "skip | stop"]),
-        (["data.cache.text=true", "data.captions.shuffle=true"], ["data.cache.text", "vary"]),
+        (["targets=unet_only", "data.cache.text=true", "data.captions.shuffle=true"], ["data.cache.text", "vary"]),
         (["data=folder", "data.folders=[{path: /tmp, repeat: 3}]"], ["data.folders.0.repeat", "repeats"]),
         (["data=folder", "data.folders=[{path: /tmp, repeats: 0}]"], ["data.folders.0.repeats", "at least 1"]),
         (["data=folder", "data.folders=[{repeats: 2}]"], ["data.folders.0.path", "is missing"]),
@@ -36,6 +36,7 @@ def test_what_cannot_work_is_named(overrides, words):
 
 
 def test_what_works_is_not_complained_of():
-    prepare(["data.resolution=[[64,64],[32,32]]", "data.buckets.step=32", "data.cache.text=true"])
+    prepare(["data.resolution=[[64,64],[32,32]]", "data.buckets.step=32"])
+    prepare(["targets=unet_only", "data.cache.text=true"])
     entry = "{path: /tmp, repeats: 3, weight: 0.5, captions: {shuffle: true}, augment: {flip: true}}"
     prepare(["data=folder", f"data.folders=[{entry}]"])

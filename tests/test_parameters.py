@@ -4,7 +4,7 @@ A row says what it changes in the file and which settings that may touch (all ot
 by a training of two steps on the smallest model, or by the smallest real piece of one. Trainings are shared between
 rows. The real command is started three times, by the row that is about processes; others start it in this process.
 
-Time: 75 s on one core, of which a quarter is the row about processes.
+Time: 80 s on one core, a quarter of it for the row about processes.
 """
 
 from __future__ import annotations

@@ -29,8 +29,6 @@ THIRD_PARTIES = (
     "dadaptation.",
     "schedulefree.",
 )
-BY_NAME = ("callbacks", "logger")
-"""Groups that are a dict of nodes by name, rather than one node."""
 
 
 class Check:
@@ -55,7 +53,7 @@ class Check:
         for name, node in self.tree.items():
             if name not in known:
                 self._unknown(name, known)
-            elif name in BY_NAME:
+            elif name in rules.BY_NAME:
                 self._nodes_by_name(name, node)
             elif is_node(node):
                 self._node(name, node)

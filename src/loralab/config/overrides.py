@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -80,6 +81,9 @@ def _groups_above(key: str) -> Iterator[str]:
 
 def composition_problem(error: Exception) -> Problem:
     """Hydra's or OmegaConf's own complaint, shortened to what a user can act on."""
+    if plugin := re.search(r"'hydra/(sweeper|launcher)/([a-z]+)", str(error)):
+        kind, name = plugin.groups()
+        return Problem(f"hydra/{kind}", f"'{name}' is not installed", f"pip install hydra-{name}-{kind}")
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return Problem("configuration", first, " ".join(rest))
 

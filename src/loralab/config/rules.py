@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loralab.config.data_rules import data_problems
+from loralab.config.device_rules import device_problems
+from loralab.config.rate_rules import rate_problems
+from loralab.config.tree import Tree, get
 from loralab.errors import Problem, UserError
 from loralab.models.probe import check
-from loralab.training.resume import checked
+from loralab.packages import missing, missing_for
+from loralab.training.resume import checked, refuse_other_settings
+from loralab.training.signature import of_settings
 
-Tree = dict[str, Any]
+BY_NAME = ("callbacks", "logger")
+"""Groups that are a dict of nodes by name, rather than one node."""
 
 
 def contradictions(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> list[Problem]:
     """All that the rules find. A rule reads settings by get(), so that one misshapen node fails no other rule."""
     return [problem for rule in RULES for problem in rule(tree, choices, overrides)]
-
-
-def get(tree: Tree, key: str, default: Any = None) -> Any:
-    """The value at a dotted key, or the default where there is none."""
-    node: Any = tree
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return default
-        node = node[part]
-    return node
 
 
 def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -82,16 +78,36 @@ def _warm_up(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Itera
         yield Problem("scheduler.warmup_steps", found, "give one of the two: warmup_steps=null or warmup_ratio=0")
 
 
-def _optimizer_of_device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    if on_cpu(tree) and ".Paged" in str(get(tree, "optimizer._target_")):
-        yield Problem("optimizer", "a paged optimizer needs a GPU", "on a CPU take its plain kind: optimizer=adamw8bit")
+def _rates(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    nodes = [get(tree, name) for name in ("optimizer", "scheduler", "targets")]
+    if all(isinstance(node, dict) for node in nodes):
+        yield from rate_problems(*nodes)
 
 
-def _precision_of_device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    if on_cpu(tree) and get(tree, "trainer.precision") == "16-mixed":
-        yield Problem("trainer.precision", "16-mixed needs a GPU", "use bf16-mixed or 32-true on a CPU")
-    if get(tree, "trainer.accelerator") in ("gpu", "cuda") and not has_accelerator():
-        yield Problem("trainer.accelerator", "there is no GPU on this machine", "trainer=default picks what is there")
+def _device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    yield from device_problems(tree)
+
+
+def _cached_texts(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """What a text encoder makes of a caption changes while it is trained, and where adapter.weights are on it."""
+    if get(tree, "data.cache.text") is not True:
+        return
+    for part in ("text_encoder", "text_encoder_2"):
+        frozen = get(tree, f"targets.{part}_lr") == 0 and get(tree, "adapter.weights") is None
+        if get(tree, f"targets.{part}") and not frozen:
+            remedy = f"targets=unet_only or targets.{part}_lr=0, or data.cache.text=false"
+            yield Problem("data.cache.text", f"contradicts targets.{part}: its outputs change while it trains", remedy)
+
+
+def _packages(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """What is chosen must be installed."""
+    nodes = [(name, tree.get(name)) for name in ("optimizer", "scheduler")]
+    nodes += [(f"{group}.{name}", n) for group in BY_NAME for name, n in (get(tree, group) or {}).items()]
+    for path, node in nodes:
+        if isinstance(node, dict) and node.get("enabled") is not False and isinstance(node.get("_target_"), str):
+            yield from missing_for(path, node["_target_"])
+    if str(get(tree, "data.metadata")).endswith(".parquet"):
+        yield from missing("data.metadata", "pyarrow")
 
 
 def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -99,19 +115,6 @@ def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]
     if (dtype, precision) in (("fp16", "bf16-mixed"), ("bf16", "16-mixed")):
         remedy = f"model.dtype=fp32 or model.dtype={'bf16' if dtype == 'fp16' else 'fp16'}"
         yield Problem("model.dtype", f"{dtype} contradicts trainer.precision={precision}", remedy)
-
-
-def on_cpu(tree: Tree) -> bool:
-    """Whether training will run on the CPU."""
-    accelerator = get(tree, "trainer.accelerator")
-    return accelerator == "cpu" or (accelerator == "auto" and not has_accelerator())
-
-
-def has_accelerator() -> bool:
-    """Whether the machine has a GPU, told by its device files: importing torch to ask would take seconds."""
-    if sys.platform != "linux":
-        return True  # torch decides, when it is loaded
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists() or Path("/dev/dxg").exists()
 
 
 def _cached_latents(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -156,12 +159,19 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
 
 
 def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """It is there, whole, and of these settings as far as they are known yet."""
     path, root = get(tree, "resume"), get(tree, "resume_root")
-    if isinstance(path, str) and path != "auto":
-        try:
-            checked(path, [Path(root)] if isinstance(root, str) else [])
-        except UserError as error:
-            yield from error.problems
+    if not isinstance(path, str) or path == "auto":
+        return
+    try:
+        state = checked(path, [Path(root)] if isinstance(root, str) else [])
+        if not get(tree, "resume_force"):
+            known = of_settings(tree)
+            refuse_other_settings(replace(state, signature={k: state.signature.get(k) for k in known}), known)
+    except UserError as error:
+        yield from error.problems
+    except (KeyError, TypeError, AttributeError):
+        return  # a misshapen configuration: the check of types tells it
 
 
 def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -186,10 +196,12 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _something_to_do,
     _timesteps,
     _warm_up,
-    _optimizer_of_device,
-    _precision_of_device,
+    _rates,
+    _device,
+    _packages,
     _precision_of_base,
     _cached_latents,
+    _cached_texts,
     _output_folder,
     _plain_values,
     _state_to_resume,

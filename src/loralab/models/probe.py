@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from loralab.errors import Problem, UserError, user_error
 from loralab.models.checkpoint import Contents, examine
+from loralab.packages import missing
 
 TITLES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
 OPTIONS = {"sd1": "model=sd15", "sd2": "model=sd2 or model=sd2_v", "sdxl": "model=sdxl"}
@@ -46,15 +46,10 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
     if isinstance(tokenizer := model.get("tokenizer"), str):
         problems += _problems(lambda: on_disk(tokenizer, "model.tokenizer", look_at_tokenizer))
     if model.get("attention") == "xformers":
-        problems += _needs("xformers", "model.attention")
+        problems += missing("model.attention", "xformers")
     if model.get("quantize"):
-        problems += _needs("bitsandbytes", "model.quantize")
+        problems += missing("model.quantize", "bitsandbytes")
     return problems
-
-
-def _needs(package: str, setting: str) -> list[Problem]:
-    missing = Problem(setting, f"needs {package}, which is not installed", f"pip install {package}")
-    return [] if find_spec(package) else [missing]
 
 
 def _problems(call: Callable[[], object]) -> tuple[Problem, ...]:

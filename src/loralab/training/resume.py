@@ -35,7 +35,9 @@ def choose(
         return None
     if setting != "auto":
         state = checked(setting, roots)
-        return Resume(state, insist, _differing(state, signature, insist))
+        if not insist:
+            refuse_other_settings(state, signature)
+        return Resume(state, insist, [key for key, _, _ in differences(state.signature, signature)])
     state = _newest(roots, signature, say)
     say(f"resume: step {state.step} of {state.path}" if state else "resume: no state of these settings; a fresh start")
     return Resume(state, insist) if state else None
@@ -65,16 +67,14 @@ def _newest(roots: Iterable[Path], signature: Signature, say: Say) -> State | No
     return None
 
 
-def _differing(state: State, signature: Signature, insist: bool) -> list[str]:
-    """The settings that differ from the state's; a UserError that lists them where they are not insisted on."""
-    found = differences(state.signature, signature)
-    if found and not insist:
+def refuse_other_settings(state: State, signature: Signature) -> None:
+    """Raises a UserError that lists the settings which differ from the state's."""
+    if found := differences(state.signature, signature):
         remedy = "give the state's settings, or resume_force=true to go on with the new ones"
         raise UserError(
             Problem("resume", f"{state.path} was made with other settings", remedy),
             *(Problem(key, _words(key, then, now)) for key, then, now in found),
         )
-    return [key for key, _, _ in found]
 
 
 def _words(key: str, then: str, now: str) -> str:

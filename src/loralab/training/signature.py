@@ -52,21 +52,24 @@ LEFT_OUT = {
 
 def signature(settings: Mapping[str, Any], family: Family, plan: Plan, devices: int) -> Signature:
     """The signature of a run. settings: the composed configuration; devices: how many share a batch."""
-    data = settings["data"]
-    flat = dict(_flat({key: settings[key] for key in GROUPS}))
-    flat |= {f"trainer.{key}": settings["trainer"][key] for key in TRAINER}
-    if str(settings["scheduler"]["_target_"]).endswith(".plateau"):  # it goes by what is validated, and when
-        flat |= dict(_flat({"callbacks.validation": settings["callbacks"].get("validation")}))
-    weights = settings["adapter"].get("weights")
-    flat |= {
+    data, weights = settings["data"], settings["adapter"].get("weights")
+    return of_settings(settings) | {
         "data.batch_size × devices": data["batch_size"] * devices,
         "data.batch_pixels × devices": data["batch_pixels"] and f"{data['batch_pixels']} × {devices}",
-        "data.cache.latents": "none" if data["cache"]["latents"] == "none" else "cached",
         "base model": _model(family),
         "images": len(plan.index),
         "images and captions": _data(plan),
         "adapter.weights": weights and digest_file(Path(weights).expanduser()),
     }
+
+
+def of_settings(settings: Mapping[str, Any]) -> Signature:
+    """The part of a signature that settings alone make, known before anything is loaded."""
+    flat = dict(_flat({key: settings[key] for key in GROUPS}))
+    flat |= {f"trainer.{key}": settings["trainer"][key] for key in TRAINER}
+    if str(settings["scheduler"]["_target_"]).endswith(".plateau"):  # it goes by what is validated, and when
+        flat |= dict(_flat({"callbacks.validation": settings["callbacks"].get("validation")}))
+    flat["data.cache.latents"] = "none" if settings["data"]["cache"]["latents"] == "none" else "cached"
     return json.loads(json.dumps(flat))  # as it will be read back
 
 

@@ -1,0 +1,32 @@
+"""Packages that only some options need: whether they are installed, asked without importing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from loralab.errors import Problem
+
+OF_CLASS = {
+    "lightning.pytorch.loggers.WandbLogger": "wandb",
+    "lightning.pytorch.loggers.MLFlowLogger": "mlflow",
+    "lightning.pytorch.loggers.CometLogger": "comet_ml",
+    "lightning.pytorch.loggers.NeptuneLogger": "neptune",
+}
+"""What a class needs beside the package that it is in."""
+
+TO_INSTALL = {"comet_ml": "comet-ml"}
+"""What pip calls a package, where it is not its name."""
+
+
+def missing(setting: str, package: str) -> Iterator[Problem]:
+    """The problem of a setting that needs a package which is not installed."""
+    if find_spec(package) is None:
+        name = TO_INSTALL.get(package, package)
+        yield Problem(setting, f"needs {package}, which is not installed", f"pip install {name}")
+
+
+def missing_for(setting: str, target: str) -> Iterator[Problem]:
+    """The same, of a setting that builds `target`, a dotted name."""
+    package = target.partition(".")[0]
+    yield from missing(setting, package if find_spec(package) is None else OF_CLASS.get(target, package))

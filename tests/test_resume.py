@@ -61,14 +61,15 @@ def state(folder: Path, step: int) -> Path:
 
 
 def test_it_goes_on_from_anywhere(go) -> None:
-    """In the middle of an epoch, at its last batch, in the second; resumed twice; with other numbers of workers."""
+    """In the middle of an epoch, at its last batch, in the second; resumed twice; with other workers and loggers."""
     whole = go(*RANDOM, name="whole")
     stopped = go(*RANDOM, *STATES, name="stopped")
     assert adapter(stopped) == adapter(whole), "saving states changes nothing"
     for step, workers in ((2, 0), (4, 2), (5, 0)):
-        resumed = go(*RANDOM, f"resume={state(stopped, step)}", f"data.num_workers={workers}", name=f"from{step}")
+        others = (f"data.num_workers={workers}", f"trainer.log_every_n_steps={step}", "logger=tensorboard")
+        resumed = go(*RANDOM, f"resume={state(stopped, step)}", *others, name=f"from{step}")
         assert adapter(resumed) == adapter(whole), step
-    again = go(*RANDOM, *STATES, f"resume={state(stopped, 1)}", name="again")
+    again = go(*RANDOM, *STATES, f"resume={state(stopped, 1)}", "data.num_workers=2", name="again")
     for step in (3, 4, 7):  # resumed in the epoch of the first state, after its last batch, in the next
         twice = go(*RANDOM, f"resume={state(again, step)}", name=f"twice{step}")
         assert adapter(twice) == adapter(whole), step
@@ -85,7 +86,7 @@ def test_it_goes_on_from_anywhere(go) -> None:
             (*PLATEAU, "callbacks.validation.every_n_steps=1"),
             id="plateau",
         ),
-        pytest.param(("data.cache.latents=memory", "adapter=lokr", "adapter.module_dropout=0.2"), id="cached"),
+        pytest.param(("data.cache.latents=disk", *RANDOM, "adapter=lokr", "adapter.module_dropout=0.2"), id="cached"),
         pytest.param(("optimizer=adafactor", "trainer.gradient_clip_val=null"), id="adafactor", marks=pytest.mark.slow),
         pytest.param(("optimizer=lion8bit", "optimizer.min_8bit_size=16"), id="lion8bit", marks=pytest.mark.slow),
         pytest.param(
@@ -125,12 +126,13 @@ def test_an_open_accumulation_window_is_finished(go) -> None:
     assert adapter(resumed) == adapter(whole)
 
 
-def test_a_state_holds_no_frozen_weights(go, random_base: Path) -> None:
+def test_a_state_holds_no_frozen_weights(go) -> None:
     folder = go(*STATES, "trainer.max_steps=1", "trainer.max_epochs=null", name="run")
-    saved = torch.load(state(folder, 1) / "state.ckpt", weights_only=True)
-    assert all(name.startswith("adapters.") for name in saved["state_dict"])
-    base = sum(file.stat().st_size for file in random_base.rglob("*.safetensors"))
-    assert (state(folder, 1) / "state.ckpt").stat().st_size < base / 2
+    file = state(folder, 1) / "state.ckpt"
+    saved = torch.load(file, weights_only=True)["state_dict"]
+    assert all(name.startswith("adapters.") for name in saved)
+    adapter_and_adam = 3 * sum(4 * tensor.numel() for tensor in saved.values())
+    assert file.stat().st_size < 1.2 * adapter_and_adam + 500 * len(saved) * 3  # and the names and places of tensors
 
 
 def test_only_the_last_states_are_kept(go) -> None:
@@ -248,6 +250,8 @@ def test_killed_at_any_moment_it_ends_the_same(random_base: Path, pictures: Path
     """The real command, killed with SIGKILL at random moments and resumed until it is done."""
     words = ["data=folder", f"data.folder={pictures}", "data.batch_size=2", "trainer.max_epochs=30", "adapter.rank=2"]
     words += ["trainer.max_steps=null", "output.precision=fp32", *STATES[:2], *RANDOM, "resume=auto"]
+    words += ["trainer.accumulate_grad_batches=3", "ema.decay=0.9", "data.cache.latents=disk", "scheduler=cosine"]
+    words += ["optimizer=adam8bit", "optimizer.min_8bit_size=16", "optimizer.lr=1e-3"]
     words += [f"model.base={random_base}", f"data.cache_folder={tmp_path / 'cache'}", "callbacks.samples.enabled=false"]
 
     def start(where: Path) -> subprocess.Popen:

@@ -137,6 +137,7 @@ def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_p
     words = ["trainer.max_steps=100000", f"model.base={random_base}", "callbacks.samples.enabled=false"]
     words += ["model.prediction_type=v_prediction"]
     words += [f"hydra.run.dir={tmp_path / 'run'}", f"data.cache_folder={tmp_path / 'cache'}"]
+    words += ["callbacks.state.enabled=true"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         events = tmp_path / "run" / "tensorboard"
@@ -151,4 +152,5 @@ def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_p
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "interrupted"
     assert (tmp_path / "run" / f"adapter-step{record['steps']:08d}.safetensors").is_file()
+    assert (tmp_path / "run" / "states" / f"step{record['steps']:08d}" / "state.json").is_file()
     assert not (tmp_path / "run" / "adapter.safetensors").exists()

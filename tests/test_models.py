@@ -13,11 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import TEXT, UNET, VAE, write_base
+from loralab.adapters.inject import inject
+from loralab.adapters.lora import LoRA
+from loralab.adapters.targets import Targets
 from loralab.errors import UserError
 from loralab.models.architecture import ARCHITECTURES, SD1, Architecture
 from loralab.models.load import diffusers_vae, original_text, read_single_file
 from loralab.models.miniature import sdxl
 from loralab.models.original import original_state, save_single_file
+from loralab.models.preview import sample, start_noise
 from loralab.models.sd import load
 from loralab.types import Batch, Conditioning, Draw
 from test_names import modules
@@ -245,6 +249,31 @@ def test_quantised_bases(random_base: Path, kind: str, error: float):
     assert small.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight.dtype in (torch.uint8, torch.int8)
 
 
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_quantised_bases_train(random_base: Path, train, kind: str):
+    """Every adapter moves, also after a picture was drawn, which leaves the gradients as they were."""
+    run = train(f"model.quantize={kind}", "trainer.max_steps=2", "model.dtype=bf16", "trainer.precision=bf16-mixed")
+    state = load_file(run / "adapter.safetensors")
+    assert all(tensor.any() for name, tensor in state.items() if "lora_up" in name)
+
+    family = load(str(random_base), quantize=kind, resolution=64)
+    adapters = inject(family, LoRA(rank=2), Targets())
+    with torch.no_grad():
+        for name, parameter in adapters.named_parameters():
+            parameter += 0.05 if name.endswith("lora_up") else 0
+
+    def gradients() -> list[torch.Tensor]:
+        torch.nn.ModuleList(family.parts().values()).train()
+        noisy = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        loss = family.predict(noisy, torch.tensor([500]), family.encode_text(PROMPTS[:1])).square().mean()
+        return list(torch.autograd.grad(loss, list(adapters.parameters())))
+
+    before = gradients()
+    torch.nn.ModuleList(family.parts().values()).eval()
+    sample(family, PROMPTS[:1], [0], steps=2)
+    torch.testing.assert_close(gradients(), before)
+
+
 # previews
 
 
@@ -257,10 +286,8 @@ def test_previews_are_those_of_the_pipeline(random_base: Path, tmp_path: Path, k
         family = load(str(random_base), resolution=64, **settings)
     seeds = [3, 4]
     before = torch.get_rng_state()
-    ours = family.sample(PROMPTS, seeds, negative="bad", steps=5, guidance=4.0)
+    ours = sample(family, PROMPTS, seeds, negative="bad", steps=5, guidance=4.0)
     assert torch.equal(torch.get_rng_state(), before)
-
-    from loralab.models.preview import start_noise
 
     pipeline = family.pipeline()
     pipeline.set_progress_bar_config(disable=True)
@@ -271,14 +298,14 @@ def test_previews_are_those_of_the_pipeline(random_base: Path, tmp_path: Path, k
 
 
 def test_a_preview_depends_on_its_own_seed_alone(random_family):
-    both = random_family.sample(PROMPTS, [1, 2], steps=3)
-    alone = random_family.sample(PROMPTS[1:], [2], steps=3)
+    both = sample(random_family, PROMPTS, [1, 2], steps=3)
+    alone = sample(random_family, PROMPTS[1:], [2], steps=3)
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(both[1:], random_family.sample(PROMPTS[1:], [3], steps=3), atol=1e-2)
+    assert not torch.allclose(both[1:], sample(random_family, PROMPTS[1:], [3], steps=3), atol=1e-2)
 
 
 def test_previews_follow_width_and_height(random_family):
-    assert random_family.sample(["x"], [0], width=96, height=64, steps=2).shape == (1, 3, 64, 96)
+    assert sample(random_family, ["x"], [0], width=96, height=64, steps=2).shape == (1, 3, 64, 96)
 
 
 def test_the_miniature_is_drawn_from_its_seed_alone(random_base: Path):

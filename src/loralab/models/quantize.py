@@ -25,6 +25,7 @@ def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
             size = (linear.in_features, linear.out_features, linear.bias is not None)
             if kind == "nf4":
                 made = bnb.Linear4bit(*size, compute_dtype=dtype, quant_type="nf4")
+                made.support_avx512bf16_for_cpu = False  # repacked in eval mode, it passes no gradient on
                 made.weight = bnb.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=made)  # pyright: ignore[reportCallIssue]
             else:
                 made = bnb.Linear8bitLt(*size, has_fp16_weights=False)

@@ -17,6 +17,7 @@ from PIL.Image import Image
 from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.callbacks.pictures import grid, save, to_image
 from loralab.errors import user_error
+from loralab.models.preview import sample
 from loralab.training.module import LoraModule
 from loralab.values import AtLeastOne, NonNegative
 
@@ -112,7 +113,8 @@ class Samples(Callback):
             for kind, group in groupby(self.prompts, lambda p: replace(p, prompt="", seed=0)):
                 for prompts in _chunks(list(group), 8):
                     texts, seeds = [p.prompt for p in prompts], [p.seed for p in prompts]
-                    pixels = module.family.sample(
+                    pixels = sample(
+                        module.family,
                         texts,
                         seeds,
                         negative=kind.negative,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from loralab.models.clip import Text, TextEncoder
 from loralab.models.names import Target, block_count, text_targets, unet_targets
-from loralab.models.preview import make_scheduler, sample
+from loralab.models.scheduler import make_scheduler
 from loralab.types import Batch, Conditioning, Fit
 
 Prediction = Literal["epsilon", "v_prediction"]
@@ -146,25 +146,6 @@ class Family(ABC):
     def scheduler(self) -> Any:
         """A fresh diffusers scheduler: the base's own, minding prediction type and zero-terminal SNR."""
         return make_scheduler(self._scheduler, self.prediction_type, self.zero_terminal_snr)
-
-    def sample(
-        self,
-        prompts: list[str],
-        seeds: list[int],
-        *,
-        negative: str = "",
-        width: int | None = None,
-        height: int | None = None,
-        steps: int = 20,
-        guidance: float = 7.5,
-    ) -> Tensor:
-        """Pictures (B, 3, H, W), one a prompt and its seed, with classifier-free guidance (arXiv 2207.12598).
-
-        None for a side is the native one. A picture depends on its own seed alone, not on its neighbours or on any
-        global random state.
-        """
-        size = (height or self.resolution, width or self.resolution)
-        return sample(self, prompts, seeds, negative, size, steps, guidance)
 
     @abstractmethod
     def pipeline(self) -> Any:

@@ -3,46 +3,12 @@
 from __future__ import annotations
 
 from inspect import signature
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from loralab.models.family import Family
 from loralab.rng import generator
-
-if TYPE_CHECKING:
-    from loralab.models.family import Family
-
-SCHEDULERS = {
-    name: f"diffusers.schedulers.scheduling_{module}"
-    for name, module in {
-        "DDIMScheduler": "ddim",
-        "PNDMScheduler": "pndm",
-        "EulerDiscreteScheduler": "euler_discrete",
-        "EulerAncestralDiscreteScheduler": "euler_ancestral_discrete",
-        "DPMSolverMultistepScheduler": "dpmsolver_multistep",
-        "UniPCMultistepScheduler": "unipc_multistep",
-    }.items()
-}
-"""Those that bases come with, and their modules; another base's is sampled with DDIM."""
-
-ZERO_SNR = {"DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"}
-"""Those that can start from pure noise; trailing timesteps then begin at the last one (arXiv 2305.08891)."""
-
-
-def make_scheduler(config: dict[str, Any], prediction_type: str, zero_terminal_snr: bool) -> Any:
-    """A diffusers scheduler from its config, with this prediction type and SNR at the end."""
-    from importlib import import_module
-
-    name = config.get("_class_name", "DDIMScheduler")
-    if name not in (ZERO_SNR if zero_terminal_snr else SCHEDULERS):
-        name = "DDIMScheduler"
-    changes: dict[str, Any] = {"prediction_type": prediction_type}
-    if zero_terminal_snr:
-        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    scheduler = getattr(import_module(SCHEDULERS[name]), name)
-    known = {key: value for key, value in config.items() if not key.startswith("_")}
-    return scheduler.from_config({**known, **changes})
 
 
 def start_noise(seeds: list[int], height: int, width: int) -> Tensor:
@@ -56,14 +22,20 @@ def sample(
     family: Family,
     prompts: list[str],
     seeds: list[int],
-    negative: str,
-    size: tuple[int, int],
-    steps: int,
-    guidance: float,
+    *,
+    negative: str = "",
+    width: int | None = None,
+    height: int | None = None,
+    steps: int = 20,
+    guidance: float = 7.5,
 ) -> Tensor:
-    """Pictures (B, 3, H, W) of size (H, W); see `Family.sample`."""
+    """Pictures (B, 3, H, W), one a prompt and its seed, with classifier-free guidance (arXiv 2207.12598).
+
+    None for a side is the native one. A picture depends on its own seed alone, not on its neighbours or on any global
+    random state.
+    """
     assert len(prompts) == len(seeds), "a seed for each prompt"
-    height, width = size
+    height, width = height or family.resolution, width or family.resolution
     scheduler = family.scheduler()
     scheduler.set_timesteps(steps)
     guided = guidance != 1

@@ -30,8 +30,9 @@ class Run:
     """By dotted key."""
 
     @property
-    def pictures(self) -> list[Path]:
-        return sorted(self.folder.glob("samples/*grid*.png"))
+    def grid(self) -> Path:
+        """Its pictures on a sheet, where it made some."""
+        return self.folder / "samples" / "grid.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +52,9 @@ def main(args: argparse.Namespace) -> None:
     if args.html:
         from loralab.report.page import page
 
+        pictures = {str(run.folder): run.grid for run in runs if run.grid.is_file()}
         with atomic_path(args.html) as beside:
-            beside.write_text(page(runs, sheet(rows)), encoding="utf8")
+            beside.write_text(page(sheet(rows), pictures), encoding="utf8")
     print(json.dumps(rows, indent=2, ensure_ascii=False)) if args.json else Console().print(_table(sheet(rows)))
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from loralab.report.compare import Run
+from collections.abc import Mapping
+from pathlib import Path
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; }
@@ -17,11 +15,11 @@ img { max-width: 34rem; image-rendering: pixelated; }
 """
 
 
-def page(runs: list[Run], lines: list[list[str]]) -> str:
-    """HTML that needs no other file; `lines` are those of the table, headings first."""
+def page(lines: list[list[str]], pictures: Mapping[str, Path]) -> str:
+    """HTML that needs no other file: the lines of a table, headings first, and a picture by the name of its run."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in lines[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[1:])
-    figures = "".join(_figure(run) for run in runs if run.pictures)
+    figures = "".join(_figure(html.escape(name), picture.read_bytes()) for name, picture in pictures.items())
     title = "loralab: runs side by side"
     return (
         f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
@@ -29,9 +27,8 @@ def page(runs: list[Run], lines: list[list[str]]) -> str:
     )
 
 
-def _figure(run: Run) -> str:
-    data = base64.b64encode(run.pictures[-1].read_bytes()).decode()
-    caption = html.escape(str(run.folder))
+def _figure(caption: str, png: bytes) -> str:
+    data = base64.b64encode(png).decode()
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
     )

@@ -65,6 +65,7 @@ def problems(*overrides: str) -> str:
         (["optimizer=prodigy", "targets.unet_lr=0.5"], ["targets.unet_lr", "one for everything"]),
         (["optimizer=prodigy", "targets.loraplus_ratio=16"], ["targets.loraplus_ratio", "one for everything"]),
         (["model.attention=xformers", "trainer.accelerator=cpu"], ["model.attention", "needs a GPU"]),
+        (["adapter.rank=4,8"], ["adapter.rank", "has several values", "add -m"]),
         (["data.cache.text=true"], ["data.cache.text", "targets.text_encoder", "targets=unet_only"]),
         (
             ["hydra/sweeper=nothing"],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loralab.config.command_line import checked, prepare, split
+from loralab.config.command_line import checked, prepare, split, sweeps
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,7 +33,8 @@ def test_training_commands_pass_the_check(command: str, tmp_path: Path) -> None:
     assert set(flags) <= {"-m", "--help", "--cfg", "job"}
     overrides = [o for o in overrides if not o.startswith(("settings.load=", "model.base=", "trainer=gpu"))]
     checked_overrides, _ = prepare(
-        [o.replace("PATH/images", str(images)).replace("=images", f"={images}") for o in overrides]
+        [o.replace("PATH/images", str(images)).replace("=images", f"={images}") for o in overrides],
+        sweeps(flags, overrides),
     )
     if "-m" not in flags:
         assert checked(checked_overrides)[0].trainer

@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig
 
-from loralab.config.command_line import prepare, refuse, split
+from loralab.config.command_line import prepare, refuse, split, sweeps
 from loralab.config.compose import CONF, choices_of, register_resolvers, values
 from loralab.config.menu import menu
 from loralab.config.signature import parameters
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         print(menu())
         return
     try:
-        overrides, warnings = prepare(overrides)
+        overrides, warnings = prepare(overrides, sweeps(flags, overrides))
     except UserError as error:
         sys.exit(_told(error))
     for warning in warnings:

@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 
 from loralab.config.check import Check
 from loralab.config.compose import compose
-from loralab.config.overrides import composition_problem, first_point, parse, with_keys, with_options
+from loralab.config.overrides import composition_problem, first_point, parse, several_values, with_keys, with_options
 from loralab.errors import Problem, UserError
 from loralab.settings.expand import expand
 
+SWEEP = frozenset(("-m", "--multirun"))
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
 
 
@@ -29,14 +30,20 @@ def split(argv: list[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def prepare(overrides: list[str]) -> tuple[list[str], list[str]]:
+def sweeps(flags: list[str], overrides: list[str]) -> bool:
+    """Whether several values of a setting are asked to be a run each."""
+    return bool(SWEEP & set(flags)) or any(o.startswith(("sweep=", "hydra.mode=")) for o in overrides)
+
+
+def prepare(overrides: list[str], sweep: bool = False) -> tuple[list[str], list[str]]:
     """The overrides as Hydra will see them — a settings file expanded, steps and epochs told apart — and warnings.
 
-    Raises a UserError that lists everything wrong with them.
+    sweep: whether several values are a run for each. Raises a UserError that lists everything wrong with them.
     """
     parsed, problems = parse(overrides)
     good, misnamed = with_options(parsed)
     problems += misnamed
+    problems += [] if sweep else several_values(good)
     try:
         expanded, warnings = expand([o.input_line or "" for o in good])
         expanded = _one_length(expanded)

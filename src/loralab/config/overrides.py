@@ -40,6 +40,13 @@ def _first(override: Override) -> str:
     return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 
 
+def several_values(parsed: Iterable[Override]) -> list[Problem]:
+    """A problem for each override that is a sweep."""
+    remedy = "add -m for a run each, or write a list: key=[a,b]; quote commas that are text: 'key=\"a,b\"'"
+    sweeps = (o for o in parsed if o.is_sweep_override())
+    return [Problem(o.key_or_group, f"has several values (given as {o.input_line})", remedy) for o in sweeps]
+
+
 def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
     """The overrides without those given before and without groups whose option does not exist; and what was wrong."""
     groups = group_options()

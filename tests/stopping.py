@@ -30,3 +30,12 @@ class LookLate(Callback):
         health = next(c for c in trainer.callbacks if isinstance(c, Health))  # type: ignore[attr-defined]
         health.waits = False
         health._keep(trainer, module)
+
+
+class HalfPrecision(Callback):
+    """fp16 with its scaler, on a CPU, which the settings refuse: slow, but the same code."""
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        from lightning.pytorch.plugins.precision.amp import MixedPrecision
+
+        trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu")

@@ -72,6 +72,32 @@ def test_bad_steps_can_be_left_out(train, folders: str, capsys: pytest.CaptureFi
     train(*ALL, SIX, folders, "seed=1", *words, "health.skips_in_a_row=1", name="strict", code=1)
 
 
+HALF = ("+callbacks.half._target_=tests.stopping.HalfPrecision", "allow=[tests.]", "scheduler=linear")
+
+
+def test_half_precision_leaves_out_what_its_scale_is_too_large_for(train, folders: str) -> None:
+    """Stopping is not for it; the schedule waits, and a resumed run has the scale of the state."""
+    words = (*ALL, SIX, *HALF, folders, "seed=1", "callbacks.state.enabled=true", "callbacks.state.every_n_steps=1")
+    whole = train(*words, "callbacks.state.keep_last=null", name="whole")
+    states = [torch.load(path / "state.ckpt", weights_only=True) for path in sorted((whole / "states").iterdir())]
+    counts = [c["skipped"] for state in states for name, c in state["callbacks"].items() if name.startswith("Health")]
+    steps = [state["lr_schedulers"][0]["last_epoch"] for state in states]
+    scales = [state["MixedPrecision"]["scale"] for state in states]
+    assert counts[-1] == 2, "the bad image is in one step of each epoch"
+    assert [skipped + done for skipped, done in zip(counts, steps, strict=True)] == [1, 2, 3, 4, 5, 6]
+    assert scales == [65536 / 2**skipped for skipped in counts]
+    resumed = train(*words, f"resume={whole / 'states' / 'step00000003'}", name="resumed")
+    assert (resumed / "adapter.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
+
+
+def test_half_precision_stops_after_many_in_a_row(train, folders: str, capsys: pytest.CaptureFixture) -> None:
+    all_bad = folders.replace("good}", "good, weight: 1.0e+39}")
+    train(*ALL, SIX, *HALF, all_bad, "health.skips_in_a_row=3", name="run", code=1)
+    said = capsys.readouterr().err
+    assert "optimizer step 3" in said
+    assert "3 such steps in a row" in said
+
+
 def test_the_first_bad_module_is_named(train, random_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     import shutil
 

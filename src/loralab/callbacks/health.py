@@ -158,7 +158,7 @@ class Health(Callback):
         if checkpoint:
             module.load_state_dict(checkpoint["state_dict"], strict=False)  # those of now may hold nothing finite
         found = _described(bad) + (f"; first bad value: {_origin(trainer, module, bad)}" if bad else "")
-        row = f", the {self.in_a_row}th in a row" if self.in_a_row > 1 else ""
+        row = f", {self.in_a_row} such steps in a row" if self.in_a_row > 1 else ""
         raise user_error("health.on_nan", found + row, remedy)
 
     def state_dict(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class Lab:
         """That, the choices made, and the overrides as the file's and these."""
         key = _key(change, *overrides)
         if key not in self.configs:
-            expanded, _ = expand([self.load(change), *overrides])
+            expanded = expand([self.load(change), *overrides]).overrides
             self.configs[key] = (*compose(expanded), expanded)
         return self.configs[key]
 

@@ -32,7 +32,7 @@ def test_training_commands_pass_the_check(command: str, tmp_path: Path) -> None:
     flags, overrides = split(command.split()[2:])
     assert set(flags) <= {"-m", "--help", "--cfg", "job"}
     overrides = [o for o in overrides if not o.startswith(("settings.load=", "model.base=", "trainer=gpu"))]
-    checked_overrides, _ = prepare(
+    checked_overrides, *_ = prepare(
         [o.replace("PATH/images", str(images)).replace("=images", f"={images}") for o in overrides],
         sweeps(flags, overrides),
     )

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from loralab import cli
+from loralab.config.command_line import prepare
 from loralab.config.compose import compose, values
 from loralab.errors import UserError
 from loralab.settings import document, many
@@ -475,9 +476,35 @@ def test_conf_gives_way_to_the_file_and_the_file_to_the_command_line(write):
     assert get(tree, "settings.load") == str(path)
 
 
+def test_a_mistake_in_a_file_is_told_by_the_files_key(write):
+    path = write({"net_dim": 0, "img_folder": "/nowhere", "optimizer_args": {"eps": "x"}, "mixed_precision": "no"})
+    with pytest.raises(UserError) as caught:
+        prepare([f"settings.load={path}", "adapter.alpha=-1"])
+    told = str(caught.value)
+    assert "adapter.rank: 0 does not fit (net_dim in settings.json)" in told
+    assert "data.folder: '/nowhere' is not there (img_folder in settings.json)" in told
+    assert "adapter.alpha: -1 does not fit (given as adapter.alpha=-1)" in told
+
+
+def test_where_the_values_of_a_file_come_from(write, capsys):
+    path = write({"net_dim": 4, "mixed_precision": "no"})
+    with pytest.raises(SystemExit):
+        cli.main(["config", f"settings.load={path}", "adapter.alpha=2"])
+    told = capsys.readouterr().out.splitlines()
+    assert "adapter.rank: 4  # (net_dim in settings.json)" in told
+    assert "adapter.alpha: 2  # (given as adapter.alpha=2)" in told
+    assert "model.clip_skip: 2  # (not in settings.json: the value of old-json)" in told
+    assert "adapter.dropout: 0.0  # (in conf/adapter/lora.yaml)" in told
+
+
+def test_a_key_of_an_option_that_the_file_chooses(write):
+    path = write({"net_dim": 4, "optimizer_type": "Prodigy", "mixed_precision": "no"})
+    assert "optimizer.d_coef=2" in prepare([f"settings.load={path}", "optimizer.d_coef=2"]).overrides
+
+
 def test_a_group_on_the_command_line_replaces_the_files(write):
     path = write("optimizer_type = 'AdamW'\noptimizer_args = ['betas=0.8,0.9']\nlearning_rate = 1e-3")
-    overrides, told = expand([f"settings.load={path}", "optimizer=sgd"])
+    overrides, told, _ = expand([f"settings.load={path}", "optimizer=sgd"])
     assert [line for line in overrides if line.startswith("optimizer")] == ["optimizer=sgd"]
     line = next(line for line in told if line.startswith("optimizer=sgd takes the place of the file's optimizer=adamw"))
     assert "optimizer.betas=[0.8,0.9]" in line
@@ -503,7 +530,7 @@ def test_a_group_inside_of_a_group(write):
 def test_saying_a_thing_one_way_takes_the_other_back(write, content, override, cleared):
     path = write(content)
     assert any(line.startswith(cleared) for line in read(path).overrides)
-    overrides, _ = expand([f"settings.load={path}", override])
+    overrides = expand([f"settings.load={path}", override]).overrides
     assert not any(line.startswith(cleared) for line in overrides)
 
 
@@ -600,7 +627,7 @@ def started(words):
     """What a start of the trainer comes to, as far as its settings go."""
     runs.append(next(word for word in words if word.startswith("settings.load=")).strip("'")[-6])
     try:
-        overrides, _ = expand([word for word in words if not word.startswith("-")])
+        overrides = expand([word for word in words if not word.startswith("-")]).overrides
         folder = next(word for word in overrides if word.startswith("hydra.run.dir")).partition("=")[2].strip("'")
         (Path(folder) / "rank").write_text(next(word for word in overrides if word.startswith("adapter.rank")))
     except UserError:

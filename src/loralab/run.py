@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         print(menu())
         return
     try:
-        overrides, warnings = prepare(overrides, sweeps(flags, overrides))
+        overrides, warnings, _ = prepare(overrides, sweeps(flags, overrides))
     except UserError as error:
         sys.exit(_told(error))
     for warning in warnings:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,18 @@ THIRD_PARTIES = (
 )
 
 
+Origins = Mapping[str, str]
+"""Where a settings file has the groups and keys that come from it."""
+NOWHERE: Origins = {}
+
+
 class Check:
     """One pass over a composed configuration; `problems` holds all that was found."""
 
-    def __init__(self, cfg: DictConfig, choices: dict[str, Any], overrides: list[str]) -> None:
-        self.choices, self.overrides = choices, overrides
+    def __init__(
+        self, cfg: DictConfig, choices: dict[str, Any], overrides: list[str], origins: Origins = NOWHERE
+    ) -> None:
+        self.choices, self.overrides, self.origins = choices, overrides, origins
         self.problems: list[Problem] = []
         self.primary = _raw(CONF / "train.yaml")
         self.groups = {group.split("/")[0] for group in group_options()}
@@ -46,7 +54,8 @@ class Check:
             return
         self.trusted = (OURS, *THIRD_PARTIES, *map(str, self.tree.get("allow") or ()))
         self._top_level()
-        self.problems += rules.contradictions(self.tree, choices, overrides)
+        for problem in rules.contradictions(self.tree, choices, overrides):
+            self.problems.append(replace(problem, found=problem.found + self._given(problem.setting)))
 
     def _top_level(self) -> None:
         known = {k for k in self.primary if k not in ("defaults", "hydra")} | self.groups
@@ -145,14 +154,21 @@ class Check:
 
     def source(self, path: str) -> str:
         """Where a setting was given: the override or the file it stands in."""
-        for override in self.overrides:
-            if override.lstrip("+").split("=")[0] == path:
-                return f" (given as {override})"
+        if given := self._given(path):
+            return given
         for file in reversed(self._files):
             package = "" if file == CONF / "train.yaml" else file.parent.relative_to(CONF).as_posix().replace("/", ".")
             for prefix in ("", f"{package}."):
                 if path.startswith(prefix) and exists(_raw(file), path[len(prefix) :]):
                     return f" (in {file.relative_to(CONF.parent)})"
+        return ""
+
+    def _given(self, path: str) -> str:
+        """The override that gave a setting, or where the settings file has it that the override comes from."""
+        for override in self.overrides:
+            key = override.lstrip("+").split("=")[0]
+            if path == key or (key not in self.choices and path.startswith(f"{key}.")):
+                return f" ({self.origins.get(key) or f'given as {override}'})"
         return ""
 
     def _unknown(self, path: str, valid: Any) -> None:

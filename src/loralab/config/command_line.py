@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from loralab.config.check import Check
+from loralab.config.check import NOWHERE, Check, Origins
 from loralab.config.compose import compose
 from loralab.config.overrides import composition_problem, first_point, parse, several_values, with_keys, with_options
 from loralab.errors import Problem, UserError
@@ -35,8 +34,18 @@ def sweeps(flags: list[str], overrides: list[str]) -> bool:
     return bool(SWEEP & set(flags)) or any(o.startswith(("sweep=", "hydra.mode=")) for o in overrides)
 
 
-def prepare(overrides: list[str], sweep: bool = False) -> tuple[list[str], list[str]]:
-    """The overrides as Hydra will see them — a settings file expanded, steps and epochs told apart — and warnings.
+class Prepared(NamedTuple):
+    """Checked overrides."""
+
+    overrides: list[str]
+    """As Hydra will see them: a settings file expanded, steps and epochs told apart."""
+    warnings: list[str]
+    origins: dict[str, str]
+    """Where a settings file has the groups and keys that come from it."""
+
+
+def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
+    """Looks through what a user typed, and at all that it composes to.
 
     sweep: whether several values are a run for each. Raises a UserError that lists everything wrong with them.
     """
@@ -45,31 +54,33 @@ def prepare(overrides: list[str], sweep: bool = False) -> tuple[list[str], list[
     problems += misnamed
     problems += [] if sweep else several_values(good)
     try:
-        expanded, warnings = expand([o.input_line or "" for o in good])
+        expanded, warnings, origins = expand([o.input_line or "" for o in good])
         expanded = _one_length(expanded)
-        checked(first_point(parse(expanded)[0]))
+        checked(first_point(parse(expanded)[0]), origins)
     except UserError as error:
         problems += error.problems
     if problems:
         raise UserError(*problems)
-    return expanded, warnings
+    return Prepared(expanded, warnings, origins)
 
 
-def checked(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
+def checked(overrides: list[str], origins: Origins = NOWHERE) -> tuple[DictConfig, dict[str, Any]]:
     """The composed configuration and the choices made; a UserError lists all that is wrong with it."""
     problems: list[Problem] = []
     try:
         cfg, choices = compose(overrides)
     except HydraException as error:
         cfg, choices, problems = _without_what_is_not_there(overrides, error)
-    refuse(cfg, choices, overrides, problems)
+    problems += Check(cfg, choices, overrides, origins).problems
+    if problems:
+        raise UserError(*problems)
     return cfg, choices
 
 
-def refuse(cfg: DictConfig, choices: dict[str, Any], overrides: list[str], problems: Iterable[Problem] = ()) -> None:
-    """Raises a UserError for the problems that are known and all that the check finds, where there are any."""
-    if found := [*problems, *Check(cfg, choices, overrides).problems]:
-        raise UserError(*found)
+def refuse(cfg: DictConfig, choices: dict[str, Any], overrides: list[str]) -> None:
+    """Raises a UserError for all that is wrong with a configuration, where anything is."""
+    if problems := Check(cfg, choices, overrides).problems:
+        raise UserError(*problems)
 
 
 def _without_what_is_not_there(overrides: list[str], error: HydraException) -> Any:

@@ -60,6 +60,8 @@ class Converted:
     warnings: list[str] = field(default_factory=list)
     taken: int = 0
     """How many of the file's keys became settings."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Where each group and key of the settings comes from, in words."""
 
     @property
     def overrides(self) -> list[str]:
@@ -109,7 +111,15 @@ def converted(content: Content, skip: Iterable[str] = ()) -> Converted:
         foreign.unknown,
         foreign.warnings,
         taken=len({key.partition(".")[0] for key in foreign.keys.values()} - gone),
+        origins={key: _place(foreign, names) for key, names in ours.origins.items()},
     )
+
+
+def _place(foreign: Foreign, names: tuple[str, ...]) -> str:
+    """The file's keys that a setting came from."""
+    keys = list(dict.fromkeys(contents.shown(foreign.keys[name]) for name in names if foreign.has(name)))
+    file = contents.shown(foreign.content.path.name)
+    return f"{', '.join(keys)} in {file}" if keys else f"not in {file}: the value of {foreign.dialect}"
 
 
 def _skip(foreign: Foreign, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from loralab.errors import Problem, UserError, user_error
 from loralab.settings.convert import Converted, read
@@ -13,14 +13,24 @@ from loralab.settings.overrides import Settings
 LOAD, SKIP = "settings.load", "settings.skip"
 
 
-def expand(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides with those of the settings file that they name before them, and what a user should be told.
+class Expanded(NamedTuple):
+    """Overrides with those of a settings file before them."""
+
+    overrides: list[str]
+    told: list[str]
+    """What a user should know."""
+    origins: dict[str, str]
+    """Where the file has the groups and keys that come from it."""
+
+
+def expand(overrides: list[str]) -> Expanded:
+    """The overrides with those of the settings file that they name before them.
 
     A group on the command line takes the file's values of that group away, and a key its rivals. Raises UserError.
     """
     path = value_of(overrides, LOAD)
     if path is None:
-        return overrides, []
+        return Expanded(overrides, [], {})
     skip = value_of(overrides, SKIP) or []
     if not isinstance(path, str) or not isinstance(skip, list):
         wrong = (LOAD, path) if not isinstance(path, str) else (SKIP, skip)
@@ -42,7 +52,9 @@ def expand(overrides: list[str]) -> tuple[list[str], list[str]]:
             told.append(f"{text} takes the place of the file's {', '.join(gone)}")
         for key in _set_by(name, text):
             settings.without(key)
-    return [*settings.lines(), *overrides], told
+    origins = {key: place for file in reversed(files) for key, place in file.origins.items()}
+    left = {key: place for key, place in origins.items() if key in settings.choices or key in settings.values}
+    return Expanded([*settings.lines(), *overrides], told, left)
 
 
 def value_of(overrides: list[str], key: str) -> Any:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Exit code 1 where training would fail."""
-    overrides, warnings = prepare(args.overrides)
+    overrides, warnings, _ = prepare(args.overrides)
     settings = values(checked(overrides)[0])
     model, trainer = settings["model"], settings["trainer"]
     planner = planner_of(settings["data"])

@@ -17,13 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    overrides, warnings = prepare(args.overrides)
+    overrides, warnings, origins = prepare(args.overrides)
     cfg, choices = checked(overrides)
     tree = values(cfg)
     if args.json:
         print(json.dumps(tree, indent=2, ensure_ascii=False))
         return
-    check = Check(cfg, choices, overrides)
+    check = Check(cfg, choices, overrides, origins)
     for key, value in leaves(tree):
         print(f"{key}: {json.dumps(value, ensure_ascii=False)}  #{check.source(key) or ' derived'}")
     for warning in warnings:

@@ -37,14 +37,19 @@ def dialect_of(content: Content) -> str:
 
 
 def _of_table(content: Content) -> str:
-    """A TOML is sd-scripts'; a JSON is the GUI's where more names in it are the GUI's alone than are old ones alone."""
+    """A TOML is sd-scripts'. A JSON is the GUI's where more names in it are the GUI's alone than are old ones alone, or
+    where there are neither, but names that the old scripts did not use."""
     keys = {key.lower() for key in _keys(content)}
-    names = "sd-scripts-toml" if content.format == "toml" else "kohya-gui"
-    theirs = keys & _lower(NAMES[names])
-    old = keys & _lower(old_json.OLD) if content.format == "json" else set()
+    if content.format == "toml":
+        if not keys & _lower(NAMES["sd-scripts-toml"]):
+            raise _nothing_known(content)
+        return "sd-scripts-toml"
+    theirs, old = keys & _lower(kohya_gui.NAMES), keys & _lower(old_json.OLD)
     if not theirs and not old:
         raise _nothing_known(content)
-    return names if len(theirs - old) > len(old - theirs) or content.format == "toml" else "old-json"
+    only_theirs, only_old = theirs - _lower(old_json.NAMES), old - theirs
+    is_gui = len(only_theirs) > len(only_old) if only_theirs or only_old else bool(theirs - old)
+    return "kohya-gui" if is_gui else "old-json"
 
 
 def _lower(names: Iterable[str]) -> set[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch.overrides import TorchFunctionMode
 
 
 class SignalAt(Callback):
@@ -39,3 +42,40 @@ class HalfPrecision(Callback):
         from lightning.pytorch.plugins.precision.amp import MixedPrecision
 
         trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu")
+
+
+class Waits(Callback):
+    """Notes in `waits.txt` what would wait for a device in the steps from the fifth on: who asked for which value."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        LookLate.on_train_start(self, trainer, module)  # type: ignore[arg-type]
+        self.mode = _Noting()
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx >= 4:  # the first steps are looked at for tensors that do not move
+            self.mode.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx >= 4:
+            self.mode.__exit__(None, None, None)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        Path("waits.txt").write_text("\n".join(sorted(self.mode.found)))
+
+
+class _Noting(TorchFunctionMode):
+    VALUES = ("item", "tolist", "cpu", "numpy", "nonzero", "is_nonzero", "equal", "allclose")
+    VALUES += ("__bool__", "__float__", "__int__", "__index__", "__contains__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self.VALUES:
+            caller = sys._getframe(1)
+            if "torch/optim" not in caller.f_code.co_filename:  # its counts of steps are on the CPU
+                self.found.add(f"{func.__name__} in {caller.f_code.co_filename}:{caller.f_lineno}")
+        return func(*args, **kwargs or {})

@@ -55,3 +55,11 @@ def test_rates_are_those_in_force(train) -> None:
     found = rows(train(*words, "optimizer=prodigy", "optimizer.d0=1e-3", name="found"), "lr/unet")
     assert found[0] == pytest.approx(0.75e-3)
     assert found[-1] == 0
+
+
+@pytest.mark.parametrize("words", [(), ("adapter.max_norm=1.0", "adapter.dropout=0.1", "ema.decay=0.9")])
+def test_no_step_waits_for_the_device(train, words: tuple[str, ...]) -> None:
+    """Between two looks, every trainer.log_every_n_steps steps, nobody asks for a value."""
+    watched = ("+callbacks.waits._target_=tests.stopping.Waits", "allow=[tests.]", "trainer.log_every_n_steps=100")
+    folder = train(*watched, *words, "trainer.max_steps=6", "callbacks.progress.enabled=true")
+    assert (folder.parent / "waits.txt").read_text() == ""

@@ -178,15 +178,16 @@ class Adapter(nn.Module):
         return type(self.method).norm(self.tensors) * self.scale
 
     @torch.no_grad()
-    def limit_norm(self, limit: float) -> bool:
-        """Shrinks the change to a norm of at most `limit`, all factors alike; says whether it had to."""
+    def limit_norm(self, limit: float) -> Tensor:
+        """Shrinks the change to a norm of at most `limit`, all factors alike; says whether it had to, () bool.
+
+        Without a look at the norm, which would wait for the device.
+        """
         norm = self.norm()
-        if norm <= limit:
-            return False
         factors = [t for name, t in self.tensors.items() if name != "dora_scale"]
         for tensor in factors:
-            tensor.mul_((limit / norm) ** (1 / len(factors)))
-        return True
+            tensor.mul_((limit / norm).clamp(max=1) ** (1 / len(factors)))
+        return norm > limit
 
     def detach_from_layer(self) -> None:
         """Gives the layer its own forward back."""

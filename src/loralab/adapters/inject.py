@@ -23,11 +23,11 @@ from loralab.rng import generator
 
 @dataclass(frozen=True, slots=True)
 class Norms:
-    """Norms of the layers' changes, after the limit was applied."""
+    """Norms of the layers' changes, after the limit was applied; () each, on their device."""
 
-    mean: float
-    largest: float
-    limited: int
+    mean: Tensor
+    largest: Tensor
+    limited: Tensor
     """How many had to be shrunk."""
 
 
@@ -153,9 +153,9 @@ class AdapterSet(nn.Module):
         limits = [(adapter, adapter.method.max_norm) for _, adapter in self if adapter.method.max_norm]
         if not limits:
             return None
-        limited = sum(adapter.limit_norm(limit) for adapter, limit in limits)
+        limited = torch.stack([adapter.limit_norm(limit) for adapter, limit in limits]).sum()
         norms = torch.stack([adapter.norm() for _, adapter in self])
-        return Norms(norms.mean().item(), norms.max().item(), limited)
+        return Norms(norms.mean(), norms.max(), limited)
 
     def remove(self) -> None:
         """Gives every layer of the base its own forward back."""

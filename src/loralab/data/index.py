@@ -225,7 +225,7 @@ class _Reader:
         self.root = os.path.abspath(os.path.expanduser(folder.path))
         self.metadata = _metadata(folder, Path(self.root))
         self.masks = _masks(folder, skipped)
-        self.outside = self.unmasked = 0
+        self.outside = self.unmasked = self.stray = 0
 
     def read(self, limits: tuple[int, int]) -> None:
         """limits: the shortest and the longest side an image may have, pixels."""
@@ -236,17 +236,20 @@ class _Reader:
         if self.metadata:
             self.skipped.extend(self.metadata.unused())
         if self.outside:
-            self._note(f"{self.outside} images are smaller or larger than data.min_image_size and max_image_size allow")
+            self._note(f"images smaller or larger than data.min_image_size and max_image_size allow: {self.outside}")
         if self.unmasked:
-            self._note(f"{self.unmasked} images have no mask in {self.folder.mask_folder}: they count everywhere")
+            self._note(f"images without a mask in {self.folder.mask_folder}, which count everywhere: {self.unmasked}")
+        if self.stray:
+            self._note(f"caption files of no image: {self.stray}")
 
     def _read(self, directory: Directory, limits: tuple[int, int]) -> None:
         repeats, tokens = self._subset(directory.parts)
         if repeats == 0:
-            self._note(f"the {len(directory.images)} images of {os.fsdecode(directory.path)} are repeated 0 times")
+            self._note(f"images of {os.fsdecode(directory.path)}, repeated 0 times: {len(directory.images)}")
             return
         ending = len(os.fsencode(self.folder.extension))
         texts = {name[:-ending]: text for name, text in self.catalog.captions(directory).items()}
+        self.stray += len(texts.keys() - {name.rpartition(b".")[0] for name, _, _ in directory.images})
         prefix = os.path.join(directory.path, b"")
         found: list[_Found] = []
         for (name, _, _), known in zip(directory.images, self.catalog.headers(directory), strict=True):

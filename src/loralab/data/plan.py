@@ -110,9 +110,9 @@ class Plan:
     def _caption_notes(self) -> Iterator[str]:
         silent = sum(self.index.origin(i) == "none" for i in range(len(self.index)))
         if silent:
-            yield f"{silent} images have no caption"
+            yield f"images without a caption: {silent}"
         if self.cut:
-            yield f"{self.cut} captions are cut: they have more tokens than model.max_token_length"
+            yield f"captions cut, as they have more tokens than model.max_token_length: {self.cut}"
 
     def notes(self, sampler: BucketSampler) -> Iterator[str]:
         """One line for each thing that a user may not expect of how the images are used."""
@@ -120,15 +120,15 @@ class Plan:
         lines = sum("\n" in item.caption and not rules[item.source].wildcards for item in self.index)
         thin = [g for g, n in zip(self.draws.groups, sampler.counts, strict=True) if n < self._full(g, sampler)]
         if lines:
-            yield f"{lines} captions have several lines; the first is used (data.captions.wildcards=true draws one)"
+            yield f"captions of which the first line is used (data.captions.wildcards=true draws one): {lines}"
         if thin:
-            yield f"{len(thin)} of {len(self.draws.groups)} buckets do not fill a batch (data.buckets.partial)"
+            yield f"buckets that do not fill a batch (data.buckets.partial): {len(thin)} of {len(self.draws.groups)}"
         if self.draws.moved:
-            yield f"{self.draws.moved} images of thin buckets are trained in the bucket of the nearest shape"
+            yield f"images of thin buckets that are trained in the bucket of the nearest shape: {self.draws.moved}"
         if sampler.left_out:
-            yield f"{sampler.left_out} of {len(self.draws)} samples are left out of each epoch: they fill no batch"
+            yield f"samples left out of each epoch, as they fill no batch: {sampler.left_out} of {len(self.draws)}"
         if self.draws.unused_regularisation:
-            yield f"{self.draws.unused_regularisation} regularisation images are never drawn: their shape is too rare"
+            yield f"regularisation images never drawn, as their shape is too rare: {self.draws.unused_regularisation}"
 
     def _full(self, group: Group, sampler: BucketSampler) -> int:
         return self.draws.batch(group.bucket) * sampler.world

@@ -32,11 +32,11 @@ _ODD = {
 def of_rows(rows: Sequence[Row], max_tokens: int, estimated: bool) -> Iterator[Finding]:
     """About images as they are trained; estimated: tokens are not counted with the model's vocabulary."""
     enlarged = (row.path for row in rows if _scale(row) > 1)
-    yield from _about("upscaled", "warning", "are enlarged to fill their bucket", enlarged)
+    yield from _about("upscaled", "warning", "enlarged to fill the bucket", enlarged)
     cropped = (row.path for row in rows if _cut(row) > HEAVY_CROP)
-    yield from _about("cropped", "warning", f"lose more than {HEAVY_CROP:.0%} of their area to the crop", cropped)
+    yield from _about("cropped", "warning", f"over {HEAVY_CROP:.0%} of the area lost to the crop", cropped)
     long = (row.path for row in rows if row.tokens > max_tokens)
-    yield from _about("cut_captions", "warning", f"have captions of more than {max_tokens} tokens, which are cut", long)
+    yield from _about("cut_captions", "warning", f"caption of more than {max_tokens} tokens, which is cut", long)
     counts = sorted(row.tokens for row in rows)
     words = f"captions have {counts[0]} to {counts[-1]} tokens, half of them {counts[len(counts) // 2]} or less"
     yield Finding("tokens", "note", words + "; estimated, for want of the model's vocabulary" * estimated)
@@ -48,19 +48,19 @@ def of_index(index: Index, skipped: Sequence[Skipped]) -> Iterator[Finding]:
     for path, reason in skipped:
         reasons[reason].append(path)
     for reason, paths in reasons.items():
-        yield Finding("skipped", "warning", f"{len(paths)} left out: {reason}", paths)
+        yield from _about("skipped", "warning", f"left out: {reason}", paths)
     silent = _where(index, lambda i: index.origin(i) == "none")
-    yield from _about("no_caption", "warning", "have no caption", silent)
+    yield from _about("no_caption", "warning", "no caption", silent)
     empty = _where(index, lambda i: index.origin(i) == "file" and not index[i].caption)
-    yield from _about("empty_caption", "note", "have an empty caption file", empty)
-    yield from _about("turned", "note", "are turned or mirrored by their EXIF orientation", _where(index, index.turned))
+    yield from _about("empty_caption", "note", "empty caption file", empty)
+    yield from _about("turned", "note", "turned or mirrored by the EXIF orientation", _where(index, index.turned))
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for position in range(len(index)):
         kinds[index.kind(position)].append(index[position].path)
     for kind, paths in sorted(kinds.items()):
         mode = kind.split()[-1]
         if words := "16 bits or more" if mode.startswith(("I", "F")) else _ODD.get(mode):
-            yield Finding("converted", "note", f"{len(paths)} images are {kind} ({words})", paths)
+            yield from _about("converted", "note", f"{kind} ({words})", paths)
     yield from (Finding("index", "note", note) for note in index.notes)
 
 
@@ -104,7 +104,8 @@ def of_duplicates(items: Sequence[Item], alike: Sequence[Sequence[int]]) -> Iter
 def _about(kind: str, level: Level, words: str, paths: Iterable[str]) -> Iterator[Finding]:
     """One finding about images, where there are any."""
     if found := list(dict.fromkeys(paths)):
-        yield Finding(kind, level, f"{len(found)} images {words}", found)
+        number = f" ({len(found)} images)" if len(found) > 1 else ""
+        yield Finding(kind, level, words + number, found)
 
 
 def _where(index: Index, holds: Callable[[int], bool]) -> Iterator[str]:

@@ -76,6 +76,9 @@ class Report:
         return any(finding.level == "error" for finding in self.findings)
 
     def to_json(self) -> str:
-        """The keys images, buckets, totals and findings."""
-        whole = {name: value for name, value in asdict(self).items() if name != "tags"}
+        """images: as Row; buckets: resolution, images, batches; totals: as Totals; findings: as Finding."""
+        whole = asdict(self)
+        del whole["tags"]
+        for bucket in whole["buckets"]:
+            del bucket["samples"]
         return json.dumps(whole, indent=1)  # ASCII: a file name may hold bytes that are no text

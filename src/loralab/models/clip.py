@@ -52,7 +52,7 @@ class TextEncoder:
     def encode(self, ids: Tensor, weights: Tensor | None = None) -> Text:
         """Hidden states of token ids (B, N, T), each state times its token's weight (B, N, T)."""
         device = next(self.model.parameters()).device
-        flat = ids.flatten(0, 1).to(device)  # (B N, T)
+        flat = ids.flatten(0, 1).to(device, non_blocking=True)  # (B N, T)
         taken_within = self.clip_skip > 1 or not self.final_norm
         out = self.model(flat, output_hidden_states=taken_within)
         hidden = out.hidden_states[-self.clip_skip] if taken_within else out.last_hidden_state

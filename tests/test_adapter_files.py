@@ -23,6 +23,7 @@ from loralab.adapters.layouts import to_diffusers, to_kohya
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
+from loralab.config.adapter_rules import adapter_problems
 from loralab.errors import UserError
 from loralab.models import miniature
 from loralab.models.sd import load
@@ -266,6 +267,44 @@ def test_damaged_and_missing_files(tmp_path):
     refused(lambda: file.load(path), "no tensors")
 
 
+def test_the_check_before_a_model_is_loaded(tmp_path):
+    """A file that cannot be started from, a layout that cannot be saved in."""
+
+    def told(**settings) -> str:
+        tree = {"adapter": {"_target_": "loralab.adapters.lora.LoRA"}, "output": {}}
+        for key, value in settings.items():
+            tree[key] |= value
+        return " ".join(map(str, adapter_problems(tree)))
+
+    assert told(adapter={"weights": str(GOLDEN)}) == ""
+    assert "is not there" in told(adapter={"weights": str(tmp_path / "a.safetensors")})
+    assert "is a folder" in told(adapter={"weights": str(tmp_path)})
+    (tmp_path / "cut.safetensors").write_bytes(GOLDEN.read_bytes()[:-1])
+    assert "cut short" in told(adapter={"weights": str(tmp_path / "cut.safetensors")})
+    Evil.trace = str(tmp_path / "it-ran")
+    torch.save({"a": Evil()}, tmp_path / "evil.pt")
+    assert "not run" in told(adapter={"weights": str(tmp_path / "evil.pt")})
+    diffusers = {"layout": "diffusers"}
+    assert told(output=diffusers) == ""
+    assert "no LoKr" in told(output=diffusers, adapter={"_target_": "loralab.adapters.lokr.LoKr"})
+    dora = {"_target_": "loralab.adapters.dora.DoRA"}
+    assert told(output=diffusers, adapter={**dora, "magnitude": "output"}) == ""
+    assert "adapter.magnitude=output" in told(output=diffusers, adapter={**dora, "magnitude": "input"})
+
+
+def test_what_is_read_back_is_compared(tmp_path):
+    """A byte that the disk changed is noticed."""
+    path = tmp_path / "a.safetensors"
+    state = load_file(GOLDEN)
+    file.save(path, state, {}, "fp32")
+    file._verify(path, state)
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="differs"):
+        file._verify(path, state)
+
+
 def test_unknown_keys_are_listed(tmp_path):
     state = load_file(GOLDEN)
     path = tmp_path / "a.safetensors"
@@ -297,6 +336,9 @@ def test_other_kinds_and_parts(family, tmp_path):
     method = LoHa(rank=4, weights=str(path))
     refused(lambda: inject(family, method, Targets(text_encoder=False)), "targets.text_encoder_lr=0")
     refused(lambda: inject(family, method, Targets(unet=False)), "targets.unet_lr=0")
+    name = "lora_unet_mid_block_attentions_0_proj_in"
+    save_file(adapters.state() | {f"{name}.dora_scale": torch.ones(32, 1)}, path)
+    refused(lambda: inject(family, method, Targets()), "magnitudes", name)
 
 
 def test_values_that_cannot_be_trained(family, tmp_path):

@@ -15,8 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from loralab.models.architecture import ARCHITECTURES, Architecture
-from loralab.models.load import SCHEDULER, text_class
-from loralab.models.original import original_state, save_single_file
+from loralab.models.load import SCHEDULER, load_vae, text_class
+from loralab.models.original import original_state, save_single_file, vae_name
+from loralab.models.probe import look_at_vae
 from test_names import golden
 
 pytestmark = pytest.mark.slow
@@ -52,6 +53,28 @@ def write_folder(folder: Path, architecture: Architecture, tokenizer: Path) -> P
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     return folder
+
+
+def test_a_vae_of_one_file(tmp_path: Path):
+    """Under diffusers' names and under the original ones, alone and in a whole model, it is the VAE of the folder."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    config = ARCHITECTURES["sd1"].vae
+    with torch.device("meta"):
+        empty = AutoencoderKL(**config)
+    write_part(tmp_path / "vae", empty, config, "diffusion_pytorch_model", torch.Generator().manual_seed(0))
+    path = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    original = {}
+    for name, tensor in load_file(path).items():
+        pointwise = ".attentions." in name and tensor.dim() == 2
+        original[vae_name(name, 4)] = tensor[:, :, None, None] if pointwise else tensor
+    torch.save({"state_dict": original}, tmp_path / "original.ckpt")
+    save_file({f"first_stage_model.{name}": t for name, t in original.items()}, tmp_path / "whole.safetensors")
+    expected = load_vae(tmp_path, ARCHITECTURES["sd1"], "model.vae").state_dict()
+    for file in (path, tmp_path / "original.ckpt", tmp_path / "whole.safetensors"):
+        look_at_vae(file)
+        found = load_vae(file, ARCHITECTURES["sd1"], "model.vae").state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 @pytest.fixture(scope="module")

@@ -163,6 +163,14 @@ def inject_frozen(family, adapters):
     inject(family, LoRA(rank=1), Targets(unet_lr=0.0, text_encoder_lr=0.0)).parameter_groups(1e-4)
 
 
+def test_rank_stabilised_scale(family):
+    """alpha / √rank, by an alpha in the file that every reader divides by the rank."""
+    adapters = inject(family, LoRA(rank=8, alpha=3.0, rank_stabilised=True), Targets(text_encoder=False))
+    for name, adapter in adapters:
+        assert adapter.scale == pytest.approx(3 / 8**0.5)
+        assert adapters.state()[f"{name}.alpha"].item() / 8 == pytest.approx(3 / 8**0.5)
+
+
 def test_a_start_depends_on_nothing_else(family):
     """An adapter starts with the same numbers, whichever others there are; another seed gives others."""
     both = inject(family, LoRA(rank=4), Targets(), seed=1)

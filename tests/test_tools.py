@@ -205,6 +205,28 @@ def test_convert_there_and_back(files, tmp_path):
     assert {t.dtype for t in load_file(tmp_path / "b.safetensors").values()} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("alpha", [4.0, 2.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_diffusers_and_back_is_the_same_file(kind, alpha, dtype, files, tmp_path):
+    """Whatever the scale is that diffusers' layout has in its weights, small numbers of a half included."""
+    state = file.load(files / f"{kind}.safetensors").state
+    state = {key: torch.tensor(alpha) if key.endswith("alpha") else tensor for key, tensor in state.items()}
+    state["lora_unet_mid_block_attentions_0_proj_in.alpha"] = torch.tensor(1.0)
+    del state["lora_unet_mid_block_attentions_0_proj_out.alpha"]
+    small = {key: tensor * 1e-3 if "lora_up" in key else tensor for key, tensor in state.items()}
+    paths = [tmp_path / f"{name}.safetensors" for name in ("source", "diffusers", "back")]
+    names = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+    file.save(paths[0], small, {"ss_seed": "1"}, names[dtype])
+    run(convert, paths[0], "--layout", "diffusers", "-o", paths[1])
+    assert not any("alpha" in key for key in load_file(paths[1]))
+    source, other = changes(paths[0]), changes(paths[1])
+    for name in source:
+        close(other[name].float(), source[name].float(), 1e-5)
+    run(convert, paths[1], "-o", paths[2])
+    assert paths[2].read_bytes() == paths[0].read_bytes()
+
+
 def test_nothing_is_overwritten(files, random_base, tmp_path):
     source = files / "lora.safetensors"
     run(convert, source, "-o", tmp_path / "a.safetensors")
@@ -236,11 +258,30 @@ def test_mistakes(files, random_base, tmp_path):
         (convert, [lora, "-o", tmp_path / "a.txt"], "extension"),
         (convert, [loha, "--layout", "diffusers", *out], "LoHa"),
         (inspect, [tmp_path], "is a folder"),
+        (inspect, [random_base / "unet" / "diffusion_pytorch_model.safetensors"], "one component"),
+        (extract, [random_base, tmp_path / "nothing", "--rank", 1, *out], "TUNED"),
+        (extract, [lora, random_base, "--rank", 1, *out], "BASE"),
     ):
         with pytest.raises(UserError) as error:
             run(tool, *arguments)
         assert words in str(error.value).replace(":", ""), error.value
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--rank=0", "whole number"),
+        ("--rank=four", "whole number"),
+        ("--keep=1.5", "share"),
+        ("--device=gpu9", "there"),
+    ],
+)
+def test_options_of_the_wrong_kind(option, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(resize, "a.safetensors", option, "-o", "b.safetensors")
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 def report(path: Path, capsys) -> dict:

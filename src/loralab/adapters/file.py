@@ -41,15 +41,20 @@ class AdapterFile:
 
 
 def save(
-    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, precision: Precision = "fp16"
+    path: Path,
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    precision: Precision | None = "fp16",
 ) -> None:
     """Writes tensors in the format of the path's extension, reads them back, and only then replaces an old file.
 
-    The same tensors and metadata give the same bytes. Metadata (safetensors only) is completed with the hashes that
-    UIs know a file by; None leaves it out. Raises a UserError where the tensors don't fit the precision or the file
-    cannot be written.
+    A precision of None leaves each tensor its own. The same tensors and metadata give the same bytes. Metadata
+    (safetensors only) is completed with the hashes that UIs know a file by; None leaves it out. Raises a UserError
+    where the tensors don't fit the precision or the file cannot be written.
     """
-    tensors = {key: _cast(key, tensor, DTYPES[precision]) for key, tensor in state.items()}
+    tensors = dict(state)
+    if precision is not None:
+        tensors = {key: _cast(key, tensor, DTYPES[precision]) for key, tensor in state.items()}
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         found = f"not a number, or too large for {precision}: {some(broken)}"

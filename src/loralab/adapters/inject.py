@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from loralab.adapters import file
 from loralab.adapters.base import Adapter, Layer, Method, is_spatial, weight_shape
+from loralab.adapters.dora import DoRA
 from loralab.adapters.kinds import Group, grouped, some, suffix
 from loralab.adapters.layouts import Layout, to_diffusers
 from loralab.adapters.targets import Site, Targets
@@ -213,7 +214,11 @@ def _check_fit(name: str, group: Group, adapter: Adapter) -> None:
     wanted = type(adapter.method)
     if not wanted.recognises(group.tensors):
         found = f"holds {group.kind.__name__} adapters ({name}), this run trains {wanted.__name__}"
-        raise user_error("adapter.weights", found, f"choose adapter={group.kind.__name__.lower()}")
+        remedy = f"choose adapter={group.kind.__name__.lower()}"
+        if group.needs_weight and group.kind is not DoRA:
+            found = f"{name} is a {group.kind.__name__} with magnitudes, which can be merged but not trained here"
+            remedy = "loralab merge puts it into a base model"
+        raise user_error("adapter.weights", found, remedy)
     shape, expected = wanted.shape_of(group.tensors), weight_shape(adapter.layer)
     if shape.numel() != expected.numel() or shape[0] != expected[0]:
         found = f"{name} changes a weight {tuple(shape)}, the model's is {tuple(expected)}"

@@ -2,7 +2,7 @@
 
 In the kohya layout a module's name is flat (`lora_unet_mid_block_attentions_0_proj_in`) and an `alpha` stands beside
 its tensors. In diffusers' it is a path (`unet.mid_block.attentions.0.proj_in`), and there is no alpha: the scale is
-folded into `lora_B`, which every reader gets right.
+folded into `lora_B`, which every reader gets right. What alpha was is kept in the metadata, for the way back.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from loralab.models.names import Target, text_targets, unet_targets
 Layout = Literal["kohya", "diffusers"]
 Table = Mapping[str, Sequence[Target]]
 """The modules that can be adapted, by part."""
+
+FOLDED = "loralab.alphas"
+"""Metadata of a file in diffusers' layout: the alphas that are in its weights."""
 
 _ENDINGS = (
     (re.compile(r"\.lora_A(\.\w+)?\.weight$"), "lora_down.weight"),
@@ -55,10 +58,29 @@ def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]
             raise user_error("output.layout", found, "output.layout=kohya, or adapter=lora")
         path, up = paths[name], group.tensors["lora_up"]
         out[f"{path}.lora_A.weight"] = _down(group.tensors)
-        out[f"{path}.lora_B.weight"] = (up.float() * group.scale).to(up.dtype)
+        out[f"{path}.lora_B.weight"] = _scaled(up, group.scale)
         if "dora_scale" in group.tensors:
             out[f"{path}.lora_magnitude_vector.weight"] = _magnitude(name, group)
     return out
+
+
+def folded_alphas(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """What to_diffusers leaves out of a state of the kohya layout, as metadata: the usual alpha, and others by name."""
+    alphas = {name: state.get(f"{name}.alpha") for name in grouped(state)}
+    told = {name: None if alpha is None else float(alpha) for name, alpha in alphas.items()}
+    usual = max(told.values(), key=list(told.values()).count)
+    return {FOLDED: json.dumps({"": usual, **{name: alpha for name, alpha in told.items() if alpha != usual}})}
+
+
+def _scaled(up: Tensor, scale: float) -> Tensor:
+    """In the precision of `up` where nothing is lost by that, else in fp32."""
+    wide = up.float() * scale
+    narrow = wide.to(up.dtype)
+    return narrow if torch.equal(_unscaled(narrow, scale, up), up) else wide
+
+
+def _unscaled(scaled: Tensor, scale: float, like: Tensor) -> Tensor:
+    return (scaled.float() / scale).to(like.dtype)
 
 
 def _down(tensors: Mapping[str, Tensor]) -> Tensor:
@@ -88,7 +110,7 @@ def to_kohya(
     whose module is not known.
     """
     names = _names(table or public_table(state))
-    alphas = _Alphas(metadata)
+    alphas = _Alphas(_told(metadata, "lora_adapter_metadata", setting))
     out: dict[str, Tensor] = {}
     strange = []
     for key, tensor in state.items():
@@ -101,11 +123,39 @@ def to_kohya(
             tensor = tensor.reshape(-1, *(1,) * max(tensor.dim() - 1, 1))
         out[f"{name}.{ending}"] = tensor
         if ending == "lora_down.weight" and (alpha := alphas.of(path, tensor.shape[0])) is not None:
-            out.setdefault(f"{name}.alpha", tensor.new_tensor(alpha))
+            out.setdefault(f"{name}.alpha", _alpha_like(alpha, tensor))
     if strange:
         found = f"{len(strange)} of {len(state)} keys are of no module of this model: {some(strange)}"
         raise user_error(setting, found, "the file belongs to another base model, or to no Stable Diffusion at all")
-    return out
+    return _unfolded(out, _told(metadata, FOLDED, setting))
+
+
+def _told(metadata: Mapping[str, str], key: str, setting: str) -> dict[str, Any]:
+    """A dict that stands in the metadata as JSON; empty where it does not."""
+    try:
+        told = json.loads(metadata.get(key, "{}"))
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise user_error(setting, f"its metadata {key} is damaged", "get the file again")
+    return told
+
+
+def _unfolded(state: dict[str, Tensor], alphas: Mapping[str, float | None]) -> dict[str, Tensor]:
+    """A state with the scale taken out of `lora_up` again, where it is told which was folded into it."""
+    for name in {key.partition(".")[0] for key in state} if alphas else ():
+        down, up = state.get(f"{name}.lora_down.weight"), state.get(f"{name}.lora_up.weight")
+        alpha = alphas.get(name, alphas.get(""))
+        if alpha and down is not None and up is not None and f"{name}.alpha" not in state:
+            state[f"{name}.alpha"] = _alpha_like(alpha, down)
+            state[f"{name}.lora_up.weight"] = _unscaled(up, alpha / len(down), down)
+    return state
+
+
+def _alpha_like(alpha: float, tensor: Tensor) -> Tensor:
+    """In the precision of `tensor` where it has this number, else in fp32."""
+    exact = torch.tensor(float(alpha))
+    return exact.to(tensor.dtype) if exact.to(tensor.dtype) == exact else exact
 
 
 def layout_of(keys: Iterable[str]) -> Layout:
@@ -174,8 +224,7 @@ def _split(key: str) -> tuple[str, str]:
 class _Alphas:
     """Alphas that stand in a file's metadata, as diffusers and PEFT write them."""
 
-    def __init__(self, metadata: Mapping[str, str]) -> None:
-        told = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    def __init__(self, told: Mapping[str, Any]) -> None:
         self.parts: dict[str, dict[str, Any]] = {}
         for key, value in told.items():
             part, _, name = key.partition(".")

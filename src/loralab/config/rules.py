@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loralab.config.adapter_rules import adapter_problems
 from loralab.config.data_rules import data_problems
 from loralab.config.device_rules import device_problems
 from loralab.config.rate_rules import rate_problems
@@ -49,6 +50,10 @@ def _folders_are_there(tree: Tree, choices: dict[str, Any], overrides: list[str]
 def _base_model(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if isinstance(model := get(tree, "model"), dict):
         yield from check(model)
+
+
+def _adapter(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    yield from adapter_problems(tree)
 
 
 def _data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -192,6 +197,7 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _folder_is_of_folder_data,
     _folders_are_there,
     _base_model,
+    _adapter,
     _data,
     _something_to_do,
     _timesteps,

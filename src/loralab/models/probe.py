@@ -22,6 +22,8 @@ TEXT_ENCODERS = {
     "sd2": ("text_encoder",),
     "sdxl": ("text_encoder", "text_encoder_2"),
 }
+ADAPTER_PARTS = ("lora_down", "lora_A.", "lora.down", "hada_w1", "lokr_w1")
+"""What is in the names of an adapter's tensors, and in no model's."""
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -81,9 +83,9 @@ def identify(base: str, family: str, with_vae: bool = True) -> Found:
     return found
 
 
-def look_at_base(path: Path, with_vae: bool = True) -> Found:
-    """What a folder or file is. Raises UserError where it is no base model, or not a whole one."""
-    return _folder(path, with_vae) if path.is_dir() else _file(path, with_vae)
+def look_at_base(path: Path, with_vae: bool = True, setting: str = "model.base") -> Found:
+    """What a folder or file is. Raises UserError naming `setting` where it is no base model, or not a whole one."""
+    return (_folder if path.is_dir() else _file)(path, with_vae, setting)
 
 
 def look_at_vae(path: Path) -> None:
@@ -153,17 +155,17 @@ def cached_snapshot(repository: str) -> Path | None:
 # diffusers folders
 
 
-def _folder(path: Path, with_vae: bool) -> Found:
+def _folder(path: Path, with_vae: bool, setting: str) -> Found:
     if not (path / "unet" / "config.json").is_file():
         inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
         remedy = f"a file in it may be meant: {path / inside[0]}" if inside else "it has no unet/config.json"
-        raise user_error("model.base", f"{path} is not a diffusers folder", remedy)
-    unet = _component(path / "unet", "model.base")
+        raise user_error(setting, f"{path} is not a diffusers folder", remedy)
+    unet = _component(path / "unet", setting)
     family = unet_family(unet)
     for name in (*TEXT_ENCODERS[family], *(["vae"] if with_vae else [])):
-        _component(path / name, "model.base")
+        _component(path / name, setting)
     scheduler = path / "scheduler" / "scheduler_config.json"
-    config = _json(scheduler, "model.base") if scheduler.is_file() else {}
+    config = _json(scheduler, setting) if scheduler.is_file() else {}
     return Found(family, config.get("prediction_type"), config.get("rescale_betas_zero_snr"))
 
 
@@ -220,21 +222,21 @@ def _json(path: Path, setting: str) -> dict[str, Any]:
 # single files
 
 
-def _file(path: Path, with_vae: bool) -> Found:
-    inside = examine(path, "model.base")
+def _file(path: Path, with_vae: bool, setting: str) -> Found:
+    inside = examine(path, setting)
     if problem := _foreign(inside):
-        raise user_error("model.base", f"{path} is {problem[0]}", problem[1])
+        raise user_error(setting, f"{path} is {problem[0]}", problem[1])
     family = _family(inside)
     if family is None:
         raise user_error(
-            "model.base", f"{path} is none of SD 1.x, SD 2.x, SDXL", "single files are read in the original layout"
+            setting, f"{path} is none of SD 1.x, SD 2.x, SDXL", "single files are read in the original layout"
         )
     lacks = [] if _any(inside, "cond_stage_model.", "conditioner.") else ["text encoder"]
     if with_vae and not _any(inside, "first_stage_model."):
         lacks.append("VAE")
     if lacks:
         remedy = "model.vae=FILE gives one" if lacks == ["VAE"] else "take a whole checkpoint"
-        raise user_error("model.base", f"{path} has no {' and no '.join(lacks)}", remedy)
+        raise user_error(setting, f"{path} has no {' and no '.join(lacks)}", remedy)
     marked_v = "v_prediction" if "v_pred" in inside.names else None
     return Found(family, marked_v, True if "ztsnr" in inside.names else None)
 
@@ -258,8 +260,7 @@ def _family(inside: Contents) -> str | None:
 
 def _foreign(inside: Contents) -> tuple[str, str] | None:
     """What a file is that is no base model of these families, and what to do."""
-    parts = ("lora_down", "lora_A.", "hada_w1", "lokr_w1")
-    if any(part in name for name in inside.names for part in parts):
+    if any(part in name for name in inside.names for part in ADAPTER_PARTS):
         return "an adapter, not a base model", "adapter.weights=FILE starts from it"
     if _any(inside, "conditioner.embedders.0.model."):
         return "an SDXL refiner", "take the SDXL base model"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from loralab.adapters.kinds import Group
 from loralab.adapters.low_rank import Size, state_of
 from loralab.errors import user_error
 
+CPU = torch.device("cpu")
 SPATIAL = re.compile(r"(conv|conv1|conv2|in_layers_2|out_layers_3|op)$")
 """Names of 3×3 convolutions; there are no other kernels but 1×1."""
 
@@ -27,7 +28,7 @@ def add_output(parser: ArgumentParser, what: str = ".safetensors, .ckpt, .pt or 
 def add_size(parser: ArgumentParser) -> None:
     parser.add_argument("--rank", type=rank, metavar="N", help="rank to come down to, at most")
     parser.add_argument("--keep", type=share, metavar="SHARE", help="share of each change's norm to keep, such as 0.95")
-    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda")
+    parser.add_argument("--device", type=device, default=CPU, help="where to compute: cpu, cuda")
 
 
 def size(args: Namespace) -> Size:
@@ -72,25 +73,38 @@ def write(
 
 def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict[str, str]:
     ranks = {group.rank for group in groups.values()}
-    told = {key: value for key, value in metadata.items() if not key.startswith(("sshs_", "lora_adapter"))}
+    told = lasting(metadata)
     told["ss_network_dim"] = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
     told["ss_network_alpha"] = told["ss_network_dim"]
     told["ss_network_module"] = "networks.lora"
     return told
 
 
-def layout_state(state: Mapping[str, torch.Tensor], layout: layouts.Layout) -> dict[str, torch.Tensor]:
-    """A state of the kohya layout in the one that is asked for."""
-    return dict(state) if layout == "kohya" else layouts.to_diffusers(state, layouts.public_table(state))
+def lasting(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a file says of itself, without what is true of its tensors as they are."""
+    return {k: v for k, v in metadata.items() if not k.startswith(("sshs_", "lora_adapter", layouts.FOLDED))}
+
+
+def device(text: str) -> torch.device:
+    try:
+        found = torch.device(text)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentTypeError(f"'{text}' is not there ({str(error).splitlines()[0]})") from None
+    return found
 
 
 def rank(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+    return int(text)
 
 
 def share(text: str) -> float:
-    if not 0 < (value := float(text)) <= 1:
-        raise ValueError
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise ArgumentTypeError(f"'{text}' is no share above 0, up to 1")
     return value

@@ -117,20 +117,24 @@ class BaseModel:
         return user_error(str(self.path), f"has no {name}", "is the model whole, and of the original layout?")
 
 
-def open_base(path: Path) -> BaseModel:
-    """A base model: a diffusers folder, or one file in the original layout. Raises a UserError for anything else."""
+def open_base(path: Path, setting: str) -> BaseModel:
+    """A base model: a diffusers folder, or one file in the original layout.
+
+    Raises a UserError naming `setting` for anything else.
+    """
+    path = path.expanduser()
     if not path.exists():
-        raise user_error("base", f"{path} is not there", "give a diffusers folder or a single file")
-    family = look_at_base(path, with_vae=False).family
+        raise user_error(setting, f"{path} is not there", "give a diffusers folder or a single file")
+    family = look_at_base(path, with_vae=False, setting=setting).family
     assert family is not None, "the probe raises where it finds none"
     names = FAMILIES[family]
     if path.is_dir():
         configs = {part: _config(path / part) for part in ("unet", *names.text_prefixes)}
-        tensors = {part: weights.read_component(path / part, "base") for part in configs}
+        tensors = {part: weights.read_component(path / part, setting) for part in configs}
     else:
         architecture = ARCHITECTURES[family]
         configs = {"unet": architecture.unet, **architecture.text_encoders}
-        tensors = {"": weights.read(path, "base")}
+        tensors = {"": weights.read(path, setting)}
     table = {
         part: text_targets(configs[part]["num_hidden_layers"], prefix, wrapped=True)
         for part, prefix in names.text_prefixes.items()

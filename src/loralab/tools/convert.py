@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from loralab.adapters import file
+from loralab.adapters import file, layouts
 from loralab.tools import adapter
 
 
@@ -17,8 +17,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     path = adapter.check_output(args)
     source = file.load(args.file, setting="FILE")
-    precision = args.precision or adapter.precision_of(source.state)
-    state = adapter.layout_state(source.state, args.layout)
-    told = {key: value for key, value in source.metadata.items() if not key.startswith(("sshs_", "lora_adapter"))}
-    file.save(path, state, told or None, precision)
-    print(f"{path}: {len(state)} tensors, {args.layout} layout, {precision}")
+    told = adapter.lasting(source.metadata)
+    state = source.state
+    if args.layout == "diffusers":
+        told |= layouts.folded_alphas(state)
+        state = layouts.to_diffusers(state, layouts.public_table(state))
+    file.save(path, state, told or None, args.precision)
+    print(f"{path}: {len(state)} tensors, {args.layout} layout, {args.precision or 'precision as it was'}")

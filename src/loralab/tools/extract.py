@@ -19,7 +19,9 @@ NOISE = 1e-6
 """Changes whose largest element is below this are rounding."""
 
 
-def extracted(base: BaseModel, tuned: BaseModel, size: Size, conv: bool, device: str = "cpu") -> dict[str, Group]:
+def extracted(
+    base: BaseModel, tuned: BaseModel, size: Size, conv: bool, device: torch.device = adapter.CPU
+) -> dict[str, Group]:
     """A LoRA for each module whose weight differs. `conv`: those of residual blocks and resamplers, too."""
     chosen = [(part, t) for part in base.table for t in base.table[part] if conv or t.kind != "conv"]
     groups = {}
@@ -54,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     size, path = adapter.size(args), adapter.check_output(args)
-    base, tuned = open_base(args.base.expanduser()), open_base(args.tuned.expanduser())
+    base, tuned = open_base(args.base, "BASE"), open_base(args.tuned, "TUNED")
     if base.family != tuned.family:
         raise user_error("TUNED", f"is {tuned.family}, BASE is {base.family}", "compare two models of one family")
     groups = extracted(base, tuned, size, args.conv, args.device)

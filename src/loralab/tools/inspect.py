@@ -17,7 +17,7 @@ from loralab.adapters.kinds import Group, grouped
 from loralab.adapters.layouts import layout_of, public_table, to_kohya
 from loralab.errors import UserError, user_error
 from loralab.models.checkpoint import examine
-from loralab.models.probe import TITLES, look_at_base
+from loralab.models.probe import ADAPTER_PARTS, TITLES, look_at_base
 from loralab.models.weights import read
 from loralab.progress import progress
 
@@ -73,18 +73,13 @@ def inspect(path: Path) -> Report:
     try:
         state = to_kohya(tensors, report.metadata, setting="FILE")
         groups = grouped(state, "FILE")
-    except UserError as error:
-        return _of_model(report, path, error)
+    except UserError:
+        if any(part in name for name in tensors for part in ADAPTER_PARTS):
+            raise
+        report.family = look_at_base(path, with_vae=False, setting="FILE").family
+        return report
     report.content, report.layout = "adapter", layout_of(tensors)
     _describe(report, groups)
-    return report
-
-
-def _of_model(report: Report, path: Path, not_an_adapter: UserError) -> Report:
-    try:
-        report.family = look_at_base(path, with_vae=False).family
-    except UserError:
-        raise not_an_adapter from None
     return report
 
 

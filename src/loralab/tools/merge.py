@@ -36,7 +36,9 @@ def merged_into_base(base: BaseModel, adapters: Adapters, weights: Sequence[floa
             advance(1)
 
 
-def merged(adapters: Adapters, weights: Sequence[float], size: Size | None, device: str = "cpu") -> dict[str, Group]:
+def merged(
+    adapters: Adapters, weights: Sequence[float], size: Size | None, device: torch.device = adapter.CPU
+) -> dict[str, Group]:
     """Several adapters as one: exact, with the sum of their ranks, or the nearest of a size.
 
     Raises a UserError for what cannot be added up without the base model, or not exactly.
@@ -98,13 +100,12 @@ def main(args: Namespace) -> None:
 def _into_base(args: Namespace, weights: list[float]) -> None:
     if args.rank or args.keep:
         raise user_error("--rank", "has no meaning with --base", "leave it out: a merge into a base is exact")
-    source = args.base.expanduser()
-    path = adapter.check_output(args, () if source.is_dir() else ("safetensors",))
-    base = open_base(source)
+    base = open_base(args.base, "--base")
+    path = adapter.check_output(args, () if base.path.is_dir() else ("safetensors",))
     adapters = [grouped(file.load(name, base.table, "FILE").state, "FILE") for name in args.files]
     merged_into_base(base, adapters, weights)
     base.save(path, args.precision)
-    print(f"{path}: {sum(map(len, adapters))} changes merged into {source.name}")
+    print(f"{path}: {sum(map(len, adapters))} changes merged into {base.path.name}")
 
 
 def _into_one(args: Namespace, weights: list[float]) -> None:

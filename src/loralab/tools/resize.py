@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 
+import torch
+
 from loralab.adapters import file
 from loralab.adapters.dora import DoRA
 from loralab.adapters.kinds import Group, grouped
@@ -13,7 +15,7 @@ from loralab.progress import progress
 from loralab.tools import adapter
 
 
-def resized(groups: Mapping[str, Group], size: Size, device: str = "cpu") -> dict[str, Group]:
+def resized(groups: Mapping[str, Group], size: Size, device: torch.device = adapter.CPU) -> dict[str, Group]:
     """Every adapter as the nearest LoRA of a size; a magnitude (DoRA) stays as it is."""
     out = {}
     with progress("resizing", len(groups), "layers") as advance:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from loralab.adapters import file
 from loralab.adapters.inject import AdapterSet
-from loralab.adapters.layouts import Layout
+from loralab.adapters.layouts import Layout, folded_alphas
 from loralab.errors import user_error
 
 
@@ -51,6 +51,8 @@ class Output:
     def save(self, adapters: AdapterSet, epoch: int, step: int, suffix: str = "") -> Path:
         """Writes the adapter as it is after `epoch` epochs and `step` optimizer steps."""
         described = self.describe(epoch, step) if self.metadata else None
+        if described is not None and self.layout == "diffusers":
+            described |= folded_alphas(adapters.state())
         path = self.path(suffix)
         file.save(path, adapters.state(self.layout), described, self.precision)
         self.last_saved = step

@@ -28,11 +28,13 @@ class Left(NamedTuple):
     why: str
     group: str = ""
     """Where set, the run would not be what the file asks for, unless this group is chosen on the command line."""
+    is_setting: bool = True
+    """Whether it asks for anything: not what came of a run."""
 
     @property
     def is_on(self) -> bool:
         """Whether it would have done something."""
-        return bool(self.group) or str(self.value).lower() not in OFF
+        return bool(self.group) or (self.is_setting and str(self.value).lower() not in OFF)
 
     def __str__(self) -> str:
         return f"{shown(self.key)} = {shown(str(self.value))}: {self.why}"
@@ -44,6 +46,8 @@ class Foreign:
 
     dialect: str
     content: Content
+    names: Iterable[str]
+    """The keys that a file of this dialect may have."""
     absent: Mapping[str, Any] = field(default_factory=dict)
     """The dialect's own values of options that the file does not have."""
     blank: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +59,10 @@ class Foreign:
     """Options that the file has, with a value that means none."""
     datasets: dict[str, Any] | None = None
     """A dataset configuration of sd-scripts: tables `general` and `datasets`."""
+    datasets_taken: set[str] = field(default_factory=set)
+    """Where a dataset configuration has what became a setting."""
+    family: str = ""
+    """Of the base model, where the file says it without naming one: sd1, sd2, sdxl."""
     left: list[Left] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -78,16 +86,10 @@ class Foreign:
     def _stranger(self, key: str) -> None:
         if SPECIAL.fullmatch(key):
             raise self.builds(key)
-        names = {name.lower(): name for name in self.names()}
+        names = {name.lower(): name for name in self.names}
         if key.lower() in names:
             raise self.error(key, "is written with other capitals", f"write {names[key.lower()]}")
         self.unknown.append(key)
-
-    def names(self) -> Iterable[str]:
-        """The keys that a file of this dialect may have."""
-        from loralab.settings.dialects import NAMES
-
-        return NAMES[self.dialect]
 
     def has(self, name: str) -> bool:
         """Whether the file gives the option a value."""

@@ -40,7 +40,7 @@ SEVERAL = frozenset(_SEVERAL.split())
 
 
 def read(content: Content) -> Foreign:
-    found = Foreign("command-line", content, SD_SCRIPTS, SD_SCRIPTS)
+    found = Foreign("command-line", content, NAMES, SD_SCRIPTS, SD_SCRIPTS)
     given = words(found, content.data)
     scripts = [i for i, word in enumerate(given) if word.endswith(".py")]
     launcher, own = (given[: scripts[0]], given[scripts[0] + 1 :]) if scripts else ([], given)

@@ -17,7 +17,7 @@ NAMES: dict[str, str] = {"general": "general", "datasets": "datasets"}
 
 
 def read(content: Content) -> Foreign:
-    found = Foreign("sd-scripts-dataset", content)
+    found = Foreign("sd-scripts-dataset", content, NAMES)
     found.datasets = content.data
     for key in content.data:
         if key not in NAMES:

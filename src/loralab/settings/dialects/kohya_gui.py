@@ -67,7 +67,7 @@ ZERO_STAYS = frozenset(("max_data_loader_n_workers", "network_args.conv_dim", "l
 
 
 def read(content: Content) -> Foreign:
-    found = Foreign("kohya-gui", content, KOHYA_GUI, {**SD_SCRIPTS, "max_train_steps": None})
+    found = Foreign("kohya-gui", content, NAMES, KOHYA_GUI, {**SD_SCRIPTS, "max_train_steps": None})
     table: dict[str, Any] = content.data
     for key, value in table.items():
         if key.partition("_")[0] in OTHER_FAMILIES and key not in OPTIONS:

@@ -15,6 +15,7 @@ from loralab.settings.foreign import Foreign, Left
 from loralab.settings.table import OPTIONS
 
 PREFIX = "ss_"
+FAMILY = "ss_base_model_version"
 
 OWN = {
     "batch_size_per_device": "train_batch_size",
@@ -26,7 +27,7 @@ OWN = {
 }
 
 _RESULTS = """
-base_model_version bucket_info epoch new_sd_model_hash new_vae_hash num_batches_per_epoch num_reg_images
+bucket_info epoch new_sd_model_hash new_vae_hash num_batches_per_epoch num_reg_images
 num_train_images num_validation_images sd_model_hash sd_scripts_commit_hash session_id steps tag_frequency
 total_batch_size training_finished_at training_started_at vae_hash
 """
@@ -47,11 +48,12 @@ NAMES = {
     **{PREFIX + name: name for name in OPTIONS if not name.startswith("network_args.")},
     **{PREFIX + key: name for key, name in OWN.items()},
     **{PREFIX + key: "" for key in NOT_SETTINGS},
+    FAMILY: "sdxl",
 }
 
 
 def read(content: Content) -> Foreign:
-    found = Foreign("lora-metadata", content)
+    found = Foreign("lora-metadata", content, NAMES)
     metadata = content.data.get("__metadata__", {}) if content.format == "safetensors" else content.data
     if not any(key.startswith(PREFIX) for key in metadata):
         remedy = "give the settings file it was trained with"
@@ -59,7 +61,7 @@ def read(content: Content) -> Foreign:
     for key, value in metadata.items():
         _take(found, key, value)
     _network(found)
-    _family(found, str(metadata.get("ss_base_model_version", "")))
+    _family(found, str(metadata.get(FAMILY) or ""), str(metadata.get("modelspec.prediction_type")))
     _parts(found, content)
     _optimizer(found)
     if found.has("max_train_steps"):
@@ -70,12 +72,12 @@ def read(content: Content) -> Foreign:
 def _take(found: Foreign, key: str, value: Any) -> None:
     name = key.removeprefix(PREFIX)
     if key.startswith(("modelspec.", "sshs_")):
-        found.left.append(Left(key, value, "describes the file"))
+        found.left.append(Left(key, value, "describes the file", is_setting=False))
     elif key.startswith(PREFIX) and name in RESULTS:
-        found.left.append(Left(key, value, "came of that run, and is no setting"))
+        found.left.append(Left(key, value, "came of that run, and is no setting", is_setting=False))
     elif key.startswith(PREFIX) and name in NOT_PLACES:
         found.left.append(Left(key, value, NOT_PLACES[name]))
-    else:
+    elif key != FAMILY:
         found.add(key, NAMES.get(key, key), value, empty=value in ("None", "", None))
 
 
@@ -92,11 +94,15 @@ def _network(found: Foreign) -> None:
         found.options["network_args"] = {name: value for name, value in table.items() if value not in (None, "None")}
 
 
-def _family(found: Foreign, version: str) -> None:
-    if version.startswith("sdxl"):
-        found.imply("sdxl", "ss_base_model_version", True)
-    elif version.startswith(("flux", "sd3", "lumina", "hunyuan", "anima", "chroma", "qwen")):
-        found.left.append(Left("ss_base_model_version", version, "another family of models", "model"))
+def _family(found: Foreign, version: str, prediction: str) -> None:
+    families = {"sdxl": "sdxl", "sd_v2": "sd2", "sd_v1": "sd1"}
+    found.family = next((family for start, family in families.items() if version.startswith(start)), "")
+    if found.family:
+        found.imply("sdxl", FAMILY, found.family == "sdxl")
+    elif version not in ("", "None"):
+        found.left.append(Left(FAMILY, version, "another family of models", "model"))
+    if prediction == "v":
+        found.imply("v_parameterization", "modelspec.prediction_type", True)
 
 
 def _parts(found: Foreign, content: Content) -> None:

@@ -43,7 +43,7 @@ BLANK = {
 
 
 def read(content: Content) -> Foreign:
-    found = Foreign("old-json", content, OLD_SCRIPTS, BLANK)
+    found = Foreign("old-json", content, NAMES, OLD_SCRIPTS, BLANK)
     table: dict[str, Any] = content.data
     for key, value in table.items():
         if key != SECTION:

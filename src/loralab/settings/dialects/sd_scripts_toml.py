@@ -20,7 +20,7 @@ TABLES = ("network_args", "optimizer_args", "lr_scheduler_args")
 
 
 def read(content: Content) -> Foreign:
-    found = Foreign("sd-scripts-toml", content, SD_SCRIPTS, SD_SCRIPTS)
+    found = Foreign("sd-scripts-toml", content, NAMES, SD_SCRIPTS, SD_SCRIPTS)
     for key, value in content.data.items():
         if isinstance(value, dict) and key not in TABLES:
             for inner, inside in value.items():

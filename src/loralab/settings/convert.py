@@ -110,7 +110,7 @@ def converted(content: Content, skip: Iterable[str] = ()) -> Converted:
         foreign.left,
         foreign.unknown,
         foreign.warnings,
-        taken=len({key.partition(".")[0] for key in foreign.keys.values()} - gone),
+        taken=len({key.partition(".")[0] for key in foreign.keys.values()} - gone) + len(foreign.datasets_taken - gone),
         origins={key: _place(foreign, names) for key, names in ours.origins.items()},
     )
 

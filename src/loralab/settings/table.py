@@ -487,7 +487,7 @@ _NO_COUNTERPART = {
     "there is one way of padding captions, sd-scripts' own": "no_token_padding",
     "rank and alpha of adapter.weights are always the file's": "dim_from_weights",
     "merging adapters before training: loralab merge makes such a base": "base_weights base_weights_multiplier",
-    "training a text encoder for a part of the run": "stop_text_encoder_training",
+    "training a text encoder for a part of the run": "stop_text_encoder_training stop_text_encoder_training_pct",
     "the tokenizer comes with the base, or from model.tokenizer": "tokenizer_cache_dir",
     "memory-efficient attention of its own: model.attention=auto takes torch's": "mem_eff_attn",
     "a schedule with a decay at the end": "lr_decay_steps",

@@ -73,6 +73,7 @@ def folders(foreign: Foreign, ours: Ours) -> None:
         return
     general = _table(foreign, "general", foreign.datasets.get("general", {}))
     entries: list[dict[str, Any]] = []
+    tables: list[dict[str, Any]] = []
     shared: dict[str, list[tuple[str, Any]]] = {}
     for place, dataset in _tables(foreign, "datasets", foreign.datasets.get("datasets", [])):
         subsets = list(_tables(foreign, f"{place}.subsets", dataset.get("subsets", [])))
@@ -82,6 +83,7 @@ def folders(foreign: Foreign, ours: Ours) -> None:
             for key in DATA.keys() & table.keys():
                 value = _checked(foreign, f"{where}.{key}", table[key], DATA[key][1])
                 shared.setdefault(key, []).append((f"{where}.{key}", value))
+        tables += [{**general, **own, **subset} for _, subset in subsets]
         entries += [_entry(foreign, where, {**ABSENT, **general, **own, **subset}) for where, subset in subsets]
     if not entries:
         raise foreign.error("datasets", "has no subsets, so no images", "add [[datasets.subsets]] with image_dir")
@@ -89,6 +91,8 @@ def folders(foreign: Foreign, ours: Ours) -> None:
     ours.values.pop("data.folder", None)
     ours.set("data.folders", _unique(entries), "dataset_config")
     _shared(foreign, ours, shared)
+    for key in sorted(key for key in shared if not all(key in table for table in tables)):
+        foreign.warnings.append(f"gives {key} for a part of the data: here it holds for all")
 
 
 def _entry(foreign: Foreign, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +129,9 @@ def _shared(foreign: Foreign, ours: Ours, shared: dict[str, list[tuple[str, Any]
 def _report(foreign: Foreign, where: str, table: Mapping[str, Any]) -> None:
     for key, value in table.items():
         place = f"{where}.{key}"
-        if key in FOLDER or key in DATA or place in {left.key for left in foreign.left} or place in foreign.unknown:
+        if key in FOLDER or key in DATA:
+            foreign.datasets_taken.add(place)
+        if place in foreign.datasets_taken or place in {left.key for left in foreign.left} or place in foreign.unknown:
             continue
         if SPECIAL.fullmatch(key):
             raise foreign.builds(place)

@@ -21,8 +21,9 @@ def model(foreign: Foreign, ours: Ours) -> None:
         group, names = "sd2_v", (*names, "v_parameterization")
     if group is not None:
         ours.choose("model", group, *names)
-    else:
-        foreign.warnings.append("names no base model: model=… stays as it is")
+    if not foreign.has(BASE):
+        stays = "model.base is the usual one of that family" if group else "model=… stays as it is"
+        foreign.warnings.append(f"names no base model: {stays}")
     if velocity:
         ours.set("model.prediction_type", "v_prediction", "v_parameterization")
     if foreign.take("zero_terminal_snr", kinds.flag):
@@ -39,7 +40,9 @@ def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:
     if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs", kinds.flag):
         return "sdxl", ("cache_text_encoder_outputs",)  # only the scripts for SDXL know it
     base = foreign.take(BASE, kinds.path)
-    return (None, ()) if base is None else (_by_keys(base) or "sd15", (BASE,))
+    if base is None:
+        return GROUPS.get(foreign.family), ("sdxl",)  # where the file says its family
+    return _by_keys(base) or "sd15", (BASE,)
 
 
 def _by_keys(base: str) -> str | None:

@@ -40,8 +40,12 @@ def scheduler(foreign: Foreign, ours: Ours) -> None:
             ours.set(key, value, option)
         elif foreign.has(option):
             foreign.leave(option, f"only scheduler={only} has it")
-    for key, value in (foreign.take("lr_scheduler_args", kwargs) or {}).items():
-        ours.set(f"scheduler.{key}", value, "lr_scheduler_args")
+    arguments = foreign.take("lr_scheduler_args", kwargs) or {}
+    if chosen is None:
+        foreign.leave("lr_scheduler_args", "of a schedule that is not here" if name or custom else "of no schedule")
+    else:
+        for key, value in arguments.items():
+            ours.set(f"scheduler.{key}", value, "lr_scheduler_args")
     _warmup(foreign, ours)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
 STATES = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "callbacks.state.keep_last=null")
@@ -122,6 +123,38 @@ def test_an_open_accumulation_window_is_finished(go) -> None:
     assert not (stopped / "adapter.safetensors").exists()
     resumed = go(*words, f"resume={state(stopped, 1)}", name="resumed")
     assert adapter(resumed) == adapter(whole)
+
+
+def test_a_short_window_is_divided_like_the_others(go, capsys: pytest.CaptureFixture) -> None:
+    """An epoch of one batch, in windows of three: the step of a third of the rate."""
+    words = ("optimizer=sgd", "optimizer.momentum=0", "trainer.gradient_clip_val=null", "trainer.limit_train_batches=1")
+    words += ("trainer.max_epochs=1", "health.movement=false", "output.metadata=false")
+    short = go(*words, "optimizer.lr=3.0", "trainer.accumulate_grad_batches=3", name="short")
+    assert "1 optimizer steps of 3 batches" in capsys.readouterr().out
+    third = go(*words, "optimizer.lr=1.0", name="third")
+    short, third = (load_file(folder / "adapter.safetensors") for folder in (short, third))
+    assert any(tensor.any() for name, tensor in third.items() if name.endswith("lora_up.weight"))
+    for name, tensor in third.items():
+        assert torch.allclose(short[name], tensor, rtol=1e-3, atol=1e-8), name
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_devices_may_change_where_the_batch_of_all_stays(go, pictures: Path, random_base: Path, tmp_path: Path) -> None:
+    """From one device to two with half the batch each; on a CPU two processes stand for them."""
+    whole = go(*STATES, name="whole")
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"resume={state(whole, 5)}")
+    go(*two, name="refused", code=1)
+    words = json.loads((whole / "run.json").read_text())["overrides"]
+    words = [word for word in words if not word.startswith("data.batch_size")]
+    words += [*two, "data.batch_size=1", f"hydra.run.dir={tmp_path / 'resumed'}"]
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("images ") == 1, "one of the two speaks"
+    expected, found = (load_file(folder / "adapter.safetensors") for folder in (whole, tmp_path / "resumed"))
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-3, atol=1e-4), name
 
 
 def test_a_state_holds_no_frozen_weights(go) -> None:

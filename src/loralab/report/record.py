@@ -13,6 +13,7 @@ from typing import Any
 from loralab import __version__
 from loralab.errors import UserError
 from loralab.files import atomic_path
+from loralab.training.quiet import is_first
 
 LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes", "safetensors", "hydra-core")
 
@@ -52,6 +53,8 @@ class Record:
         self.write()
 
     def write(self) -> None:
+        if not is_first():
+            return
         with atomic_path(self.path) as beside:
             beside.write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
 

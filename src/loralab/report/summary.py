@@ -94,7 +94,9 @@ def _buckets(facts: dict[str, Any]) -> str:
 
 
 def _length(trainer: Trainer, batches: int) -> str:
-    windows = -(-batches // trainer.accumulate_grad_batches)
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    windows = max(1, -(-batches // trainer.accumulate_grad_batches))
     steps = trainer.max_steps if trainer.max_steps > 0 else windows * (trainer.max_epochs or 0)
     accumulated = f" of {trainer.accumulate_grad_batches} batches" if trainer.accumulate_grad_batches > 1 else ""
     return f"{steps} optimizer steps{accumulated}, {steps / windows:.1f} epochs"

@@ -82,7 +82,7 @@ class LoraModule(L.LightningModule):
         self.last_losses = self.losses(batch, self.seed)
         loss = self.last_losses.loss.mean()
         self.pace.count(len(batch) * self.trainer.world_size)
-        self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch))
+        self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     def losses(self, batch: Batch, seed: int) -> Losses:

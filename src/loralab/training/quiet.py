@@ -1,9 +1,10 @@
-"""Keeps libraries' chatter from drowning the run's own words."""
+"""Keeps libraries' chatter, and a run's further processes, from drowning the run's own words."""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 
 TALKATIVE = ("lightning.pytorch", "lightning.fabric", "bitsandbytes", "diffusers", "transformers", "huggingface_hub")
@@ -23,7 +24,10 @@ KNOWN_HARMLESS = (
 
 
 def quiet() -> None:
-    """Errors of the talkative libraries stay, their tips and progress bars go. Call before the others are imported."""
+    """Errors of the talkative libraries stay, their tips and progress bars go. Call before the others are imported.
+
+    Of several processes only the first speaks.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -33,3 +37,12 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in KNOWN_HARMLESS:
         warnings.filterwarnings("ignore", message=message)
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
+
+
+def is_first() -> bool:
+    """Whether this is the only process of a run, or the first of those on its devices."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    return rank_zero_only.rank == 0

@@ -19,11 +19,13 @@ from loralab.models.sd import load
 from test_names import CASES, golden, modules, targets
 
 CONF = Path(__file__).parents[1] / "conf" / "adapter"
-KINDS = sorted(path.stem for path in CONF.glob("*.yaml"))
+KINDS = [*sorted(path.stem for path in CONF.glob("*.yaml")), "dora input"]
 
 
 def method(name: str, **changes):
-    """What the YAML builds, for a rank of 4."""
+    """What the YAML builds, for a rank of 4; of DoRA, perhaps with magnitudes of the inputs."""
+    name, _, magnitude = name.partition(" ")
+    changes |= {"magnitude": magnitude} if magnitude else {}
     node = OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), changes)
     return instantiate(OmegaConf.create({"suggested": {"rank": 4}, "adapter": node}).adapter)
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -123,6 +124,27 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path: Path, new: bool):
         assert "not run" in text
     assert not sprung.exists()
     assert "posix.mkdir" in found(identify, str(path), "sd1") or "nt.mkdir" in found(identify, str(path), "sd1")
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_what_a_trainer_left_in_a_pickle_is_passed_over(tmp_path: Path, new: bool, monkeypatch: pytest.MonkeyPatch):
+    """A Lightning callback and numpy's numbers, as in the first checkpoints of SD 1.x; their code is not called."""
+    import numpy
+
+    from loralab.models.weights import read
+
+    module = "pytorch_lightning.callbacks.model_checkpoint"
+    callback = type("ModelCheckpoint", (), {"__module__": module})
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(ModelCheckpoint=callback))
+    path = tmp_path / "base.ckpt"
+    tensors = {name: torch.full((2,), 3.0) for name in (*COMMON, *KEYS["sd1"])}
+    left = {"callbacks": {callback: {"best": numpy.float64(0.1)}}, "global_step": numpy.int64(7)}
+    torch.save({"state_dict": tensors, **left}, path, _use_new_zipfile_serialization=new)
+    monkeypatch.setitem(sys.modules, module, None)  # not to be imported
+    assert identify(str(path), "sd1") == Found("sd1")
+    found_tensors = read(path, "model.base")
+    assert found_tensors.keys() == tensors.keys()
+    assert all(torch.equal(found_tensors[name], tensor) for name, tensor in tensors.items())
 
 
 def test_what_is_no_base_model(tmp_path: Path):

@@ -12,6 +12,14 @@ from typing import IO, Literal
 
 from loralab.errors import UserError, user_error
 
+LEFTOVERS = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+)
+"""What training left beside the weights in many .ckpt files, the first of SD 1.x among them."""
+
 LIMIT = 100_000_000
 """Bytes; no index is as large."""
 
@@ -137,4 +145,4 @@ def _pickle(ops: Iterator[tuple[str, object]]) -> Contents:
 def _rebuilds_tensors(name: str) -> bool:
     """Whether a call belongs to the tensors of a checkpoint. (What is let through here, torch still refuses to run.)"""
     plain = ("collections.OrderedDict", "collections.defaultdict", "_codecs.encode", "builtins.bytearray")
-    return name in plain or name.startswith("torch.")
+    return name in plain or name in LEFTOVERS or name.startswith("torch.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from loralab.errors import user_error
-from loralab.models.checkpoint import examine, holds_code
+from loralab.models.checkpoint import LEFTOVERS, examine, holds_code
 from loralab.models.probe import weight_files
 
 
@@ -32,7 +32,22 @@ def read(path: Path, setting: str) -> dict[str, Tensor]:
         raise user_error(setting, f"{path} cannot be read: {error}", "if it is cut short, get it again") from error
 
 
+class Leftover:
+    """Stands in for what is in a pickle beside tensors and is not looked at; its own code is not even imported."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
 def _unpickle(path: Path) -> Any:
+    with torch.serialization.safe_globals([(Leftover, name) for name in LEFTOVERS]):
+        return _load(path)
+
+
+def _load(path: Path) -> Any:
     if path.suffix == ".safetensors":  # torch goes by the name, and this one is wrong
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)

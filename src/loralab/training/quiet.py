@@ -43,6 +43,6 @@ def quiet() -> None:
 
 def is_first() -> bool:
     """Whether this is the only process of a run, or the first of those on its devices."""
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     return rank_zero_only.rank == 0

@@ -309,6 +309,23 @@ def test_an_argument_that_the_option_does_not_have_is_reported(write):
     assert found.settings.values["optimizer.weight_decay"] == 0.2
 
 
+def test_arguments_of_a_schedule_that_is_not_here_are_left_out(write):
+    words = '--lr_scheduler_type "CosineAnnealingLR" --lr_scheduler_args "T_max=30" --network_train_unet_only'
+    path = write({"LoRA_type": "Standard", "lr_scheduler": "cosine", "additional_parameters": words})
+    found = read(path)
+    assert "additional_parameters --lr_scheduler_args" in left(found)
+    assert found.settings.choices["targets"] == "unet_only"
+    assert get(composed([f"settings.load={path}", "scheduler=cosine"]), "scheduler.end_ratio") == 0.0
+
+
+def test_a_json_of_the_old_scripts_with_names_of_sd_scripts(write):
+    """Later versions of them took an optimizer by name; the GUI calls it `optimizer`."""
+    found = read(write({"net_dim": 4, "optimizer_type": "Lion", "optimizer_args": {"weight_decay": "0.1"}}))
+    assert found.dialect == "old-json"
+    assert found.settings.values["optimizer.weight_decay"] == 0.1
+    assert read(write({"network_dim": 4, "optimizer": "Lion", "train_data_dir": "/a"})).dialect == "kohya-gui"
+
+
 def test_blocks_of_the_unet(write):
     content = {
         "LoRA_type": "Standard",
@@ -360,6 +377,15 @@ def test_a_configuration_brings_its_dataset_configuration(write, tmp_path):
     assert "dataset_config" in problem(write("dataset_config = 'nowhere.toml'"))
 
 
+def test_what_is_said_of_a_part_of_the_data_is_told(write):
+    first = "[[datasets]]\nenable_bucket = true\nbatch_size = 4\n[[datasets.subsets]]\nimage_dir = '/a'\n"
+    found = read(write(f"{first}[[datasets]]\nbatch_size = 2\n[[datasets.subsets]]\nimage_dir = '/b'\n"))
+    assert "one value holds for all data" in left(found)["datasets.1.batch_size"]
+    assert "gives enable_bucket for a part of the data: here it holds for all" in found.warnings
+    assert found.taken == 4
+    assert found.origins["data.folders"] == "datasets in settings.toml"
+
+
 def test_the_same_folders_at_several_resolutions(write):
     subset = "[[datasets.subsets]]\nimage_dir = '/a'\n"
     found = read(write(f"[[datasets]]\nresolution = 512\n{subset}[[datasets]]\nresolution = [768, 512]\n{subset}"))
@@ -396,6 +422,20 @@ def test_the_metadata_of_a_lora_file(tmp_path):
     assert found.settings.values["adapter.rank"] == 8
     assert found.settings.choices["targets"] == "unet_only"
     assert "came of that run" in left(found)["ss_epoch"]
+
+
+@pytest.mark.parametrize(
+    ("version", "prediction", "model"),
+    [("sd_v1", "epsilon", "sd15"), ("sd_v2", "v", "sd2_v"), ("sdxl_base_v1-0", "epsilon", "sdxl"), ("", "", None)],
+)
+def test_the_metadata_names_the_family(write, version, prediction, model):
+    path = write({
+        "ss_network_dim": "8", "ss_base_model_version": version, "modelspec.prediction_type": prediction
+    })  # fmt: skip
+    assert read(path).settings.choices.get("model") == model
+    other = write({"ss_network_dim": "8", "ss_base_model_version": "flux1"}, "flux.json")
+    with pytest.raises(UserError, match=r"model=…"):
+        expand([f"settings.load={other}"])
 
 
 def test_a_lora_file_without_metadata_or_cut_short(tmp_path):

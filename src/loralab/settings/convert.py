@@ -119,6 +119,8 @@ def _place(foreign: Foreign, names: tuple[str, ...]) -> str:
     """The file's keys that a setting came from."""
     keys = list(dict.fromkeys(contents.shown(foreign.keys[name]) for name in names if foreign.has(name)))
     file = contents.shown(foreign.content.path.name)
+    if not keys and "dataset_config" in names:
+        keys = ["datasets"]
     return f"{', '.join(keys)} in {file}" if keys else f"not in {file}: the value of {foreign.dialect}"
 
 

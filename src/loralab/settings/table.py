@@ -510,7 +510,8 @@ _NO_COUNTERPART = {
     ),
     "a dataset class of one's own": "dataset_class",
     "looking at the data: loralab doctor": "debug_dataset",
-    "the file it came from": "config_file output_config",
+    "the file it came from": "config_file output_config save_toml save_toml_location",
+    "the tags are counted beside the adapter": "tag_file_location",
     "the scale of single adapters while training": "network_multiplier",
     "a choice of the GUI, not of the training": (
         "model_list training_preset save_as_bool save_as headless print_only use_shell conv_dims conv_alphas"

@@ -8,11 +8,20 @@ from types import ModuleType
 
 from loralab.errors import user_error
 from loralab.settings.content import Content, shown
-from loralab.settings.dialects import command_line, dataset_toml, kohya_gui, lora_metadata, old_json, sd_scripts_toml
+from loralab.settings.dialects import (
+    command_line,
+    dataset_toml,
+    easy_toml,
+    kohya_gui,
+    lora_metadata,
+    old_json,
+    sd_scripts_toml,
+)
 
 DIALECTS: dict[str, ModuleType] = {
     "old-json": old_json,
     "kohya-gui": kohya_gui,
+    "easy-toml": easy_toml,
     "sd-scripts-toml": sd_scripts_toml,
     "sd-scripts-dataset": dataset_toml,
     "command-line": command_line,
@@ -33,6 +42,8 @@ def dialect_of(content: Content) -> str:
         return "lora-metadata"
     if isinstance(content.data.get("datasets"), list) or isinstance(content.data.get("general"), dict):
         return "sd-scripts-dataset"
+    if easy_toml.recognises(content.data):
+        return "easy-toml"
     return _of_table(content)
 
 

@@ -6,6 +6,8 @@ optimizer steps, below 1 a share of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from loralab.settings.content import Content
 from loralab.settings.dialects import dataset_toml
 from loralab.settings.dialects.defaults import SD_SCRIPTS
@@ -31,9 +33,9 @@ def read(content: Content) -> Foreign:
     return found
 
 
-def take(found: Foreign, key: str, value: object) -> None:
+def take(found: Foreign, key: str, value: object, names: Mapping[str, str] = NAMES, empty: bool = False) -> None:
     """One option; empty texts are as good as absent, since no option means anything by them."""
-    name = NAMES.get(key, key)
+    name = names.get(key, key)
     if name in found.options:
         raise found.error(key, "stands there twice", "keep one of them")
-    found.add(key, name, value, empty=value == "")
+    found.add(key, name, value, empty=empty or value == "")

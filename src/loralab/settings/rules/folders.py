@@ -61,6 +61,7 @@ WITHOUT = {
     "custom_attributes": "attributes for code of one's own",
     "debug_dataset": "looking at the data: loralab doctor",
     "face_crop_aug_range": "crops around faces",
+    "name": "what a subset is called in a list",
     "network_multiplier": "the scale of the adapter while training",
     "resize_interpolation": "the resize filters are area when shrinking and Lanczos otherwise",
     "validation_seed": "which images are held out follows from their names",
@@ -85,11 +86,14 @@ def folders(foreign: Foreign, ours: Ours) -> None:
                 shared.setdefault(key, []).append((f"{where}.{key}", value))
         tables += [{**general, **own, **subset} for _, subset in subsets]
         entries += [_entry(foreign, where, {**ABSENT, **general, **own, **subset}) for where, subset in subsets]
-    if not entries:
+    if entries:
+        ours.choose("data", "folder", "dataset_config")
+        ours.values.pop("data.folder", None)
+        ours.set("data.folders", _unique(entries), "dataset_config")
+    elif foreign.dialect == "easy-toml":
+        foreign.warnings.append("names no images: give data.folder")
+    else:
         raise foreign.error("datasets", "has no subsets, so no images", "add [[datasets.subsets]] with image_dir")
-    ours.choose("data", "folder", "dataset_config")
-    ours.values.pop("data.folder", None)
-    ours.set("data.folders", _unique(entries), "dataset_config")
     _shared(foreign, ours, shared)
     for key in sorted(key for key in shared if not all(key in table for table in tables)):
         foreign.warnings.append(f"gives {key} for a part of the data: here it holds for all")

@@ -11,6 +11,7 @@ STEPS, EPOCHS = "max_train_steps", "max_train_epochs"
 DECIDES = {
     "old-json": (STEPS, EPOCHS),
     "sd-scripts-toml": (EPOCHS, STEPS),
+    "easy-toml": (EPOCHS, STEPS),
     "command-line": (EPOCHS, STEPS),
     "kohya-gui": (EPOCHS, STEPS, "epoch"),
     "lora-metadata": (STEPS, EPOCHS),

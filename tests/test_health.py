@@ -59,8 +59,9 @@ def test_a_late_look_keeps_the_state_at_the_one_before(train, folders: str, caps
 
 
 def test_bad_steps_can_be_left_out(train, folders: str, capsys: pytest.CaptureFixture) -> None:
-    """With an EMA and a schedule, which must not go on either."""
+    """With an EMA, a schedule and an optimizer that counts steps, which must not go on either."""
     words = ("health.on_nan=skip", "scheduler=linear", "ema.decay=0.5", "callbacks.state.enabled=true")
+    words += ("optimizer=schedulefree",)
     folder = train(*ALL, SIX, folders, "seed=1", *words, name="run")
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "adapter.safetensors").values())
     (last,) = (folder / "states").iterdir()
@@ -69,6 +70,7 @@ def test_bad_steps_can_be_left_out(train, folders: str, capsys: pytest.CaptureFi
     assert skipped == 2, "one in each epoch of three steps"
     assert state["lr_schedulers"][0]["last_epoch"] == 6 - skipped
     assert state["ema"]["steps"] == 6 - skipped - 1
+    assert state["optimizer_states"][0]["param_groups"][0]["k"] == 6 - skipped
     train(*ALL, SIX, folders, "seed=1", *words, "health.skips_in_a_row=1", name="strict", code=1)
 
 

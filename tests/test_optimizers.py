@@ -15,6 +15,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import Parameter
 
+from loralab.adapters.inject import inject
+from loralab.adapters.lora import LoRA
+from loralab.adapters.targets import Targets
 from loralab.errors import UserError
 from loralab.optim import schedules
 from loralab.optim.build import build_optimizer, eight_bit, is_adaptive
@@ -165,6 +168,28 @@ def test_adaptive_optimizers_bear_a_warmup_from_zero(name: str) -> None:
         schedule.step()
     assert distance(weights) < 0.5 * distance(parameters())
     assert optimizer.param_groups[0]["d"] > 1e-4, "the step size was found"
+
+
+def test_an_optimizer_of_its_own_rates_is_given_none(random_family) -> None:
+    adapters = inject(random_family, LoRA(rank=1), Targets(text_encoder_lr=0.0))
+    try:
+        groups = adapters.parameter_groups(None)
+        assert [(group["name"], group["lr"]) for group in groups] == [("unet", None)], "frozen parts stay out"
+        build_optimizer(instantiate(settings("adafactor", "lr=null", "relative_step=true")), groups)
+    finally:
+        adapters.remove()
+
+
+@pytest.mark.parametrize(("name", "lr"), [*((name, 1.0) for name in ADAPTIVE), ("adafactor", None)])
+def test_a_ratio_of_rates_needs_rates(random_family, name: str, lr: float | None) -> None:
+    """LoRA+ with optimizers that find their own."""
+    adapters = inject(random_family, LoRA(rank=1), Targets(loraplus_ratio=16.0))
+    own = () if lr else ("lr=null", "relative_step=true")
+    try:
+        with pytest.raises(UserError, match=r"several rates|targets\.loraplus_ratio"):
+            build_optimizer(instantiate(settings(name, *own)), adapters.parameter_groups(lr))
+    finally:
+        adapters.remove()
 
 
 def test_paged_optimizers_refuse_a_cpu() -> None:

@@ -133,9 +133,13 @@ class LoraModule(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.skipped = False
+        groups = self.trainer.optimizers[0].param_groups
+        before = [{key: value for key, value in group.items() if key != "params"} for group in groups]
         super().optimizer_step(*args, **kwargs)
         self.position = position(self.trainer)
-        if self.skipped:
+        if self.skipped:  # without gradients nothing was changed but some optimizers' count of steps
+            for group, counts in zip(groups, before, strict=True):
+                group.update(counts)
             return
         self.adapters.limit_norms()
         if self.ema.decay:

@@ -36,6 +36,9 @@ Origins = Mapping[str, str]
 """Where a settings file has the groups and keys that come from it."""
 NOWHERE: Origins = {}
 
+OPTIONAL = frozenset(("experiment", "sweep", "debug"))
+"""Groups of which nothing need be chosen."""
+
 
 class Check:
     """One pass over a composed configuration; `problems` holds all that was found."""
@@ -59,6 +62,9 @@ class Check:
 
     def _top_level(self) -> None:
         known = {k for k in self.primary if k not in ("defaults", "hydra")} | self.groups
+        chosen = {group for entry in self.primary["defaults"] if isinstance(entry, dict) for group in entry}
+        for group in sorted(self.groups & chosen - self.tree.keys() - OPTIONAL):
+            self._add(group, "is missing", "options: " + ", ".join(group_options()[group]))
         for name, node in self.tree.items():
             if name not in known:
                 self._unknown(name, known)

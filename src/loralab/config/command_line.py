@@ -55,7 +55,7 @@ def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
     problems += [] if sweep else several_values(good)
     try:
         expanded, warnings, origins = expand([o.input_line or "" for o in good])
-        expanded = _own_images(_one_length(expanded))
+        expanded = _one_length(expanded)
         checked(first_point(parse(expanded)[0]), origins)
     except UserError as error:
         problems += error.problems
@@ -93,12 +93,6 @@ def _without_what_is_not_there(overrides: list[str], error: HydraException) -> A
     if not problems:
         raise UserError(composition_problem(error)) from error
     return *composed, problems
-
-
-def _own_images(overrides: list[str]) -> list[str]:
-    """Images of one's own take the place of the embedded ones: data.folder=PATH says data=folder too."""
-    given = {o.split("=")[0].lstrip("+") for o in overrides}
-    return ["data=folder", *overrides] if given & {"data.folder", "data.folders"} and "data" not in given else overrides
 
 
 def _one_length(overrides: list[str]) -> list[str]:

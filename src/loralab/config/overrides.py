@@ -102,8 +102,9 @@ def _bad_options(override: Override, groups: dict[str, list[str]]) -> Iterator[P
     else:
         chosen = override.value() if isinstance(override.value(), list) else [override.value()]  # type: ignore[assignment]
     for option in chosen:
-        if option is not None and str(option) not in options and not override.is_delete():
-            yield Problem(group, f"has no option '{option}'", _suggestion(str(option), options) or _menu(options))
+        if str(option) not in options and not override.is_delete():
+            found = "cannot be null" if option is None else f"has no option '{option}'"
+            yield Problem(group, found, _suggestion(str(option), options) or _menu(options))
 
 
 def _menu(options: list[str]) -> str:

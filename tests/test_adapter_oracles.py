@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from loralab.adapters.base import Adapter, Method
 from loralab.adapters.dora import DoRA
+from loralab.adapters.inject import inject
 from loralab.adapters.kinds import grouped, suffix
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr, split
 from loralab.adapters.lora import LoRA
+from loralab.adapters.targets import Targets
+from loralab.models.sd import load
 
 LAYERS = {
     "linear": lambda: nn.Linear(24, 40),
@@ -150,6 +154,55 @@ def test_tucker_forms_of_others():
             Adapter(layer, method(rank=1), group.tensors, group.alpha)
             added = torch.nn.functional.conv2d(x, expected, None, 2, 1)
             close(layer(x), plain + added, atol=1e-4, rtol=1e-3)
+
+
+PRESET = """
+enable_conv = true
+unet_target_module = ["Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D"]
+unet_target_name = ["conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"]
+"""
+"""What LyCORIS takes of SD 1.x and 2.x unless told otherwise: every layer."""
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "kind"),
+    [
+        ("lora", {}, LoRA),
+        ("lora", {"use_tucker": True}, LoRA),
+        ("loha", {}, LoHa),
+        ("lokr", {"factor": 4}, LoKr),
+        ("lora", {"dora_wd": True}, DoRA),
+        ("lora", {"dora_wd": True, "wd_on_output": False}, DoRA),
+    ],
+)
+def test_files_of_lycoris(algorithm, settings, kind, random_base, tmp_path):
+    """A whole UNet's file that LyCORIS wrote has here the effect that it has there; and it is saved as it was."""
+    from lycoris.kohya import create_network
+
+    family = load(str(random_base), attention="eager", resolution=64)
+    (tmp_path / "preset.toml").write_text(PRESET)
+    settings = {**settings, "conv_dim": 3, "conv_alpha": 1.0, "preset": str(tmp_path / "preset.toml")}
+    network = create_network(1.0, 4, 2.0, None, [], family.unet, algo=algorithm, **settings)
+    draw = torch.Generator().manual_seed(0)
+    noisy, text = torch.randn(1, 4, 8, 8, generator=draw), torch.randn(1, 77, 32, generator=draw)
+    path = tmp_path / "theirs.safetensors"
+    with torch.no_grad():
+        before = family.unet(noisy, 5, text).sample
+        network.apply_to(None, family.unet, False, True)
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=draw)
+        theirs = family.unet(noisy, 5, text).sample
+        network.save_weights(str(path), torch.float32, {})
+        network.restore()
+        adapters = inject(family, kind(rank=1, weights=str(path)), Targets(text_encoder=False)).eval()
+        ours = family.unet(noisy, 5, text).sample
+    close(ours, theirs)
+    assert (ours - before).abs().max() > 0.1
+    assert adapters.fresh == []
+    assert set(adapters.adapters) == {target.kohya for target in family.targets("unet")}
+    state, expected = adapters.state(), load_file(path)
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[key], expected[key]) for key in state)
 
 
 @pytest.mark.parametrize("layer_name", LAYERS)

@@ -49,6 +49,11 @@ def test_the_modules_that_sd_scripts_takes():
     assert len(choose(Targets(), conv=True)) == len(choose(Targets(conv=True))) == 350
     assert len(choose(Targets(conv=False), conv=True)) == 264
     assert len(choose(Targets(), SDXL_TABLE, 23)) == 986
+    ends = set(choose(Targets(ends=True))) - set(choose(Targets()))
+    assert ends == {
+        f"lora_unet_{n}" for n in ("conv_in", "conv_out", "time_embedding_linear_1", "time_embedding_linear_2")
+    }
+    assert len(choose(Targets(ends=True), SDXL_TABLE, 23)) == 986 + 6
     without = choose(Targets(text_encoder_2=False), SDXL_TABLE, 23)
     assert not any(name.startswith("lora_te2") for name in without)
     only = choose(Targets(feed_forward=False, projection=False, text_encoder=False))

@@ -85,6 +85,8 @@ class Targets:
     projection: bool = True
     conv: bool | None = None
     """Everything in residual blocks and resamplers; null = where adapter.conv_rank is given."""
+    ends: bool = False
+    """The first and last convolution, and the embeddings of the timestep and of SDXL's sizes."""
     blocks: Blocks | None = None
     patterns: list[Pattern] = field(default_factory=list)
     loraplus_ratio: Positive | None = None
@@ -126,7 +128,7 @@ class Targets:
         """
         if self.blocks:
             self._check_lengths(self.blocks, block_count)
-        kinds = {"attention", "feed_forward", "projection", "conv"}
+        kinds = {"attention", "feed_forward", "projection", "conv", "ends"}
         kinds = {kind for kind in kinds if (conv if getattr(self, kind) is None else getattr(self, kind))}
         expressions = [_compiled(i, pattern) for i, pattern in enumerate(self.patterns)]
         used: set[int] = set()

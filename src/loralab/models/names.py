@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["attention", "feed_forward", "projection", "conv"]
-"""projection: a transformer's way in and out. conv: all in residual blocks and resamplers, 3×3, 1×1 or linear."""
+Kind = Literal["attention", "feed_forward", "projection", "conv", "ends"]
+"""projection: a transformer's way in and out. conv: all in residual blocks and resamplers, 3×3, 1×1 or linear.
+ends: the first and last convolution, and the embeddings of the timestep and of SDXL's sizes."""
 
 
 class Target(NamedTuple):
@@ -36,6 +37,16 @@ TRANSFORMER_BLOCK: dict[str, Kind] = {
     "ff.net.2": "feed_forward",
 }
 """The adapted modules of one of a UNet's transformer blocks."""
+
+ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_out": "out.2",
+}
+"""The modules of a UNet outside its blocks → the original code's names for them. Only SDXL has an add_embedding."""
 
 RESIDUAL_BLOCK = {
     "conv1": "in_layers.2",
@@ -140,20 +151,33 @@ def unet_targets(config: Mapping[str, Any], original: bool) -> list[Target]:
 
     `original`: files name its modules and count its blocks by the original code (SDXL) instead of by diffusers.
     """
+
+    def target(path: str, original_path: str, kind: Kind, block: int | None) -> Target:
+        spelled = original_path if original else path
+        return Target(path, "lora_unet_" + spelled.replace(".", "_"), path, kind, block)
+
     targets = []
+    for path, original_path in ENDS.items():
+        if not path.startswith("add_embedding") or config.get("addition_embed_type") == "text_time":
+            targets.append(target(path, original_path, "ends", _block_of_end(path, config, original)))
     for slot in slots(config):
+        block = slot.original_block if original else slot.block
         for module, original_module, kind in _modules(slot):
-            path = _join(slot.path, module)
-            spelled = _join(slot.original, original_module) if original else path
-            kohya = "lora_unet_" + spelled.replace(".", "_")
-            targets.append(Target(path, kohya, path, kind, slot.original_block if original else slot.block))
+            targets.append(target(_join(slot.path, module), _join(slot.original, original_module), kind, block))
     return targets
+
+
+def _block_of_end(path: str, config: Mapping[str, Any], original: bool) -> int | None:
+    """The block that an end counts to; in SD 1.x and 2.x, only the first convolution is in one."""
+    if not original:
+        return 0 if path == "conv_in" else None
+    return {"conv_in": 1, "conv_out": block_count(config, original) - 1}.get(path, 0)
 
 
 def block_count(config: Mapping[str, Any], original: bool) -> int:
     """Length of the UNet's list of blocks, by which ranks and rates are given per block: 25 for SD, 23 for SDXL.
 
-    SD: 12 before the middle (0, the first convolution, has no adapter), the middle, 12 after it. SDXL: the embeddings
+    SD: 12 before the middle (0 is the first convolution), the middle, 12 after it. SDXL: the embeddings
     (0), 9 input blocks, 3 of the middle, 9 output blocks, the last convolution (22).
     """
     side = len(config["block_out_channels"]) * (config["layers_per_block"] + 1)

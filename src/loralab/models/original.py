@@ -15,17 +15,8 @@ from torch import Tensor
 
 from loralab.files import atomic_path
 from loralab.models.family import Family
-from loralab.models.names import RESIDUAL_BLOCK, slots
+from loralab.models.names import ENDS, RESIDUAL_BLOCK, slots
 
-UNET_ENDS = {
-    "conv_in": "input_blocks.0.0",
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
 NORMS = {"norm1": "in_layers.0", "norm2": "out_layers.0"}
 
 VAE_PIECES = (
@@ -95,7 +86,7 @@ def original_state(family: Family) -> Iterator[tuple[str, Tensor]]:
 
 def unet_names(config: Mapping[str, Any]) -> dict[str, str]:
     """Path of each place of a UNet → its original path; what is inside a transformer has the same name in both."""
-    names = dict(UNET_ENDS)
+    names = {**ENDS, "conv_norm_out": "out.0"}
     for slot in slots(config):
         if slot.role == "resnet":
             inside = {**NORMS, **RESIDUAL_BLOCK}

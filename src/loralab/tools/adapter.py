@@ -15,7 +15,7 @@ from loralab.adapters.low_rank import Size, state_of
 from loralab.errors import user_error
 
 CPU = torch.device("cpu")
-SPATIAL = re.compile(r"(conv|conv1|conv2|in_layers_2|out_layers_3|op)$")
+SPATIAL = re.compile(r"(conv(1|2|_in|_out)?|in_layers_2|out_layers_3|op|unet_input_blocks_0_0|unet_out_2)$")
 """Names of 3×3 convolutions; there are no other kernels but 1×1."""
 
 

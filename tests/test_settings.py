@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from loralab import cli
+from loralab import cli, run
 from loralab.config.command_line import prepare
 from loralab.config.compose import compose, values
 from loralab.errors import UserError
@@ -698,6 +699,41 @@ def test_a_folder_of_files_with_a_broken_one(ten, capsys):
     assert runs == ["3"]
     assert many.run(ten, ["trainer.max_steps=1"], [], started) == 0
     assert runs == ["3"]
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_nine_of_ten_are_trained(ten, random_base, monkeypatch, capsys):
+    """By the command itself: nine adapters, each of its own rank, one reported; then only that one is tried."""
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    monkeypatch.setenv("LORALAB_CACHE", str(ten.parent / "cache"))
+    tried = []
+
+    def in_this_process(words):
+        tried.append(next(word for word in words if word.startswith("settings.load=")).strip("'")[-6])
+        run.failed.clear()
+        with pytest.raises(SystemExit) as stop:
+            run.main(words)
+        return int(stop.value.code or 0)
+
+    monkeypatch.setattr(many, "start_process", in_this_process)
+    command = [f"settings.run_folder={ten}", f"model.base={random_base}", "trainer.max_steps=1", "ema.decay=0.0"]
+    command += ["data=shapes", "data.cache.latents=none", "trainer.precision=32-true", "model.clip_skip=1"]
+    root = ten.parent / "multirun" / "settings"
+    for again in (False, True):
+        with pytest.raises(SystemExit) as stop:
+            run.main([*command, "callbacks.samples.enabled=false", "callbacks.progress.enabled=false"])
+        assert stop.value.code == 1
+        assert tried == (["3"] if again else list("0123456789"))
+        said = capsys.readouterr().err
+        assert f"3.json: failed (run{11 if again else 4})" in said
+        assert said.count(": finished") == 9, said
+        tried.clear()
+        written = {path.parent.name: path.read_bytes() for path in root.glob("*/last.safetensors")}
+        assert set(written) == {f"run{number + 1}" for number in range(10) if number != 3}
+    for name in written:
+        with safe_open(root / name / "last.safetensors", "pt") as file:
+            assert file.metadata()["ss_network_dim"] == name.removeprefix("run")
 
 
 def test_a_changed_file_is_trained_again_and_nothing_is_overwritten(ten):

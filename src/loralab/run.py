@@ -120,7 +120,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
         states.signature = signature(settings, family, data.plan, trainer.world_size)
         resume = choose(cfg.resume, [Path(cfg.resume_root), folder], states.signature, cfg.resume_force)
         record.add(resumed=resume and str(resume.state.path))
-        print(opening(module, data, trainer, output))
+        print(opening(module, data, trainer, output), flush=True)
         _fit(trainer, module, data, resume)
         record.add(**ending(module, data, trainer, output))
         print(closing(record.facts, folder))
@@ -129,13 +129,17 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
 
 def _fit(trainer: Trainer, module: LoraModule, data: DataModule, resume: Resume | None) -> None:
     """Trains, from the start or from a state."""
-    if resume is None:
-        return trainer.fit(module, data)
-    from loralab.callbacks.resumed import Resumed
+    if resume:
+        from loralab.callbacks.resumed import Resumed
 
-    data.resume(resume.state.epoch, resume.state.batch)
-    trainer.callbacks.append(Resumed(resume))  # type: ignore[attr-defined]
-    return trainer.fit(module, data, ckpt_path=resume.state.file, weights_only=True)
+        data.resume(resume.state.epoch, resume.state.batch)
+        trainer.callbacks.append(Resumed(resume))  # type: ignore[attr-defined]
+    try:
+        trainer.fit(module, data, ckpt_path=resume and resume.state.file, weights_only=True)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes a failure of it
+            raise KeyboardInterrupt from None
+        raise
 
 
 def instantiate(node: Any, **given: Any) -> Any:

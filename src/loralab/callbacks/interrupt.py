@@ -34,7 +34,14 @@ class Interrupt(Callback):
         if trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):
             trainer.should_stop = module.interrupted = True
 
-    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
+    def teardown(self, trainer: Trainer, module: LoraModule, stage: str) -> None:
+        """Not before: what is drawn and saved at the end is finished, too."""
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, module: LoraModule, exception: BaseException) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self.before.clear()

@@ -43,9 +43,9 @@ class ProgressBar(Callback):
         if not hasattr(self, "bar"):
             return
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning has divided it
-        self.loss = loss if self.loss is None else self.loss.lerp(loss, 0.02)
+        self.loss = mean = loss if self.loss is None else self.loss.lerp(loss, 0.02)
         if not self.shown or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.shown = f"loss {self.loss.item():.4f}"
+            self.shown = f"loss {mean.item():.4f}"
         if trainer.global_step % self.refresh_every_n_steps == 0:
             words = f"epoch {trainer.current_epoch + 1} · {self.shown} · {module.pace.rate:.1f} images/s"
             self.bar.update(self.task, completed=trainer.global_step, description=words)

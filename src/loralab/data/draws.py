@@ -85,6 +85,14 @@ class Draws:
         return len(self._item)
 
     @property
+    def images(self) -> Counter[Size]:
+        """Bucket → how many images it has, each counted once for each of its sizes."""
+        counts: Counter[Size] = Counter()
+        for group, count in zip(self.groups, np.bincount(self._group, minlength=len(self.groups)), strict=True):
+            counts[group.bucket] += int(count)
+        return counts
+
+    @property
     def training(self) -> int:
         """Draws of training images in an epoch; the others are of regularisation images."""
         return len(self._train)

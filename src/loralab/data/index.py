@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,6 +104,21 @@ class Index(Sequence[Item]):
             mask=rows.masks[row] or None,
             digest=rows.digests.raw(row).hex(),
         )
+
+    def captions(self) -> Iterator[tuple[str, int]]:
+        """Of each image its caption and its source, without making Items."""
+        return ((self._rows.captions[row], self._rows.source[row]) for row in self._chosen.tolist())
+
+    @property
+    def silent(self) -> int:
+        """How many images have no caption."""
+        return int((np.array(self._rows.origin)[self._chosen] == ORIGINS.index("none")).sum())
+
+    @property
+    def regularisation(self) -> int:
+        """How many of the images are for regularisation."""
+        sources = [source for source, folder in enumerate(self.folders) if folder.is_reg]
+        return int(np.isin(np.array(self._rows.source)[self._chosen], sources).sum())
 
     def origin(self, position: int) -> Origin:
         """Where the caption of an image comes from."""

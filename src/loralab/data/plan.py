@@ -19,6 +19,8 @@ from loralab.types import Fit, Item
 
 CHUNK = 75
 """Tokens in a chunk. Every token is at least one byte long: shorter captions need not be counted."""
+_BLOCK = 100
+"""Captions after which the progress is told."""
 
 
 def fixed_rules(folders: Sequence[Folder]) -> list[Folder]:
@@ -38,8 +40,9 @@ class Fitting:
         self._fixed, self._fit = fixed_rules(folders), fit
         self._known: dict[str, Fit] = {}
 
-    def __call__(self, item: Item) -> Fit:
-        caption = fixed_caption(item, self._fixed)
+    def __call__(self, text: str, source: int) -> Fit:
+        """Of a caption's text and its image's source."""
+        caption = self._fixed[source].captions.apply(text, Random(0))
         if len(caption.encode()) <= CHUNK:
             return Fit(1, 0)
         if caption not in self._known:
@@ -49,10 +52,13 @@ class Fitting:
     def select(self, index: Index) -> tuple[Index, int]:
         """The index less the images whose captions are too long, where data.captions.overlong says so; and how many of
         the others have captions that are cut."""
+        lost: dict[int, int] = {}
         with progress("measuring captions", len(index), "captions") as advance:
-            lost = {
-                position: fit.lost for position, item in enumerate(index) if (fit := self._told(item, advance)).lost
-            }
+            for position, (text, source) in enumerate(index.captions()):
+                if cut := self(text, source).lost:
+                    lost[position] = cut
+                if position % _BLOCK == 0:
+                    advance(_BLOCK)
         rules = {position: self._fixed[index[position].source].captions.overlong for position in lost}
         words = {position: f"its caption is {count} tokens too long" for position, count in lost.items()}
         remedy = "shorten it, raise model.max_token_length, or set data.captions.overlong=truncate"
@@ -61,10 +67,6 @@ class Fitting:
             raise UserError(*problems[:20])
         left_out = {i: words[i] for i, rule in rules.items() if rule == "skip"}
         return index.without(left_out) if left_out else index, len(lost) - len(left_out)
-
-    def _told(self, item: Item, advance: Callable[[int], None]) -> Fit:
-        advance(1)
-        return self(item)
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Plan:
 
     def summary(self, sampler: BucketSampler) -> dict[str, Any]:
         """The facts of the training data, plain values."""
-        reg = sum(item.is_reg for item in self.index)
+        reg = self.index.regularisation
         return {
             "images": len(self.index) - reg,
             "regularisation": reg,
@@ -99,7 +101,7 @@ class Plan:
 
     def _buckets(self, sampler: BucketSampler):
         """A row for each bucket: its size, images, draws in an epoch, and the batch size."""
-        images = Counter(entry.bucket for entry in self.draws.entries())
+        images = self.draws.images
         draws: Counter = Counter()
         for group, count in zip(self.draws.groups, sampler.counts, strict=True):
             draws[group.bucket] += int(count)
@@ -108,16 +110,15 @@ class Plan:
             yield {"size": list(bucket), "images": images[bucket], "draws": draws[bucket], "batch_size": batch}
 
     def _caption_notes(self) -> Iterator[str]:
-        silent = sum(self.index.origin(i) == "none" for i in range(len(self.index)))
-        if silent:
-            yield f"images without a caption: {silent}"
+        if self.index.silent:
+            yield f"images without a caption: {self.index.silent}"
         if self.cut:
             yield f"captions cut, as they have more tokens than model.max_token_length: {self.cut}"
 
     def notes(self, sampler: BucketSampler) -> Iterator[str]:
         """One line for each thing that a user may not expect of how the images are used."""
         rules = [folder.captions for folder in self.index.folders]
-        lines = sum("\n" in item.caption and not rules[item.source].wildcards for item in self.index)
+        lines = sum("\n" in text and not rules[source].wildcards for text, source in self.index.captions())
         thin = [g for g, n in zip(self.draws.groups, sampler.counts, strict=True) if n < self._full(g, sampler)]
         if lines:
             yield f"captions of which the first line is used (data.captions.wildcards=true draws one): {lines}"

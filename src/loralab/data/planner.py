@@ -49,7 +49,7 @@ class Planner:
         index, cut = fitting.select(_less(index, damaged or {}))
         out, apart, skipped = self._apart(index, damaged or {})
         left = sorted(set(range(len(index))) - set(out))
-        chunks = (lambda item: fitting(item).chunks) if self.captions.token_buckets else None
+        chunks = (lambda item: fitting(item.caption, item.source).chunks) if self.captions.token_buckets else None
         draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
         if not draws.training:
             raise user_error("data.folder", "no image is left to train on", "see what was left out: loralab doctor")

@@ -23,10 +23,10 @@ class Texts(Sequence[str]):
 
     def raw(self, position: int) -> bytes:
         start = self._ends[position - 1] if position else 0
-        return bytes(memoryview(self._bytes)[start : self._ends[position]])
+        return bytes(self._bytes[start : self._ends[position]])
 
     def __getitem__(self, position: int) -> str:  # type: ignore[override]  # no slices
-        return self.raw(range(len(self))[position]).decode("utf-8", "surrogateescape")
+        return self.raw(position).decode("utf-8", "surrogateescape")
 
     def __iter__(self) -> Iterator[str]:
         return (self[position] for position in range(len(self)))

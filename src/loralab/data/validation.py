@@ -26,8 +26,8 @@ def held_out(items: Sequence[Item], share: float) -> list[int]:
 
     At least one, and at least one is left. Regularisation images are never held out.
     """
-    ranks = {i: _rank(item) for i, item in enumerate(items) if not item.is_reg}
-    if share == 0 or len(ranks) < 2:
+    ranks = {i: _rank(item) for i, item in enumerate(items) if not item.is_reg} if share else {}
+    if len(ranks) < 2:
         return []
     first, *_, last = sorted(ranks, key=ranks.__getitem__)
     return [i for i, rank in ranks.items() if (rank < share or i == first) and i != last]

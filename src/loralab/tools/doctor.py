@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Exit code 1 where training would fail."""
-    overrides, warnings, _ = prepare(args.overrides)
+    overrides, warnings, _ = prepare(own_images(args.overrides))
     settings = values(checked(overrides)[0])
     model, trainer = settings["model"], settings["trainer"]
     planner = planner_of(settings["data"])
@@ -64,6 +64,12 @@ def main(args: argparse.Namespace) -> int:
     else:
         print_report(report)
     return 1 if report.fatal else 0
+
+
+def own_images(overrides: list[str]) -> list[str]:
+    """`data.folder=PATH` alone will do: nothing but images is looked at."""
+    given = {override.split("=")[0].lstrip("+") for override in overrides}
+    return ["data=folder", *overrides] if "data" not in given and given & {"data.folder", "data.folders"} else overrides
 
 
 def planner_of(data: dict[str, Any]) -> Planner:
@@ -115,6 +121,8 @@ def examine(
         report.findings += find.of_tags(report.tags)
         sampler = planner.sampler(plan, 0, accumulate=accumulate)
         report.findings += [Finding("plan", "note", note) for note in plan.notes(sampler)]
+        if plan.validation:
+            report.findings.append(Finding("validation", "note", f"held out for validation: {len(plan.validation[0])}"))
         report.buckets = list(_buckets(plan.draws, sampler, planner.buckets.partial == "drop"))
         batches, used = len(sampler), len({row.path for row in rows})
         report.totals = Totals(used, len(plan.draws), batches, len(plan.skipped))
@@ -171,7 +179,7 @@ def _skipped_row(path: str, reason: str) -> Row:
 
 
 def _buckets(draws: Draws, sampler: BucketSampler, full_only: bool) -> Iterator[BucketRow]:
-    images = Counter(entry.bucket for entry in draws.entries())
+    images = draws.images
     samples: Counter[Size] = Counter()
     batches: Counter[Size] = Counter()
     for group, count in zip(draws.groups, sampler.counts.tolist(), strict=True):

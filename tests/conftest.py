@@ -146,6 +146,8 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             "data.cache_folder": str(tmp_path / "cache"),
             "data.cache.latents": "none",
             "ema.decay": "0.0",
+            "objective/weighting": "none",
+            "suggested.batch_size": "4",
             "hydra.run.dir": str(folder),
         }
         given = {o.lstrip("+").split("=")[0]: o for o in overrides}  # the last one counts

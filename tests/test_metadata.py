@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from loralab.adapters.file import read_metadata
 from loralab.training.metadata import Data, Dates, Model, Progress, base_facts, metadata
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metadata.json").read_text())
@@ -112,6 +113,13 @@ def test_other_adapters():
     assert ours["ss_network_module"] == "lycoris.kohya"
     args = {"algo": "lora", "dora_wd": "True", "wd_on_output": "True", "conv_dim": "4", "rank_dropout": "0.1"}
     assert json.loads(ours["ss_network_args"]) == args
+
+
+def test_rank_and_alpha_are_those_of_the_file_to_start_from(train):
+    start = train("adapter.rank=3", "adapter.alpha=1.5", "trainer.max_steps=1", name="start") / "adapter.safetensors"
+    run = train(f"adapter.weights={start}", "adapter.rank=6", "trainer.max_steps=1")
+    told = read_metadata(run / "adapter.safetensors")
+    assert (told["ss_network_dim"], told["ss_network_alpha"]) == ("3", "1.5")
 
 
 def test_hashes_of_the_base(tmp_path):

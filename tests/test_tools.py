@@ -29,6 +29,7 @@ from loralab.tools import convert, extract, inspect, merge, resize
 METHODS = {
     "lora": LoRA(rank=4, alpha=2.0, conv_rank=3),
     "dora": DoRA(rank=4, alpha=2.0),
+    "dora_of_inputs": DoRA(rank=4, alpha=2.0, magnitude="input"),
     "loha": LoHa(rank=2, alpha=1.0, conv_rank=2),
     "lokr": LoKr(rank=2, alpha=1.0, conv_rank=2),
 }
@@ -160,7 +161,7 @@ def test_different_kinds_into_one_of_full_rank(files, random_base, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_resize_to_full_rank_is_the_identity(name, files, random_base, tmp_path):
     (tmp_path / "new").mkdir()
-    path = tmp_path / "new" / f"{'dora' if name == 'dora' else 'lora'}.safetensors"
+    path = tmp_path / "new" / f"{name if name.startswith('dora') else 'lora'}.safetensors"
     run(resize, files / f"{name}.safetensors", "--rank", 1000, "-o", path)
     close(predict(random_base, path), predict(random_base, files / f"{name}.safetensors"), 1e-4)
 

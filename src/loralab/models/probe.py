@@ -77,9 +77,7 @@ def identify(base: str, family: str, with_vae: bool = True) -> Found:
     found = look(path)
     if found.family != family:
         remedy = f"{OPTIONS[found.family or family]} is for that"
-        raise user_error(
-            "model.base", f"{path} is a {TITLES[found.family or family]} model, not {TITLES[family]}", remedy
-        )
+        raise user_error("model.base", f"{path} is {TITLES[found.family or family]}, not {TITLES[family]}", remedy)
     return found
 
 

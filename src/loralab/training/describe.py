@@ -35,9 +35,10 @@ class Describe:
 
     @cached_property
     def _model(self) -> Model:
-        linear = [adapter for _, adapter in self.adapters if not is_spatial(adapter.layer)]
-        alpha = float(linear[0].alpha) if linear else float(next(iter(self.adapters))[1].alpha)
-        return Model(self.family.name, self.family.prediction_type, self.family.zero_terminal_snr, alpha)
+        adapters = [adapter for _, adapter in self.adapters]
+        first = next((adapter for adapter in adapters if not is_spatial(adapter.layer)), adapters[0])
+        family, rank = self.family, first.method.rank_of(first.tensors)
+        return Model(family.name, family.prediction_type, family.zero_terminal_snr, float(first.alpha), rank)
 
     @cached_property
     def _data(self) -> Data:

@@ -46,8 +46,6 @@ BY_KEY = {
     "ss_min_snr_gamma": "objective.weighting.min_snr.gamma",
     "ss_multires_noise_discount": "objective.noise.multires.discount",
     "ss_multires_noise_iterations": "objective.noise.multires.iterations",
-    "ss_network_alpha": "adapter.alpha",
-    "ss_network_dim": "adapter.rank",
     "ss_network_dropout": "adapter.dropout",
     "ss_noise_offset": "objective.noise.offset.strength",
     "ss_noise_offset_random_strength": "objective.noise.offset.random_strength",
@@ -100,7 +98,9 @@ class Model:
     prediction_type: str
     zero_terminal_snr: bool
     alpha: float
-    """Of the adapter's first linear layer: the setting may leave it open."""
+    """Of the adapter's first linear layer: the setting may leave it open, and those of `adapter.weights` count."""
+    rank: int | None = None
+    """Of the same; None where it has none, and the setting is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,8 @@ def _network(settings: Settings, model: Model) -> dict[str, Any]:
     told: dict[str, Any] = {"ss_network_module": "networks.lora" if plain else "lycoris.kohya"}
     if args:
         told["ss_network_args"] = json.dumps(args, sort_keys=True)
-    return told | {"ss_network_alpha": model.alpha}
+    rank = _get(settings, "adapter.rank") if model.rank is None else model.rank
+    return told | {"ss_network_alpha": model.alpha, "ss_network_dim": rank}
 
 
 _FOREIGN = {"conv_rank": "conv_dim", "rank_stabilised": "rs_lora"}

@@ -368,7 +368,7 @@ finally:
 
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     photo(folder / "2_cat" / "a.png")
-    arguments = ["data=folder", f"data.folder={folder}", f"data.cache_folder={tmp_path / 'cache'}"]
+    arguments = [f"data.folder={folder}", f"data.cache_folder={tmp_path / 'cache'}"]  # data=folder goes without saying
 
     def run(*more: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-c", COMMAND, *arguments, *more]
@@ -378,5 +378,5 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["totals"]["repeated"] == 2
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
-    arguments[1] = f"data.folder={tmp_path / 'nothing'}"
+    arguments[0] = f"data.folder={tmp_path / 'nothing'}"
     assert run().returncode == 1

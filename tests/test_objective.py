@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from hydra.utils import instantiate
 from torch import Tensor
 from torch.testing import assert_close
 
+from loralab.adapters.inject import inject
+from loralab.adapters.lora import LoRA
+from loralab.adapters.targets import Targets
 from loralab.diffusion.loss import L2
 from loralab.diffusion.noise import InputPerturbation, Multires, Offset
 from loralab.diffusion.objective import Losses, Objective
@@ -20,6 +24,8 @@ from loralab.diffusion.tags import TagRarity
 from loralab.diffusion.timesteps import Uniform
 from loralab.diffusion.weighting import Debiased, MinSNR, ScaledV, VLike
 from loralab.rng import generator
+from loralab.training.ema import EMA
+from loralab.training.module import LoraModule
 from loralab.types import Batch, Draw, Item
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -228,3 +234,32 @@ def test_every_option_composes_and_changes_the_loss(override: str) -> None:
     is_default = override.partition("=")[2] in ("plain", "uniform", "l2", "none")
     assert found.isfinite().all()
     assert torch.equal(found, plain) == is_default
+
+
+def test_the_module_stays_near_its_own_base(random_family) -> None:
+    """Added to each sample's loss: the square of what the adapters change of the prediction for the empty caption."""
+    adapters = inject(random_family, LoRA(rank=2), Targets())
+    try:
+        for tensor in adapters.parameters():
+            torch.nn.init.normal_(tensor, std=0.3, generator=torch.Generator().manual_seed(0))
+        sizes, mean = torch.full((2, 2), 64), torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        given = replace(
+            batch([0, 1]), captions=["star", "sks"], latent_mean=mean, latent_std=0 * mean, original_size=sizes
+        )
+        modules = [
+            LoraModule(random_family, adapters, of, None, None, lr=1.0, seed=3, ema=EMA())  # type: ignore[arg-type]
+            for of in (objective(), objective(preservation_weight=0.25))
+        ]
+        plain, near = (module.losses(given, seed=3) for module in modules)
+        latents = random_family.vae.config.scaling_factor * mean
+        noise = torch.stack([torch.randn(4, 8, 8, generator=generator(3, "noise", 2, i)) for i in (0, 1)])
+        noisy = SCHEDULE.add_noise(latents, noise, plain.timesteps)
+        empty = modules[0].predictor(given, ["", ""])(noisy, plain.timesteps)
+        with adapters.enabled(False):
+            base = modules[0].predictor(given, ["", ""])(noisy, plain.timesteps)
+    finally:
+        adapters.remove()
+    change = ((empty - base) ** 2).mean((1, 2, 3))
+    assert (change > 1e-4).all()
+    assert_close(near.loss, plain.loss + 0.25 * change, rtol=1e-4, atol=0)
+    assert_close(near.unweighted, plain.unweighted, rtol=1e-5, atol=0)

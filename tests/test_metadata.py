@@ -115,11 +115,14 @@ def test_other_adapters():
     assert json.loads(ours["ss_network_args"]) == args
 
 
-def test_rank_and_alpha_are_those_of_the_file_to_start_from(train):
+def test_rank_and_alpha_are_those_of_the_adapter(train):
     start = train("adapter.rank=3", "adapter.alpha=1.5", "trainer.max_steps=1", name="start") / "adapter.safetensors"
     run = train(f"adapter.weights={start}", "adapter.rank=6", "trainer.max_steps=1")
     told = read_metadata(run / "adapter.safetensors")
     assert (told["ss_network_dim"], told["ss_network_alpha"]) == ("3", "1.5")
+    settings = ("adapter.rank=4", "adapter.alpha=2.0", "adapter.rank_stabilised=true", "trainer.max_steps=1")
+    told = read_metadata(train(*settings, name="stabilised") / "adapter.safetensors")
+    assert (told["ss_network_dim"], told["ss_network_alpha"]) == ("4", "2.0")  # in the tensors, 4.0
 
 
 def test_hashes_of_the_base(tmp_path):

@@ -38,7 +38,8 @@ class Describe:
         adapters = [adapter for _, adapter in self.adapters]
         first = next((adapter for adapter in adapters if not is_spatial(adapter.layer)), adapters[0])
         family, rank = self.family, first.method.rank_of(first.tensors)
-        return Model(family.name, family.prediction_type, family.zero_terminal_snr, float(first.alpha), rank)
+        alpha = float(first.alpha) / first.method.effective_alpha(1.0, rank or 1)  # as it was set
+        return Model(family.name, family.prediction_type, family.zero_terminal_snr, alpha, rank)
 
     @cached_property
     def _data(self) -> Data:

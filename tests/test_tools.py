@@ -178,7 +178,8 @@ def test_resize_is_the_best_of_its_rank(name, files, tmp_path):
         assert most[layer].norm() >= 0.9 * delta.norm() * (1 - 1e-4)
         rank = torch.linalg.matrix_rank(most[layer], rtol=1e-4)
         assert rank == 1 or singular[: rank - 1].norm() < 0.9 * delta.norm()
-    assert file.read_metadata(tmp_path / "two.safetensors")["ss_network_dim"] == "2"
+    told = file.read_metadata(tmp_path / "two.safetensors")
+    assert (told["ss_network_dim"], told["ss_network_module"]) == ("2", "networks.lora")
 
 
 def test_extract_gives_back_what_was_merged(files, random_base, tmp_path):

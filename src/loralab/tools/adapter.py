@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
@@ -76,7 +77,10 @@ def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict
     told = lasting(metadata)
     told["ss_network_dim"] = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
     told["ss_network_alpha"] = told["ss_network_dim"]
-    told["ss_network_module"] = "networks.lora"
+    told["ss_network_module"], told["ss_network_args"] = "networks.lora", "{}"
+    if any(group.needs_weight for group in groups.values()):
+        told["ss_network_module"] = "lycoris.kohya"
+        told["ss_network_args"] = json.dumps({"algo": "lora", "dora_wd": "True"})
     return told
 
 

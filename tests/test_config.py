@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from loralab.config.check import Check
 from loralab.config.command_line import checked, prepare
-from loralab.config.compose import CONF, group_options, values
+from loralab.config.compose import CONF, compose, group_options, values
 from loralab.errors import UserError
+from loralab.tools.show_config import leaves
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes")
@@ -67,6 +70,15 @@ def problems(*overrides: str) -> str:
         (["optimizer=prodigy", "targets.unet_lr=0.5"], ["targets.unet_lr", "one for everything"]),
         (["optimizer=prodigy", "targets.loraplus_ratio=16"], ["targets.loraplus_ratio", "one for everything"]),
         (["model.attention=xformers", "trainer.accelerator=cpu"], ["model.attention", "needs a GPU"]),
+        (["targets.blocks={rnk: [4]}"], ["targets.blocks.rnk", "is not a setting", "rank"]),
+        (["targets.blocks={rank: [-1]}"], ["targets.blocks.rank", "at least 0"]),
+        (["targets.patterns=[{rank: 4}]"], ["targets.patterns.0.match", "is missing"]),
+        (["targets.patterns=[{match: attn, rank: x}]"], ["targets.patterns.0.rank", "whole number"]),
+        (["targets.patterns=[{match: '('}]"], ["targets.patterns.0.match", "no regular expression"]),
+        (["suggested.lr=fast"], ["suggested.lr", "a number"]),
+        (["allow=my_package."], ["allow", "a list of import prefixes"]),
+        (["callbacks.export.enabled=5"], ["callbacks.export.enabled", "true or false"]),
+        (["optimizer.betas={a: 1}"], ["optimizer.betas", "takes no such value", "[0.9, 0.999]"]),
         (["adapter.rank=4,8"], ["adapter.rank", "has several values", "add -m"]),
         (["data.cache.text=true"], ["data.cache.text", "targets.text_encoder", "targets=unet_only"]),
         (
@@ -107,6 +119,20 @@ def test_unknown_keys_in_a_file_are_named_with_the_file(tmp_path: Path) -> None:
     assert "optimizr" in said
     assert "adapter.rank" in said
     assert "conf/experiment/misspelt_by_a_test.yaml" in said
+
+
+def test_a_value_of_a_wrong_kind_for_every_key() -> None:
+    """A table where a plain value belongs is told by its key, whatever else goes by that key."""
+    many = ["optimizer=prodigy", "scheduler=polynomial", "adapter=lokr", "logger=many", "objective/loss=huber"]
+    cfg, choices = compose([*many, "objective/noise=[offset,multires]"])
+    keys = [key for key, _ in leaves(values(cfg)) if not key.rpartition(".")[2].startswith("_")]
+    assert len(keys) > 150
+    for key in keys:
+        before = OmegaConf.select(cfg, key)
+        OmegaConf.update(cfg, key, {"a": [1]}, merge=False, force_add=True)
+        told = [problem.setting for problem in Check(cfg, choices, []).problems]
+        OmegaConf.update(cfg, key, before, merge=False, force_add=True)
+        assert any(setting == key or setting.startswith(f"{key}.") for setting in told), key
 
 
 @pytest.mark.parametrize("overrides", [["optimzer=adam8bit"], ["optimizer.lr=fast"], ["data.folder=/not/there"]])

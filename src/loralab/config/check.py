@@ -55,9 +55,13 @@ class Check:
         except OmegaConfBaseException as error:
             self.problems = [composition_problem(error)]
             return
-        self.trusted = (OURS, *THIRD_PARTIES, *map(str, self.tree.get("allow") or ()))
+        allow = self.tree.get("allow")
+        if not isinstance(allow, list) or not all(isinstance(prefix, str) and prefix for prefix in allow):
+            self._add("allow", f"{allow!r} does not fit", "valid: a list of import prefixes, like [my_package.]")
+            allow = []
+        self.trusted = (OURS, *THIRD_PARTIES, *allow)
         self._top_level()
-        for problem in rules.contradictions(self.tree, choices, overrides):
+        for problem in rules.contradictions(self.tree, choices, overrides, misshapen=bool(self.problems)):
             self.problems.append(replace(problem, found=problem.found + self._given(problem.setting)))
 
     def _top_level(self) -> None:
@@ -79,14 +83,18 @@ class Check:
         for name, node in (nodes or {}).items():
             if is_node(node):
                 self._node(f"{group}.{name}", node)
+                if not isinstance(node.get("enabled", True), bool):
+                    self._add(f"{group}.{name}.enabled", f"{node['enabled']!r} does not fit", "valid: true or false")
             elif node is not None:
                 self._unknown(f"{group}.{name}", [f"{group}.{n}" for n in nodes if n != name])
 
     def _plain(self, path: str, node: Any, known: dict[str, Any]) -> None:
-        """A node that nothing is built from: its keys are those of train.yaml."""
-        for key in node or {}:
+        """A node that nothing is built from: its keys and kinds of values are those of train.yaml."""
+        for key, value in (node or {}).items():
             if key not in known:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in known])
+            elif wrong := _unlike(known[key], value):
+                self._add(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
 
     def _node(self, path: str, node: dict[str, Any]) -> None:
         target = node["_target_"]
@@ -218,20 +226,21 @@ def _composed(folder: Path, option: str) -> Iterator[Path]:
 
 
 def _unlike(written: Any, value: Any) -> str | None:
-    """The kind of value that the YAML writes, where `value` is of another kind."""
-    if written is None or value is None or isinstance(written, (dict, list)) != isinstance(value, (dict, list)):
-        return None if not isinstance(written, (dict, list)) or value is None else f"like {written}"
+    """The kind of value that the YAML writes, where `value` is of another kind; null fits everywhere."""
+    if value is None:
+        return None
+    if written is None:
+        return "a plain value" if isinstance(value, dict) else None
+    if isinstance(written, (dict, list)):
+        return None if isinstance(value, type(written)) else f"like {written}"
     if isinstance(written, bool):
         return None if isinstance(value, bool) else "true or false"
-    if isinstance(written, str) and written.startswith("${"):
-        return None if isinstance(value, (int, float)) or not written.startswith("${suggested") else "a number"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if isinstance(written, (int, float)):
-        return (
-            None if isinstance(value, (int, float)) and not isinstance(value, bool) else f"a number, like {written:g}"
-        )
-    if isinstance(written, str):
-        return None if isinstance(value, (str, int, float)) else f"text, like {written}"
-    return None
+        return None if number else f"a number, like {written:g}"
+    if written.startswith("${suggested."):
+        return None if number else "a number"
+    return None if isinstance(value, str) or number else f"text, like {written}"
 
 
 def _out_of_range(path: str, key: str, value: Any) -> str | None:

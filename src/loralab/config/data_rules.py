@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from loralab.config.signature import parameters
+from loralab.config.signature import misfits
 from loralab.data.augment import Augment
 from loralab.data.buckets import LATENT, Buckets, resolutions
 from loralab.data.captions import Captions
@@ -45,16 +45,9 @@ def _entry(path: str, entry: Any) -> Iterator[Problem]:
     """Values of a folder's own settings that do not fit; keys are seen to by gather()."""
     rules = {"captions": "captions.Captions", "augment": "augment.Augment"}
     plain = {key: value for key, value in _settings(entry).items() if key not in rules}
-    yield from _misfits(path, "loralab.data.index.Folder", plain)
+    yield from misfits(path, "loralab.data.index.Folder", plain)
     for name, target in rules.items():
-        yield from _misfits(f"{path}.{name}", f"loralab.data.{target}", _settings(_settings(entry).get(name)))
-
-
-def _misfits(path: str, target: str, values: dict[str, Any]) -> Iterator[Problem]:
-    signature = parameters(target) or {}
-    for key, value in values.items():
-        if key in signature and (wrong := signature[key].mismatch(value)):
-            yield Problem(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
+        yield from misfits(f"{path}.{name}", f"loralab.data.{target}", _settings(_settings(entry).get(name)))
 
 
 def _texts(captions: dict[str, Any]) -> None:

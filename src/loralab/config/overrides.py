@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from loralab.config.compose import compose, group_options, values
+from loralab.config.tree import get
 from loralab.errors import Problem
 
 
@@ -69,15 +70,29 @@ def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]
 
 
 def with_keys(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
-    """The overrides whose keys exist, given the groups that they choose; and a problem for each of the others.
+    """The overrides that compose, given the groups that they choose: their keys exist and take such a value. And a
+    problem for each of the others.
 
     Raises hydra.errors.HydraException where the groups themselves do not compose.
     """
     groups = group_options()
     chosen = [o for o in parsed if o.key_or_group in groups or o.is_hydra_override()]
     tree = values(compose(first_point(chosen))[0])
-    bad = {id(o): p for o in parsed if o not in chosen and (p := _bad_key(o, tree, groups))}
+    keys = [o for o in parsed if o not in chosen]
+    bad = {id(o): p for o in keys if (p := _bad_key(o, tree, groups))}
+    bad = bad or {id(o): p for o in keys if (p := _bad_merge(o, chosen, tree))}
     return [o for o in parsed if id(o) not in bad], list(bad.values())
+
+
+def _bad_merge(override: Override, chosen: list[Override], tree: dict[str, Any]) -> Problem | None:
+    """A problem where it does not compose, though there is such a key: a mapping in the place of a list, say."""
+    key = override.key_or_group
+    try:
+        compose(first_point([*chosen, override]))
+    except HydraException:
+        remedy = f"valid: like {get(tree, key)}" if exists(tree, key) else "see python train.py --help"
+        return Problem(key, f"takes no such value (given as {override.input_line})", remedy)
+    return None
 
 
 def _groups_above(key: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from loralab.config.adapter_rules import adapter_problems
 from loralab.config.data_rules import data_problems
 from loralab.config.device_rules import device_problems
 from loralab.config.rate_rules import rate_problems
+from loralab.config.target_rules import target_problems
 from loralab.config.tree import Tree, get
 from loralab.errors import Problem, UserError
 from loralab.models.probe import check
@@ -23,9 +24,17 @@ BY_NAME = ("callbacks", "logger")
 """Groups that are a dict of nodes by name, rather than one node."""
 
 
-def contradictions(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> list[Problem]:
-    """All that the rules find. A rule reads settings by get(), so that one misshapen node fails no other rule."""
-    return [problem for rule in RULES for problem in rule(tree, choices, overrides)]
+def contradictions(tree: Tree, choices: dict[str, Any], overrides: list[str], misshapen: bool) -> list[Problem]:
+    """All that the rules find. misshapen: values of the wrong kind were found; a rule that stumbles over them is
+    passed over."""
+    found: list[Problem] = []
+    for rule in RULES:
+        try:
+            found += rule(tree, choices, overrides)
+        except (TypeError, ValueError, AttributeError, KeyError):
+            if not misshapen:
+                raise
+    return found
 
 
 def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -81,6 +90,11 @@ def _warm_up(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Itera
     if steps is not None and ratio:
         found = f"given as {steps} steps, and as warmup_ratio={ratio} of the run"
         yield Problem("scheduler.warmup_steps", found, "give one of the two: warmup_steps=null or warmup_ratio=0")
+
+
+def _targets(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    if isinstance(targets := get(tree, "targets"), dict):
+        yield from target_problems(targets)
 
 
 def _rates(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -152,9 +166,8 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
     for key in ("resume", "resume_root"):
         if not isinstance(get(tree, key, ""), str | None):
             yield Problem(key, f"{get(tree, key)!r} does not fit", "valid: a path, auto, or null")
-    for key in ("resume_force", "settings.save_only"):
-        if not isinstance(get(tree, key, False), bool):
-            yield Problem(key, f"{get(tree, key)!r} does not fit", "valid: true or false")
+    if not isinstance(get(tree, "resume_force", False), bool):
+        yield Problem("resume_force", f"{get(tree, 'resume_force')!r} does not fit", "valid: true or false")
     seed = get(tree, "seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
         yield Problem("seed", f"{seed!r} does not fit", "valid: a whole number")
@@ -175,8 +188,6 @@ def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) 
             refuse_other_settings(replace(state, signature={k: state.signature.get(k) for k in known}), known)
     except UserError as error:
         yield from error.problems
-    except (KeyError, TypeError, AttributeError):
-        return  # a misshapen configuration: the check of types tells it
 
 
 def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -202,6 +213,7 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _something_to_do,
     _timesteps,
     _warm_up,
+    _targets,
     _rates,
     _device,
     _packages,

@@ -6,12 +6,14 @@ import ast
 import copy
 import importlib.util
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from loralab import values
+from loralab.errors import Problem
 
 Matcher = typing.Callable[[Any], str | None]
 """Says what is wrong with a value, or None."""
@@ -39,6 +41,14 @@ def parameters(target: str) -> dict[str, Parameter] | None:
     if isinstance(definition, ast.ClassDef):
         return _of_class(module, definition)
     return None
+
+
+def misfits(path: str, target: str, given: dict[str, Any]) -> Iterator[Problem]:
+    """Values that do not fit the constructor of `target`; keys that it has not are passed over."""
+    signature = parameters(target) or {}
+    for key, value in given.items():
+        if key in signature and (wrong := signature[key].mismatch(value)):
+            yield Problem(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
 
 
 @cache

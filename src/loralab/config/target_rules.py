@@ -1,0 +1,33 @@
+"""Blocks and patterns of the targets: tables inside of one setting, which the check of a node's own settings passes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from loralab.adapters.targets import Targets
+from loralab.config.signature import misfits
+from loralab.errors import Problem, UserError
+
+MODULE = "loralab.adapters.targets"
+
+
+def target_problems(targets: dict[str, Any]) -> Iterator[Problem]:
+    """targets: the node, plain values."""
+    blocks, patterns = targets.get("blocks"), targets.get("patterns")
+    try:
+        Targets(blocks=blocks, patterns=patterns if isinstance(patterns, list) else [])
+    except UserError as error:
+        yield from error.problems
+        return
+    if isinstance(blocks, dict):
+        yield from misfits("targets.blocks", f"{MODULE}.Blocks", blocks)
+    for number, pattern in enumerate(patterns or []):
+        path = f"targets.patterns.{number}"
+        yield from misfits(path, f"{MODULE}.Pattern", pattern)
+        try:
+            re.compile(pattern["match"])
+        except re.error as error:
+            found = f"'{pattern['match']}' is no regular expression: {error}"
+            yield Problem(f"{path}.match", found, "write \\. for a dot, .* for anything")

@@ -153,6 +153,26 @@ def test_a_tokenizer_is_asked_for_where_there_is_none(
     )
 
 
+def test_the_hub_s_cache(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A whole model by its id, and the tokenizer that a base lacks, without a network."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def cached(repository: str, folder: Path, *left_out: str) -> None:
+        place = tmp_path / "cache" / f"models--{repository.replace('/', '--')}"
+        shutil.copytree(folder, place / "snapshots" / "abc", ignore=shutil.ignore_patterns(*left_out))
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text("abc")
+
+    cached("someone/model", random_base, "tokenizer")
+    cached("openai/clip-vit-large-patch14", random_base / "tokenizer")
+    family, plain = load("someone/model"), load(str(random_base))
+    assert same(family.unet, plain.unet)
+    assert family.text_id == plain.text_id
+    with pytest.raises(UserError, match="offline"):
+        load("someone/else")
+
+
 def test_settings_that_cannot_be(random_base: Path):
     for settings in ({"clip_skip": TEXT["num_hidden_layers"] + 1}, {"attention": "xformers"}):
         if settings.get("attention") and torch.cuda.is_available():

@@ -54,10 +54,8 @@ def look(tmp_path: Path, folder: Path):
         captions = captions or Captions()
         folders = gather(str(folder), [], reg_folder and str(reg_folder), captions, Augment())
         examined = {name: changes.pop(name) for name in ("max_tokens", "accumulate", "decode") if name in changes}
-        planned = {"sizes": [(64, 64)], "batch": BatchSize(2), "buckets": Buckets(step=8), **changes}
-        planner = Planner(
-            folders, captions=captions, validation=Validation(), cache_folder=str(tmp_path / "cache"), **planned
-        )
+        planned = {"sizes": [(64, 64)], "batch": BatchSize(2), "buckets": Buckets(step=8), "validation": Validation()}
+        planner = Planner(folders, captions=captions, cache_folder=str(tmp_path / "cache"), **{**planned, **changes})
         write_tokenizer(tmp_path / "tokenizer") if not (tmp_path / "tokenizer").exists() else None
         return examine(planner, token_counter(str(tmp_path)), **examined)
 
@@ -110,24 +108,28 @@ def test_the_doctor_plans_what_training_plans(folder: Path, look, random_family,
     for number in range(7):
         photo(folder / f"{number % 3 + 1}_x" / f"{number}.png", (64 + 9 * number, 80), number)
     photo(tmp_path / "reg" / "1_y" / "r.png", (64, 64), 50)
-    report = look(reg_folder=tmp_path / "reg", buckets=Buckets(step=8, partial="merge"))
+    photo(folder / "broken.png").write_bytes(b"")
+    changes = {"buckets": Buckets(step=8, partial="merge"), "validation": Validation(share=0.3)}
+    report = look(reg_folder=tmp_path / "reg", sizes=[(64, 64), (96, 96)], **changes)
     module = DataModule(
         random_family,
         0,
         folder=str(folder),
         reg_folder=str(tmp_path / "reg"),
-        resolution=64,
+        resolution=[[64, 64], [96, 96]],
         batch_size=2,
         cache_folder=str(tmp_path / "cache"),
-        buckets=Buckets(step=8, partial="merge"),
         captions=Captions(),
         augment=Augment(),
         cache=Cache(),
-        validation=Validation(),
+        **changes,
     )
     summary = module.summary()
     assert report.totals.repeated == summary["draws"] == len(module.plan.draws)
     assert report.totals.batches_per_epoch == summary["batches"] == sum(row.batches for row in report.buckets)
+    assert report.totals.skipped == len(summary["skipped"]) == 1
+    assert report.totals.images == summary["images"] + summary["regularisation"] - summary["held_out"]
+    assert 0 < summary["held_out"] < 7, "images, not their sizes"
     buckets = [(list(row.resolution), row.images, row.samples) for row in report.buckets]
     assert buckets == [(row["size"], row["images"], row["draws"]) for row in summary["buckets"]]
 

@@ -81,6 +81,11 @@ class Plan:
     cut: int = 0
     """Captions that are longer than the text encoder takes."""
 
+    @property
+    def held_out(self) -> int:
+        """Images that are watched and not trained on."""
+        return len(self.validation[0].items) if self.validation else 0
+
     def all_draws(self) -> list[Draws]:
         return [self.draws, *self.validation]
 
@@ -90,7 +95,7 @@ class Plan:
         return {
             "images": len(self.index) - reg,
             "regularisation": reg,
-            "held_out": len(self.validation[0]) if self.validation else 0,
+            "held_out": self.held_out,
             "draws": len(self.draws),
             "training_draws": self.draws.training,
             "batches": len(sampler),

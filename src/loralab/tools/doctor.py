@@ -121,8 +121,8 @@ def examine(
         report.findings += find.of_tags(report.tags)
         sampler = planner.sampler(plan, 0, accumulate=accumulate)
         report.findings += [Finding("plan", "note", note) for note in plan.notes(sampler)]
-        if plan.validation:
-            report.findings.append(Finding("validation", "note", f"held out for validation: {len(plan.validation[0])}"))
+        if plan.held_out:
+            report.findings.append(Finding("plan", "note", f"images held out for validation: {plan.held_out}"))
         report.buckets = list(_buckets(plan.draws, sampler, planner.buckets.partial == "drop"))
         batches, used = len(sampler), len({row.path for row in rows})
         report.totals = Totals(used, len(plan.draws), batches, len(plan.skipped))

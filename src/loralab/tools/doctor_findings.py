@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from loralab.data.index import Folder, Index
 from loralab.data.walk import Skipped
@@ -81,7 +82,7 @@ def of_folders(folders: Sequence[Folder], index: Index) -> Iterator[Finding]:
 def of_tags(counts: Counter[str]) -> Iterator[Finding]:
     """About what the captions say most."""
     if counts:
-        listed = ", ".join(f"{tag} ×{count}" for tag, count in counts.most_common(COMMON))
+        listed = ", ".join(f"{shorten(tag, 60, placeholder='…')} ×{count}" for tag, count in counts.most_common(COMMON))
         yield Finding("tags", "note", f"{len(counts)} different tags: {listed}")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from loralab import run
 from loralab.diffusion.schedule import NoiseSchedule
@@ -207,6 +208,7 @@ def _save_json_only(lab: Lab, change: Change) -> None:
     assert (lab.root / "only" / "it.json").is_file()
     assert not (folder / "it.safetensors").exists()
     assert not (folder / "run.json").exists()
+    assert OmegaConf.load(folder / "config" / "config.yaml").adapter.rank == 4  # the file's, not conf's
 
 
 @row(61, log_dir="{root}/logs")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -550,6 +551,25 @@ def test_a_group_on_the_command_line_replaces_the_files(write):
     line = next(line for line in told if line.startswith("optimizer=sgd takes the place of the file's optimizer=adamw"))
     assert "optimizer.betas=[0.8,0.9]" in line
     assert chosen([f"settings.load={path}", "optimizer=sgd"])["optimizer"] == "sgd"
+
+
+def test_what_hydra_shows_is_what_holds(write, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    path = write({"net_dim": 7, "alpha": 3, "mixed_precision": "no"})
+    with pytest.raises(SystemExit) as stop:
+        run.main(["--cfg", "job", f"settings.load={path}", "adapter.alpha=5"])
+    tree = OmegaConf.create(capsys.readouterr().out)
+    assert not stop.value.code
+    assert (tree.adapter.rank, tree.adapter.alpha, tree.settings.load) == (7, 5, str(path))
+
+
+def test_the_composed_configuration_as_json(write, capsys):
+    path = write({"net_dim": 7, "mixed_precision": "no"})
+    with pytest.raises(SystemExit):
+        cli.main(["config", "--json", f"settings.load={path}", "adapter.alpha=5"])
+    shown = json.loads(capsys.readouterr().out)
+    before = composed([f"settings.load={path}", "adapter.alpha=5"])
+    assert shown == json.loads(json.dumps(before))
 
 
 def test_a_group_inside_of_a_group(write):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loralab.errors import Problem
@@ -37,7 +37,7 @@ def _given(targets: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield "targets.blocks.lr_factor", factor
 
 
-def _without_a_rate(given: dict[str, float], scheduler: dict[str, Any]) -> Iterator[Problem]:
+def _without_a_rate(given: Mapping[str, float], scheduler: dict[str, Any]) -> Iterator[Problem]:
     """optimizer.lr=null leaves the rate to the optimizer (Adafactor's relative step); 0 still freezes a part."""
     why = "has no effect: optimizer.lr=null leaves the rate to the optimizer"
     for key, value in given.items():
@@ -48,7 +48,7 @@ def _without_a_rate(given: dict[str, float], scheduler: dict[str, Any]) -> Itera
         yield Problem("scheduler", why, "give optimizer.lr, or choose scheduler=constant")
 
 
-def _with_one_rate(optimizer: dict[str, Any], targets: dict[str, Any], given: dict[str, float]) -> Iterator[Problem]:
+def _with_one_rate(optimizer: dict[str, Any], targets: dict[str, Any], given: Mapping[str, float]) -> Iterator[Problem]:
     """Parts may have another rate than optimizer.lr, if it is the same for all of them."""
     name, lr = str(optimizer["_target_"]).rpartition(".")[2], optimizer.get("lr")
     trained = [f"targets.{part}_lr" for part in ("unet", "text_encoder") if targets.get(part) is not False]

@@ -35,11 +35,12 @@ def extracted(
 
 
 def _difference(base: BaseModel, tuned: BaseModel, part: str, target: Target) -> torch.Tensor:
-    before, after = base.weight(part, target).float(), tuned.weight(part, target).float()
+    before, after = base.weight(part, target), tuned.weight(part, target)
     if before.numel() != after.numel():
         found = f"{target.kohya}: {tuple(after.shape)} in one model, {tuple(before.shape)} in the other"
         raise user_error("TUNED", found, "compare two models of one architecture")
-    return after.reshape(before.shape) - before
+    coarse = min(before.dtype, after.dtype, key=lambda dtype: dtype.itemsize)  # else rounding would be extracted
+    return after.reshape(before.shape).to(coarse).float() - before.to(coarse).float()
 
 
 def _on_cpu(group: Group) -> Group:

@@ -39,18 +39,27 @@ def test_a_run_leaves_its_files(train) -> None:
         assert all(torch.isfinite(file.get_tensor(key)).all() for key in file.keys())  # noqa: SIM118
 
 
-def test_a_preview_holds_its_settings(train) -> None:
+def test_a_preview_holds_its_settings(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from PIL import Image
 
     prompt = "{prompt: a red star, negative: blue, seed: 7, width: 64, height: 32, steps: 2, guidance: 3}"
-    folder = train(
-        "callbacks.samples.enabled=true", f"callbacks.samples.prompts=[{prompt}]", "callbacks.samples.before=false"
-    )
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("# two of them\n\na red star --n blue --d 7 --w 64 --h 32 --s 2 --l 3\na --x star --s 1\n")
+    words = ("callbacks.samples.enabled=true", "callbacks.samples.before=false")
+    folder = train(*words, f"callbacks.samples.prompts=[{prompt}]")
     image = Image.open(folder / "samples" / "step00000003-00.png")
     assert image.size == (64, 32)
     assert image.text["parameters"] == (
         "a red star\nNegative prompt: blue\nSteps: 2, CFG scale: 3, Seed: 7, Size: 64x32"
     )
+    train(*words, f"callbacks.samples.prompts={lines}", name="refused", code=1)
+    assert "line 4" in capsys.readouterr().err
+    lines.write_text(lines.read_text().replace("--x ", ""))
+    other = train(*words, f"callbacks.samples.prompts={lines}", name="lines") / "samples"
+    assert Image.open(other / "step00000003-00.png").text == image.text
+    assert Image.open(other / "step00000003-00.png").tobytes() == image.tobytes()
+    plain = Image.open(other / "step00000003-01.png").text["parameters"]
+    assert plain.startswith("a star\nNegative prompt: \nSteps: 1,")
 
 
 def test_the_same_settings_give_the_same_bytes(train) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,30 +16,10 @@ from PIL.Image import Image
 
 from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.callbacks.pictures import grid, save, to_image
-from loralab.errors import user_error
+from loralab.callbacks.prompts import Prompt, check_side, read
 from loralab.models.preview import sample
 from loralab.training.module import LoraModule
 from loralab.values import AtLeastOne, NonNegative
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One picture that is asked for."""
-
-    prompt: str
-    negative: str
-    seed: int
-    width: int
-    height: int
-    steps: int
-    guidance: float
-
-    def described(self) -> str:
-        """The settings in the form that web UIs write into their pictures and read back."""
-        return (
-            f"{self.prompt}\nNegative prompt: {self.negative}\nSteps: {self.steps}, CFG scale: {self.guidance:g}, "
-            f"Seed: {self.seed}, Size: {self.width}x{self.height}"
-        )
 
 
 class Samples(Callback):
@@ -64,7 +44,10 @@ class Samples(Callback):
         guidance: NonNegative = 7.0,
         run_folder: Path,
     ) -> None:
-        self.given, self.every_n_epochs, self.every_n_steps = prompts, every_n_epochs, every_n_steps
+        self.given = None if prompts is None else read(prompts)
+        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
+        for name, side in (("width", width), ("height", height)):
+            check_side(f"callbacks.samples.{name}", side)
         self.before, self.after = before, after
         self.common = {"negative": negative, "seed": seed, "width": width, "height": height}
         self.common |= {"steps": steps, "guidance": guidance}
@@ -127,26 +110,12 @@ class Samples(Callback):
 
     def _prompts(self, trainer: Trainer, side: int) -> Iterator[Prompt]:
         given = self.given
-        if isinstance(given, str):
-            given = _from_file(Path(given).expanduser())
         if given is None:
-            given = trainer.datamodule.example_captions(4)  # type: ignore[attr-defined]
+            given = read(trainer.datamodule.example_captions(4))  # type: ignore[attr-defined]
         for entry in given:
-            settings = self.common | ({"prompt": entry} if isinstance(entry, str) else dict(entry))
-            settings |= {key: settings[key] or side for key in ("width", "height")}
-            unknown = set(settings) - {f.name for f in fields(Prompt)}
-            if unknown or "prompt" not in settings:
-                valid = ", ".join(f.name for f in fields(Prompt))
-                raise user_error("callbacks.samples.prompts", f"{entry!r} is not a prompt", f"it may have: {valid}")
+            settings: dict[str, Any] = self.common | entry
+            settings["width"], settings["height"] = settings["width"] or side, settings["height"] or side
             yield Prompt(**settings)
-
-
-def _from_file(path: Path) -> list[str]:
-    """A prompt a line; empty lines and those that begin with # are none."""
-    if not path.is_file():
-        raise user_error("callbacks.samples.prompts", f"'{path}' is not there", "a text file, or a list of prompts")
-    lines = [line.strip() for line in path.read_text(encoding="utf8").splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

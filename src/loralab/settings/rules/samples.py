@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from loralab.callbacks.prompts import FLAGS, split
 from loralab.settings import kinds
 from loralab.settings.foreign import Foreign
 from loralab.settings.rules.ours import Ours
-
-FLAGS = {"w": "width", "h": "height", "d": "seed", "s": "steps", "l": "guidance", "n": "negative"}
-"""What `--w 768` and the like in a prompt say."""
 
 TIMES = {
     "sample_every_n_epochs": "callbacks.samples.every_n_epochs",
@@ -43,11 +41,10 @@ def _prompts(value: Any) -> str | list[dict[str, Any]]:
 
 
 def _prompt(line: str) -> dict[str, Any]:
-    words, *flags = re.split(r"\s+--(?=\w\s)", line.strip())
+    words, flags = split(line)
     found: dict[str, Any] = {"prompt": words}
-    for flag in flags:
-        name, _, value = flag.partition(" ")
-        if key := FLAGS.get(name):
+    for flag, value in flags:
+        if key := FLAGS.get(flag):
             kind = kinds.text if key == "negative" else kinds.number if key == "guidance" else kinds.whole
-            found[key] = kind(value.strip())
+            found[key] = kind(value)
     return found

@@ -155,6 +155,21 @@ def test_spellings_of_other_programs(family, tmp_path):
         assert all(torch.equal(found[key], state[key]) for key in found)
 
 
+def test_sdxl_by_diffusers_names_in_the_kohya_layout(random_base):
+    """As some trainers write it: lora_unet_down_blocks_… where others have lora_unet_input_blocks_…"""
+    family = miniature.sdxl(str(random_base / "tokenizer"))
+    state = trained(family, LORA).state()
+    table = {part: family.targets(part) for part in family.parts()}
+    flat = {target.kohya: f"lora_unet_{target.diffusers.replace('.', '_')}" for target in table["unet"]}
+    other = {
+        f"{flat.get(name, name)}.{end}": state[f"{name}.{end}"] for name, _, end in (k.partition(".") for k in state)
+    }
+    assert not any("input_blocks" in key for key in other)
+    found = to_kohya(other, {}, table)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+
+
 def test_alpha_in_the_metadata():
     """As diffusers writes it."""
     path = "unet.mid_block.attentions.0.proj_in"

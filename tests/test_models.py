@@ -22,6 +22,7 @@ from loralab.models.load import diffusers_vae, original_text, read_single_file
 from loralab.models.miniature import sdxl
 from loralab.models.original import original_state, save_single_file
 from loralab.models.preview import sample, start_noise
+from loralab.models.quantize import dequantized, quantize_linears
 from loralab.models.sd import load
 from loralab.types import Batch, Conditioning, Draw
 from test_names import modules
@@ -267,6 +268,19 @@ def test_quantised_bases(random_base: Path, kind: str, error: float):
     ours.sum().backward()
     assert noisy.grad.isfinite().all()
     assert small.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight.dtype in (torch.uint8, torch.int8)
+
+
+@pytest.mark.parametrize(("kind", "error"), [("nf4", 2e-6), ("int8", 2e-3)])
+def test_quantised_weights_are_what_the_layers_compute_with(kind: str, error: float):
+    """Their answer to the unit vectors, before and after the first use. (int8 rounds its input, too.)"""
+    model = torch.nn.Sequential(torch.nn.Linear(64, 96))
+    plain = model[0].weight.detach().clone()
+    quantize_linears(model, kind, torch.float32)
+    before = dequantized(model[0])
+    answer = (model(torch.eye(64)) - model[0].bias).T
+    torch.testing.assert_close(before, answer, atol=error, rtol=0)
+    torch.testing.assert_close(dequantized(model[0]), before, atol=0, rtol=0)
+    assert 0 < (before - plain).abs().max() < 0.03
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loralab.models.quantize import dequantized
 from loralab.values import AtLeastOne, Positive, Share
 
 Tensors = Mapping[str, Any] | nn.ParameterDict
@@ -212,13 +213,8 @@ def device_of(layer: nn.Module) -> torch.device:
 
 @torch.no_grad()
 def plain_weight(layer: Layer) -> Tensor:
-    """The weight in fp32; a quantised layer is asked for its answer to the unit vectors."""
-    if layer.weight.is_floating_point():
-        return layer.weight.float()
-    assert isinstance(layer, nn.Linear), "only linear layers are quantised"
-    unit = torch.eye(layer.in_features, device=device_of(layer))
-    answer = type(layer).forward(layer, unit).float()
-    return (answer if layer.bias is None else answer - layer.bias.float()).T.contiguous()
+    """The weight in fp32, also of a quantised layer."""
+    return layer.weight.float() if layer.weight.is_floating_point() else dequantized(layer)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from loralab.errors import user_error
 
@@ -37,3 +37,14 @@ def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
         for name, child in parent.named_children():
             if type(child) is nn.Linear:
                 setattr(parent, name, layer(child))
+
+
+@torch.no_grad()
+def dequantized(layer: Any) -> Tensor:
+    """The weight (out, in) of a linear layer that was quantised here, in fp32."""
+    import bitsandbytes.functional as bnb
+
+    if getattr(layer.weight, "quant_state", None) is not None:
+        return bnb.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    holder = layer.weight if layer.state.CB is None else layer.state  # bitsandbytes moves it at the first use
+    return bnb.int8_vectorwise_dequant(holder.CB, holder.SCB).float()

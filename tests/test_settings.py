@@ -373,9 +373,20 @@ def test_sdxl_is_told_by_its_marks(write):
 def test_a_configuration_brings_its_dataset_configuration(write, tmp_path):
     write("[[datasets]]\nresolution = 768\n[[datasets.subsets]]\nimage_dir = '/a'\nnum_repeats = 3", "data.toml")
     found = read(write("dataset_config = 'data.toml'\nnetwork_dim = 4"))
-    entry = {"path": "/a", "repeats": 3, "captions": {"extension": ".caption"}}
-    assert found.settings.values["data.folders"] == [entry]
+    assert found.settings.values["data.folders"] == [{"path": "/a", "repeats": 3}]
+    assert found.settings.values["data.captions.extension"] == ".caption"
     assert found.settings.values["data.resolution"] == 768
+    behind = read(write("dataset_config = 'data.toml'\ncaption_extension = '.txt'\nresolution = 512"))
+    assert behind.settings.values["data.captions.extension"] == ".txt"  # the configuration stands behind the data's
+    assert behind.settings.values["data.resolution"] == 768
+
+
+def test_limits_of_buckets_that_a_dataset_configuration_does_not_give(write):
+    text = "[[datasets]]\nenable_bucket = true\nresolution = {}\n[[datasets.subsets]]\nimage_dir = '/a'"
+    keys = ("data.buckets.min_resolution", "data.buckets.max_resolution")
+    for size, limits in ((512, (256, 1024)), (128, (None, 1024)), ([2048, 2048], (256, None))):
+        values = read(write(text.format(size))).settings.values
+        assert tuple(values.get(key) for key in keys) == limits
     assert "dataset_config" in problem(write("dataset_config = 'nowhere.toml'"))
 
 
@@ -577,7 +588,7 @@ def test_a_group_inside_of_a_group(write):
     tree = composed([f"settings.load={path}", "objective/loss=l1"])
     assert get(tree, "objective.loss._target_").endswith("L1")
     assert get(tree, "objective.weighting.min_snr.gamma") == 5.0
-    assert get(composed([f"settings.load={path}", "objective=default"]), "objective.weighting") == {}
+    assert get(composed([f"settings.load={path}", "objective=default", "data=folder"]), "objective.weighting") == {}
 
 
 @pytest.mark.parametrize(

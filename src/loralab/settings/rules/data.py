@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from loralab.settings import kinds
 from loralab.settings.foreign import Foreign
@@ -40,6 +42,12 @@ def _masks(foreign: Foreign, ours: Ours) -> None:
         foreign.leave("masked_loss", "there are no masks: conditioning_data_dir names them")
 
 
+LIMITS = {
+    "min_bucket_reso": ("data.buckets.min_resolution", min),
+    "max_bucket_reso": ("data.buckets.max_resolution", max),
+}
+
+
 def _bucket_limits(foreign: Foreign, ours: Ours) -> None:
     """Limits that the dialect assumes give way to a resolution that the file gives."""
     if not foreign.take("enable_bucket", kinds.flag):
@@ -48,11 +56,16 @@ def _bucket_limits(foreign: Foreign, ours: Ours) -> None:
             ours.values.pop({"bucket_reso_steps": "data.buckets.step"}.get(name, "data.buckets.no_upscale"), None)
         return
     resolution = foreign.take("resolution", kinds.size)
-    side = math.sqrt(resolution[0] * resolution[1]) if isinstance(resolution, list) else resolution
-    for name, limit in (("min_bucket_reso", min), ("max_bucket_reso", max)):
+    for name, (key, limit) in LIMITS.items():
         value = foreign.take(name, kinds.whole)
-        if value is not None and (foreign.has(name) or side is None or limit(value, side) == value):
-            ours.set(f"data.buckets.{limit.__name__}_resolution", value, name)
+        if value is not None and (foreign.has(name) or suits(value, limit, [resolution])):
+            ours.set(key, value, name)
+
+
+def suits(value: int, limit: Callable[..., float], sizes: list[Any]) -> bool:
+    """Whether a limit of buckets holds for pictures of these sizes; one that is not known is no objection."""
+    sides = [math.sqrt(s[0] * s[1]) if isinstance(s, list) else s for s in sizes if s is not None]
+    return limit(value, *sides) == value if sides else True
 
 
 def _cache(foreign: Foreign, ours: Ours) -> None:

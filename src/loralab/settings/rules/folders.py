@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from loralab.settings import kinds
+from loralab.settings.dialects.defaults import SD_SCRIPTS
 from loralab.settings.foreign import SPECIAL, Foreign, Left
 from loralab.settings.kinds import Kind
+from loralab.settings.rules.data import LIMITS, suits
 from loralab.settings.rules.ours import Ours
 
 FOLDER: dict[str, tuple[str, Kind]] = {
@@ -54,7 +56,7 @@ DATA: dict[str, tuple[str, Kind]] = {
 
 ABSENT = {"caption_extension": ".caption"}
 DATA_ABSENT = {"batch_size": 1, "enable_bucket": False}
-"""sd-scripts' own values."""
+"""sd-scripts' own values, where no configuration stands behind the data's that says them."""
 
 WITHOUT = {
     "cache_info": "what is known of images is always kept",
@@ -85,7 +87,8 @@ def folders(foreign: Foreign, ours: Ours) -> None:
                 value = _checked(foreign, f"{where}.{key}", table[key], DATA[key][1])
                 shared.setdefault(key, []).append((f"{where}.{key}", value))
         tables += [{**general, **own, **subset} for _, subset in subsets]
-        entries += [_entry(foreign, where, {**ABSENT, **general, **own, **subset}) for where, subset in subsets]
+        absent = {} if foreign.absent else ABSENT
+        entries += [_entry(foreign, where, {**absent, **general, **own, **subset}) for where, subset in subsets]
     if entries:
         ours.choose("data", "folder", "dataset_config")
         ours.values.pop("data.folder", None)
@@ -95,6 +98,7 @@ def folders(foreign: Foreign, ours: Ours) -> None:
     else:
         raise foreign.error("datasets", "has no subsets, so no images", "add [[datasets.subsets]] with image_dir")
     _shared(foreign, ours, shared)
+    _limits(foreign, ours)
     for key in sorted(key for key in shared if not all(key in table for table in tables)):
         foreign.warnings.append(f"gives {key} for a part of the data: here it holds for all")
 
@@ -128,6 +132,17 @@ def _shared(foreign: Foreign, ours: Ours, shared: dict[str, list[tuple[str, Any]
         for where, value in found:
             if value != values[0]:
                 foreign.left.append(Left(where, value, f"one value holds for all data: {values[0]} of {found[0][0]}"))
+
+
+def _limits(foreign: Foreign, ours: Ours) -> None:
+    """sd-scripts' own limits of buckets, where the resolutions go with them."""
+    if ours.values.get("data.buckets.enabled") is not True:
+        return
+    sizes = ours.values.get("data.resolution")
+    several = sizes if isinstance(sizes, list) and isinstance(sizes[0], list) else [sizes]
+    for name, (key, limit) in LIMITS.items():
+        if key not in ours.values and suits(SD_SCRIPTS[name], limit, several):
+            ours.set(key, SD_SCRIPTS[name], "dataset_config")
 
 
 def _report(foreign: Foreign, where: str, table: Mapping[str, Any]) -> None:

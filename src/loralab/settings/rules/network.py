@@ -147,8 +147,10 @@ def _preset(foreign: Foreign, ours: Ours) -> None:
         else:
             ours.set(key, value, "network_args.preset")
         if key == "targets.conv" and value is False:
-            for gone in ("adapter.conv_rank", "adapter.conv_alpha"):
-                ours.values.pop(gone, None)
+            for name in ("rank", "alpha"):
+                ours.values.pop(f"adapter.conv_{name}", None)
+            for name in ("conv_dim", "conv_alpha"):
+                foreign.leave(f"network_args.{name}", f"preset {preset} leaves convolutions out")
 
 
 BLOCKS = {

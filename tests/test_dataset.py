@@ -444,6 +444,16 @@ def test_tags_and_example_captions(folder, make):
     assert data.example_captions(2) == ["sks, tag 0, red, blue", "sks, tag 1, red, blue"]
 
 
+def test_nothing_is_written_into_a_folder_of_images(folder, make, tmp_path):
+    picture(tmp_path / "apart" / "a.png")
+    inner = {"cache": {"latents": "disk", "folder": str(tmp_path / "apart" / "cache")}}
+    for settings, name in ((inner, "data.cache.folder"), ({"cache_folder": f"{tmp_path}/apart"}, "data.cache_folder")):
+        with pytest.raises(UserError, match="lies in the images' folder") as error:
+            make(folder, validation={"folder": str(tmp_path / "apart")}, **settings)
+        assert error.value.problems[0].setting == name
+    assert [path.name for path in (tmp_path / "apart").iterdir()] == ["a.png"]
+
+
 def test_the_dataset_is_left_as_it_was(folder, make):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     epoch(make(folder, cache={"latents": "disk", "text": True}))

@@ -217,6 +217,7 @@ def test_the_dataset_is_never_written_to(folder: Path, look, monkeypatch: pytest
     assert sorted(folder.rglob("*")) == before
     with pytest.raises(UserError, match=r"data\.cache_folder"):
         scan([Folder(str(folder))], str(folder / "cache"))
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_unusable_images_are_skipped_and_listed(folder: Path, look) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -217,10 +217,12 @@ def scan(
     rows = _Rows()
     skipped: list[Skipped] = []
     notes: list[str] = []
+    for folder in folders:
+        _check_place(folder)
+    keep_outside([folder.path for folder in folders], where, "data.cache_folder")
     with progress("reading images", None, "files") as advance, Catalog(where, advance) as catalog:
         for source, folder in enumerate(folders):
             before = len(rows.paths), len(skipped)
-            _check_place(folder, where)
             reader = _Reader(folder, source, catalog, rows, skipped, notes)
             reader.read((min_size or 0, max_size or sys.maxsize))
             if len(rows.paths) == before[0]:
@@ -327,13 +329,18 @@ def _masks(folder: Folder, skipped: list[Skipped]) -> dict[tuple[bytes, ...], st
     }
 
 
-def _check_place(folder: Folder, cache: Path) -> None:
+def keep_outside(roots: Iterable[str], place: Path, setting: str) -> None:
+    """Raises a UserError where a place that is written to lies in a folder of images; setting: where it was given."""
+    for root in map(os.path.abspath, map(os.path.expanduser, roots)):
+        if place.is_relative_to(root):
+            raise user_error(setting, f"{place} lies in the images' folder {root}", "choose one outside of it")
+
+
+def _check_place(folder: Folder) -> None:
     root = Path(os.path.abspath(os.path.expanduser(folder.path)))
     if not root.is_dir():
         found = "is not a folder" if root.exists() else "is not there"
         raise user_error(folder.setting, f"{root} {found}", "give the folder that holds the images")
-    if cache.is_relative_to(root):
-        raise user_error("data.cache_folder", f"{cache} lies in the images' folder {root}", "choose one outside of it")
 
 
 def _empty(folder: Folder, skipped: list[Skipped]) -> UserError:

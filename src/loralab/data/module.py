@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from loralab.data import tags
+from loralab.data import store, tags
 from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets, resolutions
 from loralab.data.cache import Cache
@@ -19,7 +19,7 @@ from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset, collate
 from loralab.data.draws import BatchSize
 from loralab.data.folders import gather
-from loralab.data.index import Folder, OnError
+from loralab.data.index import Folder, OnError, keep_outside
 from loralab.data.jobs import Jobs
 from loralab.data.plan import fixed_caption, fixed_rules
 from loralab.data.planner import Planner
@@ -95,6 +95,7 @@ class DataModule(L.LightningDataModule):
         self._resumed = (0, 0)
         self._is_encoded = False
         self._check_texts()
+        self._check_places(cache_folder)
         self.plan = self.planner.plan(self.planner.scan(), family.fit)
 
     def summary(self) -> dict[str, Any]:
@@ -149,6 +150,14 @@ class DataModule(L.LightningDataModule):
         if self.cache.text and any(folder.captions.varies for folder in self.folders):
             found = "captions vary (shuffle, tag dropout, token warm-up or wildcards)"
             raise user_error("data.cache.text", found, "set data.cache.text=false: they are encoded as they come")
+
+    def _check_places(self, index: str | None) -> None:
+        """The folders of images are never written to; index: data.cache_folder."""
+        apart = self.planner.validation.folder
+        roots = [folder.path for folder in self.folders] + ([apart] if apart else [])
+        keep_outside(roots, store.cache_folder(index), "data.cache_folder")
+        if self.cache.latents == "disk":
+            keep_outside(roots, store.cache_folder(self.cache.folder), "data.cache.folder")
 
     def _encode(self) -> None:
         """Fills the caches, once."""

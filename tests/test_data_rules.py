@@ -18,6 +18,13 @@ from loralab.errors import UserError
         (["data.resolution=huge"], ["data.resolution", "whole number"]),
         (["data.on_error=maybe"], ["data.on_error", "skip | stop"]),
         (["targets=unet_only", "data.cache.text=true", "data.captions.shuffle=true"], ["data.cache.text", "vary"]),
+        (["data.cache.latents=memory", "data.augment.color=true"], ["data.augment.color", "before encoding"]),
+        (["data.cache.latents=disk", "data.augment.random_crop=true"], ["data.augment.random_crop", "variants=4"]),
+        (
+            ["data=folder", "data/cache=disk", "data.folders=[{path: /tmp, augment: {color: true}}]"],
+            ["data.folders.0.augment.color", "before encoding"],
+        ),
+        (["data.cache.variants=3"], ["data.cache.variants", "not random"]),
         (["data=folder", "data.folders=[{path: /tmp, repeat: 3}]"], ["data.folders.0.repeat", "repeats"]),
         (["data=folder", "data.folders=[{path: /tmp, repeats: 0}]"], ["data.folders.0.repeats", "at least 1"]),
         (["data=folder", "data.folders=[{repeats: 2}]"], ["data.folders.0.path", "is missing"]),
@@ -38,5 +45,6 @@ def test_what_cannot_work_is_named(overrides, words):
 def test_what_works_is_not_complained_of():
     prepare(["data.resolution=[[64,64],[32,32]]", "data.buckets.step=32"])
     prepare(["targets=unet_only", "data.cache.text=true"])
+    prepare(["data.cache.latents=disk", "data.cache.variants=3", "data.augment.random_crop=true"])
     entry = "{path: /tmp, repeats: 3, weight: 0.5, captions: {shuffle: true}, augment: {flip: true}}"
     prepare(["data=folder", f"data.folders=[{entry}]"])

@@ -26,8 +26,15 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
     step = nodes["buckets"].get("step")
     if sdxl and isinstance(step, int) and step % SDXL_STEP and not step % LATENT:
         yield Problem("data.buckets.step", f"{step} is not a multiple of {SDXL_STEP}, as SDXL needs", "64 suits")
-    if _settings(data.get("cache")).get("text"):
+    cache = _settings(data.get("cache"))
+    if cache.get("text"):
         yield from _raised(lambda: _texts(nodes["captions"]))
+    augments = {"data.augment": nodes["augment"]}
+    for number, entry in enumerate(data.get("folders") or []):
+        augments[f"data.folders.{number}.augment"] = _settings(_settings(entry).get("augment"))
+    if cache.get("latents", "none") != "none":
+        yield from _fixed(augments, cache)
+    yield from _unused_variants(augments, cache)
 
 
 def _sizes(buckets: dict[str, Any], resolution: Any) -> None:
@@ -54,6 +61,32 @@ def _texts(captions: dict[str, Any]) -> None:
     if Captions(**captions).varies:
         remedy = "data.cache.text=false: captions are encoded as they come"
         raise UserError(Problem("data.cache.text", "contradicts captions that vary (shuffle, tag dropout …)", remedy))
+
+
+def _fixed(augments: dict[str, dict[str, Any]], cache: dict[str, Any]) -> Iterator[Problem]:
+    """What varies from epoch to epoch and would be cached as it is once."""
+    for path, augment in augments.items():
+        if augment.get("color"):
+            found = "contradicts data.cache.latents: colours are jittered before encoding"
+            yield Problem(f"{path}.color", found, f"data.cache.latents=none or {path}.color=false")
+        if augment.get("random_crop") and cache.get("variants") == 1:
+            remedy = (
+                f"data.cache.latents=none or {path}.random_crop=false, or data.cache.variants=4 to cache four crops"
+            )
+            yield Problem(f"{path}.random_crop", "contradicts data.cache.latents: a cached crop is fixed", remedy)
+
+
+def _unused_variants(augments: dict[str, dict[str, Any]], cache: dict[str, Any]) -> Iterator[Problem]:
+    variants, cached = cache.get("variants"), cache.get("latents", "none") != "none"
+    if (
+        isinstance(variants, int)
+        and variants > 1
+        and not (cached and any(a.get("random_crop") for a in augments.values()))
+    ):
+        remedy = "data.augment.random_crop=true and data/cache=disk, or data.cache.variants=1"
+        yield Problem(
+            "data.cache.variants", f"{variants} crops are asked for, but crops are not random or not cached", remedy
+        )
 
 
 def _raised(ask: Callable[[], None]) -> Iterator[Problem]:

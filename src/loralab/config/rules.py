@@ -136,18 +136,6 @@ def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]
         yield Problem("model.dtype", f"{dtype} contradicts trainer.precision={precision}", remedy)
 
 
-def _cached_latents(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    if get(tree, "data.cache.latents", "none") == "none":
-        return
-    for key, why in (("color", "colours are jittered before encoding"), ("random_crop", "a cached crop is fixed")):
-        if key == "random_crop" and (get(tree, "data.cache.variants") or 1) > 1:
-            continue
-        if get(tree, f"data.augment.{key}"):
-            remedy = f"data.cache.latents=none or data.augment.{key}=false"
-            remedy += ", or data.cache.variants=4 to cache four crops" if key == "random_crop" else ""
-            yield Problem(f"data.augment.{key}", f"contradicts data.cache.latents: {why}", remedy)
-
-
 def _output_folder(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     for key in ("output.folder", "settings.save_folder"):
         folder = get(tree, key)
@@ -218,7 +206,6 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _device,
     _packages,
     _precision_of_base,
-    _cached_latents,
     _cached_texts,
     _output_folder,
     _plain_values,

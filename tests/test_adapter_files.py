@@ -320,6 +320,27 @@ def test_what_is_read_back_is_compared(tmp_path):
         file._verify(path, state)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float64])
+def test_other_precisions_are_read(dtype, tmp_path):
+    state = {key: tensor.to(dtype) if tensor.dim() else tensor for key, tensor in load_file(GOLDEN).items()}
+    save_file(state, tmp_path / "a.safetensors")
+    found = file.load(tmp_path / "a.safetensors").state
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key].double(), state[key].double()) for key in state)
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(3), {"state_dict": [1]}, {1: torch.ones(2)}])
+def test_pickles_that_hold_no_adapter(content, tmp_path):
+    torch.save(content, tmp_path / "a.pt")
+    refused(lambda: file.load(tmp_path / "a.pt"), "a.pt")
+
+
+def test_an_alpha_that_is_no_number(tmp_path):
+    key = "lora_unet_mid_block_attentions_0_proj_in.alpha"
+    save_file(load_file(GOLDEN) | {key: torch.ones(3)}, tmp_path / "a.safetensors")
+    refused(lambda: file.load(tmp_path / "a.safetensors"), key, "(3,)")
+
+
 def test_unknown_keys_are_listed(tmp_path):
     state = load_file(GOLDEN)
     path = tmp_path / "a.safetensors"

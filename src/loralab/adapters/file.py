@@ -89,7 +89,7 @@ def load(path: Path | str, table: Table | None = None, setting: str = "adapter.w
     tensors, metadata = read(path, setting), read_metadata(path)
     if not tensors:
         raise user_error(setting, f"{path} holds no tensors", "give the path of an adapter file")
-    state = to_kohya(tensors, {**_peft_config(path), **metadata}, table, setting)
+    state = to_kohya(widened(tensors), {**_peft_config(path), **metadata}, table, setting)
     broken = [key for key, tensor in state.items() if not tensor.isfinite().all()]
     if broken:
         raise user_error(setting, f"{path} has values that are not numbers: {some(broken)}", "its training had failed")
@@ -101,6 +101,12 @@ def load(path: Path | str, table: Table | None = None, setting: str = "adapter.w
             setting, f"{path} has adapters that are all zero: {some(empty)}", "they could never be trained"
         )
     return AdapterFile(state, metadata)
+
+
+def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Numbers of eight bits as halves, which have them all and can be computed with."""
+    narrow = {name: tensor.half() for name, tensor in tensors.items() if tensor.dtype.itemsize == 1}
+    return {**tensors, **narrow}
 
 
 def read_metadata(path: Path) -> dict[str, str]:

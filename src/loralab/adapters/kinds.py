@@ -72,6 +72,9 @@ def grouped(state: Mapping[str, Tensor], setting: str = "adapter.weights") -> di
     groups, strange = {}, []
     for name, tensors in modules.items():
         alpha = tensors.pop("alpha", None)
+        if alpha is not None and alpha.numel() != 1:
+            found = f"{name}.alpha has the shape {tuple(alpha.shape)}, and is no number"
+            raise user_error(setting, found, "the file is damaged, or of a kind that is not known here")
         kind = kind_of(tensors)
         if kind is None:
             strange += [key for key in state if key.partition(".")[0] == name]

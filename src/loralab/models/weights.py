@@ -60,8 +60,10 @@ def _load(path: Path) -> Any:
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
-    content = content.get("state_dict", content)
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    inside = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(inside, dict):
+        raise ValueError(f"it is a {type(inside).__name__}, not tensors by name")
+    return {name: value for name, value in inside.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def read_component(folder: Path, setting: str) -> dict[str, Tensor]:

@@ -23,4 +23,4 @@ def main(args: Namespace) -> None:
         told |= layouts.folded_alphas(state)
         state = layouts.to_diffusers(state, layouts.public_table(state))
     file.save(path, state, told or None, args.precision)
-    print(f"{path}: {len(state)} tensors, {args.layout} layout, {args.precision or 'precision as it was'}")
+    print(f"{path}: {len(state)} tensors, {args.layout} layout, {args.precision or adapter.precision_of(state)}")

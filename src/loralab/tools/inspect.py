@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from loralab.adapters.file import widened
 from loralab.adapters.kinds import Group, grouped
 from loralab.adapters.layouts import layout_of, public_table, to_kohya
 from loralab.errors import UserError, user_error
@@ -71,7 +72,7 @@ def inspect(path: Path) -> Report:
         metadata=index.metadata,
     )
     try:
-        state = to_kohya(tensors, report.metadata, setting="FILE")
+        state = to_kohya(widened(tensors), report.metadata, setting="FILE")
         groups = grouped(state, "FILE")
     except UserError:
         if any(part in name for name in tensors for part in ADAPTER_PARTS):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import resource
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from loralab.adapters.targets import Targets
 from loralab.config.adapter_rules import adapter_problems
 from loralab.errors import UserError
 from loralab.models import miniature
+from loralab.models.probe import identify
 from loralab.models.sd import load
 
 GOLDEN = Path(__file__).parent / "golden" / "lora.safetensors"
@@ -318,6 +321,34 @@ def test_what_is_read_back_is_compared(tmp_path):
     path.write_bytes(content)
     with pytest.raises(OSError, match="differs"):
         file._verify(path, state)
+
+
+def damaged(content: bytes, draw: random.Random) -> bytes:
+    """Cut short, with other bytes in its index or anywhere, or with a piece missing."""
+    kind, out = draw.randrange(4), bytearray(content)
+    if kind == 0:
+        return content[: draw.randrange(len(content))]
+    if kind == 1:
+        at = draw.randrange(len(content))
+        return content[:at] + content[at + draw.randrange(1, 50) :]
+    for _ in range(draw.randrange(1, 20)):
+        out[draw.randrange(2000 if kind == 2 else len(out))] = draw.randrange(256)
+    return bytes(out)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt"])
+def test_whatever_is_damaged_is_told(name, tmp_path):
+    """As an adapter and as a base model: read, or a mistake of the user's, and nothing else."""
+    path, draw = tmp_path / name, random.Random(0)
+    few = {key: tensor for key, tensor in load_file(GOLDEN).items() if "mid_block" in key}
+    file.save(path, few, {}, "fp32")
+    content = path.read_bytes()
+    for _ in range(100):
+        path.write_bytes(damaged(content, draw))
+        with suppress(UserError):
+            grouped(file.load(path).state)
+        with pytest.raises(UserError):
+            identify(str(path), "sd1")
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float64])

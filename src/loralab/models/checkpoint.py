@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,8 +106,8 @@ def _zip(path: Path) -> Contents:
                 raise Unreadable("is not a checkpoint")
             with archive.open(indices[0]) as file:
                 return _pickle(_ops(file, pickles=1))
-    except zipfile.BadZipFile:
-        raise Unreadable("is cut short or damaged") from None
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error):
+        raise Unreadable("is cut short or damaged") from None  # which of them depends on where
 
 
 def _ops(file: IO[bytes], pickles: int) -> Iterator[tuple[str, object]]:

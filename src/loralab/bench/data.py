@@ -117,10 +117,10 @@ def _many_files(folder: Path, count: int) -> None:
 class _Made(Sequence):
     """Items of many shapes, made when asked for."""
 
-    count: int
+    number: int
 
     def __len__(self) -> int:
-        return self.count
+        return self.number
 
     def __getitem__(self, position: int) -> Item:  # type: ignore[override]
         width, height = (300 + position * prime % 1700 for prime in (7919, 104729))

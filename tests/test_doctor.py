@@ -205,7 +205,7 @@ def test_damage_within_is_found_by_decoding(folder: Path, look) -> None:
 
 def test_captions_tags_and_the_trigger_word(folder: Path, look) -> None:
     photo(folder / "2_x" / "a.png", seed=1, caption="sks, star, red")
-    photo(folder / "2_x" / "b.png", seed=2, caption="star, " + "long words " * 40)
+    photo(folder / "2_x" / "b.png", seed=2, caption="sksy star, " + "long words " * 40)
     photo(folder / "c.png", seed=3)
     photo(folder / "d.png", seed=4, caption="")
     report = look(Captions(trigger="sks"), max_tokens=75)
@@ -216,7 +216,7 @@ def test_captions_tags_and_the_trigger_word(folder: Path, look) -> None:
     ((text, without),) = findings(report, "trigger")
     assert "1 of 4 captions" in text
     assert sorted(without) == ["b.png", "c.png", "d.png"]
-    assert report.tags["star"] == 4
+    assert report.tags["star"] == 2
     assert report.tags["red"] == 2
     captions = {Path(row.path).name: row.caption for row in report.images}
     assert captions["c.png"] == "sks"

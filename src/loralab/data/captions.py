@@ -143,7 +143,7 @@ class Captions:
         kept, free, tail = self._parts(text)
         if self.trigger and self.trigger not in kept:
             free = [tag for tag in free if tag != self.trigger]
-            kept = [self.trigger, *kept] if not _mentioned(self.trigger, [*kept, *tail]) else kept
+            kept = [self.trigger, *kept] if not mentioned(self.trigger, [*kept, *tail]) else kept
         if step < self.token_warmup_steps:
             grown = step * ((len(free) - self.token_warmup_min) / self.token_warmup_steps)
             free = free[: int(grown // 1) + self.token_warmup_min]
@@ -163,7 +163,7 @@ class Captions:
         return tags[: self.keep_tokens], tags[self.keep_tokens :], []
 
     def _triggered(self, text: str) -> str:
-        if not self.trigger or _mentioned(self.trigger, [text]):
+        if not self.trigger or mentioned(self.trigger, [text]):
             return text
         return f"{self.trigger}, {text}" if text else self.trigger
 
@@ -193,7 +193,8 @@ _ESCAPED = {"{{": "\ue000", "}}": "\ue001"}
 _UNESCAPE = {0xE000: "{", 0xE001: "}"}
 
 
-def _mentioned(word: str, texts: list[str]) -> bool:
+def mentioned(word: str, texts: list[str]) -> bool:
+    """Whether a word stands in any of the texts, as a word of its own."""
     return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for text in texts)
 
 

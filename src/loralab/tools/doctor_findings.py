@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import shorten
 
+from loralab.data.captions import mentioned
 from loralab.data.index import Folder, Index
 from loralab.data.walk import Skipped
 from loralab.tools.doctor_report import Finding, Level, Row
@@ -70,7 +71,7 @@ def of_folders(folders: Sequence[Folder], index: Index) -> Iterator[Finding]:
     for source, folder in enumerate(folders):
         if trigger := folder.captions.trigger:
             own = [item for item in index if item.source == source]
-            without = [item.path for item in own if trigger not in item.caption]
+            without = [item.path for item in own if not mentioned(trigger, [item.caption])]
             words = f"the trigger word '{trigger}' is written in {len(own) - len(without)} of {len(own)} captions"
             yield Finding("trigger", "note", words + ", and put before the others" * bool(without), without)
         path = Path(folder.path).expanduser().absolute()

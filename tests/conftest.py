@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+torch.set_num_threads(1)  # the tests run in several processes
+os.environ["OMP_NUM_THREADS"] = "1"  # and start others
 
 UNET = {
     "sample_size": 8,

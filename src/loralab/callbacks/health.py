@@ -101,7 +101,7 @@ class Health(Callback):
         self.parts.append(Part(places, self.batch.items, module.last_losses.loss.detach()))
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LoraModule, optimizer: Optimizer) -> None:
-        gradients = {name: p.grad for name, p in module.adapters.named_parameters() if p.grad is not None}
+        gradients = {name: p.grad for name, p in module.weights.items() if p.grad is not None}
         norms = torch.stack([*torch._foreach_norm(list(gradients.values()))])  # type: ignore[attr-defined]
         self.unseen.append(Step(trainer.global_step + 1, self.parts, list(gradients), norms))
         self.parts = []
@@ -115,7 +115,7 @@ class Health(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         if not self.movement or not steps_done(trainer):
             return
-        if dead := self.movement.dead(dict(module.adapters.named_parameters())):
+        if dead := self.movement.dead(module.weights):
             raise user_error(
                 "health.movement",
                 f"adapter tensors have not changed in {self.movement.steps} optimizer steps: {_some(dead)}",

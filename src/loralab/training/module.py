@@ -52,6 +52,7 @@ class LoraModule(L.LightningModule):
         self.family = family
         self.base = nn.ModuleDict({**family.parts(), "vae": family.vae})  # registered, so that it moves to the device
         self.adapters = adapters
+        self.weights = dict(adapters.named_parameters())
         self.objective = objective
         self.schedule = NoiseSchedule(zero_terminal_snr=family.zero_terminal_snr)
         self.make_optimizer, self.make_schedule, self.lr, self.seed = make_optimizer, make_schedule, lr, seed
@@ -143,7 +144,7 @@ class LoraModule(L.LightningModule):
             return
         self.adapters.limit_norms()
         if self.ema.decay:
-            self.ema.update(self._weights())
+            self.ema.update(self.weights)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if not (self.skipped or isinstance(scheduler, ReduceLROnPlateau)):
@@ -153,12 +154,9 @@ class LoraModule(L.LightningModule):
     def evaluation_weights(self) -> Iterator[None]:
         """Within it the adapter has the weights to look at and to keep: the average, where there is one."""
         self.assure()
-        averaged = self.ema.swapped(self._weights()) if self.ema.decay else nullcontext()
+        averaged = self.ema.swapped(self.weights) if self.ema.decay else nullcontext()
         with evaluation_weights(self.trainer.optimizers[0]), averaged:
             yield
-
-    def _weights(self) -> dict[str, Tensor]:
-        return dict(self.adapters.named_parameters())
 
     @contextmanager
     def looking(self) -> Iterator[None]:

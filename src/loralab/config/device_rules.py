@@ -18,6 +18,9 @@ def device_problems(tree: Tree) -> Iterator[Problem]:
         return
     if get(tree, "trainer.precision") == "16-mixed":
         yield Problem("trainer.precision", "16-mixed needs a GPU", "use bf16-mixed or 32-true on a CPU")
+    if get(tree, "trainer.devices") == -1:
+        remedy = "trainer.devices=2 for two processes on the CPU"
+        yield Problem("trainer.devices", "-1 means every GPU, and there is none", remedy)
     if get(tree, "model.attention") == "xformers":
         yield Problem("model.attention", "xformers needs a GPU", "model.attention=auto takes what is fastest here")
     if ".Paged" in str(get(tree, "optimizer._target_")):

@@ -1,0 +1,88 @@
+"""Every option of conf/ composes, passes the check, and builds what it is for, with the smallest models."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from loralab import run
+from loralab.adapters.inject import inject
+from loralab.config.command_line import checked
+from loralab.config.compose import group_options, values
+from loralab.data.module import DataModule
+from loralab.errors import UserError
+from loralab.training.state import States
+
+SHAPES = Path(run.__file__).parent / "assets" / "shapes" / "train"
+OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
+RECIPES = ("experiment", "debug", "sweep")
+OF_OTHER_FAMILIES = ("sd2", "sd2_v", "sdxl")
+"""Models whose constructors are sd15's and tiny_sdxl's, for bases that no test has in small."""
+NOT_HERE = ("there is no GPU on this machine", "needs a GPU", "not installed", "every GPU")
+PARTS = ("adapter", "targets", "objective", "optimizer", "scheduler", "callbacks", "logger", "data")
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_builds(group: str, option: str, random_family, random_base: Path, tmp_path: Path) -> None:
+    overrides = [f"data.cache_folder={tmp_path / 'cache'}", f"{group}={option}"]
+    overrides += [] if option == "shapes" else [f"data.folder={SHAPES}"]
+    overrides += [] if group == "data" else ["data=folder"]
+    overrides += [f"model.base={random_base}"] if option == "sd15" else []
+    overrides += ["data/validation=share"] if option == "plateau" else []
+    cfg, problems = composed(overrides)
+    if problems:
+        assert [words for problem in problems for words in NOT_HERE if words in problem.found], problems
+        pytest.skip(str(problems[0]))
+    if option in OF_OTHER_FAMILIES:
+        pytest.skip("built at full size: tests/test_full_size.py")
+    for name in PARTS if group in RECIPES else [group.split("/")[0]]:
+        assert build(name, cfg, random_family, tmp_path) is not None
+
+
+def composed(overrides: list[str]):
+    """The checked configuration, or the problems that it has."""
+    try:
+        return checked(overrides)[0], ()
+    except UserError as error:
+        return None, error.problems
+
+
+def build(name: str, cfg, family, folder: Path):
+    """What the node of a group makes, as a run makes it."""
+    node = cfg[name]
+    if name == "data":
+        data = run.instantiate(node, _partial_=False, family=family, seed=0)
+        assert isinstance(data, DataModule)
+        return data
+    if name == "callbacks":
+        output = run.instantiate(cfg.output)(run_folder=folder, describe=lambda epoch, step: {})
+        given = {"output": output, "run_folder": folder, "settings": values(cfg), "states": States(folder)}
+        return run._callbacks(node, **given)
+    if name == "logger":
+        return run._loggers(node, folder)
+    built = run.instantiate(node)
+    if name in ("adapter", "targets"):
+        adapters = inject(family, run.instantiate(cfg.adapter), run.instantiate(cfg.targets), 0)
+        assert len(adapters)
+        adapters.remove()
+    if name == "optimizer":
+        return one_step(built, cfg)
+    if name == "scheduler":
+        return built(one_step(run.instantiate(cfg.optimizer), cfg), total_steps=10)
+    if name == "trainer":
+        return built(callbacks=[], logger=[], default_root_dir=folder)
+    assert not isinstance(built, partial)
+    return built
+
+
+def one_step(make, cfg) -> torch.optim.Optimizer:
+    """The optimizer of a group, after a step."""
+    parameter = torch.nn.Parameter(torch.ones(8, 8))
+    optimizer = make([{"params": [parameter], "lr": cfg.optimizer.lr}])
+    if not getattr(optimizer, "is_paged", False):  # on a CPU it only says that it cannot
+        parameter.grad = torch.ones_like(parameter)
+        getattr(optimizer, "train", lambda: None)()
+        optimizer.step()
+        assert not torch.equal(parameter, torch.ones(8, 8))
+    return optimizer

@@ -104,6 +104,14 @@ def test_all_mistakes_are_listed_together() -> None:
     assert all(key in said for key in ("adapter.rank", "'lion'", "output.format", "'output.name'", "seed", "data.=[1"))
 
 
+def test_every_value_of_a_sweep_is_checked_before_the_first_run() -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(["adapter.rank=4,0", "optimizer.lr=1e-4,1e-3,fast", "output.format='ckpt','zip'"], sweep=True)
+    assert [problem.setting for problem in caught.value.problems] == ["adapter.rank", "optimizer.lr", "output.format"]
+    assert "'fast' does not fit (given as optimizer.lr=fast)" in str(caught.value)
+    prepare(["adapter.rank=4,8", "optimizer.lr=interval(1e-4,1e-3)", "scheduler=cosine,linear"], sweep=True)
+
+
 def test_where_a_mistake_stands() -> None:
     said = problems("optimizer.lrr=1", "adapter.rank=0", "experiment=style")
     assert "optimizer.lrr: there is no such setting (given as optimizer.lrr=1)" in said

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from loralab.config.check import NOWHERE, Check, Origins
 from loralab.config.compose import compose
-from loralab.config.overrides import composition_problem, first_point, parse, several_values, with_keys, with_options
+from loralab.config.overrides import (
+    composition_problem,
+    first_point,
+    later_values,
+    parse,
+    several_values,
+    with_keys,
+    with_options,
+)
 from loralab.errors import Problem, UserError
 from loralab.settings.expand import expand
 
@@ -56,12 +65,23 @@ def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
     try:
         expanded, warnings, origins = expand([o.input_line or "" for o in good])
         expanded = _one_length(expanded)
-        checked(first_point(parse(expanded)[0]), origins)
+        cfg, choices = checked(first_point(parse(expanded)[0]), origins)
+        problems += _of_later_points(good, cfg, choices)
     except UserError as error:
         problems += error.problems
     if problems:
         raise UserError(*problems)
     return Prepared(expanded, warnings, origins)
+
+
+def _of_later_points(parsed: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the other values of a sweep, each in the place of the first."""
+    problems: list[Problem] = []
+    for key, value in later_values(parsed):
+        point = cfg.copy()
+        OmegaConf.update(point, key, value)
+        problems += Check(point, choices, [f"{key}={value}"]).problems
+    return problems
 
 
 def checked(overrides: list[str], origins: Origins = NOWHERE) -> tuple[DictConfig, dict[str, Any]]:

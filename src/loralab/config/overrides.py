@@ -48,6 +48,18 @@ def several_values(parsed: Iterable[Override]) -> list[Problem]:
     return [Problem(o.key_or_group, f"has several values (given as {o.input_line})", remedy) for o in sweeps]
 
 
+def later_values(parsed: Iterable[Override]) -> Iterator[tuple[str, Any]]:
+    """(key, value) for each plain value of a sweep but the first, which stands for it elsewhere."""
+    groups = group_options()
+    for o in parsed:
+        if o.is_sweep_override() and not o.is_interval_sweep() and o.key_or_group not in groups:
+            for text in list(o.sweep_string_iterator())[1:]:
+                value: Any = parse([f"{o.key_or_group}={text}"])[0][0].value()
+                value = getattr(value, "text", value)  # of a quoted text
+                if not isinstance(value, (list, dict)):
+                    yield o.key_or_group, value
+
+
 def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
     """The overrides without those given before and without groups whose option does not exist; and what was wrong."""
     groups = group_options()

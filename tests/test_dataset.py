@@ -1,5 +1,6 @@
 """From files to batches, with every data setting that changes what a batch holds."""
 
+import os
 import random
 
 import numpy as np
@@ -422,6 +423,25 @@ def test_a_run_says_how_many_latents_it_found(folder, make, capsys):
     picture(folder / "plain.png", seed=10)
     make(folder, cache={"latents": "disk"}).train_dataloader()
     assert "6 of 7 were cached, 1 encoded now" in capsys.readouterr().err
+
+
+def test_names_that_are_no_text_can_be_told(folder, make):
+    """As file names they are kept to the byte; in messages and captions they are text."""
+    inner = os.fsencode(folder) + b"/3_\xff\x1b"
+    try:
+        os.mkdir(inner)
+    except OSError:
+        pytest.skip("not a name on this file system")
+    (folder / "plain.png").rename(os.fsdecode(inner + b"/\xfe.png"))
+    with open(inner + b"/\xfd\n.png", "wb"):
+        pass
+    data = make(folder)
+    assert captions(epoch(data))[-3:] == ["\ufffd\ufffd"] * 3
+    (skipped,) = data.summary()["skipped"]
+    assert skipped["path"].endswith("/3_\ufffd\ufffd/\ufffd\ufffd.png")
+    with pytest.raises(UserError) as error:
+        make(folder, on_error="stop")
+    assert str(error.value).encode("utf8")
 
 
 def test_nothing_to_train_on(tmp_path, make):

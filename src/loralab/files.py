@@ -31,3 +31,8 @@ def digest_file(path: str | os.PathLike) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def printable(name: str) -> str:
+    """A file's name for people: it may hold anything, and a terminal should not obey it."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in name)

@@ -18,6 +18,7 @@ from loralab.data.geometry import Corner, crop_corner, mirrored
 from loralab.data.images import ImageError
 from loralab.data.index import Folder
 from loralab.errors import user_error
+from loralab.files import printable
 from loralab.rng import python_random
 from loralab.types import Batch, Conditioning, Draw, Example, Place
 
@@ -54,10 +55,12 @@ class Dataset(torch.utils.data.Dataset):
                 example = self._example(place, other)
             except ImageError:
                 continue
-            log.warning("%s %s; %s takes its place", entry.item.path, error, other.item.path)
+            log.warning("%s %s; %s takes its place", printable(entry.item.path), error, printable(other.item.path))
             return example
         raise user_error(
-            entry.item.path, f"{error}, like all images of its bucket", "check that the folder is still there"
+            printable(entry.item.path),
+            f"{error}, like all images of its bucket",
+            "check that the folder is still there",
         )
 
     def _example(self, place: Place, entry: Entry) -> Example:

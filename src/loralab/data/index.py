@@ -28,6 +28,7 @@ from loralab.data.store import cache_folder
 from loralab.data.texts import Texts
 from loralab.data.walk import Directory, Skipped, walk
 from loralab.errors import Problem, UserError, user_error
+from loralab.files import printable
 from loralab.progress import progress
 from loralab.types import Item
 from loralab.values import AtLeastOne, Count, NonNegative
@@ -289,7 +290,7 @@ class _Reader:
         """Repeats and class tokens of a directory: those of the nearest folder called `N_name`."""
         for part in map(os.fsdecode, reversed(parts)):
             if found := re.fullmatch(r"(\d+)_(.*)", part, re.DOTALL):
-                return int(found[1]), found[2]
+                return int(found[1]), printable(found[2])  # captions are text
         return self.folder.repeats, self.folder.class_tokens
 
     def _caption(self, path: bytes, text: str | UserError | None, tokens: str) -> tuple[str | UserError, Origin]:
@@ -305,7 +306,7 @@ class _Reader:
         return mask
 
     def _note(self, text: str) -> None:
-        self.notes.append(f"{self.folder.setting}: {text}")
+        self.notes.append(printable(f"{self.folder.setting}: {text}"))
 
 
 def _metadata(folder: Folder, root: Path) -> Metadata | None:
@@ -347,7 +348,7 @@ def _empty(folder: Folder, skipped: list[Skipped]) -> UserError:
     kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
     found = f"{folder.path} holds no image that can be used"
     if skipped:
-        found += f" ({len(skipped)} cannot, e.g. {skipped[0].path} {skipped[0].reason})"
+        found += f" ({len(skipped)} cannot, e.g. {printable(skipped[0].path)} {skipped[0].reason})"
     return user_error(folder.setting, found, f"put images ({kinds}) in it or in sub-folders called N_name")
 
 
@@ -355,4 +356,4 @@ def _stop_at(skipped: list[Skipped], on_error: OnError) -> None:
     """Ends the run at what would be skipped, where that is wished."""
     if on_error == "stop" and skipped:
         remedy = "repair or remove it, or leave such files out with data.on_error=skip"
-        raise UserError(*(Problem(path, reason, remedy) for path, reason in skipped[:20]))
+        raise UserError(*(Problem(printable(path), reason, remedy) for path, reason in skipped[:20]))

@@ -26,6 +26,7 @@ from loralab.data.planner import Planner
 from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, fixed_batches
 from loralab.errors import Problem, UserError, user_error
+from loralab.files import printable
 from loralab.types import Place
 from loralab.values import AtLeastOne, Count
 
@@ -184,10 +185,12 @@ class DataModule(L.LightningDataModule):
                 break
             damaged |= {jobs[position].path: why for position, why in filled.failed.items()}
             if self.planner.on_error == "stop":
-                raise UserError(*(Problem(path, why, "repair or remove it") for path, why in damaged.items()))
+                raise UserError(
+                    *(Problem(printable(path), why, "repair or remove it") for path, why in damaged.items())
+                )
             self.plan = self.planner.plan(self.plan.index, self.family.fit, damaged)
         for path, why in damaged.items():
-            self._tell(f"left out  {path}: {why}")
+            self._tell(f"left out  {printable(path)}: {why}")
         if damaged:
             self._tell(f"batches   {len(self._attached_sampler())} an epoch, without what is left out")
         speed = f", {made / (time.monotonic() - start):.1f} images/s" if made else ""

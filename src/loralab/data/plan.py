@@ -14,6 +14,7 @@ from loralab.data.index import Folder, Index
 from loralab.data.sampler import BucketSampler
 from loralab.data.walk import Skipped
 from loralab.errors import Problem, UserError
+from loralab.files import printable
 from loralab.progress import progress
 from loralab.types import Fit, Item
 
@@ -62,7 +63,7 @@ class Fitting:
         rules = {position: self._fixed[index[position].source].captions.overlong for position in lost}
         words = {position: f"its caption is {count} tokens too long" for position, count in lost.items()}
         remedy = "shorten it, raise model.max_token_length, or set data.captions.overlong=truncate"
-        problems = [Problem(index[i].path, words[i], remedy) for i, rule in rules.items() if rule == "error"]
+        problems = [Problem(printable(index[i].path), words[i], remedy) for i, rule in rules.items() if rule == "error"]
         if problems:
             raise UserError(*problems[:20])
         left_out = {i: words[i] for i, rule in rules.items() if rule == "skip"}
@@ -100,7 +101,7 @@ class Plan:
             "training_draws": self.draws.training,
             "batches": len(sampler),
             "buckets": list(self._buckets(sampler)),
-            "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
+            "skipped": [{"path": printable(path), "reason": reason} for path, reason in self.skipped],
             "notes": [*self.index.notes, *self._caption_notes(), *self.notes(sampler)],
         }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from loralab.files import printable
 from loralab.tools.doctor_report import Report
 
 _LISTED = 5
@@ -57,12 +57,7 @@ def _findings(report: Report) -> list[Text]:
     lines = [Text()]
     for finding in sorted(report.findings, key=lambda finding: list(_STYLES).index(finding.level)):
         lines.append(Text(f"{finding.level}: ", style=_STYLES[finding.level]) + Text(finding.text, style="default"))
-        lines += [Text(f"    {_printable(path)}", style="dim") for path in finding.images[:_LISTED]]
+        lines += [Text(f"    {printable(path)}", style="dim") for path in finding.images[:_LISTED]]
         if len(finding.images) > _LISTED:
             lines.append(Text(f"    … and {len(finding.images) - _LISTED} more", style="dim"))
     return lines
-
-
-def _printable(path: str) -> str:
-    """A file name may hold anything; a terminal should not obey it."""
-    return "".join(c if c.isprintable() else "�" for c in str(Path(path)))

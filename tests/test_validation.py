@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 SHARE = ("data.validation.share=0.3", "logger=csv", "data.reg_folder=null")
 EVERY_STEP = ("callbacks.validation.every_n_steps=1", "callbacks.validation.every_n_epochs=null")
@@ -95,8 +96,10 @@ def by_hand(family, loader) -> torch.Tensor:
 
 
 def test_the_best_adapter_is_kept(train) -> None:
-    folder = train(*SHARE, *EVERY_STEP, "callbacks.validation.save_best=true", "optimizer.lr=1e-2")
-    assert (folder / "adapter-best.safetensors").is_file()
+    folder = train(*SHARE, *EVERY_STEP, "callbacks.validation.save_best=true", "optimizer.lr=3e-2")
+    losses = curves(folder)["validation/loss"]
+    with safe_open(folder / "adapter-best.safetensors", "pt") as file:
+        assert int(file.metadata()["ss_steps"]) == 1 + losses.index(min(losses))
 
 
 def test_early_stopping_ends_the_run(train) -> None:

@@ -439,6 +439,7 @@ def test_names_that_are_no_text_can_be_told(folder, make):
     assert captions(epoch(data))[-3:] == ["\ufffd\ufffd"] * 3
     (skipped,) = data.summary()["skipped"]
     assert skipped["path"].endswith("/3_\ufffd\ufffd/\ufffd\ufffd.png")
+    assert data.tag_frequency().keys() == {"2_sks star", "3_\ufffd\ufffd"}, "what a file's metadata holds"
     with pytest.raises(UserError) as error:
         make(folder, on_error="stop")
     assert str(error.value).encode("utf8")

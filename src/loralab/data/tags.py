@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loralab.data.captions import Captions
 from loralab.data.index import Folder
+from loralab.files import printable
 from loralab.types import Item
 
 
@@ -28,8 +29,13 @@ def by_folder(items: Iterable[Item], folders: Sequence[Folder]) -> dict[str, Cou
     """Folder name → tag → number of images with it: what `ss_tag_frequency` holds in a file's metadata."""
     found: dict[str, Counter[str]] = {}
     for item in items:
-        found.setdefault(Path(item.path).parent.name, Counter()).update(tags(item, folders[item.source].captions))
+        found.setdefault(folder_name(item), Counter()).update(tags(item, folders[item.source].captions))
     return found
+
+
+def folder_name(item: Item) -> str:
+    """Of the folder that an image lies in, as text."""
+    return printable(Path(item.path).parent.name)
 
 
 def tags(item: Item, rules: Captions) -> list[str]:

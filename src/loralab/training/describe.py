@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from loralab.adapters.base import is_spatial
 from loralab.adapters.inject import AdapterSet
 from loralab.data.module import DataModule
+from loralab.data.tags import folder_name
 from loralab.models.family import Family
 from loralab.training.metadata import Data, Dates, Model, Progress, base_facts, metadata
 
@@ -46,7 +46,7 @@ class Describe:
         facts = self.data.summary()
         folders: tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]] = ({}, {})
         for item in self.data.plan.index:
-            name, of_kind = Path(item.path).parent.name, folders[item.is_reg]
+            name, of_kind = folder_name(item), folders[item.is_reg]
             of_kind[name] = (item.repeats, of_kind.get(name, (0, 0))[1] + 1)
         return Data(
             images=facts["training_draws"],

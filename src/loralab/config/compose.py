@@ -55,8 +55,8 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     return cfg, choices
 
 
-def choices_of(hydra: DictConfig) -> dict[str, Any]:
-    """The option chosen in every group of ours."""
+def choices_of(hydra: Any) -> dict[str, Any]:
+    """The option chosen in every group of ours, of a configuration's `hydra` node."""
     return {group: option for group, option in hydra.runtime.choices.items() if not group.startswith("hydra/")}
 
 

@@ -155,9 +155,10 @@ def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_p
             time.sleep(0.2)
         time.sleep(3)
         os.kill(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+        told, said = process.communicate(timeout=120)
     assert "Traceback" not in said
     assert said.count("the base model says epsilon") == 1
+    assert "resume=auto" in told
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "interrupted"
     assert (tmp_path / "run" / f"adapter-step{record['steps']:08d}.safetensors").is_file()

@@ -65,7 +65,10 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
         )
     lines += [f"  {path}" for path in facts["files"]]
     others = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-    return "\n".join([*lines, f"  {folder}: {others}, run.json"])
+    lines.append(f"  {folder}: {others}, run.json")
+    if facts["status"] == "interrupted" and (folder / "states").is_dir():
+        lines.append("  go on with the same command and resume=auto")
+    return "\n".join(lines)
 
 
 def _eight_bit(trainer: Trainer) -> tuple[int, int] | None:

@@ -139,7 +139,6 @@ def test_a_short_window_is_divided_like_the_others(go, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_devices_may_change_where_the_batch_of_all_stays(go, pictures: Path, random_base: Path, tmp_path: Path) -> None:
     """From one device to two with half the batch each; on a CPU two processes stand for them."""
     whole = go(*STATES, name="whole")

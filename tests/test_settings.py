@@ -733,7 +733,6 @@ def test_a_folder_of_files_with_a_broken_one(ten, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_nine_of_ten_are_trained(ten, random_base, monkeypatch, capsys):
     """By the command itself: nine adapters, each of its own rank, one reported; then only that one is tried."""
     monkeypatch.setattr("sys.argv", ["train.py"])

@@ -30,11 +30,11 @@ PLAIN = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "full": {},
+    "full": {"targets.ends": True},
     "attn-mlp": {"targets.conv": False},
     "attn-only": {"targets.conv": False, "targets.feed_forward": False, "targets.projection": False},
     "unet-transformer-only": {"targets": "unet_only", "targets.conv": False},
-    "unet-only": {"targets": "unet_only"},
+    "unet-only": {"targets": "unet_only", "targets.ends": True},
     "unet-convblock-only": {
         "targets": "unet_only",
         "targets.conv": True,
@@ -59,7 +59,10 @@ def network(foreign: Foreign, ours: Ours) -> None:
     if kind is not None:
         _convolutions(foreign, ours, lycoris, rank, alpha)
     _arguments(foreign, ours)
-    _preset(foreign, ours)
+    if lycoris:
+        _preset(foreign, ours)
+    else:
+        foreign.leave("network_args.preset", "only lycoris.kohya has presets")
     _blocks(foreign, ours)
     _loraplus(foreign, ours)
 
@@ -137,11 +140,14 @@ def _arguments(foreign: Foreign, ours: Ours) -> None:
 
 
 def _preset(foreign: Foreign, ours: Ours) -> None:
+    """Which layers LyCORIS adapts."""
     preset = str(_argument(foreign, "preset", kinds.text) or "full")
     if preset not in PRESETS:
         foreign.leave("network_args.preset", "a choice of layers of its own: see targets.patterns", "targets")
         return
     for key, value in PRESETS[preset].items():
+        if key == "targets.ends" and ours.choices.get("model") == "sdxl":
+            continue  # sd-scripts names SDXL's ends otherwise, and LyCORIS does not find them
         if key == "targets":
             ours.choose(key, value, "network_args.preset")
         else:

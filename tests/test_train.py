@@ -121,6 +121,7 @@ def test_a_sweep_is_one_folder_a_point_and_its_runs_are_compared(
 ) -> None:
     words = ["-m", "optimizer.lr=1e-4,1e-3", "adapter.rank=2", "trainer.max_steps=1", f"model.base={random_base}"]
     words += ["callbacks.samples.enabled=false", f"data.cache_folder={tmp_path / 'cache'}"]
+    words += ["data/validation=share", "callbacks.validation.every_n_steps=1"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True, cwd=tmp_path
     )
@@ -135,9 +136,10 @@ def test_a_sweep_is_one_folder_a_point_and_its_runs_are_compared(
         cli.main(["compare", str(tmp_path / "multirun"), "--json", "--html", str(tmp_path / "runs.html")])
     assert end.value.code == 0
     rows = json.loads(capsys.readouterr().out)
-    told = {"run", "status", "steps", "seconds", "images_per_second", "loss"}
+    told = {"run", "status", "steps", "seconds", "images_per_second", "loss", "validation/loss"}
     assert [set(row) - told for row in rows] == [{"optimizer.lr"}] * 2, "nothing else differs"
     assert [row["optimizer.lr"] for row in rows] == [1e-4, 1e-3]
+    assert all(row["validation/loss"] > 0 for row in rows)
     assert all(str(row["run"]) in (tmp_path / "runs.html").read_text() for row in rows)
 
 

@@ -17,7 +17,8 @@ from loralab.errors import user_error
 from loralab.files import atomic_path
 from loralab.tools.show_config import leaves
 
-FIGURES = ("status", "steps", "seconds", "images_per_second", "loss", "validation_loss")
+FIGURES = ("status", "steps", "seconds", "images_per_second", "loss")
+METRIC = "validation/loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ def differences(runs: list[Run]) -> list[str]:
 
 
 def figures(run: Run) -> dict[str, Any]:
-    return {name: run.record[name] for name in FIGURES if name in run.record}
+    found = {name: run.record[name] for name in FIGURES if name in run.record}
+    metrics = run.record.get("metrics", {})
+    return found | ({METRIC: metrics[METRIC]} if METRIC in metrics else {})
 
 
 def sheet(rows: list[dict[str, Any]]) -> list[list[str]]:

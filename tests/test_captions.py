@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loralab.data.captions import Captions, read_caption
-from loralab.data.index import Folder
+from loralab.data.folders import Folder
 from loralab.data.tags import by_folder, occurrences
 from loralab.errors import UserError
 from loralab.types import Item

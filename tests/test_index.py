@@ -17,8 +17,8 @@ from PIL import Image
 from loralab.data import catalog, images
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
-from loralab.data.folders import gather
-from loralab.data.index import Folder, Index, scan
+from loralab.data.folders import Folder, gather
+from loralab.data.index import Index, scan
 from loralab.errors import UserError
 from test_images import broken_files
 
@@ -313,7 +313,8 @@ def test_captions_in_utf8(folder: Path, look) -> None:
 
 WITHOUT_RIGHTS = """
 import os, sys
-from loralab.data.index import Folder, scan
+from loralab.data.folders import Folder
+from loralab.data.index import scan
 warm, folder, cache = sys.argv[1:]
 scan([Folder(warm)], warm + "-cache")  # all modules are imported while they still may be
 if os.geteuid() == 0:

@@ -24,7 +24,8 @@ from PIL import Image
 
 from loralab.data.buckets import Buckets
 from loralab.data.draws import BatchSize, Draws
-from loralab.data.index import Folder, scan
+from loralab.data.folders import Folder
+from loralab.data.index import scan
 from loralab.data.sampler import BucketSampler
 from loralab.progress import progress
 from loralab.types import Item

@@ -1,144 +1,112 @@
-"""What is known of files that have not changed: image headers, content hashes, captions — kept in SQLite."""
+"""What is known of files that have not changed: image headers, content hashes, captions."""
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from itertools import islice, tee
+from itertools import groupby, islice, tee
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from loralab.data import images
+from loralab.data.blocks import ROWS, Blocks, Kind
 from loralab.data.captions import read_caption
-from loralab.data.images import Header, ImageError
-from loralab.data.store import connect, writing
-from loralab.data.walk import Directory, File, stamp
+from loralab.data.images import ImageError
+from loralab.data.walk import Directory, Files, stamp
 from loralab.errors import UserError, user_error
 from loralab.files import digest_file
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS folders (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS images (
-    folder INTEGER, name BLOB, size INTEGER, stamp INTEGER,
-    width INTEGER, height INTEGER, kind TEXT, turned INTEGER, digest BLOB,
-    PRIMARY KEY (folder, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS captions (
-    folder INTEGER, name BLOB, size INTEGER, stamp INTEGER, text TEXT, PRIMARY KEY (folder, name)
-) WITHOUT ROWID;
-"""
-_PUT_IMAGE = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)"
-_PUT_CAPTION = "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?)"
-_PUT_DIGEST = "UPDATE images SET digest = ? WHERE folder = ? AND name = ? AND size = ? AND stamp = ?"
-_PENDING = 10_000
-"""Rows in a transaction: what a killed scan may have to do again."""
+_HEADERS = Kind("header", np.dtype([("width", "<i4"), ("height", "<i4"), ("kind", "S16"), ("turned", "?")]))
+_DIGESTS = Kind("digest", np.dtype("V16"))
+_CAPTIONS = Kind("caption", np.dtype(object))
 _THREADS = 8  # mostly they wait for the disk
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Known(NamedTuple):
-    """An image that is usable, as far as its header tells."""
-
-    width: int
-    height: int
-    kind: str
-    turned: bool
-    digest: bytes | None
-    """Content hash, where it was needed before."""
-
-
 class Catalog:
-    """The database of one cache folder; used as a context manager.
+    """Looks at files, and at the same files only once; used as a context manager.
 
     Only what is well is kept: a file that could not be read is looked at again each time.
     """
 
     def __init__(self, folder: Path, advance: Callable[[int], None]) -> None:
         """advance: told of each file that is read."""
-        self._connection = connect(folder / "index-1.sqlite", _SCHEMA)
+        self._blocks = Blocks(folder)
         self._advance = advance
         self._pool = ThreadPoolExecutor(_THREADS)
-        self._pending: defaultdict[str, list[tuple]] = defaultdict(list)
-        self._folders: dict[bytes, int] = {}
 
     def __enter__(self) -> Catalog:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._flush()
+            self._blocks.close()
         finally:
             self._pool.shutdown(cancel_futures=True)
-            self._connection.close()
 
-    def headers(self, directory: Directory) -> list[Known | ImageError]:
-        """One for each of the directory's images."""
-        folder = self._folder(directory.path)
-        columns = "name, size, stamp, width, height, kind, turned, digest"
-        found: list = []
-        fresh: list[int] = []
-        for position, row in enumerate(self._rows("images", columns, folder, directory.images)):
-            found.append(row and Known._make(row[3:]))
-            if row is None:
-                fresh.append(position)
-        paths = (os.path.join(directory.path, directory.images[position][0]) for position in fresh)
-        for position, header in zip(fresh, self._map(_header, paths), strict=True):
-            found[position] = header
-            if isinstance(header, Header):
-                found[position] = Known(*header, None)
-                self._put(_PUT_IMAGE, folder, *directory.images[position], *header)
-        return found
+    def headers(self, directory: Directory) -> tuple[np.ndarray, dict[int, Exception]]:
+        """(n,) width, height, kind, turned of each of the directory's images; and position → what is wrong with it."""
+        return self._facts(_HEADERS, directory.path, directory.images, _header)
 
-    def captions(self, directory: Directory) -> dict[bytes, str | UserError]:
-        """The name of each caption file in the directory → its text, or what is wrong with it."""
-        if not directory.texts:
-            return {}
-        folder = self._folder(directory.path)
-        rows = self._rows("captions", "name, size, stamp, text", folder, directory.texts)
-        found: dict = {file[0]: row and row[3] for file, row in zip(directory.texts, rows, strict=True)}
-        fresh = [file for file in directory.texts if found[file[0]] is None]
-        paths = (os.path.join(directory.path, file[0]) for file in fresh)
-        for file, text in zip(fresh, self._map(_caption, paths), strict=True):
-            found[file[0]] = text
-            if isinstance(text, str):
-                self._put(_PUT_CAPTION, folder, *file, text)
-        return found
+    def digests(self, directory: Directory) -> np.ndarray:
+        """(n,) content hashes of the directory's images, zeros where none was needed before."""
+        return self._facts(_DIGESTS, directory.path, directory.images, None)[0]
 
-    def digests(self, paths: Iterable[str]) -> Iterator[bytes | ImageError]:
+    def captions(self, directory: Directory) -> tuple[np.ndarray, dict[int, Exception]]:
+        """(n,) texts of the directory's caption files, UTF-8; and position → what is wrong with it."""
+        return self._facts(_CAPTIONS, directory.path, directory.texts, _caption)
+
+    def hash(self, paths: Iterable[str]) -> Iterator[bytes | ImageError]:
         """The content hashes of images, made now and remembered for next time."""
         asked, paths = tee(paths)
-        for path, result in zip(asked, self._map(_digest, paths), strict=True):
-            if isinstance(result, ImageError):
-                yield result
-                continue
-            digest, size, stamp = result
-            folder, name = os.path.split(os.fsencode(path))
-            self._put(_PUT_DIGEST, digest, self._folder(folder), name, size, stamp)
-            yield digest
+        hashed = zip(asked, self._map(_digest, paths), strict=True)
+        for folder, files in groupby(hashed, lambda pair: os.path.dirname(pair[0])):
+            while part := list(islice(files, ROWS)):
+                rows = [(os.fsencode(os.path.basename(path)), made) for path, made in part if isinstance(made, _Digest)]
+                self._blocks.add(
+                    os.fsencode(folder),
+                    _DIGESTS,
+                    Files.of([(name, made.size, made.stamp) for name, made in rows]),
+                    np.array([made.digest for _, made in sorted(rows)], _DIGESTS.dtype),
+                )
+                yield from (made.digest if isinstance(made, _Digest) else made for _, made in part)
 
-    def _folder(self, path: bytes) -> int:
-        if path not in self._folders:
-            find = "SELECT id FROM folders WHERE path = ?"
-            if self._connection.execute(find, (path,)).fetchone() is None:
-                with writing(self._connection):
-                    self._connection.execute("INSERT OR IGNORE INTO folders (path) VALUES (?)", (path,))
-            self._folders[path] = self._connection.execute(find, (path,)).fetchone()[0]
-        return self._folders[path]
+    def _facts(
+        self, kind: Kind, folder: bytes, files: Files, read: Callable[[bytes], Any] | None
+    ) -> tuple[np.ndarray, dict[int, Exception]]:
+        """(n,) facts of a folder's files, zero where unknown; and position → what is wrong with it.
 
-    def _rows(self, table: str, columns: str, folder: int, files: list[File]) -> Iterator[tuple | None]:
-        """For each file, which are sorted by name, the row of the same name, size and stamp, or None."""
-        query = f"SELECT {columns} FROM {table} WHERE folder = ? ORDER BY name"
-        with closing(self._connection.execute(query, (folder,))) as rows:
-            row = next(rows, None)
-            for file in files:
-                while row is not None and row[0] < file[0]:
-                    row = next(rows, None)
-                yield row if row is not None and row[:3] == file else None
+        read: what finds the fact, or the exception, of a file that is new; None: it stays unknown.
+        """
+        stored = self._blocks.load(folder, kind)
+        if stored.holds(files):
+            return stored.facts, {}
+        rows = stored.find(files)
+        known = rows >= 0
+        facts, errors = np.zeros(len(rows), kind.dtype), {}
+        facts[known] = stored.facts[rows[known]]
+        is_tidy = known.sum() == len(stored.facts) and bool(np.all(np.diff(rows[known]) > 0))
+        fresh = np.flatnonzero(~known).tolist() if read else []
+        for start in range(0, len(fresh), ROWS):
+            part = fresh[start : start + ROWS]
+            paths = (os.path.join(folder, files.names[position]) for position in part)
+            for position, fact in zip(part, self._map(read, paths), strict=True):  # type: ignore[arg-type]
+                if isinstance(fact, Exception):
+                    errors[position] = fact
+                else:
+                    facts[position], known[position] = fact, True
+            learned = [position for position in part if known[position]]
+            self._blocks.add(folder, kind, _of(files, learned), facts[learned])
+            is_tidy = is_tidy and not (learned and len(stored.facts))
+        if not is_tidy:
+            kept = np.flatnonzero(known).tolist()
+            self._blocks.replace(folder, kind, _of(files, kept), facts[kept])
+        return facts, errors
 
     def _map(self, function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
         arguments = iter(arguments)
@@ -147,38 +115,39 @@ class Catalog:
                 self._advance(1)
                 yield result
 
-    def _put(self, statement: str, *row: object) -> None:
-        self._pending[statement].append(row)
-        if len(self._pending[statement]) >= _PENDING:
-            self._flush()
 
-    def _flush(self) -> None:
-        with writing(self._connection):
-            for statement, rows in self._pending.items():
-                self._connection.executemany(statement, rows)
-        self._pending.clear()
+class _Digest(NamedTuple):
+    digest: bytes
+    size: int
+    stamp: int
 
 
-def _header(path: bytes) -> Header | ImageError:
+def _of(files: Files, positions: list[int]) -> Files:
+    names = [files.names[position] for position in positions]
+    return Files(names, files.sizes[positions], files.stamps[positions])
+
+
+def _header(path: bytes) -> tuple | ImageError:
     try:
-        return images.header(path)
+        found = images.header(path)
     except ImageError as error:
         return error
+    return found.width, found.height, found.kind.encode(), found.turned
 
 
-def _caption(path: bytes) -> str | UserError:
+def _caption(path: bytes) -> bytes | UserError:
     try:
-        return read_caption(os.fsdecode(path))
+        return read_caption(os.fsdecode(path)).encode()
     except UserError as error:
         return error
     except OSError as error:
         return user_error(os.fsdecode(path), f"cannot be read ({error.strerror})")
 
 
-def _digest(path: str) -> tuple[bytes, int, int] | ImageError:
+def _digest(path: str) -> _Digest | ImageError:
     try:
         status = os.stat(path)
         digest = bytes.fromhex(digest_file(path))
     except OSError as error:
         return ImageError(f"cannot be read ({error.strerror})")
-    return digest, status.st_size, stamp(status)
+    return _Digest(digest, status.st_size, stamp(status))

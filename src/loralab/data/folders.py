@@ -1,15 +1,45 @@
-"""From the settings of the data to the folders of a training, each with its own rules."""
+"""The folders of a training, each with its own rules, and how the settings of the data give them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
-from loralab.data.index import Folder
 from loralab.errors import user_error
+from loralab.values import AtLeastOne, NonNegative
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One folder of images and what holds for them.
+
+    path: of the folder. repeats, class_tokens: of images outside of its `N_name` sub-folders. weight: of their loss.
+    captions, augment: its rules. mask_folder: loss masks, named like the images.
+    metadata: a file with the captions; null: metadata.jsonl, .csv or .parquet in the folder, where there is one.
+    is_reg: regularisation (prior-preservation) images. setting: where the path was given, for messages.
+    """
+
+    path: str
+    repeats: AtLeastOne = 1
+    class_tokens: str = ""
+    weight: NonNegative = 1.0
+    captions: Captions = field(default_factory=Captions)
+    augment: Augment = field(default_factory=Augment)
+    mask_folder: str | None = None
+    metadata: str | None = None
+    is_reg: bool = False
+    setting: str = "data.folder"
+
+    def beside(self, name: str) -> str:
+        """Where another setting of this folder is given."""
+        return f"{self.setting.rpartition('.')[0]}.{name}"
+
+    @property
+    def extension(self) -> str:
+        return self.captions.suffix_of_files
 
 
 def gather(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from loralab.data.cache import Cache, Job, View
 from loralab.data.draws import Draws
-from loralab.data.index import Folder
+from loralab.data.folders import Folder
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loralab.data.walk import Skipped
 from loralab.errors import user_error
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -32,20 +31,18 @@ class Metadata:
             raise user_error(setting, f"{path} {error}", remedy) from None
         self._used: set[str] = set()
 
-    def caption(self, path: str) -> str | None:
-        """What the file says of an image: it may be named by its path below the folder, its name or its absolute path,
-        each also without extension."""
-        below = os.path.relpath(path, self.root).replace(os.sep, "/")
-        for name in (below, os.path.splitext(below)[0], os.path.basename(path), Path(path).stem, os.path.abspath(path)):
-            if name in self._captions:
-                self._used.add(name)
-                return self._captions[name]
+    def caption(self, below: str) -> str | None:
+        """What the file says of an image, by its path below the folder or its name, each also without extension."""
+        name = below.rpartition("/")[2]
+        for key in (below, os.path.splitext(below)[0], name, os.path.splitext(name)[0]):
+            if key in self._captions:
+                self._used.add(key)
+                return self._captions[key]
         return None
 
-    def unused(self) -> Iterator[Skipped]:
-        """The entries for which no image was asked."""
-        for name in self._captions.keys() - self._used:
-            yield Skipped(str(self.root / name), f"is named in {self.path.name} but is not there")
+    def unused(self) -> Iterator[str]:
+        """The paths of entries for which no image was asked."""
+        return (str(self.root / name) for name in self._captions.keys() - self._used)
 
     def _key(self, name: str) -> str:
         name = os.path.normpath(name).replace("\\", "/")

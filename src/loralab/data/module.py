@@ -18,8 +18,8 @@ from loralab.data.cache import Cache
 from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset, collate
 from loralab.data.draws import BatchSize
-from loralab.data.folders import gather
-from loralab.data.index import Folder, OnError, keep_outside
+from loralab.data.folders import Folder, gather
+from loralab.data.index import OnError, keep_outside
 from loralab.data.jobs import Jobs
 from loralab.data.plan import fixed_caption, fixed_rules
 from loralab.data.planner import Planner

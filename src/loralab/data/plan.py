@@ -10,7 +10,8 @@ from typing import Any
 
 from loralab.data.augment import Augment
 from loralab.data.draws import Draws, Group
-from loralab.data.index import Folder, Index
+from loralab.data.folders import Folder
+from loralab.data.index import Index
 from loralab.data.sampler import BucketSampler
 from loralab.data.walk import Skipped
 from loralab.errors import Problem, UserError

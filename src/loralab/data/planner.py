@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from loralab.data.buckets import Buckets
 from loralab.data.captions import Captions
 from loralab.data.draws import BatchSize, Draws
+from loralab.data.folders import Folder
 from loralab.data.geometry import Size
-from loralab.data.index import Folder, Index, OnError, scan
+from loralab.data.index import Index, OnError, scan
 from loralab.data.plan import Fitting, Plan
 from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, held_out, sample

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from loralab.data.captions import Captions
-from loralab.data.index import Folder
+from loralab.data.folders import Folder
 from loralab.files import printable
 from loralab.types import Item
 

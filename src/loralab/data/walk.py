@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
-from loralab.data.images import EXTENSIONS
+import numpy as np
 
-# Names are bytes: a file name need not be UTF-8, and bytes sort alike here and in SQLite.
+from loralab.data.images import EXTENSIONS
+from loralab.data.metadata import NAMES
+
+# Names are bytes: a file name need not be UTF-8.
 _IMAGES = frozenset(extension.encode() for extension in EXTENSIONS)
+_TABLES = {name.encode(): name for name in NAMES}
 
 
 class Skipped(NamedTuple):
@@ -19,8 +24,20 @@ class Skipped(NamedTuple):
     reason: str
 
 
-File = tuple[bytes, int, int]
-"""Name, size and stamp."""
+class Files(NamedTuple):
+    """Files of one directory as columns, sorted by name."""
+
+    names: list[bytes]
+    sizes: np.ndarray
+    """(n,) int64, bytes."""
+    stamps: np.ndarray
+    """(n,) int64, see stamp()."""
+
+    @staticmethod
+    def of(rows: list[tuple[bytes, int, int]]) -> Files:
+        """Of (name, size, stamp) each."""
+        names, sizes, stamps = zip(*sorted(rows), strict=True) if rows else ((), (), ())
+        return Files(list(names), np.array(sizes, np.int64), np.array(stamps, np.int64))
 
 
 def stamp(status: os.stat_result) -> int:
@@ -33,10 +50,11 @@ class Directory(NamedTuple):
     """Absolute."""
     parts: tuple[bytes, ...]
     """Its path below the root."""
-    images: list[File]
-    """Sorted by name."""
-    texts: list[File]
-    """Files with the caption extension, sorted by name."""
+    images: Files
+    texts: Files
+    """Files with the caption extension."""
+    tables: list[str]
+    """Names of metadata files, in the order of NAMES."""
 
 
 def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]) -> Iterator[Directory]:
@@ -66,30 +84,28 @@ def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]
 
 def _list(path: bytes, parts: tuple, suffix: bytes, skipped: list[Skipped]) -> tuple[Directory, list[bytes]]:
     """One directory, and the names of those in it."""
-    images: list[File] = []
-    texts: list[File] = []
+    images: list[tuple[bytes, int, int]] = []
+    texts: list[tuple[bytes, int, int]] = []
+    tables: list[str] = []
     inner: list[bytes] = []
     with os.scandir(path) as entries:
         for entry in entries:
             name = entry.name
             if name.startswith(b"."):
                 continue
+            rows = texts if name.endswith(suffix) else images if name[name.rfind(b".") :].lower() in _IMAGES else None
             try:
-                if entry.is_dir():
+                if rows is None and not entry.is_dir():
+                    tables += [_TABLES[name]] if name in _TABLES else []
+                    continue
+                status = entry.stat()
+                if S_ISDIR(status.st_mode):
                     inner.append(name)
-                elif name.endswith(suffix):
-                    texts.append(_file(entry))
-                elif name[name.rfind(b".") :].lower() in _IMAGES:
-                    images.append(_file(entry))
+                elif S_ISREG(status.st_mode) and rows is not None:
+                    rows.append((name, status.st_size, stamp(status)))
+                else:
+                    skipped.append(Skipped(os.fsdecode(entry.path), "is not a regular file"))
             except OSError as error:
-                skipped.append(Skipped(os.fsdecode(entry.path), error.strerror or str(error)))
-    images.sort()
-    texts.sort()
-    return Directory(path, parts, images, texts), inner
-
-
-def _file(entry: os.DirEntry[bytes]) -> File:
-    if not entry.is_file():
-        raise OSError("is a link to nothing" if entry.is_symlink() else "is not a regular file")
-    status = entry.stat()
-    return entry.name, status.st_size, stamp(status)
+                reason = "is a link to nothing" if entry.is_symlink() else error.strerror or str(error)
+                skipped.append(Skipped(os.fsdecode(entry.path), reason))
+    return Directory(path, parts, Files.of(images), Files.of(texts), sorted(tables, key=NAMES.index)), inner

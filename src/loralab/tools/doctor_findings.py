@@ -9,7 +9,8 @@ from pathlib import Path
 from textwrap import shorten
 
 from loralab.data.captions import mentioned
-from loralab.data.index import Folder, Index
+from loralab.data.folders import Folder
+from loralab.data.index import Index
 from loralab.data.walk import Skipped
 from loralab.tools.doctor_report import Finding, Level, Row
 from loralab.types import Item

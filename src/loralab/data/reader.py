@@ -1,0 +1,147 @@
+"""Reads one folder into the columns of an index."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from loralab.data.catalog import Catalog
+from loralab.data.folders import Folder
+from loralab.data.metadata import Metadata
+from loralab.data.rows import ORIGINS, Rows
+from loralab.data.walk import Directory, Skipped, walk
+from loralab.errors import UserError, user_error
+from loralab.files import printable
+
+_FILE, _METADATA, _FOLDER, _NONE = range(len(ORIGINS))
+
+
+class Reader:
+    """One folder's images, captions and masks; what is left out or worth saying is added to `skipped` and `notes`."""
+
+    def __init__(
+        self, folder: Folder, source: int, catalog: Catalog, rows: Rows, skipped: list[Skipped], notes: list[str]
+    ) -> None:
+        self.folder, self.source, self.catalog = folder, source, catalog
+        self.rows, self.skipped, self.notes = rows, skipped, notes
+        self.root = os.path.abspath(os.path.expanduser(folder.path))
+        self.metadata: dict[tuple[bytes, ...], Metadata] = {}
+        if folder.metadata:
+            path = Path(folder.metadata).expanduser().absolute()
+            self.metadata[()] = Metadata(path, Path(self.root), folder.beside("metadata"))
+        self.masks = _masks(folder, skipped)
+        self.outside = self.unmasked = self.stray = 0
+
+    def read(self, limits: tuple[int, int]) -> None:
+        """limits: the shortest and the longest side an image may have, pixels."""
+        omit = {os.path.abspath(os.path.expanduser(self.folder.mask_folder))} if self.folder.mask_folder else set()
+        for directory in walk(self.root, self.folder.extension, frozenset(omit), self.skipped):
+            if directory.tables and not self.folder.metadata:
+                self._find_metadata(directory)
+            if directory.images.names:
+                self._read(directory, limits)
+        for metadata in self.metadata.values():
+            reason = f"is named in {metadata.path.name} but is not there"
+            self.skipped.extend(Skipped(path, reason) for path in metadata.unused())
+        if self.outside:
+            self._note(f"images smaller or larger than data.min_image_size and max_image_size allow: {self.outside}")
+        if self.unmasked:
+            self._note(f"images without a mask in {self.folder.mask_folder}, which count everywhere: {self.unmasked}")
+        if self.stray:
+            self._note(f"caption files of no image: {self.stray}")
+
+    def _read(self, directory: Directory, limits: tuple[int, int]) -> None:
+        names = directory.images.names
+        repeats, tokens = self._subset(directory.parts)
+        if repeats == 0:
+            self._note(f"images of {os.fsdecode(directory.path)}, repeated 0 times: {len(names)}")
+            return
+        prefix, stems = os.path.join(directory.path, b""), [name.rpartition(b".")[0] for name in names]
+        captions, origins = self._captions(directory, stems, tokens.encode())
+        headers, bad = self.catalog.headers(directory)
+        for position, caption in enumerate(captions):
+            if position in bad:
+                self.skipped.append(Skipped(os.fsdecode(prefix + names[position]), str(bad[position])))
+            elif isinstance(caption, UserError):
+                bad[position] = caption
+                words = f"its caption file {caption.problems[0].found}; {caption.problems[0].remedy}"
+                self.skipped.append(Skipped(os.fsdecode(prefix + names[position]), words))
+        short, long = (choose(headers["width"], headers["height"]) for choose in (np.minimum, np.maximum))
+        fits, usable = (short >= limits[0]) & (long <= limits[1]), np.ones(len(names), bool)
+        usable[list(bad)] = False
+        self.outside += int((usable & ~fits).sum())
+        chosen = np.flatnonzero(usable & fits)
+        kept = chosen.tolist()
+        self.rows.extend(
+            paths=[prefix + names[position] for position in kept],
+            captions=[captions[position] for position in kept],
+            origins=[origins[position] for position in kept],
+            masks=[self._mask((*directory.parts, stems[position])) for position in kept],
+            headers=headers[chosen],
+            digests=self.catalog.digests(directory)[chosen],
+            repeats=repeats,
+            source=self.source,
+        )
+
+    def _subset(self, parts: tuple[bytes, ...]) -> tuple[int, str]:
+        """Repeats and class tokens of a directory: those of the nearest folder called `N_name`."""
+        for part in map(os.fsdecode, reversed(parts)):
+            if found := re.fullmatch(r"(\d+)_(.*)", part, re.DOTALL):
+                return int(found[1]), printable(found[2])  # captions are text
+        return self.folder.repeats, self.folder.class_tokens
+
+    def _captions(self, directory: Directory, stems: list[bytes], tokens: bytes) -> tuple[list, list[int]]:
+        """Of each image its caption, or what is wrong with it, and where it comes from."""
+        ending = len(os.fsencode(self.folder.extension))
+        texts, errors = self.catalog.captions(directory)
+        by_stem = {name[:-ending]: text for name, text in zip(directory.texts.names, texts.tolist(), strict=True)}
+        by_stem |= {directory.texts.names[position][:-ending]: error for position, error in errors.items()}
+        self.stray += len(by_stem.keys() - set(stems))
+        captions = [by_stem.get(stem, tokens) for stem in stems]
+        origins = [_FILE if stem in by_stem else _FOLDER if tokens else _NONE for stem in stems]
+        for metadata, below in self._metadata(directory.parts):
+            for position, name in enumerate(directory.images.names):
+                if (said := metadata.caption(os.fsdecode(b"/".join((*below, name))))) is not None:
+                    captions[position], origins[position] = said.encode(), _METADATA
+        return captions, origins
+
+    def _find_metadata(self, directory: Directory) -> None:
+        place, (name, *others) = Path(os.fsdecode(directory.path)), directory.tables
+        self.metadata[directory.parts] = Metadata(place / name, place, self.folder.setting)
+        if others:
+            self._note(f"{place / name} is used, not {' and '.join(others)} beside it")
+
+    def _metadata(self, parts: tuple[bytes, ...]) -> Iterator[tuple[Metadata, tuple[bytes, ...]]]:
+        """The metadata files that hold for a directory, the nearest last, and its path below their folders."""
+        for depth in range(len(parts) + 1):
+            if parts[:depth] in self.metadata:
+                yield self.metadata[parts[:depth]], parts[depth:]
+
+    def _mask(self, parts: tuple[bytes, ...]) -> bytes:
+        if not self.folder.mask_folder:
+            return b""
+        mask = self.masks.get(parts, b"")
+        self.unmasked += not mask
+        return mask
+
+    def _note(self, text: str) -> None:
+        self.notes.append(printable(f"{self.folder.setting}: {text}"))
+
+
+def _masks(folder: Folder, skipped: list[Skipped]) -> dict[tuple[bytes, ...], bytes]:
+    """The mask folder's images by their path below it, without extension."""
+    if not folder.mask_folder:
+        return {}
+    root = os.path.abspath(os.path.expanduser(folder.mask_folder))
+    if not os.path.isdir(root):
+        remedy = "give the folder that holds the masks, or null"
+        raise user_error(folder.beside("mask_folder"), f"{root} is no folder", remedy)
+    return {
+        (*directory.parts, name.rpartition(b".")[0]): os.path.join(directory.path, name)
+        for directory in walk(root, folder.extension, frozenset(), skipped)
+        for name in directory.images.names
+    }

@@ -151,6 +151,22 @@ def test_variants_are_crops_that_all_runs_share(tmp_path: Path) -> None:
     assert cache.corners("abc", (90, 80), (64, 64), random_crop=False) == [(8, 13)]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_edited_after_it_was_hashed_is_not_kept_under_its_old_hash(
+    tmp_path: Path, encoder: Encoder, jobs: list[Job], workers: int
+) -> None:
+    old = jobs[2]
+    noise(Path(old.path), 99)
+    filled = disk(tmp_path).fill(jobs, encoder, workers=workers)  # type: ignore[arg-type]
+    assert filled.made == 5
+    assert filled.failed.keys() == {2}
+    assert "changed" in filled.failed[2]
+    noise(Path(old.path), 2)
+    cache = disk(tmp_path)
+    assert cache.fill(jobs, encoder).made == 1, "the old bytes are back, and nothing is known of them"
+    torch.testing.assert_close(look_up(cache, old)[0], fresh(encoder.family, old, CENTRE[0])[0], rtol=1e-5, atol=1e-6)
+
+
 def test_images_that_cannot_be_decoded_are_named(tmp_path: Path, encoder: Encoder, jobs: list[Job]) -> None:
     Path(jobs[2].path).write_bytes(b"no image")
     Path(jobs[4].path).unlink()

@@ -107,10 +107,24 @@ def test_a_separator_marks_a_kept_head_and_tail():
         ("a photo of", None, "sks star, red", "a photo of sks star, red"),
         ("photo", "in the rain", "a star", "photo a star in the rain"),
         ("masterpiece", None, "", "masterpiece"),
+        ("a\nb", ",", "c, d", "a b, c, d"),
+        ("1girl, |||", "||| best", "sks,red", "1girl, sks, red, best"),
     ],
 )
 def test_affixes_that_look_like_tags_are_joined_as_tags(prefix, suffix, text, expected):
-    assert apply(text, prefix=prefix, suffix=suffix) == expected
+    assert apply(text, prefix=prefix, suffix=suffix, keep_tokens_separator="|||") == expected
+
+
+@pytest.mark.parametrize(
+    ("separator", "prefix", "text", "expected"),
+    [
+        (" AND ", "GRAND", "Anna AND DOG", "GRAND, Anna AND DOG"),
+        ("BREAK", "a DRAKE", "RED cat BREAK dog", "a DRAKE, RED cat BREAK dog"),
+        (";", "first;", ";; a; b", "first, a; b"),
+    ],
+)
+def test_a_separator_of_several_letters_is_cut_as_a_whole(separator, prefix, text, expected):
+    assert apply(text, prefix=prefix, separator=separator) == expected
 
 
 def test_affixes_stay_at_their_ends_while_tags_are_shuffled():
@@ -128,6 +142,29 @@ def test_the_trigger_word_is_in_every_caption_once():
         caption = apply("a, sks, b", seed, trigger="sks", shuffle=True, tag_dropout_rate=0.9)
         assert caption.startswith("sks")
         assert caption.count("sks") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("a photo of sks, red", {}, "a photo of sks, red"),
+        ("red, a photo of sks", {"tag_dropout_rate": 1.0}, "a photo of sks"),
+        ("red, sks star, woman", {"tag_dropout_rate": 1.0, "trigger": "sks star, woman"}, "sks star, woman"),
+        ("red, woman", {"trigger": "sks star, woman"}, "sks star, woman, red"),
+        ("a woman in red", {"trigger": "sks star, woman"}, "sks star, a woman in red"),
+        ("red", {"prefix": "sks,", "shuffle": True}, "sks, red"),
+        ("red", {"prefix": "sks"}, "sks, red"),
+    ],
+)
+def test_the_trigger_is_added_where_it_is_absent_only(text, options, expected):
+    assert apply(text, **{"trigger": "sks", "token_warmup_steps": 1, "token_warmup_min": 99, **options}) == expected
+
+
+def test_wildcards_in_affixes_and_odd_braces():
+    drawn = {apply("a", seed, prefix="{photo|picture} of", suffix="{{x}}", wildcards=True) for seed in range(50)}
+    assert drawn == {"photo of a {x}", "picture of a {x}"}
+    assert apply("a\ue000b {c", wildcards=True) == "a\ue000b {c"
+    assert apply("{a|b} {a|" * 9, wildcards=True).endswith(" {a|")
 
 
 def test_wildcards_and_lines():
@@ -161,6 +198,8 @@ def test_lines_of_caption_files(tmp_path):
     assert read_caption(tmp_path / "a.txt") == "one\ntwo"
     (tmp_path / "a.txt").write_text("")
     assert read_caption(tmp_path / "a.txt") == ""
+    (tmp_path / "a.txt").write_bytes("a cat\u2028on\x0ba mat\rtwo\r\n".encode())
+    assert read_caption(tmp_path / "a.txt") == "a cat\u2028on\x0ba mat\ntwo"
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,21 @@ def test_exif_orientation_is_applied_to_size_and_pixels(tmp_path: Path, extensio
     assert np.abs(rgb.astype(int) - upright).max() <= (0 if extension in LOSSLESS else 24)
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16", "1"])
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_an_uncompressed_tiff_of_any_mode_is_turned(tmp_path: Path, mode: str, orientation: int) -> None:
+    """The same picture as a PNG of the same orientation (where PNG has the mode)."""
+    grey = gradient()[..., 0].astype(np.uint16) * 257
+    picture = Image.fromarray(grey if mode == "I;16" else gradient()).convert(mode)
+    exif = Image.Exif()
+    exif[274] = orientation
+    picture.save(tmp_path / "a.tiff", exif=exif)
+    (picture.convert("RGB") if mode == "CMYK" else picture).save(tmp_path / "a.png", exif=exif)
+    header = images.header(tmp_path / "a.tiff")
+    turned, expected = (images.read(tmp_path / f"a.{extension}", header[:2])[0] for extension in ("tiff", "png"))
+    assert np.array_equal(turned, expected)
+
+
 def test_transparency_is_composited_on_white_and_kept_as_a_mask(tmp_path: Path) -> None:
     pixels = np.zeros((8, 8, 4), np.uint8)
     pixels[..., 0] = 200
@@ -89,6 +104,22 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     for extension in ("png", "tiff"):
         rgb, _ = images.read(save(tmp_path / f"a.{extension}", values))
         assert rgb[0, :, 0].tolist() == [round(v / 257) for v in values[0].tolist()]
+
+
+def test_one_of_the_sixteen_bit_greys_may_be_transparent(tmp_path: Path) -> None:
+    values = np.array([[0, 5000, 5001]], np.uint16)
+    rgb, alpha = images.read(save(tmp_path / "a.png", values, transparency=5000))
+    assert rgb[0, :, 0].tolist() == [0, 255, 19]
+    assert alpha is not None
+    assert alpha.tolist() == [[255, 0, 255]]
+
+
+def test_what_changes_its_size_is_not_stretched(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", gradient())
+    size = images.size(path)
+    save(path, gradient(50, 24))
+    with pytest.raises(ImageError, match="was 40 × 24 when the run began and is 50 × 24 now"):
+        images.read(path, size)
 
 
 def test_sixteen_bit_colour(tmp_path: Path) -> None:

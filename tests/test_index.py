@@ -148,6 +148,36 @@ def test_captions_from_one_metadata_file(folder: Path, look, kind: str) -> None:
     assert [reason for _, reason in index.skipped] == [f"is named in metadata{kind} but is not there"]
 
 
+def test_a_metadata_file_holds_for_what_lies_below_it(folder: Path, look) -> None:
+    for name in ("a.png", "train/5_x/b.png", "train/c.png", "train/deep/d.png"):
+        picture(folder / name, caption="its own")
+    (folder / "metadata.csv").write_text("file_name,text\na.png,root\nc.png,root too\ntrain/deep/d.png,far\n")
+    rows = [{"file_name": "5_x/b.png", "text": "near"}, {"file_name": "c.png", "text": "nearest"}]
+    (folder / "train" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "train" / "metadata.csv").write_text("file_name,text\n")
+    index = look()
+    found = {Path(item.path).name: (item.caption, item.repeats) for item in index}
+    assert found == {"a.png": ("root", 1), "b.png": ("near", 5), "c.png": ("nearest", 1), "d.png": ("far", 1)}
+    assert index.skipped == []
+    assert [note for note in index.notes if "metadata.jsonl is used, not metadata.csv beside it" in note]
+
+
+def test_odd_cells_of_metadata(folder: Path, look) -> None:
+    table = {
+        "a": {"caption": "line one\r\nline two", "tags": ["t1", "t2"]},
+        "b": None,
+        "c": ["p", "q"],
+        "d": {"caption": float("nan"), "tags": None},
+        "e": {"caption": 5},
+    }
+    for name in table:
+        picture(folder / f"{name}.png", caption="its own")
+    (folder / "m.json").write_text(json.dumps(table))
+    rules = Captions(separator=";")
+    index = look(Folder(str(folder), metadata=str(folder / "m.json"), captions=rules))
+    assert [item.caption for item in index] == ["line one; t1; t2\nline two; t1; t2", "its own", "p; q", "its own", "5"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

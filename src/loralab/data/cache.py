@@ -26,6 +26,7 @@ from loralab.data.images import ImageError
 from loralab.data.shards import Damaged, Shards
 from loralab.data.store import cache_folder
 from loralab.errors import user_error
+from loralab.files import digest_file
 from loralab.progress import progress
 from loralab.rng import python_random
 from loralab.types import Conditioning
@@ -190,6 +191,8 @@ class _Decoding(Dataset):
             rgb, _ = images.read(job.path)
         except ImageError as error:
             return position, [], [], str(error)
+        if digest_file(job.path) != job.digest:  # else other pixels would be kept under the old ones' key
+            return position, [], [], "has been changed since the run began; start again to train on it"
         views = [images.fit(rgb, job.resized, job.bucket, view.corner) for _, view in missing]
         sides = [pixels[:, ::-1] if view.flip else pixels for pixels, (_, view) in zip(views, missing, strict=True)]
         return position, [key for key, _ in missing], sides, None

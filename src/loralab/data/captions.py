@@ -4,8 +4,8 @@ The operations and their order are those of kohya-ss' sd-scripts:
 
 1. prefix and suffix;
 2. the whole caption dropped: by `dropout_rate`, or in every n-th epoch; nothing else happens to it then;
-3. wildcards: one line of several drawn, then `{a|b}` resolved, `{{` and `}}` are literal braces. Else only the first
-   line is used;
+3. wildcards: one line of several drawn, then `{a|b}` resolved (in prefix and suffix too), `{{` and `}}` are literal
+   braces. Else only the first line is used;
 4. tags (only where a tag option is used; the text is untouched otherwise): split at the separator and stripped; the
    first `keep_tokens` are kept, or the part before `keep_tokens_separator` and that after a second one; the token
    warm-up cuts the others; they are shuffled; each may be dropped; all are joined with ", ";
@@ -18,7 +18,8 @@ Where that trainer does what nobody expects, this does not follow it:
   a list of tags, unless it leans on its neighbour ("a photo of", "in the rain").
 - `dropout_every_n_epochs` drops in the epochs n, 2n, … counted from 1, and never before the first.
 - Empty tags vanish in every path, and are not counted by `keep_tokens`.
-- `keep_tokens_separator` never reaches the text encoder, also where nothing is shuffled.
+- `keep_tokens_separator` never reaches the text encoder, also where nothing is shuffled, or an affix has it.
+- Only line breaks end a line of a caption: Unicode's other separators do not.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Captions:
     keep_tokens: so many first tags stay in front and are never dropped.
     keep_tokens_separator: where a caption has it, the part before it is kept instead; a second one marks a kept tail.
     separator: between tags. secondary_separator: between tags that stay together; replaced by the separator in the end.
-    trigger: a word that every caption (but a dropped one) has: put in front where it is absent, and kept.
+    trigger: a word, or several tags, that every caption (but a dropped one) has: put in front where absent, and kept.
     wildcards: `{a|b}` draws one of them; of several lines one is drawn.
     token_warmup_steps: optimizer steps over which the tags beyond the kept ones grow from token_warmup_min to all.
     overlong: what becomes of images whose captions have more tokens than model.max_token_length.
@@ -94,8 +95,17 @@ class Captions:
         """
         if self._drops_all(rng, epoch):
             return ""
-        text = self._draw(text, rng) if self.wildcards else text.split("\n")[0]
-        text = self._tags(text, rng, step) if self._uses_tags(text) else self._affixed(self._triggered(text))
+        prefix, suffix = (self._affix(affix) for affix in (self.prefix, self.suffix))
+        if self.wildcards:
+            text = rng.choice(text.split("\n")) if "\n" in text else text
+            prefix, text, suffix = (_drawn(part, rng) for part in (prefix, text, suffix))
+        text = text.split("\n")[0]
+        if as_tags := self._uses_tags(text):
+            text = self._tags(text, [prefix, suffix], rng, step)
+        else:
+            missing = [word for word in self.split(self.trigger or "") if not mentioned(word, [prefix, text, suffix])]
+            text = ", ".join([*missing, *filter(None, [text])])
+        text = self._affixed(prefix, text, suffix, as_tags or self.separator in text)
         if self.secondary_separator:
             text = text.replace(self.secondary_separator, self.separator)
         return text
@@ -126,24 +136,14 @@ class Captions:
         every = self.dropout_every_n_epochs
         return dropped or (every > 0 and (epoch + 1) % every == 0)
 
-    def _draw(self, text: str, rng: random.Random) -> str:
-        """One line of several, and one choice of each {a|b}."""
-        if "\n" in text:
-            text = rng.choice(text.split("\n"))
-        pieces = re.split(r"(\{\{|\}\})", text)  # literal braces at odd places
-        whole = "".join(_ESCAPED.get(piece, piece) for piece in pieces)
-        drawn = re.sub(r"\{([^}]+)\}", lambda match: rng.choice(match[1].split("|")), whole)
-        return drawn.translate(_UNESCAPE)
-
     def _uses_tags(self, text: str) -> bool:
-        marked = bool(self.keep_tokens_separator) and self.keep_tokens_separator in text
+        marker = self.keep_tokens_separator
+        marked = bool(marker) and any(marker in part for part in (self.prefix or "", text, self.suffix or ""))
         return marked or self.shuffle or self.tag_dropout_rate > 0 or self.token_warmup_steps > 0
 
-    def _tags(self, text: str, rng: random.Random, step: int) -> str:
+    def _tags(self, text: str, affixes: list[str], rng: random.Random, step: int) -> str:
         kept, free, tail = self._parts(text)
-        if self.trigger and self.trigger not in kept:
-            free = [tag for tag in free if tag != self.trigger]
-            kept = [self.trigger, *kept] if not mentioned(self.trigger, [*kept, *tail]) else kept
+        kept, free = self._with_trigger(kept, free, [*tail, *affixes])
         if step < self.token_warmup_steps:
             grown = step * ((len(free) - self.token_warmup_min) / self.token_warmup_steps)
             free = free[: int(grown // 1) + self.token_warmup_min]
@@ -151,7 +151,15 @@ class Captions:
             rng.shuffle(free)
         if self.tag_dropout_rate > 0:
             free = [tag for tag in free if rng.random() >= self.tag_dropout_rate]
-        return self._affixed(", ".join([*kept, *free, *tail]), tags=True)
+        return ", ".join([*kept, *free, *tail])
+
+    def _with_trigger(self, kept: list[str], free: list[str], others: list[str]) -> tuple[list[str], list[str]]:
+        """The tags that are kept and that are not, where the tags with the trigger are kept."""
+        front: list[str] = []
+        for word in self.split(self.trigger or ""):
+            if not mentioned(word, [*front, *kept, *others]):
+                front += [tag for tag in free if mentioned(word, [tag])] or [word]
+        return [*front, *kept], [tag for tag in free if tag not in front]
 
     def _parts(self, text: str) -> tuple[list[str], list[str], list[str]]:
         """Tags that are kept in front, that may be shuffled and dropped, and that are kept at the end."""
@@ -162,18 +170,15 @@ class Captions:
         tags = self.split(text)
         return tags[: self.keep_tokens], tags[self.keep_tokens :], []
 
-    def _triggered(self, text: str) -> str:
-        if not self.trigger or mentioned(self.trigger, [text]):
-            return text
-        return f"{self.trigger}, {text}" if text else self.trigger
+    def _affix(self, affix: str | None) -> str:
+        """A prefix or suffix as it is joined: on one line, without the mark of kept tags, as it is kept anyway."""
+        return (affix or "").replace("\n", " ").replace(self.keep_tokens_separator or "\n", "")
 
-    def _affixed(self, text: str, tags: bool = False) -> str:
-        """Prefix, text and suffix; tags: whether the text is a list of tags."""
-        tags = tags or self.separator in text
-        if self.prefix and self.prefix.strip():
-            text = self._join(self.prefix, text, self._is_tag(self.prefix, -1, tags))
-        if self.suffix and self.suffix.strip():
-            text = self._join(text, self.suffix, self._is_tag(self.suffix, 0, tags))
+    def _affixed(self, prefix: str, text: str, suffix: str, among_tags: bool) -> str:
+        if prefix.strip():
+            text = self._join(prefix, text, self._is_tag(prefix, -1, among_tags))
+        if suffix.strip():
+            text = self._join(text, suffix, self._is_tag(suffix, 0, among_tags))
         return text
 
     def _is_tag(self, affix: str, seam: int, among_tags: bool) -> bool:
@@ -184,13 +189,22 @@ class Captions:
     def _join(self, before: str, after: str, as_tags: bool) -> str:
         if not before or not after:
             return before or after
-        edge = f"{self.separator} "
-        return f"{before.rstrip(edge)}, {after.lstrip(edge)}" if as_tags else f"{before} {after}"
+        if not as_tags:
+            return f"{before} {after}"
+        while (shorter := before.removesuffix(self.separator).rstrip()) != before:
+            before = shorter
+        while (shorter := after.removeprefix(self.separator).lstrip()) != after:
+            after = shorter
+        return ", ".join(filter(None, (before, after)))
 
 
-# private-use characters stand in for literal braces while wildcards are drawn
-_ESCAPED = {"{{": "\ue000", "}}": "\ue001"}
-_UNESCAPE = {0xE000: "{", 0xE001: "}"}
+def _drawn(text: str, rng: random.Random) -> str:
+    """A text with one choice of each {a|b}; {{ and }} are braces."""
+    # no text has a NUL: it marks literal braces while choices are drawn
+    marked = text.replace("{{", "\0(").replace("}}", "\0)")
+    head, brace, rest = marked.rpartition("}")  # beyond, nothing is closed
+    head = re.sub(r"\{([^}]+)\}", lambda match: rng.choice(match[1].split("|")), head + brace)
+    return (head + rest).replace("\0(", "{").replace("\0)", "}")
 
 
 def mentioned(word: str, texts: list[str]) -> bool:
@@ -213,4 +227,9 @@ def read_caption(path: str | os.PathLike) -> str:
         raise user_error(os.fspath(path), "is not UTF-8 text", "save the caption file as UTF-8") from None
     if "\0" in text:
         raise user_error(os.fspath(path), "is a binary file", "save the caption as UTF-8 text")
-    return "\n".join(line for part in text.splitlines() if (line := part.strip()))
+    return as_lines(text)
+
+
+def as_lines(text: str) -> str:
+    """A caption's lines, stripped, without empty ones; any line break is one, but nothing else."""
+    return "\n".join(line for part in re.split(r"\r\n?|\n", text.replace("\0", "")) if (line := part.strip()))

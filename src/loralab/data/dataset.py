@@ -70,7 +70,7 @@ class Dataset(torch.utils.data.Dataset):
         cached = self.cache.latents != "none"
         pixels = alpha = None
         if not cached or (self.alpha_mask and not item.mask):
-            rgb, alpha = images.read(item.path)
+            rgb, alpha = images.read(item.path, (item.width, item.height))
             pixels = None if cached else images.fit(rgb, resized, bucket, view.corner)
         if pixels is not None:
             pixels = jitter(pixels, self._random("color", draw)) if folder.augment.color else pixels

@@ -77,10 +77,11 @@ def size(path: str | bytes | os.PathLike) -> tuple[int, int]:
     return header(path)[:2]
 
 
-def read(path: str | bytes | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
+def read(path: str | bytes | os.PathLike, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """RGB (H, W, 3), transparency composited on white, and alpha (H, W) or None where the image is opaque.
 
-    The first frame of an animated file; 16-bit values are scaled to 8 bits. Raises ImageError.
+    The first frame of an animated file; 16-bit values are scaled to 8 bits. size: (width, height) that its header told.
+    Raises ImageError, also where the size is another one now.
     """
     with _open(path) as image:
         orientation = 1 if image.format == "TIFF" else _orientation(image)  # Pillow turns TIFFs by itself
@@ -88,6 +89,8 @@ def read(path: str | bytes | os.PathLike) -> tuple[np.ndarray, np.ndarray | None
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
         alpha = alpha and alpha.transpose(_TURNS[orientation])
+    if size is not None and rgb.size != tuple(size):
+        raise ImageError(f"was {size[0]} × {size[1]} when the run began and is {rgb.width} × {rgb.height} now")
     return np.asarray(rgb), None if alpha is None else np.asarray(alpha)
 
 
@@ -154,13 +157,16 @@ def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
     try:
         if os.path.getsize(path) == 0:
             raise ImageError("is an empty file")
-        with Image.open(os.fsdecode(path), formats=_formats()) as image:
+        # from an open file: Pillow maps a TIFF that it is told by name, and then turns its size but not its rows
+        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
                     f"claims {width} × {height} pixels; more than {MAX_PIXELS // 10**6} megapixels are refused "
                     "as a decompression bomb"
                 )
+            if image.mode == "F":
+                raise ImageError("holds floating-point pixels; save it with 8 or 16 bits")
             yield image
     except ImageError:
         raise
@@ -222,11 +228,12 @@ def _decode(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    if image.mode == "F":
-        raise ImageError("holds floating-point pixels; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        values, clear = np.asarray(image).astype(np.int64).clip(0, 65535), image.info.get("transparency")
+        grey = ((values + 128) // 257).astype(np.uint8)
+        image = Image.fromarray(
+            grey if clear is None else np.dstack([grey, np.where(values == clear, 0, 255).astype(np.uint8)])
+        )
     if not image.has_transparency_data:
         return image.convert("RGB"), None
     rgba = image.convert("RGBA")

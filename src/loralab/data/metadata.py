@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from loralab.data.captions import as_lines
 from loralab.errors import user_error
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -21,18 +22,19 @@ _TEXT_COLUMNS = ("caption", "text", "prompt")
 class Metadata:
     """The captions of one metadata file, by image."""
 
-    def __init__(self, path: Path, root: Path, setting: str = "data.metadata") -> None:
-        """setting: where it was named. Raises a UserError where the file cannot be read."""
+    def __init__(self, path: Path, root: Path, setting: str = "data.metadata", separator: str = ",") -> None:
+        """setting: where it was named; separator: between tags. Raises a UserError where the file cannot be read."""
         self.path, self.root = path, root
         try:
-            self._captions = {self._key(name): _caption(row) for name, row in _rows(path)}
+            self._captions = {self._key(name): _caption(row, f"{separator.strip()} ") for name, row in _rows(path)}
         except _Unusable as error:
             remedy = "one row an image: its file_name and its caption or text"
             raise user_error(setting, f"{path} {error}", remedy) from None
         self._used: set[str] = set()
 
     def caption(self, below: str) -> str | None:
-        """What the file says of an image, by its path below the folder or its name, each also without extension."""
+        """What the file says of an image, by its path below the folder or its name, each also without extension; None
+        where it says nothing."""
         name = below.rpartition("/")[2]
         for key in (below, os.path.splitext(below)[0], name, os.path.splitext(name)[0]):
             if key in self._captions:
@@ -92,11 +94,20 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _caption(row: Any) -> str:
-    """The caption of an entry; its tags follow, as in sd-scripts."""
+def _caption(row: Any, edge: str) -> str | None:
+    """The caption of an entry; its tags follow, as in sd-scripts, and each line of several has them. None: it has none.
+
+    edge: what stands between tags.
+    """
     if not isinstance(row, dict):
-        return str(row)
-    text = next((str(row[column]) for column in _TEXT_COLUMNS if row.get(column)), "")
-    tags = row.get("tags") or ""
-    tags = tags if isinstance(tags, str) else ", ".join(map(str, tags))
-    return ", ".join(filter(None, (text, tags)))
+        return _text(row, edge) or None
+    lines = next(filter(None, (_text(row.get(column), edge) for column in _TEXT_COLUMNS)), "").split("\n")
+    tags = _text(row.get("tags"), edge).replace("\n", edge)
+    return "\n".join(edge.join(filter(None, (line, tags))) for line in lines) or None
+
+
+def _text(value: Any, edge: str) -> str:
+    """A cell's text: a list is one of tags, and a table's empty cell is none."""
+    if value is None or value != value:  # pandas writes NaN
+        return ""
+    return as_lines(edge.join(_text(part, edge) for part in value) if isinstance(value, list) else str(value))

@@ -31,8 +31,8 @@ class Reader:
         self.root = os.path.abspath(os.path.expanduser(folder.path))
         self.metadata: dict[tuple[bytes, ...], Metadata] = {}
         if folder.metadata:
-            path = Path(folder.metadata).expanduser().absolute()
-            self.metadata[()] = Metadata(path, Path(self.root), folder.beside("metadata"))
+            path, setting = Path(folder.metadata).expanduser().absolute(), folder.beside("metadata")
+            self.metadata[()] = Metadata(path, Path(self.root), setting, folder.captions.separator)
         self.masks = _masks(folder, skipped)
         self.outside = self.unmasked = self.stray = 0
 
@@ -111,7 +111,8 @@ class Reader:
 
     def _find_metadata(self, directory: Directory) -> None:
         place, (name, *others) = Path(os.fsdecode(directory.path)), directory.tables
-        self.metadata[directory.parts] = Metadata(place / name, place, self.folder.setting)
+        separator = self.folder.captions.separator
+        self.metadata[directory.parts] = Metadata(place / name, place, self.folder.setting, separator)
         if others:
             self._note(f"{place / name} is used, not {' and '.join(others)} beside it")
 

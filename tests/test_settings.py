@@ -381,6 +381,17 @@ def test_a_configuration_brings_its_dataset_configuration(write, tmp_path):
     assert behind.settings.values["data.resolution"] == 768
 
 
+def test_the_warm_up_of_tags_may_be_a_share_of_the_steps(write):
+    """sd-scripts: below 1 it is multiplied by max_train_steps, and rounded down."""
+    text = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = '/a'\ntoken_warmup_step = 0.35"
+    alone = read(write(text, "data.toml"))
+    assert "share" in left(alone)["datasets.0.subsets.0.token_warmup_step"]
+    assert alone.settings.values["data.folders"][0]["captions"] == {"extension": ".caption"}
+    found = read(write("dataset_config = 'data.toml'\nmax_train_steps = 10\ntoken_warmup_step = 0.5"))
+    assert found.settings.values["data.folders"][0]["captions"] == {"token_warmup_steps": 3}
+    assert found.settings.values["data.captions.token_warmup_steps"] == 5
+
+
 def test_limits_of_buckets_that_a_dataset_configuration_does_not_give(write):
     text = "[[datasets]]\nenable_bucket = true\nresolution = {}\n[[datasets.subsets]]\nimage_dir = '/a'"
     keys = ("data.buckets.min_resolution", "data.buckets.max_resolution")

@@ -83,6 +83,11 @@ def test_any_value_of_any_key_is_taken_or_is_an_error_that_names_the_key(tmp_pat
     assert key in error if error else found.dialect == dialect
 
 
+def test_a_bad_argument_is_named(tmp_path):
+    _, error = reading(tmp_path, "network_dim = 4\nnetwork_args.algo = inf\n", "settings.toml")
+    assert "network_args.algo" in error
+
+
 @quick
 @given(data=st.data())
 def test_any_value_in_a_toml(tmp_path, data):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from loralab.errors import UserError
 from loralab.settings.content import Content, shown
-from loralab.settings.kinds import Kind
+from loralab.settings.kinds import Kind, Within
 from loralab.settings.table import OPTIONS
 
 SPECIAL = re.compile(r"_\w+_")
@@ -106,6 +106,10 @@ class Foreign:
         """A value of the file's option `name`, as its kind; a UserError naming the key where it is none."""
         try:
             return kind(value)
+        except Within as error:
+            raise self.error(
+                f"{self.keys[name]}.{error.name}", f"{_short(value)} does not fit", f"valid: {error}"
+            ) from error
         except ValueError as error:
             raise self.error(self.keys[name], f"{_short(value)} does not fit", f"valid: {error}") from error
 

@@ -15,6 +15,14 @@ from typing import Any
 Kind = Callable[[Any], Any]
 
 
+class Within(ValueError):
+    """What would have fitted in a part of a value, and the part's name."""
+
+    def __init__(self, name: str, words: object) -> None:
+        super().__init__(str(words))
+        self.name = name
+
+
 def text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("a text")

@@ -27,7 +27,14 @@ def kwargs(value: Any) -> dict[str, Any]:
     for name in value:
         if not NAME.fullmatch(name):
             raise ValueError(f"name=value pairs, and {name!r} is no name of an argument")
-    return {name: _value(given) for name, given in value.items()}
+    return {name: _argument(name, given) for name, given in value.items()}
+
+
+def _argument(name: str, given: Any) -> Any:
+    try:
+        return _value(given)
+    except ValueError as error:
+        raise kinds.Within(name, error) from error
 
 
 def _table_in(given: str) -> dict[str, Any] | None:

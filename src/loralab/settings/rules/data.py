@@ -78,12 +78,19 @@ def _cache(foreign: Foreign, ours: Ours) -> None:
 
 
 def _token_warmup(foreign: Foreign, ours: Ours) -> None:
-    steps = foreign.take("token_warmup_step", kinds.number) or 0
-    if 0 < steps < 1:
-        total = foreign.take("max_train_steps", kinds.whole)
-        if not total or foreign.has("max_train_epochs"):
-            foreign.leave("token_warmup_step", "a share of a number of steps that the file does not give")
-            return
-        steps *= total
-    if steps:
-        ours.set("data.captions.token_warmup_steps", int(steps), "token_warmup_step")
+    given = foreign.take("token_warmup_step", kinds.number) or 0
+    if (steps := warmup_steps(foreign, given)) is None:
+        foreign.leave("token_warmup_step", NO_TOTAL)
+    elif given:
+        ours.set("data.captions.token_warmup_steps", steps, "token_warmup_step")
+
+
+NO_TOTAL = "a share of a number of steps that the file does not give"
+
+
+def warmup_steps(foreign: Foreign, given: float) -> int | None:
+    """Optimizer steps from a number of them or, below 1, a share of all; None where these are not known."""
+    if not 0 < given < 1:
+        return int(given)
+    total = None if foreign.has("max_train_epochs") else foreign.take("max_train_steps", kinds.whole)
+    return int(given * total) if total else None

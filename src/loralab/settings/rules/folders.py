@@ -9,7 +9,7 @@ from loralab.settings import kinds
 from loralab.settings.dialects.defaults import SD_SCRIPTS
 from loralab.settings.foreign import SPECIAL, Foreign, Left
 from loralab.settings.kinds import Kind
-from loralab.settings.rules.data import LIMITS, suits
+from loralab.settings.rules.data import LIMITS, NO_TOTAL, suits, warmup_steps
 from loralab.settings.rules.ours import Ours
 
 FOLDER: dict[str, tuple[str, Kind]] = {
@@ -32,7 +32,7 @@ FOLDER: dict[str, tuple[str, Kind]] = {
     "caption_prefix": ("captions.prefix", kinds.text),
     "caption_suffix": ("captions.suffix", kinds.text),
     "token_warmup_min": ("captions.token_warmup_min", kinds.whole),
-    "token_warmup_step": ("captions.token_warmup_steps", kinds.whole),
+    "token_warmup_step": ("captions.token_warmup_steps", kinds.number),
     "color_aug": ("augment.color", kinds.flag),
     "flip_aug": ("augment.flip", kinds.flag),
     "random_crop": ("augment.random_crop", kinds.flag),
@@ -111,7 +111,11 @@ def _entry(foreign: Foreign, where: str, table: Mapping[str, Any]) -> dict[str, 
         if key not in table or (table[key] == "" and key != "class_tokens"):
             continue
         group, _, name = ours.rpartition(".")
-        (entry.setdefault(group, {}) if group else entry)[name] = _checked(foreign, f"{where}.{key}", table[key], kind)
+        value = _checked(foreign, f"{where}.{key}", table[key], kind)
+        if key == "token_warmup_step" and (value := warmup_steps(foreign, value)) is None:
+            foreign.left.append(Left(f"{where}.{key}", table[key], NO_TOTAL))
+            continue
+        (entry.setdefault(group, {}) if group else entry)[name] = value
     return entry
 
 

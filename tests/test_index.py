@@ -79,6 +79,14 @@ def test_repeats_and_class_tokens_come_from_the_folders_names(folder: Path, look
     }
 
 
+def test_a_number_alone_repeats_nothing_and_is_told(folder: Path, look) -> None:
+    picture(folder / "10" / "a.png")
+    picture(folder / " 4_moon" / "b.png")
+    index = look()
+    assert [item.repeats for item in index] == [4, 1]
+    assert [note for note in index.notes if "folder 10 are not repeated by its name; 10_NAME" in note]
+
+
 def test_several_folders_have_their_own_settings(tmp_path: Path, look) -> None:
     picture(tmp_path / "a" / "x.png", caption="sidecar")
     picture(tmp_path / "b" / "y.png")

@@ -60,6 +60,9 @@ class Reader:
         if repeats == 0:
             self._note(f"images of {os.fsdecode(directory.path)}, repeated 0 times: {len(names)}")
             return
+        if directory.parts and directory.parts[-1].isdigit():
+            number = directory.parts[-1].decode()
+            self._note(f"images of the folder {number} are not repeated by its name; {number}_NAME would say so")
         prefix, stems = os.path.join(directory.path, b""), [name.rpartition(b".")[0] for name in names]
         captions, origins = self._captions(directory, stems, tokens.encode())
         headers, bad = self.catalog.headers(directory)
@@ -90,7 +93,7 @@ class Reader:
     def _subset(self, parts: tuple[bytes, ...]) -> tuple[int, str]:
         """Repeats and class tokens of a directory: those of the nearest folder called `N_name`."""
         for part in map(os.fsdecode, reversed(parts)):
-            if found := re.fullmatch(r"(\d+)_(.*)", part, re.DOTALL):
+            if found := re.fullmatch(r"\s*(\d+)_(.*)", part, re.DOTALL):
                 return int(found[1]), printable(found[2])  # captions are text
         return self.folder.repeats, self.folder.class_tokens
 

@@ -102,8 +102,8 @@ class Captions:
         text = text.split("\n")[0]
         if as_tags := self._uses_tags(text):
             text = self._tags(text, [prefix, suffix], rng, step)
-        else:
-            missing = [word for word in self.split(self.trigger or "") if not mentioned(word, [prefix, text, suffix])]
+        elif self.trigger:
+            missing = [word for word in self.split(self.trigger) if not mentioned(word, [prefix, text, suffix])]
             text = ", ".join([*missing, *filter(None, [text])])
         text = self._affixed(prefix, text, suffix, as_tags or self.separator in text)
         if self.secondary_separator:

@@ -90,6 +90,28 @@ def fresh(family, job: Job, view: View) -> tuple[Tensor, Tensor]:
     return mean[0], std[0]
 
 
+def test_a_latent_is_the_same_in_every_batch(encoder: Encoder) -> None:
+    pixels = torch.rand(5, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    whole = encoder.encode_image(pixels)
+    for size in (1, 2, 3):
+        parts = [encoder.encode_image(part) for part in pixels.split(size)]
+        for i in range(2):
+            assert torch.equal(torch.cat([part[i] for part in parts]), whole[i])
+
+
+def test_a_cache_that_is_emptied_during_a_run_is_one_message(tmp_path: Path, encoder: Encoder, jobs: list[Job]) -> None:
+    import shutil
+
+    cache = disk(tmp_path)
+    cache.fill(jobs, encoder)
+    other = pickle.loads(pickle.dumps(cache))
+    assert look_up(cache, jobs[0])[0].shape == (4, 8, 10)
+    shutil.rmtree(tmp_path / "cache")
+    for user in (cache, other):
+        with pytest.raises(UserError, match="while it was in use"):
+            look_up(user, jobs[0])
+
+
 @pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_cached_posteriors_are_the_fresh_ones(tmp_path: Path, encoder: Encoder, where: str, workers: int) -> None:

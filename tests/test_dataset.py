@@ -53,8 +53,7 @@ def make(random_family, tmp_path):
         **settings,
     ):
         settings = {"resolution": 64, "batch_size": 2, "cache_folder": str(tmp_path / "cache"), **settings}
-        return DataModule(
-            family,
+        data = DataModule(
             seed,
             folder=folder and str(folder),
             buckets=Buckets(**{"step": 8, **(buckets or {})}),
@@ -64,6 +63,8 @@ def make(random_family, tmp_path):
             validation=Validation(**validation or {}),
             **settings,
         )
+        data.attach(family)
+        return data
 
     return build
 
@@ -405,6 +406,20 @@ def test_an_image_that_turns_out_damaged_does_not_end_the_run(folder, make, late
         told = capsys.readouterr().err
         assert "1.png: is damaged" in told
         assert f"{len(batches)} an epoch" in told
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_ends_the_run_where_that_is_wished(folder, make, workers):
+    """Without caches it is found when its turn comes; in a process of its own it is the same message."""
+    data = make(folder, num_workers=workers, on_error="stop")
+    path = folder / "2_sks star" / "1.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UserError) as error:
+        epoch(data)
+    (problem,) = error.value.problems
+    assert problem.setting == str(path)
+    assert "damaged" in problem.found
+    assert "data.on_error=skip" in problem.remedy
 
 
 def test_a_damaged_image_of_the_validation_is_left_out_of_it(folder, make, tmp_path):

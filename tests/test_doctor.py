@@ -112,7 +112,6 @@ def test_the_doctor_plans_what_training_plans(folder: Path, look, random_family,
     changes = {"buckets": Buckets(step=8, partial="merge"), "validation": Validation(share=0.3)}
     report = look(reg_folder=tmp_path / "reg", sizes=[(64, 64), (96, 96)], **changes)
     module = DataModule(
-        random_family,
         0,
         folder=str(folder),
         reg_folder=str(tmp_path / "reg"),
@@ -124,6 +123,7 @@ def test_the_doctor_plans_what_training_plans(folder: Path, look, random_family,
         cache=Cache(),
         **changes,
     )
+    module.attach(random_family)
     summary = module.summary()
     assert report.totals.repeated == summary["draws"] == len(module.plan.draws)
     assert report.totals.batches_per_epoch == summary["batches"] == sum(row.batches for row in report.buckets)

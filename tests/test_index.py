@@ -315,6 +315,48 @@ def test_links_are_followed_but_not_in_circles(folder: Path, look) -> None:
     assert "link" in reasons["loop"]
 
 
+def test_folders_that_link_to_each_other_come_to_an_end(folder: Path, look) -> None:
+    """Ten folders that each hold a link to every other: ways through them are as many as the orders of ten."""
+    for name in "abcdefghij":
+        picture(folder / name / f"{name}.png")
+        for other in "abcdefghij".replace(name, ""):
+            (folder / name / other).symlink_to(folder / other)
+    index = look()
+    assert {Path(item.path).name for item in index} == {f"{name}.png" for name in "abcdefghij"}
+    assert 100 <= len(index) <= 110, "its own images, those of the nine that it links to, few by two links"
+    assert "is a link to a folder seen before" in {reason for _, reason in index.skipped}
+
+
+@pytest.mark.parametrize("time_of", [0, 4_000_000_000])
+def test_an_edit_under_any_date_is_noticed(folder: Path, look, time_of: int) -> None:
+    path = picture(folder / "a.bmp", caption="old")
+    for file in (path, path.with_suffix(".txt")):
+        os.utime(file, (time_of, time_of))
+    before = look().hashed(str(folder.parent / "cache"))[0]
+    picture(path, colour="blue", caption="new")
+    for file in (path, path.with_suffix(".txt")):
+        os.utime(file, (time_of, time_of))
+    after = look().hashed(str(folder.parent / "cache"))[0]
+    assert after.caption == "new"
+    assert after.digest != before.digest
+
+
+@pytest.mark.parametrize("given", ["link", "dots", "image_link"])
+def test_a_cache_in_the_dataset_is_refused_by_any_name(folder: Path, tmp_path: Path, given: str) -> None:
+    picture(folder / "a.png")
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "x").mkdir()
+    places = {
+        "link": tmp_path / "link" / "c",
+        "dots": tmp_path / "x" / ".." / "images" / "c",
+        "image_link": folder / "c",
+    }
+    images = tmp_path / "link" if given == "image_link" else folder
+    with pytest.raises(UserError, match="lies in the images' folder"):
+        scan([Folder(str(images))], str(places[given]))
+    assert not (folder / "c").exists()
+
+
 def test_hidden_files_are_not_looked_at(folder: Path, look) -> None:
     picture(folder / "a.png")
     (folder / "._a.png").write_bytes(b"of a Mac")

@@ -13,7 +13,7 @@ LAYERS: list[tuple[str, ...]] = [
         *("data.dataset", "adapters.inject", "adapters.file"),
         *("models.sd", "models.sdxl", "models.miniature", "training.metadata"),
     ),
-    ("training", "data.module"),
+    ("training", "data.module", "data.loader"),
     ("callbacks", "tools", "settings", "config"),
     ("run", "report", "cli", "bench"),
 ]

@@ -196,10 +196,10 @@ def test_preservation_adds_the_distance_to_the_base() -> None:
 def test_rare_tags_weigh_more() -> None:
     counts = {"star": 20, "red": 15, "blue": 5}
     full, half_way, off = (TagRarity(counts, power) for power in (1, 0.5, 0))
-    assert full.weight("blue") / full.weight("red") == pytest.approx(3)
-    assert half_way.weight("blue") / half_way.weight("red") == pytest.approx(3**0.5)
-    assert off.weight("star, blue") == off.weight("unheard of") == full.weight("") == 1
-    assert full.weight(" star,red ") == pytest.approx((full.weights["star"] + full.weights["red"]) / 2)
+    assert full.weight(["blue"]) / full.weight(["red"]) == pytest.approx(3)
+    assert half_way.weight(["blue"]) / half_way.weight(["red"]) == pytest.approx(3**0.5)
+    assert off.weight(["star", "blue"]) == off.weight(["unheard of"]) == full.weight([]) == 1
+    assert full.weight(["star", "red"]) == pytest.approx((full.weights["star"] + full.weights["red"]) / 2)
     assert sum(n * full.weights[tag] for tag, n in counts.items()) == pytest.approx(40)
 
 
@@ -207,8 +207,8 @@ def test_tag_weighting_scales_each_samples_loss() -> None:
     of = objective(tag_weighting=1.0)
     items = [Item("a.png", 64, 48, "star, red"), Item("b.png", 64, 48, "star, blue")]
     assert torch.equal(run(of, [0, 1], items=items).loss, run(objective(), [0, 1]).loss), "before tags are counted"
-    of.count_tags({"star": 20, "red": 15, "blue": 5})
-    expected = torch.tensor([of.tags.weight(item.caption) for item in items])
+    of.count_tags({"star": 20, "red": 15, "blue": 5}, lambda item: item.caption.split(", "))
+    expected = torch.tensor([of.rarity.weight(["star", tag]) for tag in ("red", "blue")])
     found = run(of, [0, 1], items=items)
     assert_close(found.loss, found.unweighted * expected, rtol=1e-6, atol=0)
 

@@ -166,3 +166,14 @@ def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_p
     assert (tmp_path / "run" / f"adapter-step{record['steps']:08d}.safetensors").is_file()
     assert (tmp_path / "run" / "states" / f"step{record['steps']:08d}" / "state.json").is_file()
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
+
+
+def test_no_cache_changes_a_bit(train, tmp_path: Path) -> None:
+    """Latents are the same in whatever batch they were encoded: live, in memory, on a disk that another run filled."""
+    words = ("data.augment.flip=true", f"data.cache.folder={tmp_path / 'latents'}", "data.batch_size=4")
+    fresh = load_file(train(*words, "data.cache.latents=none", name="none") / "adapter.safetensors")
+    train(*words, "data.cache.latents=disk", "data.batch_size=3", name="filling")
+    for latents in ("memory", "disk"):
+        cached = load_file(train(*words, f"data.cache.latents={latents}", name=latents) / "adapter.safetensors")
+        assert cached.keys() == fresh.keys()
+        assert all(torch.equal(cached[key], fresh[key]) for key in fresh), latents

@@ -25,6 +25,9 @@ class UserError(Exception):
         self.problems = problems
         super().__init__("\n".join(map(str, problems)))
 
+    def __reduce__(self) -> tuple:  # as it is sent from one process to another
+        return UserError, self.problems
+
 
 def user_error(setting: str, found: str, remedy: str = "") -> UserError:
     """A UserError of a single problem."""

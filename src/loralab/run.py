@@ -92,12 +92,13 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
 
     settings = values(cfg)
     with Record(folder, overrides) as record, memory_advice(settings):
+        data = instantiate(cfg.data, _partial_=False, seed=cfg.seed)  # before a model is loaded: it may find mistakes
         family = instantiate(cfg.model)
+        data.attach(family)
         method, targets = instantiate(cfg.adapter), instantiate(cfg.targets)
         adapters = inject(family, method, targets, cfg.seed)
-        data = instantiate(cfg.data, _partial_=False, family=family, seed=cfg.seed)
         objective = instantiate(cfg.objective)
-        objective.count_tags(data.tag_counts(), cfg.data.captions.separator)
+        objective.count_tags(data.tag_counts(), data.tags_of)
         module = LoraModule(
             family,
             adapters,

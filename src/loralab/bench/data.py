@@ -177,8 +177,7 @@ def _module(
     from loralab.data.module import DataModule
     from loralab.data.validation import Validation
 
-    return DataModule(
-        family,
+    module = DataModule(
         0,
         folder=str(folder / "images"),
         resolution=args.resolution,
@@ -192,6 +191,8 @@ def _module(
         cache=Cache(latents, folder=str(folder / cache)),
         validation=Validation(),
     )
+    module.attach(family)
+    return module
 
 
 def _loading(folder: Path, family: Any, args: argparse.Namespace, latents: str, workers: int) -> dict[str, float]:

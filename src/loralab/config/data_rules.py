@@ -52,7 +52,7 @@ def _entry(path: str, entry: Any) -> Iterator[Problem]:
     """Values of a folder's own settings that do not fit; keys are seen to by gather()."""
     rules = {"captions": "captions.Captions", "augment": "augment.Augment"}
     plain = {key: value for key, value in _settings(entry).items() if key not in rules}
-    yield from misfits(path, "loralab.data.index.Folder", plain)
+    yield from misfits(path, "loralab.data.folders.Folder", plain)
     for name, target in rules.items():
         yield from misfits(f"{path}.{name}", f"loralab.data.{target}", _settings(_settings(entry).get(name)))
 

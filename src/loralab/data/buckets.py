@@ -65,7 +65,7 @@ class Buckets:
     partial: Literal["keep", "merge", "drop"] = "keep"
 
     def __post_init__(self) -> None:
-        if self.step % LATENT:
+        if self.step < 1 or self.step % LATENT:
             raise user_error("data.buckets.step", f"{self.step} is not a multiple of {LATENT}", "64 suits every model")
 
     def assign(self, width: int, height: int, resolution: Size) -> tuple[Size, Size]:

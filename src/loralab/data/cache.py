@@ -65,7 +65,7 @@ class Filled(NamedTuple):
     """What came of filling a cache."""
 
     made: int
-    """Images encoded now; the others' latents were there."""
+    """Images encoded here and now; the others' latents were there, or another run made them meanwhile."""
     failed: dict[int, str]
     """Position of an image that could not be read → why."""
 
@@ -108,6 +108,7 @@ class Cache:
         _tell_damage(self._latents.verify())
         todo = [position for position, job in enumerate(jobs) if self._missing(job)]
         failed: dict[int, str] = {}
+        made = 0
         self._latents.close()  # before workers are forked
         batches = list(_batches(jobs, todo, batch_size))
         workers = (min(4, os.cpu_count() or 1) if len(todo) >= _MANY else 0) if workers is None else workers
@@ -117,9 +118,10 @@ class Cache:
                 if decoded.pixels is not None:
                     self._encode(decoded, family)
                 failed.update(decoded.failed)
+                made += decoded.fresh
                 advance(decoded.images)
         self._latents.seal()
-        return Filled(len(todo) - len(failed), failed)
+        return Filled(made, failed)
 
     def lookup(self, digest: str, bucket: Size, resized: Size, view: View) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (4, h, w) of a cached view's posterior, unscaled."""
@@ -173,6 +175,8 @@ class _Decoded(NamedTuple):
     pixels: Tensor | None
     """(number of keys, H, W, 3) uint8; None where no image could be read."""
     images: int
+    fresh: int
+    """Those of which a view was missing."""
     failed: dict[int, str]
 
 
@@ -204,6 +208,7 @@ def _gather(decoded: list[tuple[int, list[bytes], list[np.ndarray], str | None]]
         keys=[key for _, keys, _, _ in decoded for key in keys],
         pixels=torch.from_numpy(np.stack(views)) if views else None,
         images=len(decoded),
+        fresh=sum(bool(keys) for _, keys, _, _ in decoded),
         failed={position: error for position, _, _, error in decoded if error},
     )
 
@@ -288,9 +293,10 @@ class _OnDisk:
     def get(self, key: bytes) -> Tensors:
         try:
             return load(self._shards.get(key))
-        except Damaged as error:
-            remedy = "start again, with resume=auto to go on from the last state: what is damaged is made again"
-            raise user_error("data.cache", f"{error} was damaged while it was in use", remedy) from None
+        except (Damaged, KeyError) as error:
+            found = f"{error} was damaged" if isinstance(error, Damaged) else f"{self._shards.folder} was emptied"
+            remedy = "start again, with resume=auto to go on from the last state: what is missing is made again"
+            raise user_error("data.cache", f"{found} while it was in use", remedy) from None
 
 
 def _kept(tensors: Tensors) -> Tensors:
@@ -310,7 +316,7 @@ def _scaled(pixels: Tensor) -> Tensor:
 def _latent_key(vae_id: str, digest: str, bucket: Size, resized: Size, view: View) -> bytes:
     (top, left), flip = view
     return _digest(
-        f"latent 1 {vae_id} {digest} {bucket[0]} {bucket[1]} {resized[0]} {resized[1]} {top} {left} {flip:d}"
+        f"latent 2 {vae_id} {digest} {bucket[0]} {bucket[1]} {resized[0]} {resized[1]} {top} {left} {flip:d}"
     )
 
 

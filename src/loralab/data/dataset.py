@@ -17,6 +17,7 @@ from loralab.data.draws import Draws, Entry
 from loralab.data.folders import Folder
 from loralab.data.geometry import Corner, crop_corner, mirrored
 from loralab.data.images import ImageError
+from loralab.data.index import OnError
 from loralab.errors import user_error
 from loralab.files import printable
 from loralab.rng import python_random
@@ -30,23 +31,35 @@ class Dataset(torch.utils.data.Dataset):
 
     folders: by Item.source, with the caption and augmentation rules of their images.
     cache: filled with the latents of these images, where it holds any.
-    alpha_mask: transparency is the loss mask of images without a mask file.
+    alpha_mask: transparency is the loss mask of images without a mask file. on_error: whether an image that cannot be
+    read (any more) is replaced by another of its bucket, or ends the run.
     """
 
     def __init__(
-        self, draws: Draws, folders: Sequence[Folder], seed: int, cache: Cache, *, alpha_mask: bool = False
+        self,
+        draws: Draws,
+        folders: Sequence[Folder],
+        seed: int,
+        cache: Cache,
+        *,
+        alpha_mask: bool = False,
+        on_error: OnError = "skip",
     ) -> None:
-        self.draws, self.folders, self.seed, self.cache, self.alpha_mask = draws, folders, seed, cache, alpha_mask
+        self.draws, self.folders, self.seed, self.cache = draws, folders, seed, cache
+        self.alpha_mask, self.on_error = alpha_mask, on_error
 
     def __len__(self) -> int:
         return len(self.draws)
 
     def __getitem__(self, place: Place) -> Example:
-        """The sample of a draw. An image that cannot be read any more is replaced by another of its bucket."""
+        """The sample of a draw. Raises a UserError where its image cannot be read and there is nothing instead."""
         entry = self.draws[place.draw]
         try:
             return self._example(place, entry)
         except ImageError as error:
+            if self.on_error == "stop":
+                remedy = "repair or remove it, or go on without it: data.on_error=skip"
+                raise user_error(printable(entry.item.path), str(error), remedy) from None
             return self._instead(place, entry, error)
 
     def _instead(self, place: Place, entry: Entry, error: ImageError) -> Example:

@@ -155,8 +155,9 @@ def scan(
 
 def keep_outside(roots: Iterable[str], place: Path, setting: str) -> None:
     """Raises a UserError where a place that is written to lies in a folder of images; setting: where it was given."""
-    for root in map(os.path.abspath, map(os.path.expanduser, roots)):
-        if place.is_relative_to(root):
+    real = os.path.realpath(place)  # not by names: there are links, and `..`
+    for root in map(os.path.expanduser, roots):
+        if Path(real).is_relative_to(os.path.realpath(root)):
             raise user_error(setting, f"{place} lies in the images' folder {root}", "choose one outside of it")
 
 

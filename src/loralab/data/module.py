@@ -16,18 +16,19 @@ from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets, resolutions
 from loralab.data.cache import Cache
 from loralab.data.captions import Captions
-from loralab.data.dataset import Dataset, collate
-from loralab.data.draws import BatchSize
+from loralab.data.dataset import Dataset
+from loralab.data.draws import BatchSize, Draws
 from loralab.data.folders import Folder, gather
 from loralab.data.index import OnError, keep_outside
 from loralab.data.jobs import Jobs
+from loralab.data.loader import Loader
 from loralab.data.plan import fixed_caption, fixed_rules
 from loralab.data.planner import Planner
 from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, fixed_batches
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
-from loralab.types import Place
+from loralab.types import Item, Place
 from loralab.values import AtLeastOne, Count
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ class DataModule(L.LightningDataModule):
     alpha_mask: transparency is the loss mask. mask_folder: loss masks, named like the images. metadata: one file with
     the captions. cache_folder: of the index; null: $LORALAB_CACHE or ~/.cache/loralab.
 
-    Building it finds the images and plans the epochs; it raises a UserError where there is nothing to train on.
-    Nothing is decoded before a loader is asked for: by then the model is on its device, and latents are encoded there.
+    Building it finds the images, which needs no model; it raises a UserError where there are none. Attaching the model
+    plans the epochs. Nothing is decoded before a loader is asked for: by then the model is on its device, and latents
+    are encoded there.
     """
 
     def __init__(
         self,
-        family: Family,
         seed: int,
         *,
         folder: str | None = None,
@@ -75,7 +76,7 @@ class DataModule(L.LightningDataModule):
         validation: Validation,
     ) -> None:
         super().__init__()
-        self.family, self.seed, self.cache = family, seed, cache
+        self.seed, self.cache = seed, cache
         self.num_workers, self.persistent_workers = num_workers, persistent_workers
         self.alpha_mask = alpha_mask
         entries: list[Any] = folders or []  # mappings: their captions and augment are not whole rules
@@ -97,7 +98,12 @@ class DataModule(L.LightningDataModule):
         self._is_encoded = False
         self._check_texts()
         self._check_places(cache_folder)
-        self.plan = self.planner.plan(self.planner.scan(), family.fit)
+        self._index = self.planner.scan()
+
+    def attach(self, family: Family) -> None:
+        """Plans the epochs for the model that will be trained: how long captions may be is its to say."""
+        self.family = family
+        self.plan = self.planner.plan(self._index, family.fit)
 
     def summary(self) -> dict[str, Any]:
         """The facts of the training data for the start of a run, plain values."""
@@ -106,6 +112,10 @@ class DataModule(L.LightningDataModule):
     def tag_counts(self) -> Counter[str]:
         """How often each tag occurs in the training images, repeats counted."""
         return tags.occurrences(self.plan.draws.training_items(), self.folders)
+
+    def tags_of(self, item: Item) -> list[str]:
+        """The tags of an image, as they are counted."""
+        return tags.tags(item, self.folders[item.source].captions)
 
     def tag_frequency(self) -> dict[str, Counter[str]]:
         """Folder name → tag → number of images."""
@@ -137,14 +147,14 @@ class DataModule(L.LightningDataModule):
         sampler = self._attached_sampler()
         # overfitting a few batches means the same ones each epoch: a list knows no epochs
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        dataset = Dataset(self.plan.draws, self.folders, self.seed, self.cache, alpha_mask=self.alpha_mask)
+        dataset = self._dataset(self.plan.draws, self.folders, self.seed)
         return self._loader(dataset, list(sampler) if fixed else sampler)
 
     def val_dataloader(self) -> list[DataLoader]:
         """The images held out, then as many of those trained on: the same batches each time."""
         self._encode()
         rules = fixed_rules(self.folders)
-        datasets = [Dataset(draws, rules, 0, self.cache, alpha_mask=self.alpha_mask) for draws in self.plan.validation]
+        datasets = [self._dataset(draws, rules, 0) for draws in self.plan.validation]
         return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
 
     def _check_texts(self) -> None:
@@ -208,11 +218,14 @@ class DataModule(L.LightningDataModule):
             return self.sampler()
         return self.sampler(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
+    def _dataset(self, draws: Draws, folders: list[Folder], seed: int) -> Dataset:
+        given = {"alpha_mask": self.alpha_mask, "on_error": self.planner.on_error}
+        return Dataset(draws, folders, seed, self.cache, **given)
+
     def _loader(self, dataset: Dataset, batches: BucketSampler | list[list[Place]]) -> DataLoader:
-        return DataLoader(
+        return Loader(
             dataset,
-            batch_sampler=batches,  # type: ignore[arg-type]  # torch's stubs want a list of indices
-            collate_fn=collate,
+            batches,
             num_workers=self.num_workers,
             persistent_workers=self.persistent_workers and self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

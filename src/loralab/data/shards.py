@@ -12,11 +12,12 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from loralab.data.store import connect, writing
 from loralab.data.walk import stamp
-from loralab.errors import user_error
+from loralab.errors import UserError, user_error
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shards (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, stamp INTEGER);
@@ -24,6 +25,7 @@ CREATE TABLE IF NOT EXISTS records (
     key BLOB PRIMARY KEY, shard INTEGER, start INTEGER, length INTEGER, checksum INTEGER
 ) WITHOUT ROWID;
 """
+SETTING = "data.cache.folder"
 _LARGEST = 1 << 30
 """Bytes; a shard that has grown over it is followed by another."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -57,7 +59,7 @@ class Shards:
         except OSError as error:
             full = "the disk is full" if error.errno in _FULL else f"cannot be written ({error})"
             remedy = "free some space, or choose another folder; what is cached already is kept"
-            raise user_error("data.cache.folder", f"{self.folder}: {full}", remedy) from error
+            raise user_error(SETTING, f"{self.folder}: {full}", remedy) from error
 
     def get(self, key: bytes) -> bytes:
         """A key's record. KeyError where there is none; Damaged, and then forgotten, where it is not what was put."""
@@ -68,7 +70,7 @@ class Shards:
         name, start, length, checksum = row
         record = _read(self.folder / name, start, length)
         if record is None or _checksum(key, record) != checksum:
-            with writing(self._database()):
+            with suppress(UserError), writing(self._database(), SETTING):  # the database may be gone too
                 self._database().execute("DELETE FROM records WHERE key = ?", (key,))
             raise Damaged(str(self.folder / name))
         return record
@@ -83,7 +85,7 @@ class Shards:
                 continue
             rows = database.execute("SELECT key, start, length, checksum FROM records WHERE shard = ?", (number,))
             bad = [(row[0],) for row in rows.fetchall() if not self._holds(name, row)]
-            with writing(database):
+            with writing(database, SETTING):
                 database.executemany("DELETE FROM records WHERE key = ?", bad)
                 database.execute("UPDATE shards SET size = ?, stamp = ? WHERE id = ?", (*now, number))
             forgotten += len(bad)
@@ -102,7 +104,7 @@ class Shards:
 
     def _database(self) -> sqlite3.Connection:
         if self._connection is None or self._owner != os.getpid():
-            self._connection = connect(self.folder / "records-1.sqlite", _SCHEMA)
+            self._connection = connect(self.folder / "records-1.sqlite", _SCHEMA, SETTING)
             self._owner = os.getpid()
         return self._connection
 
@@ -111,7 +113,7 @@ class Shards:
         database = self._database()  # before the file: it makes the folder
         if self._shard is None or self._owner != os.getpid() or _state(self._shard)[0] > _LARGEST:
             self._shard = self.folder / f"{time.time_ns():x}-{os.getpid():x}.shard"
-            with writing(database):
+            with writing(database, SETTING):
                 database.execute("INSERT INTO shards (name, size, stamp) VALUES (?, 0, 0)", (self._shard.name,))
         return self._shard
 
@@ -126,7 +128,7 @@ class Shards:
                     file.write(record)
                     rows.append((key, number, at, len(record), _checksum(key, record)))
                     at += len(record)
-            with writing(database):
+            with writing(database, SETTING):
                 database.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
                 database.execute("UPDATE shards SET size = ?, stamp = ? WHERE id = ?", (*_state(shard), number))
         except BaseException:

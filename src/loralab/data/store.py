@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loralab.errors import user_error
+
+log = logging.getLogger(__name__)
 
 _REMEDY = "free some space, or choose another folder; what is kept already stays"
 
@@ -19,41 +22,39 @@ def cache_folder(folder: str | None = None) -> Path:
     return Path(folder or os.environ.get("LORALAB_CACHE") or "~/.cache/loralab").expanduser().absolute()
 
 
-def connect(path: Path, schema: str) -> sqlite3.Connection:
+def connect(path: Path, schema: str, setting: str = "data.cache_folder") -> sqlite3.Connection:
     """Opens a database that several processes may use at once; one that is damaged is set aside and begun anew.
 
-    Commits survive a killed process. They are not forced to the disk: after a power failure a database may be damaged,
-    which costs the time to make its contents again.
+    setting: where its folder was given. Commits survive a killed process. They are not forced to the disk: after a
+    power failure a database may be damaged, which costs the time to make its contents again.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _opened(path, schema)
     except sqlite3.OperationalError as error:
-        raise _unusable(path, error) from error
+        raise _unusable(path, error, setting) from error
     except sqlite3.DatabaseError:
-        with contextlib.suppress(FileNotFoundError):  # another process may have been faster
-            os.replace(path, path.with_name(path.name + ".damaged"))
-        return _opened(path, schema)
+        return _anew(path, schema, setting)
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise _unusable(path, error, setting) from error
 
 
 @contextmanager
-def writing(connection: sqlite3.Connection) -> Iterator[None]:
+def writing(connection: sqlite3.Connection, setting: str = "data.cache_folder") -> Iterator[None]:
     """One transaction, waiting for other processes' first. Raises a UserError where it cannot be written."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
     except sqlite3.OperationalError as error:  # a full disk, most of all
-        raise user_error("data.cache_folder", f"cannot be written ({error})", _REMEDY) from error
+        raise user_error(setting, f"cannot be written ({error})", _REMEDY) from error
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
 
 def _opened(path: Path, schema: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=300, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = OFF")
     if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         connection.close()
@@ -62,5 +63,16 @@ def _opened(path: Path, schema: str) -> sqlite3.Connection:
     return connection
 
 
-def _unusable(path: Path, error: Exception) -> Exception:
-    return user_error("data.cache_folder", f"{path} cannot be used ({error})", _REMEDY)
+def _anew(path: Path, schema: str, setting: str) -> sqlite3.Connection:
+    aside = path.with_name(path.name + ".damaged")
+    try:
+        with contextlib.suppress(FileNotFoundError):  # another process may have been faster
+            os.replace(path, aside)
+            log.warning("%s is damaged: it is set aside as %s and begun anew", path, aside.name)
+        return _opened(path, schema)
+    except (OSError, sqlite3.Error) as error:
+        raise _unusable(path, error, setting) from error
+
+
+def _unusable(path: Path, error: Exception, setting: str) -> Exception:
+    return user_error(setting, f"{path} cannot be used ({error})", _REMEDY)

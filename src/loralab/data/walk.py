@@ -41,8 +41,8 @@ class Files(NamedTuple):
 
 
 def stamp(status: os.stat_result) -> int:
-    """The later of a file's modification and status change, ns: so an edit that restores the time is seen too."""
-    return max(status.st_mtime_ns, status.st_ctime_ns)
+    """A number that changes with a file's modification or its status: so an edit that restores the time is seen too."""
+    return (status.st_mtime_ns * 31 + status.st_ctime_ns) & (1 << 63) - 1
 
 
 class Directory(NamedTuple):
@@ -64,22 +64,29 @@ def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]
     What cannot be read is appended to `skipped`.
     """
     suffix, left_out = os.fsencode(extension), frozenset(map(os.fsencode, omit))
-    todo: list[tuple[bytes, tuple[bytes, ...], frozenset]] = [(os.fsencode(root), (), frozenset())]
+    todo: list[tuple[bytes, tuple[bytes, ...], frozenset, int]] = [(os.fsencode(root), (), frozenset(), 0)]
+    seen: set[tuple[int, int]] = set()
     while todo:
-        path, parts, above = todo.pop()
+        path, parts, above, links = todo.pop()
         try:
             status = os.stat(path)
             this = (status.st_dev, status.st_ino)
-            if this in above:
-                skipped.append(Skipped(os.fsdecode(path), "is a link to a folder that it lies in"))
+            links += os.path.islink(path) and bool(parts)
+            if this in above or (links > 1 and this in seen):  # folders that link to each other have endless ways
+                reason = (
+                    "is a link to a folder that it lies in" if this in above else "is a link to a folder seen before"
+                )
+                skipped.append(Skipped(os.fsdecode(path), reason))
                 continue
+            seen.add(this)
             directory, inner = _list(path, parts, suffix, skipped)
         except OSError as error:
             skipped.append(Skipped(os.fsdecode(path), f"cannot be opened ({error.strerror})"))
             continue
         yield directory
-        below = ((os.path.join(path, name), (*parts, name), above | {this}) for name in sorted(inner, reverse=True))
-        todo.extend(folder for folder in below if folder[0] not in left_out)
+        within = above | {this}
+        below = [(os.path.join(path, name), (*parts, name), within, links) for name in sorted(inner, reverse=True)]
+        todo += [folder for folder in below if folder[0] not in left_out]
 
 
 def _list(path: bytes, parts: tuple, suffix: bytes, skipped: list[Skipped]) -> tuple[Directory, list[bytes]]:
@@ -106,6 +113,7 @@ def _list(path: bytes, parts: tuple, suffix: bytes, skipped: list[Skipped]) -> t
                 else:
                     skipped.append(Skipped(os.fsdecode(entry.path), "is not a regular file"))
             except OSError as error:
-                reason = "is a link to nothing" if entry.is_symlink() else error.strerror or str(error)
+                is_broken = entry.is_symlink() and isinstance(error, FileNotFoundError)
+                reason = "is a link to nothing" if is_broken else error.strerror or str(error)
                 skipped.append(Skipped(os.fsdecode(entry.path), reason))
     return Directory(path, parts, Files.of(images), Files.of(texts), sorted(tables, key=NAMES.index)), inner

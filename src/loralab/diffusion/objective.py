@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from loralab.diffusion.schedule import NoiseSchedule
 from loralab.diffusion.tags import TagRarity
 from loralab.diffusion.timesteps import Timesteps, timesteps_for
 from loralab.diffusion.weighting import PredictionType, Weighting
-from loralab.types import Batch
+from loralab.types import Batch, Item
 from loralab.values import NonNegative
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -67,11 +67,11 @@ class Objective:
         self.tag_weighting = tag_weighting
         self.preservation_weight = preservation_weight
         self.preservation_caption = preservation_caption
-        self.tags = TagRarity({}, tag_weighting)
+        self.count_tags({}, lambda item: [])
 
-    def count_tags(self, counts: Mapping[str, int], separator: str = ",") -> None:
-        """Tells how often each tag occurs in the training data, repeats counted."""
-        self.tags = TagRarity(counts, self.tag_weighting, separator)
+    def count_tags(self, counts: Mapping[str, int], tags_of: Callable[[Item], Iterable[str]]) -> None:
+        """Tells how often each tag occurs in the training data, repeats counted, and which an image has."""
+        self.rarity, self.tags_of = TagRarity(counts, self.tag_weighting), tags_of
 
     def __call__(
         self,
@@ -118,7 +118,7 @@ class Objective:
         """(B,) the folder's weight, times that of regularisation images, times that of the tags."""
         weight = torch.where(batch.is_reg, batch.weight * self.prior_loss_weight, batch.weight)
         if self.tag_weighting:
-            rarity = torch.tensor([self.tags.weight(item.caption) for item in batch.items])
+            rarity = torch.tensor([self.rarity.weight(self.tags_of(item)) for item in batch.items])
             weight = weight * to_device(rarity, weight.device)
         return weight
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class TagRarity:
@@ -11,14 +11,12 @@ class TagRarity:
     A power of 1 lets every tag count alike in sum, 0.5 goes half of the way, 0 does nothing.
     """
 
-    def __init__(self, counts: Mapping[str, int], power: float, separator: str = ",") -> None:
-        self.separator = separator
+    def __init__(self, counts: Mapping[str, int], power: float) -> None:
         occurrences = sum(counts.values())
         mean = sum(n * n**-power for n in counts.values()) / occurrences if occurrences else 1.0
         self.weights = {tag: n**-power / mean for tag, n in counts.items()}
 
-    def weight(self, caption: str) -> float:
-        """The mean weight of the caption's tags that were counted; 1 where there is none."""
-        tags = (tag.strip() for tag in caption.split(self.separator))
+    def weight(self, tags: Iterable[str]) -> float:
+        """The mean weight of those of a caption's tags that were counted; 1 where there is none."""
         known = [self.weights[tag] for tag in tags if tag in self.weights]
         return sum(known) / len(known) if known else 1.0

@@ -96,10 +96,16 @@ class Family(ABC):
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, 4, h, w) of the VAE's posterior, unscaled."""
+        """Mean and standard deviation (B, 4, h, w) of the VAE's posterior, unscaled.
+
+        Each image on its own: how kernels round depends on the size of a batch, and the latents of an image must be the
+        same to the last bit in whatever batch it is, cached or not. At real sizes one image fills a device.
+        """
         with self._vae_precision():
-            posterior = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist
-        return posterior.mean.float(), posterior.std.float()
+            images = pixels.to(self.device, self.vae.dtype).split(1)
+            posteriors = [self.vae.encode(image).latent_dist for image in images]
+        mean, std = (torch.cat([getattr(p, name) for p in posteriors]).float() for name in ("mean", "std"))
+        return mean, std
 
     def latents(self, batch: Batch, noise: Tensor) -> Tensor:
         """A sample of each image's posterior, scaled: (mean + std · noise (B, 4, h, w)) · factor."""

@@ -1,0 +1,50 @@
+"""Batches, made in this process or in others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from loralab.data.dataset import Dataset, collate
+from loralab.errors import UserError
+from loralab.types import Batch, Example, Place
+
+
+class Loader(DataLoader):
+    """A loader in which a user's mistake comes out as what it is: torch would make a traceback's text of one that
+    another process raises."""
+
+    def __init__(self, dataset: Dataset, batches: Any, **options: Any) -> None:
+        """batches: lists of Places."""
+        super().__init__(_Told(dataset), batch_sampler=batches, collate_fn=_collated, **options)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+class _Told(torch.utils.data.Dataset):
+    """A dataset that gives an error in the place of raising it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, place: Place) -> Example | UserError:
+        try:
+            return self.dataset[place]
+        except UserError as error:
+            return error
+
+
+def _collated(examples: Sequence[Example | UserError]) -> Batch | UserError:
+    good = [example for example in examples if not isinstance(example, UserError)]
+    bad = [example for example in examples if isinstance(example, UserError)]
+    return bad[0] if bad else collate(good)

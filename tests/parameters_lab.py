@@ -219,7 +219,9 @@ class Lab:
     def data(self, change: Change) -> Any:
         """The data module of the old file with this change."""
         config = self.config(change)
-        return run.instantiate(config.data, _partial_=False, family=self.family({}), seed=config.seed)
+        data = run.instantiate(config.data, _partial_=False, seed=config.seed)
+        data.attach(self.family({}))
+        return data
 
     def samples(self, change: Change, epochs: int = 1, of: str = "") -> list[list[Any]]:
         """Every sample of each of the first epochs; those of a picture where one is named."""

@@ -52,7 +52,8 @@ def build(name: str, cfg, family, folder: Path):
     """What the node of a group makes, as a run makes it."""
     node = cfg[name]
     if name == "data":
-        data = run.instantiate(node, _partial_=False, family=family, seed=0)
+        data = run.instantiate(node, _partial_=False, seed=0)
+        data.attach(family)
         assert isinstance(data, DataModule)
         return data
     if name == "callbacks":

@@ -292,6 +292,25 @@ def test_masks_follow_crop_and_flip(tmp_path, make):
             assert torch.allclose(batch.mask * 2 - 1, batch.pixels[:, :1], atol=1e-6)
 
 
+def test_masks_that_are_no_good_are_told(folder, make, tmp_path):
+    for number, size in enumerate([(64, 64), (96, 64), (64, 64), (20, 90)]):
+        picture(tmp_path / "masks" / "2_sks star" / f"{number}.png", size, mode="L", seed=number)
+    (tmp_path / "masks" / "2_sks star" / "0.png").write_bytes(b"")
+    data = make(folder, mask_folder=str(tmp_path / "masks"))
+    facts = data.summary()
+    (skipped,) = facts["skipped"]
+    assert skipped["path"].endswith("2_sks star/0.png")
+    assert "its mask" in skipped["reason"]
+    assert "is an empty file" in skipped["reason"]
+    assert any("masks of another shape than their images, which are stretched: 3" in note for note in facts["notes"])
+    (tmp_path / "masks" / "2_sks star" / "0.png").unlink()
+    damaged = tmp_path / "masks" / "2_sks star" / "3.png"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:60] + bytes(12) + whole[72:])
+    with pytest.raises(UserError, match=r"3\.png: cannot be used: its mask .*masks/2_sks star/3\.png"):
+        epoch(make(folder, mask_folder=str(tmp_path / "masks"), on_error="stop"))
+
+
 def test_transparency_is_a_mask_where_asked(tmp_path, make):
     picture(tmp_path / "a" / "a.png", (64, 64), "RGBA")
     (batch,) = epoch(make(tmp_path / "a", alpha_mask=True))
@@ -390,6 +409,34 @@ def test_validation_holds_images_out(folder, tmp_path, make):
     assert make(folder).val_dataloader() == []
 
 
+def test_the_validations_own_folder_has_the_datas_rules(folder, make, tmp_path):
+    picture(tmp_path / "apart" / "a.png", caption="word")
+    picture(tmp_path / "apart" / "tiny.png", (8, 8), caption="word")
+    data = make(
+        folders=[{"path": str(folder), "captions": {"prefix": "entry,"}, "augment": {"flip": True}}],
+        captions={"prefix": "data,"},
+        validation={"folder": str(tmp_path / "apart")},
+        min_image_size=16,
+    )
+    apart, seen = data.val_dataloader()
+    assert captions(apart) == ["data, word"]
+    assert all(caption.startswith("entry, ") for caption in captions(seen))
+    assert any("data.validation.folder: images smaller" in note for note in data.summary()["notes"])
+
+
+@pytest.mark.parametrize("latents", ["memory", "disk"])
+def test_held_out_images_are_cached_as_they_are_watched(folder, make, latents):
+    """Random crops are those of the training: what is held out is watched in its centre."""
+    cache = {"latents": latents, "variants": 2}
+    data = make(folder, cache=cache, augment={"random_crop": True, "flip": True}, validation={"share": 0.3})
+    live = make(folder, augment={"random_crop": True, "flip": True}, validation={"share": 0.3})
+    for cached, fresh in zip(data.val_dataloader(), live.val_dataloader(), strict=True):
+        for one, other in zip(cached, fresh, strict=True):
+            assert torch.equal(one.crop, other.crop)
+            assert torch.equal(one.latent_mean, data.family.encode_image(other.pixels)[0])
+    assert len(epoch(data)) == len(epoch(live))
+
+
 @pytest.mark.parametrize("latents", ["none", "memory"])
 def test_an_image_that_turns_out_damaged_does_not_end_the_run(folder, make, latents, caplog, capsys):
     data = make(folder, cache={"latents": latents})
@@ -400,6 +447,7 @@ def test_an_image_that_turns_out_damaged_does_not_end_the_run(folder, make, late
     if latents == "none":
         assert len(used) == 13, "another of its bucket takes its place"
         assert "1.png" in caplog.text
+        assert data.summary()["replaced"] == [str(folder / "2_sks star" / "1.png")]
     else:
         assert len(used) == 11
         assert any(skipped["path"].endswith("1.png") for skipped in data.summary()["skipped"])

@@ -67,7 +67,9 @@ def load_data(base: Path, folder: Path):
 
     family = load(str(base), resolution=64)
     settings = OmegaConf.load(folder / "config" / "config.yaml").data
-    return instantiate(settings, _convert_="all", _partial_=False, family=family, seed=0), family
+    data = instantiate(settings, _convert_="all", _partial_=False, seed=0)
+    data.attach(family)
+    return data, family
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ class Dataset(torch.utils.data.Dataset):
 
     def _mask(self, entry: Entry, alpha: np.ndarray | None, view: View) -> Tensor | None:
         """(1, H, W) in [0, 1], from the mask file or the transparency; None where there is neither."""
-        whole = images.read_grey(entry.item.mask) if entry.item.mask else alpha if self.alpha_mask else None
+        whole = _read_mask(entry.item.mask) if entry.item.mask else alpha if self.alpha_mask else None
         return (
             None
             if whole is None
@@ -125,6 +125,13 @@ class Dataset(torch.utils.data.Dataset):
 
     def _random(self, purpose: str, draw: Draw) -> random.Random:
         return python_random(self.seed, purpose, draw.epoch, draw.index)
+
+
+def _read_mask(path: str) -> np.ndarray:
+    try:
+        return images.read_grey(path)
+    except ImageError as error:
+        raise ImageError(f"cannot be used: its mask {printable(path)} {error}") from error
 
 
 def _to_tensor(pixels: np.ndarray, flip: bool) -> Tensor:

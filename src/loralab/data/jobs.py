@@ -14,24 +14,23 @@ from loralab.data.folders import Folder
 class Jobs(Sequence[Job]):
     """Every image of some draws at each of its sizes, in all the views that it may be shown in; made when asked for."""
 
-    draws: Sequence[Draws]
-    folders: Sequence[Folder]
-    """By Item.source."""
+    draws: Sequence[tuple[Draws, Sequence[Folder]]]
+    """And of each the folders whose rules hold for its images, by Item.source."""
     cache: Cache
 
     def __len__(self) -> int:
-        return sum(draws.rows for draws in self.draws)
+        return sum(draws.rows for draws, _ in self.draws)
 
     def __getitem__(self, position: int) -> Job:  # type: ignore[override]  # no slices
-        for draws in self.draws:
+        for draws, folders in self.draws:
             if position < draws.rows:
-                return self._job(draws, position)
+                return self._job(draws, folders, position)
             position -= draws.rows
         raise IndexError(position)
 
-    def _job(self, draws: Draws, row: int) -> Job:
+    def _job(self, draws: Draws, folders: Sequence[Folder], row: int) -> Job:
         item, bucket, resized = draws.entry(row)
-        augment = self.folders[item.source].augment
+        augment = folders[item.source].augment
         corners = self.cache.corners(item.digest, resized, bucket, augment.random_crop)
         flips = (False, True) if augment.flip else (False,)
         return Job(item.path, item.digest, bucket, resized, tuple(View(c, flip) for c in corners for flip in flips))

@@ -17,14 +17,17 @@ class Loader(DataLoader):
     """A loader in which a user's mistake comes out as what it is: torch would make a traceback's text of one that
     another process raises."""
 
-    def __init__(self, dataset: Dataset, batches: Any, **options: Any) -> None:
-        """batches: lists of Places."""
+    def __init__(self, dataset: Dataset, batches: Any, replaced: set[str], **options: Any) -> None:
+        """batches: lists of Places; replaced: gets the paths of images in whose place another one came."""
         super().__init__(_Told(dataset), batch_sampler=batches, collate_fn=_collated, **options)
+        self.draws, self.replaced = dataset.draws, replaced
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, UserError):
                 raise batch
+            wanted = [self.draws[draw].item.path for draw in batch.draws]
+            self.replaced.update(path for path, item in zip(wanted, batch.items, strict=True) if path != item.path)
             yield batch
 
 

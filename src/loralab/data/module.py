@@ -95,6 +95,7 @@ class DataModule(L.LightningDataModule):
             hashed=cache.latents != "none",
         )
         self._resumed = (0, 0)
+        self._replaced: set[str] = set()
         self._is_encoded = False
         self._check_texts()
         self._check_places(cache_folder)
@@ -107,7 +108,8 @@ class DataModule(L.LightningDataModule):
 
     def summary(self) -> dict[str, Any]:
         """The facts of the training data for the start of a run, plain values."""
-        return self.plan.summary(self._attached_sampler())
+        replaced = [printable(path) for path in sorted(self._replaced)]
+        return {**self.plan.summary(self._attached_sampler()), "replaced": replaced}
 
     def tag_counts(self) -> Counter[str]:
         """How often each tag occurs in the training images, repeats counted."""
@@ -153,7 +155,7 @@ class DataModule(L.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         """The images held out, then as many of those trained on: the same batches each time."""
         self._encode()
-        rules = fixed_rules(self.folders)
+        rules = fixed_rules(self.planner.all_folders)
         datasets = [self._dataset(draws, rules, 0) for draws in self.plan.validation]
         return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
 
@@ -178,17 +180,22 @@ class DataModule(L.LightningDataModule):
             self._encode_latents()
         if self.cache.text:
             empty = [""] if any(folder.captions.may_be_empty for folder in self.folders) else []
-            items = [entry.item for draws in self.plan.all_draws() for entry in draws.entries()]
-            rules = fixed_rules(self.folders)
+            items = [entry.item for draws, _ in self._all_draws() for entry in draws.entries()]
+            rules = fixed_rules(self.planner.all_folders)
             self.cache.fill_texts([*(fixed_caption(item, rules) for item in items), *empty], self.family)
         self._is_encoded = True
+
+    def _all_draws(self) -> list[tuple[Draws, list[Folder]]]:
+        """Draws of the training and of the validation, and the folders with the rules that hold for each."""
+        watched = fixed_rules(self.planner.all_folders)
+        return [(self.plan.draws, self.folders), *((draws, watched) for draws in self.plan.validation)]
 
     def _encode_latents(self) -> None:
         """Images that turn out to be damaged are left out, and the epochs planned anew, until all can be encoded."""
         start, made, batch, workers = time.monotonic(), 0, self.planner.batch.samples, self.num_workers or None
         damaged: dict[str, str] = {}
         while True:
-            jobs = Jobs(self.plan.all_draws(), self.folders, self.cache)
+            jobs = Jobs(self._all_draws(), self.cache)
             filled = self.cache.fill(jobs, self.family, batch_size=batch, workers=workers)
             made += filled.made
             if not filled.failed:
@@ -226,6 +233,7 @@ class DataModule(L.LightningDataModule):
         return Loader(
             dataset,
             batches,
+            self._replaced,
             num_workers=self.num_workers,
             persistent_workers=self.persistent_workers and self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -83,6 +83,8 @@ class Plan:
     draws: Draws
     skipped: list[Skipped]
     validation: list[Draws] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
+    """What else is to be said of the images held out."""
     cut: int = 0
     """Captions that are longer than the text encoder takes."""
 
@@ -90,9 +92,6 @@ class Plan:
     def held_out(self) -> int:
         """Images that are watched and not trained on."""
         return len(self.validation[0].items) if self.validation else 0
-
-    def all_draws(self) -> list[Draws]:
-        return [self.draws, *self.validation]
 
     def summary(self, sampler: BucketSampler) -> dict[str, Any]:
         """The facts of the training data, plain values."""
@@ -106,7 +105,7 @@ class Plan:
             "batches": len(sampler),
             "buckets": list(self._buckets(sampler)),
             "skipped": [{"path": printable(path), "reason": reason} for path, reason in self.skipped],
-            "notes": [*self.index.notes, *self._caption_notes(), *self.notes(sampler)],
+            "notes": [*self.index.notes, *self.apart, *self._caption_notes(), *self.notes(sampler)],
         }
 
     def _buckets(self, sampler: BucketSampler):

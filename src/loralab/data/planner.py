@@ -40,21 +40,32 @@ class Planner:
     cache_folder: str | None = None
     hashed: bool = False
 
+    @property
+    def all_folders(self) -> list[Folder]:
+        """The training's folders and, last, that of the validation, where it has one: by Item.source."""
+        apart = self.validation.folder
+        rules = {"captions": self.captions, "setting": "data.validation.folder"}
+        return [*self.folders, *([Folder(apart, **rules)] if apart else [])]
+
     def scan(self) -> Index:
         """Finds the images of the folders."""
         return self._scan(self.folders)
+
+    def scan_apart(self) -> Index | None:
+        """Finds the images of the validation's own folder, where there is one."""
+        return self._scan(self.all_folders[-1:]) if self.validation.folder else None
 
     def plan(self, index: Index, fit: Callable[[str], Fit], damaged: Mapping[str, str] | None = None) -> Plan:
         """What is made of them; fit: how a caption fits the text encoder; damaged: path → why, to be left out."""
         fitting = Fitting(self.folders, fit)
         index, cut = fitting.select(_less(index, damaged or {}))
-        out, apart, skipped = self._apart(index, damaged or {})
+        out, apart, skipped, notes = self._apart(index, damaged or {})
         left = sorted(set(range(len(index))) - set(out))
         chunks = (lambda item: fitting(item.caption, item.source).chunks) if self.captions.token_buckets else None
         draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
         if not draws.training:
             raise user_error("data.folder", "no image is left to train on", "see what was left out: loralab doctor")
-        return Plan(index, draws, [*index.skipped, *skipped], self._validation(index, left, apart), cut)
+        return Plan(index, draws, [*index.skipped, *skipped], self._validation(index, left, apart), notes, cut)
 
     def sampler(self, plan: Plan, seed: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> BucketSampler:
         """The training batches of one rank of several; accumulate: batches in an optimizer step."""
@@ -70,14 +81,17 @@ class Planner:
         index = scan(folders, self.cache_folder, self.on_error, **limits)
         return index.hashed(self.cache_folder, self.on_error) if self.hashed else index
 
-    def _apart(self, index: Index, damaged: Mapping[str, str]) -> tuple[list[int], list[Item], list[Skipped]]:
-        """Positions of images that are not trained on; the images of the validation; what its folder lacks."""
-        if not self.validation.folder:
+    def _apart(
+        self, index: Index, damaged: Mapping[str, str]
+    ) -> tuple[list[int], list[Item], list[Skipped], list[str]]:
+        """Positions of images that are not trained on; the images of the validation; what its folder lacks; and what
+        else is to be said of it."""
+        found = self.scan_apart()
+        if found is None:
             out = held_out(index, self.validation.share)
-            return out, [index[position] for position in out], []
-        folder = Folder(self.validation.folder, captions=self.captions, setting="data.validation.folder")
-        apart = _less(self._scan([folder]), damaged)
-        return [], list(apart), apart.skipped
+            return out, [index[position] for position in out], [], []
+        apart = _less(found, damaged)
+        return [], [replace(item, source=len(self.folders)) for item in apart], apart.skipped, apart.notes
 
     def _validation(self, index: Index, left: list[int], apart: list[Item]) -> list[Draws]:
         """Draws of the images held out and of as many of those trained on."""

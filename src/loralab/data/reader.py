@@ -11,12 +11,15 @@ import numpy as np
 
 from loralab.data.catalog import Catalog
 from loralab.data.folders import Folder
+from loralab.data.images import ImageError
 from loralab.data.metadata import Metadata
 from loralab.data.rows import ORIGINS, Rows
 from loralab.data.walk import Directory, Skipped, walk
 from loralab.errors import UserError, user_error
 from loralab.files import printable
 
+_STRETCH = 0.02
+"""Relative difference of width : height between an image and its mask, from which on it is told."""
 _FILE, _METADATA, _FOLDER, _NONE = range(len(ORIGINS))
 
 
@@ -33,8 +36,8 @@ class Reader:
         if folder.metadata:
             path, setting = Path(folder.metadata).expanduser().absolute(), folder.beside("metadata")
             self.metadata[()] = Metadata(path, Path(self.root), setting, folder.captions.separator)
-        self.masks = _masks(folder, skipped)
-        self.outside = self.unmasked = self.stray = 0
+        self.masks = dict(self._find_masks()) if folder.mask_folder else {}
+        self.outside = self.unmasked = self.stretched = self.stray = 0
 
     def read(self, limits: tuple[int, int]) -> None:
         """limits: the shortest and the longest side an image may have, pixels."""
@@ -51,6 +54,8 @@ class Reader:
             self._note(f"images smaller or larger than data.min_image_size and max_image_size allow: {self.outside}")
         if self.unmasked:
             self._note(f"images without a mask in {self.folder.mask_folder}, which count everywhere: {self.unmasked}")
+        if self.stretched:
+            self._note(f"masks of another shape than their images, which are stretched: {self.stretched}")
         if self.stray:
             self._note(f"caption files of no image: {self.stray}")
 
@@ -66,6 +71,7 @@ class Reader:
         prefix, stems = os.path.join(directory.path, b""), [name.rpartition(b".")[0] for name in names]
         captions, origins = self._captions(directory, stems, tokens.encode())
         headers, bad = self.catalog.headers(directory)
+        masks = self._masks_of(directory, stems, headers, bad)
         for position, caption in enumerate(captions):
             if position in bad:
                 self.skipped.append(Skipped(os.fsdecode(prefix + names[position]), str(bad[position])))
@@ -83,7 +89,7 @@ class Reader:
             paths=[prefix + names[position] for position in kept],
             captions=[captions[position] for position in kept],
             origins=[origins[position] for position in kept],
-            masks=[self._mask((*directory.parts, stems[position])) for position in kept],
+            masks=[masks[position] for position in kept],
             headers=headers[chosen],
             digests=self.catalog.digests(directory)[chosen],
             repeats=repeats,
@@ -125,27 +131,35 @@ class Reader:
             if parts[:depth] in self.metadata:
                 yield self.metadata[parts[:depth]], parts[depth:]
 
-    def _mask(self, parts: tuple[bytes, ...]) -> bytes:
-        if not self.folder.mask_folder:
-            return b""
-        mask = self.masks.get(parts, b"")
-        self.unmasked += not mask
-        return mask
+    def _find_masks(self) -> Iterator[tuple[tuple[bytes, ...], tuple[bytes, int, int] | str]]:
+        """The mask folder's images by their path below it, without extension: path and size, or why there is none."""
+        root = os.path.abspath(os.path.expanduser(self.folder.mask_folder or ""))
+        if not os.path.isdir(root):
+            remedy = "give the folder that holds the masks, or null"
+            raise user_error(self.folder.beside("mask_folder"), f"{root} is no folder", remedy)
+        for directory in walk(root, self.folder.extension, frozenset(), self.skipped):
+            headers, bad = self.catalog.headers(directory)
+            for position, name in enumerate(directory.images.names):
+                path, header = os.path.join(directory.path, name), headers[position]
+                words = f"cannot be used: its mask {printable(os.fsdecode(path))} {bad.get(position)}"
+                found = words if position in bad else (path, int(header["width"]), int(header["height"]))
+                yield (*directory.parts, name.rpartition(b".")[0]), found
+
+    def _masks_of(
+        self, directory: Directory, stems: list[bytes], headers: np.ndarray, bad: dict[int, Exception]
+    ) -> list[bytes]:
+        """The masks' paths of a directory's images, empty where there is none; a mask that is no good goes to `bad`."""
+        paths = [b""] * len(stems)
+        for position, stem in enumerate(stems) if self.folder.mask_folder else ():
+            mask = self.masks.get((*directory.parts, stem))
+            self.unmasked += mask is None
+            if isinstance(mask, str):
+                bad.setdefault(position, ImageError(mask))
+            elif mask is not None and position not in bad:
+                paths[position], width, height = mask
+                across, down = width * int(headers[position]["height"]), height * int(headers[position]["width"])
+                self.stretched += abs(across - down) > _STRETCH * down
+        return paths
 
     def _note(self, text: str) -> None:
         self.notes.append(printable(f"{self.folder.setting}: {text}"))
-
-
-def _masks(folder: Folder, skipped: list[Skipped]) -> dict[tuple[bytes, ...], bytes]:
-    """The mask folder's images by their path below it, without extension."""
-    if not folder.mask_folder:
-        return {}
-    root = os.path.abspath(os.path.expanduser(folder.mask_folder))
-    if not os.path.isdir(root):
-        remedy = "give the folder that holds the masks, or null"
-        raise user_error(folder.beside("mask_folder"), f"{root} is no folder", remedy)
-    return {
-        (*directory.parts, name.rpartition(b".")[0]): os.path.join(directory.path, name)
-        for directory in walk(root, folder.extension, frozenset(), skipped)
-        for name in directory.images.names
-    }

@@ -63,6 +63,10 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
         lines.append(
             f"  {eight_bit[0]} of {eight_bit[1]} tensors had an 8-bit state; those under 4096 elements keep 32 bits"
         )
+    if replaced := facts["data"]["replaced"]:
+        lines.append(
+            f"  {len(replaced)} images could not be read, and others took their place: {replaced[0]} …, run.json"
+        )
     lines += [f"  {path}" for path in facts["files"]]
     others = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
     lines.append(f"  {folder}: {others}, run.json")

@@ -28,6 +28,21 @@ from loralab.errors import UserError
         (["data=folder", "data.folders=[{path: /tmp, repeat: 3}]"], ["data.folders.0.repeat", "repeats"]),
         (["data=folder", "data.folders=[{path: /tmp, repeats: 0}]"], ["data.folders.0.repeats", "at least 1"]),
         (["data=folder", "data.folders=[{repeats: 2}]"], ["data.folders.0.path", "is missing"]),
+        (["data.buckets.step=0"], ["data.buckets.step", "0"]),
+        (["data.min_image_size=200", "data.max_image_size=100"], ["data.min_image_size", "no image is left"]),
+        (["data.captions.extension=PNG"], ["data.captions.extension", "images"]),
+        (["data.metadata=/nowhere.json"], ["data.metadata", "is not there"]),
+        (["data.mask_folder=/etc/hostname"], ["data.mask_folder", "is a file, not a folder"]),
+        (["data.validation.folder=/nowhere"], ["data.validation.folder", "is not there"]),
+        (["data.captions.separator=''"], ["data.captions.separator", "separates nothing"]),
+        (["data=folder", "data.folders=[{path: /tmp, captions: 5}]"], ["data.folders.0.captions", "does not fit"]),
+        (
+            [
+                *("targets=unet_only", "data=folder", "data.cache.text=true"),
+                "data.folders=[{path: /tmp, captions: {shuffle: true}}]",
+            ],
+            ["data.cache.text", "vary"],
+        ),
         (
             ["data=folder", "data.folders=[{path: /tmp, captions: {shuffle: maybe}}]"],
             ["data.folders.0.captions.shuffle", "true or false"],
@@ -40,6 +55,32 @@ def test_what_cannot_work_is_named(overrides, words):
     told = [str(problem) for problem in error.value.problems if problem.setting == words[0]]
     assert len(told) == 1, "said once"
     assert all(word in told[0] for word in words), told
+
+
+@pytest.mark.parametrize(
+    ("key", "override"),
+    [
+        ("data.cache_folder", "data.cache_folder={images}/cache"),
+        ("data.cache.folder", "data.cache.folder={images}/../images/cache"),
+        ("data.cache.folder", "data.cache.folder={apart}/cache"),
+        ("output.folder", "output.folder={images}"),
+        ("settings.save_folder", "settings.save_folder={link}/deep"),
+        ("logger.tensorboard.save_dir", "logger.tensorboard.save_dir={images}"),
+        ("hydra.run.dir", ""),
+    ],
+)
+def test_nothing_is_written_into_a_folder_of_images(tmp_path, monkeypatch, key, override):
+    names = {name: tmp_path / name for name in ("images", "apart", "link")}
+    names["images"].mkdir()
+    names["apart"].mkdir()
+    names["link"].symlink_to(names["images"])
+    monkeypatch.chdir(tmp_path if override else names["images"])
+    given = [f"data.folder={names['images']}", f"data.validation.folder={names['apart']}", "data/cache=disk"]
+    with pytest.raises(UserError) as error:
+        prepare(["data=folder", *given, *filter(None, [override.format(**names)])])
+    assert {p.setting for p in error.value.problems if "lies in the images' folder" in p.found} >= {key}
+    assert list(names["images"].iterdir()) == []
+    prepare(["data=folder", *given, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"])
 
 
 def test_what_works_is_not_complained_of():

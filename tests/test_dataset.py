@@ -347,8 +347,6 @@ def test_cached_texts(folder, make, random_family):
     for batch in epoch(data):
         for caption, text in zip(batch.captions, batch.text, strict=True):
             assert torch.allclose(text.hidden, random_family.encode_text([caption]).hidden, atol=1e-5)
-    with pytest.raises(UserError, match=r"data\.cache\.text"):
-        make(folder, cache={"text": True}, captions={"shuffle": True})
 
 
 def test_resolution_and_buckets_shape_the_batches(folder, make):
@@ -526,16 +524,6 @@ def test_tags_and_example_captions(folder, make):
     assert data.tag_counts()["sks"] == 12
     assert data.tag_frequency()["2_sks star"]["sks"] == 6
     assert data.example_captions(2) == ["sks, tag 0, red, blue", "sks, tag 1, red, blue"]
-
-
-def test_nothing_is_written_into_a_folder_of_images(folder, make, tmp_path):
-    picture(tmp_path / "apart" / "a.png")
-    inner = {"cache": {"latents": "disk", "folder": str(tmp_path / "apart" / "cache")}}
-    for settings, name in ((inner, "data.cache.folder"), ({"cache_folder": f"{tmp_path}/apart"}, "data.cache_folder")):
-        with pytest.raises(UserError, match="lies in the images' folder") as error:
-            make(folder, validation={"folder": str(tmp_path / "apart")}, **settings)
-        assert error.value.problems[0].setting == name
-    assert [path.name for path in (tmp_path / "apart").iterdir()] == ["a.png"]
 
 
 def test_the_dataset_is_left_as_it_was(folder, make):

@@ -170,20 +170,58 @@ def test_a_metadata_file_holds_for_what_lies_below_it(folder: Path, look) -> Non
     assert [note for note in index.notes if "metadata.jsonl is used, not metadata.csv beside it" in note]
 
 
+def test_a_name_that_is_another_images_path_is_not_taken(folder: Path, look) -> None:
+    for name in ("im.png", "sub/im.png", "sub/other.png", "0_off/off.png"):
+        picture(folder / name, caption="its own")
+    rows = ["im.png,first", "other.png,second", "off.png,third", "im.png,last"]
+    (folder / "metadata.csv").write_text("file_name,text\n" + "\n".join(rows))
+    index = look()
+    assert {Path(item.path).relative_to(folder).as_posix(): item.caption for item in index} == {
+        "im.png": "last",
+        "sub/im.png": "its own",
+        "sub/other.png": "second",
+    }
+    assert index.skipped == [], "what is repeated 0 times is there"
+    assert any("that another row is about: 1" in note for note in index.notes)
+
+
+@pytest.mark.parametrize(("name", "repeats"), [("3000000000_x", 1), ("x", 99_999_999_999)])
+def test_absurd_repeats_are_refused(folder: Path, look, name: str, repeats: int) -> None:
+    picture(folder / name / "a.png")
+    with pytest.raises(UserError, match="repeated"):
+        look(Folder(str(folder), repeats=repeats))
+
+
+def test_every_wrong_key_of_a_folder_is_told_with_the_nearest_one(folder: Path) -> None:
+    entry = {"path": str(folder), "repeat": 3, "captions": {"shufle": True}, "augment": 5}
+    with pytest.raises(UserError) as error:
+        gather(None, [entry], None, Captions(), Augment())
+    found = {problem.setting: problem.remedy for problem in error.value.problems}
+    assert found["data.folders.0.repeat"] == "did you mean 'repeats'?"
+    assert found["data.folders.0.captions.shufle"] == "did you mean 'shuffle'?"
+    assert "data.folders.0.augment" in found
+
+
 def test_odd_cells_of_metadata(folder: Path, look) -> None:
     table = {
         "a": {"caption": "line one\r\nline two", "tags": ["t1", "t2"]},
         "b": None,
         "c": ["p", "q"],
         "d": {"caption": float("nan"), "tags": None},
-        "e": {"caption": 5},
+        "e": {"caption": 5, "tags": "\ud800"},
     }
     for name in table:
         picture(folder / f"{name}.png", caption="its own")
     (folder / "m.json").write_text(json.dumps(table))
     rules = Captions(separator=";")
     index = look(Folder(str(folder), metadata=str(folder / "m.json"), captions=rules))
-    assert [item.caption for item in index] == ["line one; t1; t2\nline two; t1; t2", "its own", "p; q", "its own", "5"]
+    assert [item.caption for item in index] == [
+        "line one; t1; t2\nline two; t1; t2",
+        "its own",
+        "p; q",
+        "its own",
+        "5; ?",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +231,10 @@ def test_odd_cells_of_metadata(folder: Path, look) -> None:
         ("m.jsonl", '{"text": "no name"}', "file_name"),
         ("m.txt", "", "none of"),
         ("m.csv", None, "not there"),
+        ("m.csv", "file_name,text\n,a", "row without"),
+        ("m.json", "5", "neither"),
+        ("m.json", "[" * 100_000, "cannot be read"),
+        ("m.json", '{"a": {"caption": {"x": 1}}}', "no text"),
     ],
 )
 def test_bad_metadata_is_one_message(folder: Path, look, name: str, content: str | None, words: str) -> None:

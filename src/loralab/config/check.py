@@ -61,7 +61,10 @@ class Check:
             allow = []
         self.trusted = (OURS, *THIRD_PARTIES, *allow)
         self._top_level()
+        told = {problem.setting for problem in self.problems}
         for problem in rules.contradictions(self.tree, choices, overrides, misshapen=bool(self.problems)):
+            if problem.setting in told:
+                continue  # of a value that does not fit there is no more to say
             self.problems.append(replace(problem, found=problem.found + self._given(problem.setting)))
 
     def _top_level(self) -> None:

@@ -9,7 +9,8 @@ from loralab.config.signature import misfits
 from loralab.data.augment import Augment
 from loralab.data.buckets import LATENT, Buckets, resolutions
 from loralab.data.captions import Captions
-from loralab.data.folders import gather
+from loralab.data.folders import Folder, gather
+from loralab.data.images import EXTENSIONS
 from loralab.errors import Problem, UserError
 
 SDXL_STEP = 32
@@ -21,6 +22,7 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
     nodes = {name: _settings(data.get(name)) for name in ("buckets", "captions", "augment")}
     yield from _raised(lambda: _sizes(nodes["buckets"], data.get("resolution")))
     yield from _raised(lambda: _folders(data, nodes))
+    yield from _limits(data, nodes["captions"])
     for number, entry in enumerate(data.get("folders") or []):
         yield from _entry(f"data.folders.{number}", entry)
     step = nodes["buckets"].get("step")
@@ -28,7 +30,7 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
         yield Problem("data.buckets.step", f"{step} is not a multiple of {SDXL_STEP}, as SDXL needs", "64 suits")
     cache = _settings(data.get("cache"))
     if cache.get("text"):
-        yield from _raised(lambda: _texts(nodes["captions"]))
+        yield from _raised(lambda: _texts(data, nodes))
     augments = {"data.augment": nodes["augment"]}
     for number, entry in enumerate(data.get("folders") or []):
         augments[f"data.folders.{number}.augment"] = _settings(_settings(entry).get("augment"))
@@ -43,9 +45,21 @@ def _sizes(buckets: dict[str, Any], resolution: Any) -> None:
         made.sizes(size)
 
 
-def _folders(data: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> None:
-    if folders := data.get("folders"):
-        gather(None, folders, None, Captions(**nodes["captions"]), Augment(**nodes["augment"]))
+def _folders(data: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[Folder]:
+    names = ("folder", "folders", "reg_folder")
+    folder, folders, reg_folder = (data.get(name) for name in names)
+    captions, augment = Captions(**nodes["captions"]), Augment(**nodes["augment"])
+    return gather(folder, folders or [], reg_folder, captions, augment) if folder or folders else []
+
+
+def _limits(data: dict[str, Any], captions: dict[str, Any]) -> Iterator[Problem]:
+    low, high = data.get("min_image_size"), data.get("max_image_size")
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        found = f"{low} is over data.max_image_size={high}: no image is left"
+        yield Problem("data.min_image_size", found, "lower the one, which is of the shorter side, or raise the other")
+    extension = captions.get("extension")
+    if isinstance(extension, str) and f".{extension.lstrip('.')}".lower() in EXTENSIONS:
+        yield Problem("data.captions.extension", f"'{extension}' is one of images", "give that of the captions: .txt")
 
 
 def _entry(path: str, entry: Any) -> Iterator[Problem]:
@@ -57,8 +71,8 @@ def _entry(path: str, entry: Any) -> Iterator[Problem]:
         yield from misfits(f"{path}.{name}", f"loralab.data.{target}", _settings(_settings(entry).get(name)))
 
 
-def _texts(captions: dict[str, Any]) -> None:
-    if Captions(**captions).varies:
+def _texts(data: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> None:
+    if any(folder.captions.varies for folder in _folders(data, nodes)):
         remedy = "data.cache.text=false: captions are encoded as they come"
         raise UserError(Problem("data.cache.text", "contradicts captions that vary (shuffle, tag dropout …)", remedy))
 
@@ -89,7 +103,7 @@ def _unused_variants(augments: dict[str, dict[str, Any]], cache: dict[str, Any])
         )
 
 
-def _raised(ask: Callable[[], None]) -> Iterator[Problem]:
+def _raised(ask: Callable[[], Any]) -> Iterator[Problem]:
     try:
         ask()
     except UserError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from loralab.config.adapter_rules import adapter_problems
 from loralab.config.data_rules import data_problems
 from loralab.config.device_rules import device_problems
+from loralab.config.place_rules import place_problems
 from loralab.config.rate_rules import rate_problems
 from loralab.config.target_rules import target_problems
 from loralab.config.tree import Tree, get
@@ -43,17 +43,10 @@ def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: li
         yield Problem(given[0].split("=")[0], "the embedded images are chosen (data=shapes)", "add data=folder")
 
 
-def _folders_are_there(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+def _places(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if get(tree, "data.folder") is None and not get(tree, "data.folders"):
         yield Problem("data.folder", "is missing", "give the folder of your images: data.folder=PATH")
-    folders = [("data.folder", get(tree, "data.folder")), ("data.reg_folder", get(tree, "data.reg_folder"))]
-    for i, entry in enumerate(get(tree, "data.folders") or []):
-        if isinstance(entry, dict):
-            folders.append((f"data.folders.{i}", entry.get("folder") or entry.get("path")))
-    for key, folder in folders:
-        if isinstance(folder, str) and not Path(folder).expanduser().is_dir():
-            found = "is a file, not a folder" if Path(folder).expanduser().exists() else "is not there"
-            yield Problem(key, f"'{folder}' {found}", "check the path; a relative path starts at " + os.getcwd())
+    yield from place_problems(tree, overrides)
 
 
 def _base_model(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -136,20 +129,6 @@ def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]
         yield Problem("model.dtype", f"{dtype} contradicts trainer.precision={precision}", remedy)
 
 
-def _output_folder(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    for key in ("output.folder", "settings.save_folder"):
-        folder = get(tree, key)
-        if isinstance(folder, str) and (found := _unwritable(Path(folder).expanduser())):
-            yield Problem(key, f"'{folder}' {found}", "choose a folder that you may write to")
-
-
-def _unwritable(folder: Path) -> str | None:
-    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("."))
-    if not existing.is_dir():
-        return f"cannot be a folder: {existing} is a file"
-    return None if os.access(existing, os.W_OK | os.X_OK) else f"is not writable ({existing})"
-
-
 def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     for key in ("resume", "resume_root"):
         if not isinstance(get(tree, key, ""), str | None):
@@ -194,7 +173,7 @@ def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[
 
 RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...] = (
     _folder_is_of_folder_data,
-    _folders_are_there,
+    _places,
     _base_model,
     _adapter,
     _data,
@@ -207,7 +186,6 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _packages,
     _precision_of_base,
     _cached_texts,
-    _output_folder,
     _plain_values,
     _state_to_resume,
     _validation_is_watched,

@@ -17,7 +17,11 @@ import numpy as np
 
 from loralab.data.buckets import Buckets
 from loralab.data.geometry import Size
+from loralab.errors import user_error
 from loralab.types import Draw, Item
+
+MOST = 100_000_000
+"""Samples in an epoch: their order takes some bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,9 @@ class Draws:
         self._item, self._size, repeats, self._is_reg, self._group = columns
         self.groups, self.moved = groups, moved
         train, reg = np.flatnonzero(self._is_reg == 0), np.flatnonzero(self._is_reg)
+        if repeats.sum(dtype=np.int64) > MOST:
+            found = f"an epoch would have {repeats.sum(dtype=np.int64):,} samples"
+            raise user_error("data.folder", found, f"at most {MOST:,}; lower the repeats in the folders' names")
         self._train = np.repeat(train, repeats[train]).astype(np.int32)
         self._reg, self._quota = self._turns(np.repeat(reg, repeats[reg]))
         self._reg_start = np.cumsum([len(self._train), *self._quota])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
-from loralab.errors import user_error
+from loralab.errors import Problem, UserError, user_error
 from loralab.values import AtLeastOne, NonNegative
 
 
@@ -69,21 +70,22 @@ def gather(
 
 def _folder(number: int, entry: Mapping[str, Any], captions: Captions, augment: Augment) -> Folder:
     setting, settings = f"data.folders.{number}", dict(entry)
-    captions = _changed(f"{setting}.captions", captions, settings.pop("captions", None) or {})
-    augment = _changed(f"{setting}.augment", augment, settings.pop("augment", None) or {})
-    _check_keys(setting, Folder, settings)
+    changes = {name: settings.pop(name, None) or {} for name in ("captions", "augment")}
+    rules = {"captions": captions, "augment": augment}
+    problems = list(_wrong_keys(setting, Folder, settings))
+    for name, changed in changes.items():
+        problems += _wrong_keys(f"{setting}.{name}", rules[name], changed)
+    if problems:
+        raise UserError(*problems)
     if "path" not in settings:
         raise user_error(f"{setting}.path", "is missing", "give the folder of the images")
+    own: dict[str, Any] = {
+        name: replace(rules[name], **{key: value for key, value in changed.items() if key != "_target_"})
+        for name, changed in changes.items()
+    }
     if settings.get("is_reg"):
-        captions = _of_reg(captions)
-    return Folder(**settings, captions=captions, augment=augment, setting=f"{setting}.path")
-
-
-def _changed(setting: str, rules: Any, changes: Mapping[str, Any]) -> Any:
-    """Rules with what a folder's own settings change."""
-    changes = {key: value for key, value in dict(changes).items() if key != "_target_"}
-    _check_keys(setting, rules, changes)
-    return replace(rules, **changes)
+        own["captions"] = _of_reg(own["captions"])
+    return Folder(**settings, **own, setting=f"{setting}.path")
 
 
 def _of_reg(captions: Captions) -> Captions:
@@ -91,8 +93,13 @@ def _of_reg(captions: Captions) -> Captions:
     return replace(captions, trigger=None)
 
 
-def _check_keys(setting: str, kind: Any, given: Mapping[str, Any]) -> None:
+def _wrong_keys(setting: str, kind: Any, given: Any) -> Iterator[Problem]:
+    """What is wrong with the keys of a folder's settings, or of its rules."""
+    if not isinstance(given, Mapping):
+        yield Problem(setting, f"{given!r} does not fit", "valid: settings by name, like {shuffle: true}")
+        return
     valid = [f.name for f in fields(kind) if f.name != "setting"]
-    for key in given:
-        if key not in valid:
-            raise user_error(f"{setting}.{key}", "there is no such setting", f"valid: {', '.join(valid)}")
+    for key in (key for key in given if key not in valid and key != "_target_"):
+        near = get_close_matches(str(key), valid, 1, 0.6)
+        remedy = f"did you mean '{near[0]}'?" if near else f"valid: {', '.join(valid)}"
+        yield Problem(f"{setting}.{key}", "there is no such setting", remedy)

@@ -25,19 +25,30 @@ class Metadata:
     def __init__(self, path: Path, root: Path, setting: str = "data.metadata", separator: str = ",") -> None:
         """setting: where it was named; separator: between tags. Raises a UserError where the file cannot be read."""
         self.path, self.root = path, root
+        self._captions: dict[str, str | None] = {}
+        self.repeated = 0
+        """Rows about an image that an earlier row is about: the last one counts."""
         try:
-            self._captions = {self._key(name): _caption(row, f"{separator.strip()} ") for name, row in _rows(path)}
+            for name, row in _rows(path):
+                self.repeated += (key := self._key(name)) in self._captions
+                self._captions[key] = _caption(row, f"{separator.strip()} ")
         except _Unusable as error:
             remedy = "one row an image: its file_name and its caption or text"
             raise user_error(setting, f"{path} {error}", remedy) from None
         self._used: set[str] = set()
+        self._exact: set[str] = set()
 
     def caption(self, below: str) -> str | None:
         """What the file says of an image, by its path below the folder or its name, each also without extension; None
-        where it says nothing."""
+        where it says nothing. A name that is the path of another image is not taken for this one's."""
         name = below.rpartition("/")[2]
-        for key in (below, os.path.splitext(below)[0], name, os.path.splitext(name)[0]):
+        for key in (below, os.path.splitext(below)[0]):
             if key in self._captions:
+                self._exact.add(key)
+                self._used.add(key)
+                return self._captions[key]
+        for key in (name, os.path.splitext(name)[0]):
+            if key in self._captions and key not in self._exact:
                 self._used.add(key)
                 return self._captions[key]
         return None
@@ -57,6 +68,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         if kind == ".json":
             table = json.loads(path.read_text("utf-8-sig"))
+            if not isinstance(table, (dict, list)):
+                raise _Unusable("holds neither a table nor a list")
             yield from table.items() if isinstance(table, dict) else map(_named, table)
         elif kind == ".jsonl":
             with open(path, encoding="utf-8-sig") as file:
@@ -70,7 +83,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise _Unusable("is none of .json, .jsonl, .csv, .parquet")
     except FileNotFoundError:
         raise _Unusable("is not there") from None
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: also JSON and UTF-8 errors
+    except (OSError, ValueError, csv.Error, RecursionError) as error:  # ValueError: also JSON and UTF-8 errors
         raise _Unusable(f"cannot be read ({error})") from None
 
 
@@ -80,7 +93,7 @@ class _Unusable(Exception):
 
 def _named(row: dict[str, Any]) -> tuple[str, Any]:
     for column in _FILE_COLUMNS:
-        if isinstance(row, dict) and isinstance(row.get(column), str):
+        if isinstance(row, dict) and isinstance(row.get(column), str) and row[column].strip():
             return row[column], row
     raise _Unusable(f"has a row without {' or '.join(map(repr, _FILE_COLUMNS))}")
 
@@ -110,4 +123,8 @@ def _text(value: Any, edge: str) -> str:
     """A cell's text: a list is one of tags, and a table's empty cell is none."""
     if value is None or value != value:  # pandas writes NaN
         return ""
-    return as_lines(edge.join(_text(part, edge) for part in value) if isinstance(value, list) else str(value))
+    if isinstance(value, list):
+        return edge.join(filter(None, (_text(part, edge) for part in value)))
+    if isinstance(value, dict):
+        raise _Unusable("has a caption that is no text but a table")
+    return as_lines(str(value).encode("utf8", "replace").decode())

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from loralab.data import store, tags
+from loralab.data import tags
 from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets, resolutions
 from loralab.data.cache import Cache
@@ -19,14 +19,14 @@ from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset
 from loralab.data.draws import BatchSize, Draws
 from loralab.data.folders import Folder, gather
-from loralab.data.index import OnError, keep_outside
+from loralab.data.index import OnError
 from loralab.data.jobs import Jobs
 from loralab.data.loader import Loader
 from loralab.data.plan import fixed_caption, fixed_rules
 from loralab.data.planner import Planner
 from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, fixed_batches
-from loralab.errors import Problem, UserError, user_error
+from loralab.errors import Problem, UserError
 from loralab.files import printable
 from loralab.types import Item, Place
 from loralab.values import AtLeastOne, Count
@@ -97,8 +97,6 @@ class DataModule(L.LightningDataModule):
         self._resumed = (0, 0)
         self._replaced: set[str] = set()
         self._is_encoded = False
-        self._check_texts()
-        self._check_places(cache_folder)
         self._index = self.planner.scan()
 
     def attach(self, family: Family) -> None:
@@ -158,19 +156,6 @@ class DataModule(L.LightningDataModule):
         rules = fixed_rules(self.planner.all_folders)
         datasets = [self._dataset(draws, rules, 0) for draws in self.plan.validation]
         return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
-
-    def _check_texts(self) -> None:
-        if self.cache.text and any(folder.captions.varies for folder in self.folders):
-            found = "captions vary (shuffle, tag dropout, token warm-up or wildcards)"
-            raise user_error("data.cache.text", found, "set data.cache.text=false: they are encoded as they come")
-
-    def _check_places(self, index: str | None) -> None:
-        """The folders of images are never written to; index: data.cache_folder."""
-        apart = self.planner.validation.folder
-        roots = [folder.path for folder in self.folders] + ([apart] if apart else [])
-        keep_outside(roots, store.cache_folder(index), "data.cache_folder")
-        if self.cache.latents == "disk":
-            keep_outside(roots, store.cache_folder(self.cache.folder), "data.cache.folder")
 
     def _encode(self) -> None:
         """Fills the caches, once."""

@@ -18,6 +18,7 @@ from loralab.data.walk import Directory, Skipped, walk
 from loralab.errors import UserError, user_error
 from loralab.files import printable
 
+MOST_REPEATS = 100_000
 _STRETCH = 0.02
 """Relative difference of width : height between an image and its mask, from which on it is told."""
 _FILE, _METADATA, _FOLDER, _NONE = range(len(ORIGINS))
@@ -50,6 +51,8 @@ class Reader:
         for metadata in self.metadata.values():
             reason = f"is named in {metadata.path.name} but is not there"
             self.skipped.extend(Skipped(path, reason) for path in metadata.unused())
+            if metadata.repeated:
+                self._note(f"rows of {metadata.path} about an image that another row is about: {metadata.repeated}")
         if self.outside:
             self._note(f"images smaller or larger than data.min_image_size and max_image_size allow: {self.outside}")
         if self.unmasked:
@@ -62,14 +65,14 @@ class Reader:
     def _read(self, directory: Directory, limits: tuple[int, int]) -> None:
         names = directory.images.names
         repeats, tokens = self._subset(directory.parts)
+        prefix, stems = os.path.join(directory.path, b""), [name.rpartition(b".")[0] for name in names]
+        captions, origins = self._captions(directory, stems, tokens.encode())
         if repeats == 0:
             self._note(f"images of {os.fsdecode(directory.path)}, repeated 0 times: {len(names)}")
             return
         if directory.parts and directory.parts[-1].isdigit():
             number = directory.parts[-1].decode()
             self._note(f"images of the folder {number} are not repeated by its name; {number}_NAME would say so")
-        prefix, stems = os.path.join(directory.path, b""), [name.rpartition(b".")[0] for name in names]
-        captions, origins = self._captions(directory, stems, tokens.encode())
         headers, bad = self.catalog.headers(directory)
         masks = self._masks_of(directory, stems, headers, bad)
         for position, caption in enumerate(captions):
@@ -98,10 +101,15 @@ class Reader:
 
     def _subset(self, parts: tuple[bytes, ...]) -> tuple[int, str]:
         """Repeats and class tokens of a directory: those of the nearest folder called `N_name`."""
+        repeats, tokens, setting = self.folder.repeats, self.folder.class_tokens, self.folder.beside("repeats")
         for part in map(os.fsdecode, reversed(parts)):
             if found := re.fullmatch(r"\s*(\d+)_(.*)", part, re.DOTALL):
-                return int(found[1]), printable(found[2])  # captions are text
-        return self.folder.repeats, self.folder.class_tokens
+                repeats, tokens, setting = int(found[1]), printable(found[2]), self.folder.setting  # captions are text
+                break
+        if repeats > MOST_REPEATS:
+            found = f"images are repeated {repeats} times in {printable(os.fsdecode(b'/'.join(parts)) or self.root)}"
+            raise user_error(setting, found, f"at most {MOST_REPEATS}; train for more epochs instead")
+        return repeats, tokens
 
     def _captions(self, directory: Directory, stems: list[bytes], tokens: bytes) -> tuple[list, list[int]]:
         """Of each image its caption, or what is wrong with it, and where it comes from."""

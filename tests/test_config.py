@@ -58,6 +58,7 @@ def problems(*overrides: str) -> str:
         (["seed="], ["seed"]),
         (["data.resolution=[512"], ["data.resolution=[512", "quote"]),
         (["+nonsense=1"], ["nonsense", "no such setting"]),
+        (["callbacks.tag_occurence.enabled=true"], ["did you mean 'callbacks.tag_occurrence.enabled'"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs", "at least 1"]),
         (
             ["optimizer=adafactor", "optimizer.lr=null", "optimizer.relative_step=true", "targets.unet_lr=1e-4"],

@@ -21,13 +21,13 @@ from loralab.data.draws import BatchSize
 from loralab.data.folders import gather
 from loralab.data.planner import Planner
 from loralab.data.validation import Validation
-from loralab.tools import doctor
+from loralab.tools import tokens
 from loralab.tools.doctor import examine
 from loralab.tools.doctor_html import to_html
-from loralab.tools.doctor_report import Report
+from loralab.tools.doctor_report import Finding, Report
 from loralab.tools.doctor_text import to_text
 from loralab.tools.looks import Look, near_duplicates
-from loralab.tools.tokens import token_counter
+from loralab.tools.tokens import tokens_of
 from test_images import broken_files
 
 
@@ -50,14 +50,19 @@ def folder(tmp_path: Path) -> Path:
 def look(tmp_path: Path, folder: Path):
     """The report of a folder under some settings."""
 
-    def look(captions: Captions | None = None, reg_folder: Path | None = None, **changes) -> Report:
+    def look(
+        captions: Captions | None = None,
+        reg_folder: Path | None = None,
+        counter: tokens.Tokens | None = None,
+        **changes,
+    ) -> Report:
         captions = captions or Captions()
         folders = gather(str(folder), [], reg_folder and str(reg_folder), captions, Augment())
         examined = {name: changes.pop(name) for name in ("max_tokens", "accumulate", "decode") if name in changes}
         planned = {"sizes": [(64, 64)], "batch": BatchSize(2), "buckets": Buckets(step=8), "validation": Validation()}
         planner = Planner(folders, captions=captions, cache_folder=str(tmp_path / "cache"), **{**planned, **changes})
         write_tokenizer(tmp_path / "tokenizer") if not (tmp_path / "tokenizer").exists() else None
-        return examine(planner, token_counter(str(tmp_path)), **examined)
+        return examine(planner, counter or tokens_of(str(tmp_path)), **examined)
 
     return look
 
@@ -139,7 +144,7 @@ def test_enlarged_and_cropped_images(folder: Path, look) -> None:
     photo(folder / "small.png", (32, 32), 2)
     photo(folder / "long.png", (400, 64), 3)
     report = look()
-    assert findings(report, "upscaled") == [("enlarged to fill the bucket", ["small.png"])]
+    assert findings(report, "upscaled") == [("enlarged to fill the bucket, up to 2 times", ["small.png"])]
     ((text, names),) = findings(report, "cropped")
     assert names == ["long.png"]
     assert "20%" in text
@@ -246,7 +251,7 @@ def test_a_folder_given_one_level_too_deep(folder: Path, look, tmp_path: Path) -
     planner = Planner(
         folders, [(64, 64)], BatchSize(1), Buckets(step=8), Captions(), Validation(), cache_folder=str(tmp_path / "c")
     )
-    ((text, _),) = findings(examine(planner, token_counter(str(tmp_path)), decode=False), "misplaced")
+    ((text, _),) = findings(examine(planner, tokens_of(str(tmp_path)), decode=False), "misplaced")
     assert f"did you mean {tmp_path}" in text
 
 
@@ -340,22 +345,24 @@ def test_tokens_are_those_of_the_models_tokenizer(tmp_path: Path) -> None:
 
     write_tokenizer(tmp_path / "tokenizer")
     reference = CLIPTokenizer.from_pretrained(str(tmp_path / "tokenizer"))
-    counter = token_counter(None, str(tmp_path))
+    counter = tokens_of(None, str(tmp_path))
     assert counter.source == str(tmp_path / "tokenizer")
     texts = ["", "a sks star", "  Été: 3 stars, it's\nraining!  ", "under_score (weird:1.2) 画像 🎨", "x" * 300]
     for text in texts:
-        assert counter.count(text) == len(reference(text, add_special_tokens=False).input_ids), text
+        assert counter.of(text) == reference.tokenize(text), text
     reference.save_pretrained(str(tmp_path / "saved"))
     (tmp_path / "saved" / "vocab.json").unlink(missing_ok=True)
-    assert token_counter(str(tmp_path / "saved")).count("a sks star") == counter.count("a sks star")
+    assert tokens_of(str(tmp_path / "saved")).of("a sks star") == counter.of("a sks star")
+    weighted = tokens_of(str(tmp_path), emphasis=True)
+    assert weighted.of("a (red:1.2) [star]") == [*reference.tokenize("a "), *reference.tokenize("red star")]
 
 
 def test_without_a_vocabulary_tokens_are_an_estimate_that_says_so(folder: Path, look, monkeypatch) -> None:
     photo(folder / "a.png", caption="a red star")
-    monkeypatch.setattr(doctor.tokens, "CLIP", "nobody/nothing")
-    counter = token_counter(None, "nothing/here")
+    monkeypatch.setattr(tokens, "CLIP", "nobody/nothing")
+    counter = tokens_of(None, "nothing/here")
     assert counter.source is None
-    assert 3 <= counter.count("a red star") <= 6
+    assert 3 <= len(counter.of("a red star")) <= 6
 
 
 COMMAND = """
@@ -382,3 +389,46 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
     arguments[0] = f"data.folder={tmp_path / 'nothing'}"
     assert run().returncode == 1
+
+
+def test_damaged_images_of_the_validation_are_told(folder: Path, look, tmp_path: Path) -> None:
+    photo(folder / "a.png", (64, 64), 1)
+    photo(tmp_path / "apart" / "whole.png", (64, 64), 2)
+    whole = photo(tmp_path / "apart" / "broken.png", (64, 64), 3).read_bytes()
+    (tmp_path / "apart" / "broken.png").write_bytes(whole[:100] + bytes(20) + whole[120:])
+    report = look(validation=Validation(folder=str(tmp_path / "apart")))
+    assert (report.fatal, report.totals.skipped) == (False, 1)
+    assert [Path(row.path).name for row in report.images if row.problem] == ["broken.png"]
+    assert look(validation=Validation(folder=str(tmp_path / "apart")), on_error="stop").fatal
+
+
+def test_the_signs_of_weighted_captions_are_no_tokens(folder: Path, look, tmp_path: Path) -> None:
+    photo(folder / "a.png", caption="(hat:1.2), " * 12)
+    assert [kind.text for kind in look().findings if kind.kind == "cut_captions"]
+    report = look(counter=tokens_of(str(tmp_path), emphasis=True))
+    assert not [kind.text for kind in report.findings if kind.kind == "cut_captions"]
+
+
+def test_what_the_command_refuses(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from loralab import cli
+
+    photo(folder / "a.png")
+    words = ["doctor", f"data.folder={folder}", f"data.cache_folder={tmp_path / 'cache'}"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "data.buckets.step=60", "--json"])
+    assert stop.value.code == 1
+    found = json.loads(capsys.readouterr().out)
+    assert "data.buckets.step" in found["findings"][0]["text"]
+    assert found["images"] == []
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--html", str(folder)])
+    assert stop.value.code == 1
+    assert "--html" in capsys.readouterr().err
+
+
+def test_findings_without_end_are_counted() -> None:
+    report = Report(findings=[Finding("duplicates", "warning", f"pair {n}", ["a", "b"]) for n in range(150)])
+    text = to_text(report)
+    assert "pair 9" in text
+    assert "pair 10" not in text
+    assert "140 further findings of the kind 'duplicates'" in text

@@ -566,6 +566,19 @@ def test_a_key_of_an_option_that_the_file_chooses(write):
     assert "optimizer.d_coef=2" in prepare([f"settings.load={path}", "optimizer.d_coef=2"]).overrides
 
 
+def test_the_same_option_on_the_command_line_keeps_the_files_values(write):
+    """A preset names no images: `data=folder data.folder=PATH` says which, and takes nothing away."""
+    preset = write({"train_resolution": 768, "shuffle_captions": True, "mixed_precision": "no"})
+    overrides, told, _ = expand([f"settings.load={preset}", "data=folder", "data.folder=/x"])
+    assert overrides.count("data=folder") == 1
+    assert {"data.resolution=768", "data.captions.shuffle=true"} <= set(overrides)
+    assert not any("takes the place" in line for line in told)
+    full = write({"img_folder": "/old", "train_resolution": 768, "mixed_precision": "no"})
+    overrides, told, _ = expand([f"settings.load={full}", "data=folder", "data.folder=/x"])
+    assert [o for o in overrides if o.startswith("data.folder=")] == ["data.folder=/x"]
+    assert "data.resolution=768" in overrides
+
+
 def test_a_group_on_the_command_line_replaces_the_files(write):
     path = write("optimizer_type = 'AdamW'\noptimizer_args = ['betas=0.8,0.9']\nlearning_rate = 1e-3")
     overrides, told, _ = expand([f"settings.load={path}", "optimizer=sgd"])

@@ -165,6 +165,8 @@ def exists(tree: Any, key: str) -> bool:
 def nearest_key(key: str, tree: dict[str, Any], groups: dict[str, list[str]]) -> str:
     """A remedy for a key that does not exist: the valid key or group most like it."""
     keys = list(_dotted(tree))
+    if corrected := _corrected(key, tree):
+        return f"did you mean '{corrected}'?"
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in keys if k.rpartition(".")[0] == parent}
     leaves = {k.rpartition(".")[2]: k for k in keys}
@@ -175,6 +177,21 @@ def nearest_key(key: str, tree: dict[str, Any], groups: dict[str, list[str]]) ->
     if siblings:
         return f"{parent or 'the top level'} has: " + ", ".join(sorted(siblings))
     return "see python train.py --help for the groups, --cfg job for every setting"
+
+
+def _corrected(key: str, tree: Any) -> str | None:
+    """The key with its first wrong part corrected, where that makes it one that exists."""
+    parts = key.split(".")
+    for place, part in enumerate(parts):
+        if not isinstance(tree, dict):
+            return None
+        if part not in tree:
+            near = difflib.get_close_matches(part, [name for name in tree if isinstance(name, str)])
+            below = (".".join([name, *parts[place + 1 :]]) for name in near)
+            found = next((key for key in below if exists(tree, key)), None)
+            return found and ".".join([*parts[:place], found])
+        tree = tree[part]
+    return None
 
 
 def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:

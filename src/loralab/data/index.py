@@ -148,7 +148,7 @@ def scan(
             reader = Reader(folder, source, catalog, rows, skipped, notes)
             reader.read((min_size or 0, max_size or sys.maxsize))
             if len(rows) == before[0]:
-                raise _empty(folder, skipped[before[1] :])
+                raise _empty(folder, skipped[before[1] :], reader.outside)
     _stop_at(skipped, on_error)
     return Index(folders, rows, skipped, notes)
 
@@ -168,7 +168,10 @@ def _check_place(folder: Folder) -> None:
         raise user_error(folder.setting, f"{root} {found}", "give the folder that holds the images")
 
 
-def _empty(folder: Folder, skipped: list[Skipped]) -> UserError:
+def _empty(folder: Folder, skipped: list[Skipped], outside: int) -> UserError:
+    if outside:
+        found = f"all {outside} images that {folder.path} holds are smaller or larger than allowed"
+        return user_error(folder.setting, found, "change data.min_image_size and data.max_image_size")
     kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
     found = f"{folder.path} holds no image that can be used"
     if skipped:

@@ -16,11 +16,10 @@ from loralab.data.sampler import BucketSampler
 from loralab.data.walk import Skipped
 from loralab.errors import Problem, UserError
 from loralab.files import printable
+from loralab.models.chunks import CHUNK
 from loralab.progress import progress
 from loralab.types import Fit, Item
 
-CHUNK = 75
-"""Tokens in a chunk. Every token is at least one byte long: shorter captions need not be counted."""
 _BLOCK = 100
 """Captions after which the progress is told."""
 
@@ -48,7 +47,7 @@ class Fitting:
         rules = self._fixed[source].captions
         # only wildcards draw, and making a generator takes longer than the rest
         caption = rules.apply(text, Random(0) if rules.wildcards else self._rng)
-        if len(caption.encode()) <= CHUNK:
+        if len(caption.encode()) <= CHUNK:  # every token is at least one byte long
             return Fit(1, 0)
         if caption not in self._known:
             self._known[caption] = self._fit(caption)

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from loralab.models.chunks import CHUNK, chunked
 from loralab.models.emphasis import parse
 from loralab.types import Fit
-
-CHUNK = 75
 
 
 class Text(NamedTuple):
@@ -99,15 +98,8 @@ class TextEncoder:
             for token in self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         ]
         names = self.tokenizer.convert_ids_to_tokens([token for token, _ in tokens])
-        runs, start = [], 0
-        for remaining in reversed(range(self.chunks)):
-            stop = start + CHUNK
-            if remaining and stop < len(tokens):  # a word goes whole into the next chunk
-                ends = (at for at in range(stop, start, -1) if names[at - 1].endswith("</w>"))
-                stop = next(ends, stop)
-            runs.append(tokens[start:stop])
-            start = min(stop, len(tokens))
-        return runs, len(tokens) - start
+        parts, lost = chunked(names, self.chunks)
+        return [tokens[part] for part in parts], lost
 
     def _chunk(self, run: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
         """T ids and weights: begin, the run, end, and the padding that this tokenizer uses."""

@@ -10,6 +10,9 @@ from loralab.errors import Problem, UserError, user_error
 from loralab.settings.convert import Converted, read
 from loralab.settings.overrides import Settings
 
+MEANT = {"data": "folder"}
+"""The options that a file's values are for, where it chooses none: a preset says how to train, not on which images."""
+
 LOAD, SKIP = "settings.load", "settings.skip"
 
 
@@ -26,7 +29,8 @@ class Expanded(NamedTuple):
 def expand(overrides: list[str]) -> Expanded:
     """The overrides with those of the settings file that they name before them.
 
-    A group on the command line takes the file's values of that group away, and a key its rivals. Raises UserError.
+    Another option of a group on the command line takes the file's values of that group away, and a key its rivals.
+    Raises UserError.
     """
     path = value_of(overrides, LOAD)
     if path is None:
@@ -47,6 +51,9 @@ def expand(overrides: list[str]) -> Expanded:
         settings = file.settings.over(settings)
     settings.without(LOAD)  # the command line's own stands
     for name, text in given.items():
+        if settings.choices.get(name, MEANT.get(name)) == text.partition("=")[2]:
+            settings.choices.pop(name, None)
+            continue
         gone = settings.without(name, rivals=not text.endswith("=null"))
         if gone and "." not in name:
             told.append(f"{text} takes the place of the file's {', '.join(gone)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from loralab.config.command_line import checked, prepare
@@ -17,20 +19,20 @@ from loralab.data.captions import Captions
 from loralab.data.draws import BatchSize, Draws, Entry
 from loralab.data.folders import gather
 from loralab.data.geometry import Size, crop_corner
-from loralab.data.index import Index
-from loralab.data.plan import CHUNK, fixed_caption, fixed_rules
+from loralab.data.plan import fixed_caption, fixed_rules
 from loralab.data.planner import Planner
 from loralab.data.sampler import BucketSampler
 from loralab.data.store import cache_folder
 from loralab.data.validation import Validation
-from loralab.errors import UserError
+from loralab.errors import Problem, UserError, user_error
 from loralab.files import atomic_path
+from loralab.models.chunks import CHUNK, chunked
 from loralab.tools import doctor_findings as find
-from loralab.tools import tokens
 from loralab.tools.doctor_html import to_html
 from loralab.tools.doctor_report import BucketRow, Finding, Report, Row, Totals
 from loralab.tools.doctor_text import print_report
 from loralab.tools.looks import look_at, near_duplicates
+from loralab.tools.tokens import Tokens, tokens_of
 from loralab.types import Fit, Item
 
 
@@ -43,20 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Exit code 1 where training would fail."""
-    overrides, warnings, _ = prepare(own_images(args.overrides))
-    settings = values(checked(overrides)[0])
-    model, trainer = settings["model"], settings["trainer"]
-    planner = planner_of(settings["data"])
-    report = examine(
-        planner,
-        tokens.token_counter(model.get("tokenizer"), model.get("base")),
-        max_tokens=model.get("max_token_length") or CHUNK,
-        accumulate=trainer.get("accumulate_grad_batches") or 1,
-        decode=not args.quick,
-    )
-    report.findings += [Finding("settings", "note", warning) for warning in warnings]
     if args.html:
-        title = f"loralab doctor: {', '.join(folder.path for folder in planner.folders)}"
+        _check_place(Path(args.html))
+    try:
+        report, title = _looked(args)
+    except UserError as error:
+        if not args.json:
+            raise
+        report, title = Report(findings=[_fatal(problem) for problem in error.problems]), "loralab doctor"
+    if args.html:
         with atomic_path(args.html) as beside:
             beside.write_text(to_html(report, title), encoding="utf8")
     if args.json:
@@ -64,6 +61,39 @@ def main(args: argparse.Namespace) -> int:
     else:
         print_report(report)
     return 1 if report.fatal else 0
+
+
+def _looked(args: argparse.Namespace) -> tuple[Report, str]:
+    """The report on what the arguments say, and its title."""
+    overrides, warnings, _ = prepare(own_images(args.overrides))
+    cfg, choices = checked(overrides)
+    settings = values(cfg)
+    model, trainer, data = settings["model"], settings["trainer"], settings["data"]
+    planner = planner_of(data)
+    report = examine(
+        planner,
+        tokens_of(model.get("tokenizer"), model.get("base"), emphasis=bool(model.get("emphasis"))),
+        max_tokens=model.get("max_token_length") or CHUNK,
+        accumulate=trainer.get("accumulate_grad_batches") or 1,
+        decode=not args.quick,
+    )
+    sizes = ", ".join(f"{width}×{height}" for width, height in planner.sizes)
+    words = f"as a training with model={choices['model']} at {sizes} would see them, in batches of {data['batch_size']}"
+    report.findings += [Finding("settings", "note", words)]
+    report.findings += [Finding("settings", "note", warning) for warning in warnings]
+    return report, f"loralab doctor: {', '.join(folder.path for folder in planner.folders)}"
+
+
+def _check_place(page: Path) -> None:
+    """Raises a UserError where the page cannot be written, before anything is looked at."""
+    place = page.expanduser().absolute()
+    above = next(folder for folder in place.parents if folder.exists())
+    if place.is_dir() or not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise user_error("--html", f"{page} cannot be written", "give the name of a file, in a folder that may be")
+
+
+def _fatal(problem: Problem) -> Finding:
+    return Finding("fatal", "error", str(problem))
 
 
 def own_images(overrides: list[str]) -> list[str]:
@@ -97,25 +127,26 @@ def planner_of(data: dict[str, Any]) -> Planner:
 
 
 def examine(
-    planner: Planner, counter: tokens.Counter, *, max_tokens: int = CHUNK, accumulate: int = 1, decode: bool = True
+    planner: Planner, tokens: Tokens, *, max_tokens: int = CHUNK, accumulate: int = 1, decode: bool = True
 ) -> Report:
     """What a training would make of the images, and what is odd about them.
 
-    counter: of tokens. max_tokens: of a caption, longer ones are cut. accumulate: batches in an optimizer step.
+    tokens: of captions. max_tokens: of a caption, longer ones are cut. accumulate: batches in an optimizer step.
     decode: whether images are decoded, which finds damage within and those that look alike. Where training would
     fail the report says why and is `fatal`.
     """
     report = Report()
-    captions = _Captions(planner, counter, max_tokens)
+    captions = _Captions(planner, tokens, max_tokens)
     try:
-        index = replace(planner, hashed=decode).scan()
-        index = _decodable(index, planner, report) if decode else index
+        hashing = replace(planner, hashed=decode)
+        index, apart = hashing.scan(), hashing.scan_apart()
         report.images = [_skipped_row(*skipped) for skipped in index.skipped]
-        plan = planner.plan(index, captions.fit)
+        damaged = _damaged([*index, *(apart or [])], planner, report) if decode else {}
+        plan = planner.plan(index, captions.fit, damaged)
         rows = [_row(entry, captions) for entry in plan.draws.entries()]
         report.images = [*rows, *(_skipped_row(*skipped) for skipped in plan.skipped)]
         report.findings += find.of_index(plan.index, plan.skipped)
-        report.findings += find.of_rows(rows, max_tokens, estimated=counter.source is None)
+        report.findings += find.of_rows(rows, captions.cut(rows), max_tokens, estimated=tokens.source is None)
         report.findings += find.of_folders(planner.folders, plan.index)
         report.tags = tags.occurrences(plan.draws.training_items(), planner.folders)
         report.findings += find.of_tags(report.tags)
@@ -129,41 +160,48 @@ def examine(
         words = f"{len(plan.draws)} samples, {batches} batches and {-(-batches // accumulate)} optimizer steps an epoch"
         report.findings.append(Finding("epoch", "note", words))
     except UserError as error:
-        report.findings += [Finding("fatal", "error", str(problem)) for problem in error.problems]
+        report.findings += [_fatal(problem) for problem in error.problems]
+        report.totals = replace(report.totals, skipped=sum(row.problem is not None for row in report.images))
     return report
 
 
-def _decodable(index: Index, planner: Planner, report: Report) -> Index:
-    """The index less what cannot be decoded; duplicates are told on the way."""
-    items = list(index)
-    where = cache_folder(planner.cache_folder)
-    looks = look_at([item.path for item in items], [item.digest for item in items], where)
+def _damaged(items: list[Item], planner: Planner, report: Report) -> dict[str, str]:
+    """What cannot be decoded, path → why; duplicates are told on the way."""
+    looks = look_at([item.path for item in items], [item.digest for item in items], cache_folder(planner.cache_folder))
     report.findings += find.of_duplicates(items, near_duplicates(looks))
-    damaged = {position: look.problem for position, look in enumerate(looks) if look.problem}
+    damaged = {item.path: look.problem for item, look in zip(items, looks, strict=True) if look.problem}
     if damaged and planner.on_error == "stop":
-        paths = [items[position].path for position in damaged]
-        report.findings.append(Finding("damaged", "error", "images cannot be decoded, and data.on_error=stop", paths))
-    return index.without(damaged)
+        words = "images cannot be decoded, and data.on_error=stop"
+        report.findings.append(Finding("damaged", "error", words, list(damaged)))
+    return damaged
 
 
 class _Captions:
     """Captions without anything random, and their tokens."""
 
-    def __init__(self, planner: Planner, counter: tokens.Counter, most: int) -> None:
-        self.rules, self.counter, self.most = fixed_rules(planner.folders), counter, most
-        self._counts: dict[str, int] = {}
+    def __init__(self, planner: Planner, tokens: Tokens, most: int) -> None:
+        self.rules, self.tokens, self.chunks = fixed_rules(planner.all_folders), tokens, most // CHUNK
+        self._known: dict[str, tuple[int, Fit]] = {}
 
     def text(self, item: Item) -> str:
         return fixed_caption(item, self.rules)
 
     def count(self, text: str) -> int:
-        if text not in self._counts:
-            self._counts[text] = self.counter.count(text)
-        return self._counts[text]
+        return self._of(text)[0]
 
     def fit(self, text: str) -> Fit:
-        count = self.count(text)
-        return Fit(max(1, -(-min(count, self.most) // CHUNK)), max(0, count - self.most))
+        return self._of(text)[1]
+
+    def cut(self, rows: list[Row]) -> list[str]:
+        """The images whose captions do not fit."""
+        return [row.path for row in rows if self.fit(row.caption).lost]
+
+    def _of(self, text: str) -> tuple[int, Fit]:
+        if text not in self._known:
+            names = self.tokens.of(text)
+            parts, lost = chunked(names, self.chunks)
+            self._known[text] = len(names), Fit(max(1, sum(bool(names[part]) for part in parts)), lost)
+        return self._known[text]
 
 
 def _row(entry: Entry, captions: _Captions) -> Row:

@@ -32,16 +32,17 @@ _ODD = {
 """Modes that are converted to RGB."""
 
 
-def of_rows(rows: Sequence[Row], max_tokens: int, estimated: bool) -> Iterator[Finding]:
-    """About images as they are trained; estimated: tokens are not counted with the model's vocabulary."""
-    enlarged = (row.path for row in rows if _scale(row) > 1)
-    yield from _about("upscaled", "warning", "enlarged to fill the bucket", enlarged)
+def of_rows(rows: Sequence[Row], cut: Sequence[str], max_tokens: int, estimated: bool) -> Iterator[Finding]:
+    """About images as they are trained; cut: those whose captions do not fit; estimated: tokens are not counted with
+    the model's vocabulary."""
+    enlarged = {row.path: _scale(row) for row in rows if _scale(row) > 1}
+    most = f", up to {max(enlarged.values()):.2g} times" if enlarged else ""
+    yield from _about("upscaled", "warning", f"enlarged to fill the bucket{most}", enlarged)
     cropped = (row.path for row in rows if _cut(row) > HEAVY_CROP)
     yield from _about("cropped", "warning", f"over {HEAVY_CROP:.0%} of the area lost to the crop", cropped)
-    long = (row.path for row in rows if row.tokens > max_tokens)
-    yield from _about("cut_captions", "warning", f"caption of more than {max_tokens} tokens, which is cut", long)
+    yield from _about("cut_captions", "warning", f"caption of more than {max_tokens} tokens, which is cut", cut)
     counts = sorted(row.tokens for row in rows)
-    words = f"captions have {counts[0]} to {counts[-1]} tokens, half of them {counts[len(counts) // 2]} or less"
+    words = f"captions have {counts[0]} to {counts[-1]} tokens, {counts[len(counts) // 2]} in the middle"
     yield Finding("tokens", "note", words + "; estimated, for want of the model's vocabulary" * estimated)
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 from PIL import Image
@@ -84,13 +85,13 @@ def _histograms(report: Report, used: Sequence[Row]) -> str:
     megapixels = [(row.width or 0) * (row.height or 0) / 1e6 for row in used]
     aspects = [(row.width or 1) / (row.height or 1) for row in used]
     charts = [
-        _histogram("megapixels", megapixels, "{:.2g}"),
+        _histogram("megapixels", megapixels, "{:.3g}"),
         _histogram("width : height", np.log2(aspects).tolist(), "{:.2f}", lambda x: 2**x),
         _histogram("tokens of the caption", [row.tokens for row in used], "{:.0f}"),
     ]
     common = report.tags.most_common(20)
     if common:
-        charts.append(_bars("most common tags", [(tag, count) for tag, count in common]))
+        charts.append(_bars("most common tags", [(shorten(tag, 60, placeholder="…"), n) for tag, n in common]))
     return f"<div class=charts>{''.join(charts)}</div>"
 
 
@@ -103,7 +104,8 @@ def _histogram(title: str, values: Sequence[float], pattern: str, label: Callabl
         f"{pattern.format(label(edges[at + 1]))}: {count}</title></rect>"
         for at, count in enumerate(counts.tolist())
     )
-    ends = f"<text x=0 y=126>{pattern.format(label(edges[0]))}</text>"
+    ends = f"<text x=0 y=10>up to {most}</text>"
+    ends += f"<text x=0 y=126>{pattern.format(label(edges[0]))}</text>"
     ends += f"<text x=300 y=126 text-anchor=end>{pattern.format(label(edges[-1]))}</text>"
     return f"<figure><figcaption>{title}</figcaption><svg viewBox='0 0 300 130'>{bars}{ends}</svg></figure>"
 
@@ -136,7 +138,8 @@ def _card(row: Row, advance: Callable[[int], None]) -> str:
     else:
         words = (
             f"<b>{name}</b><span>{row.width} × {row.height} → {row.bucket[0]} × {row.bucket[1]}, ×{row.repeats}</span>"
-            f"<span>{escape(_plain(row.caption)) or '<em>no caption</em>'} <small>({row.tokens})</small></span>"
+            f"<span class=caption>{escape(_plain(row.caption)) or '<em>no caption</em>'}</span>"
+            f"<span><small>{row.tokens} tokens</small></span>"
         )
     return f"<div class=card title='{escape(_plain(row.path))}'>{_picture(row)}{words}</div>"
 
@@ -208,7 +211,10 @@ figure { margin: 0 } figcaption { color: var(--soft); font-size: 13px } figure s
 figure text { fill: var(--soft); font-size: 11px }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(180px, 1fr)); gap: 14px }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: 10px; font-size: 12px; overflow-wrap: anywhere }
-.card b, .card span { display: block } .card span { color: var(--soft) } .card .error { color: var(--error) }
+.card b, .card span { display: block }
+.card .caption { display: -webkit-box; -webkit-line-clamp: 4; -webkit-box-orient: vertical; overflow: hidden }
+.charts td:first-child { white-space: normal; overflow-wrap: anywhere }
+.card span { color: var(--soft) } .card .error { color: var(--error) }
 .thumb { display: block; max-width: 100%; height: auto; margin: 0 auto 8px } .thumb path { fill: #000; opacity: .6 }
 .missing { height: 100px; display: grid; place-items: center; background: var(--back); color: var(--soft) }
 """

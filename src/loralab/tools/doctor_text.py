@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
 from rich.console import Console, Group
 from rich.table import Column, Table
@@ -13,6 +14,8 @@ from loralab.tools.doctor_report import Report
 
 _LISTED = 5
 """Images named with a finding."""
+_OF_A_KIND = 10
+"""Findings of one kind."""
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
@@ -55,9 +58,17 @@ def _buckets(report: Report) -> Table:
 
 def _findings(report: Report) -> list[Text]:
     lines = [Text()]
+    told: Counter[str] = Counter()
     for finding in sorted(report.findings, key=lambda finding: list(_STYLES).index(finding.level)):
+        told[finding.kind] += bool(finding.images)
+        if told[finding.kind] > _OF_A_KIND:
+            continue
         lines.append(Text(f"{finding.level}: ", style=_STYLES[finding.level]) + Text(finding.text, style="default"))
         lines += [Text(f"    {printable(path)}", style="dim") for path in finding.images[:_LISTED]]
         if len(finding.images) > _LISTED:
             lines.append(Text(f"    … and {len(finding.images) - _LISTED} more", style="dim"))
+    for kind, count in told.items():
+        if count > _OF_A_KIND:
+            words = f"{count - _OF_A_KIND} further findings of the kind '{kind}': --json and --html list them all"
+            lines.append(Text(words, style="dim"))
     return lines

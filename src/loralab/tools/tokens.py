@@ -1,11 +1,15 @@
-"""How many tokens a caption has, without loading a model."""
+"""The tokens of a caption, without loading a model."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from loralab.models.chunks import END_OF_WORD
+from loralab.models.emphasis import parse
 
 CLIP = "openai/clip-vit-large-patch14"
 """All Stable Diffusion models read with this vocabulary."""
@@ -15,21 +19,34 @@ _WHOLE = "tokenizer.json"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-class Counter(NamedTuple):
-    """Counts the tokens of a caption, begin and end not included."""
+class Tokens(NamedTuple):
+    """Names the tokens of a caption, begin and end not included."""
 
-    count: Callable[[str], int]
+    of: Callable[[str], list[str]]
     source: str | None
-    """Where the vocabulary was found; None: counts are estimates."""
+    """Where the vocabulary was found; None: they are estimates."""
 
 
-def token_counter(*places: str | None) -> Counter:
-    """Counts with the first CLIP vocabulary found in models, folders or cached hub ids; else gives estimates."""
+def tokens_of(*places: str | None, emphasis: bool = False) -> Tokens:
+    """By the first CLIP vocabulary found in models, folders or cached hub ids; else estimates.
+
+    emphasis: captions are weighted, and the signs of that are no tokens.
+    """
+    of, source = _found(*places)
+    if not emphasis:
+        return Tokens(of, source)
+    return Tokens(lambda text: [name for part, _ in parse(text) for name in of(part)], source)
+
+
+def _found(*places: str | None) -> Tokens:
     for place in filter(None, (*places, CLIP)):
         if (folder := _vocabulary(place)) is not None:
-            encode = _tokenizer(folder).encode
-            return Counter(lambda text, encode=encode: len(encode(text, add_special_tokens=False).ids), str(folder))
-    return Counter(_estimate, None)
+            return Tokens(partial(_named, _tokenizer(folder)), str(folder))
+    return Tokens(_estimate, None)
+
+
+def _named(tokenizer: Any, text: str) -> list[str]:
+    return tokenizer.encode(text, add_special_tokens=False).tokens
 
 
 def _vocabulary(place: str) -> Path | None:
@@ -72,7 +89,10 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _estimate(text: str) -> int:
+def _estimate(text: str) -> list[str]:
     """A word has a token for every six letters begun, a digit or a run of signs one."""
-    words = re.findall(r"[^\W\d_]+|\d|[^\w\s]+|_+", text)
-    return sum(-(-len(word) // 6) if word[0].isalpha() else 1 for word in words)
+    names = []
+    for word in re.findall(r"[^\W\d_]+|\d|[^\w\s]+|_+", text):
+        parts = [word[at : at + 6] for at in range(0, len(word), 6)] if word[0].isalpha() else [word]
+        names += [*parts[:-1], parts[-1] + END_OF_WORD]
+    return names

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,3 +178,15 @@ def test_no_cache_changes_a_bit(train, tmp_path: Path) -> None:
         cached = load_file(train(*words, f"data.cache.latents={latents}", name=latents) / "adapter.safetensors")
         assert cached.keys() == fresh.keys()
         assert all(torch.equal(cached[key], fresh[key]) for key in fresh), latents
+
+
+def test_a_folder_whose_name_is_no_text(train, tmp_path: Path) -> None:
+    images = os.path.join(os.fsencode(tmp_path), b"im\xffages")
+    try:
+        shutil.copytree(ROOT / "src" / "loralab" / "assets" / "shapes" / "reg" / "1_shape", images)
+    except OSError:
+        pytest.skip("not a name on this file system")
+    folder = train("data=folder", f'data.folder="{os.fsdecode(images)}"', "data.buckets.step=8", "logger=many")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert any(os.fsdecode(images) in override for override in record["overrides"])

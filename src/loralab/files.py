@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -31,6 +33,11 @@ def digest_file(path: str | os.PathLike) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON as text, whatever file names are in it: for bytes that are no text JSON's escapes are Python's."""
+    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf8", "backslashreplace").decode()
 
 
 def printable(name: str) -> str:

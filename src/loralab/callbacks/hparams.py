@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+
+from loralab.files import as_json
 
 KEYS = (
     "seed",
@@ -38,7 +39,7 @@ class HParams(Callback):
         self.settings = settings
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        text = json.dumps(self.settings, indent=2, ensure_ascii=False)
+        text = as_json(self.settings)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("settings", f"```json\n{text}\n```", trainer.global_step)

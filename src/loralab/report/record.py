@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from loralab import __version__
 from loralab.errors import UserError
-from loralab.files import atomic_path
+from loralab.files import as_json, atomic_path
 from loralab.training.quiet import is_first
 
 LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes", "safetensors", "hydra-core")
@@ -56,7 +55,7 @@ class Record:
         if not is_first():
             return
         with atomic_path(self.path) as beside:
-            beside.write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
+            beside.write_text(as_json(self.facts) + "\n", encoding="utf8")
 
 
 def _versions() -> dict[str, str]:

@@ -181,12 +181,12 @@ def test_no_cache_changes_a_bit(train, tmp_path: Path) -> None:
 
 
 def test_a_folder_whose_name_is_no_text(train, tmp_path: Path) -> None:
-    images = os.path.join(os.fsencode(tmp_path), b"im\xffages")
+    images = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"im\xffages"))
     try:
         shutil.copytree(ROOT / "src" / "loralab" / "assets" / "shapes" / "reg" / "1_shape", images)
     except OSError:
         pytest.skip("not a name on this file system")
-    folder = train("data=folder", f'data.folder="{os.fsdecode(images)}"', "data.buckets.step=8", "logger=many")
+    folder = train("data=folder", f'data.folder="{images}"', "data.buckets.step=8", "logger=many")
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"
-    assert any(os.fsdecode(images) in override for override in record["overrides"])
+    assert any(images in override for override in record["overrides"])

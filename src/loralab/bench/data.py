@@ -130,6 +130,8 @@ class _Made(Sequence):
 
 def encoding(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The VAE alone on decoded batches, the cache over the same images, the loader from the full cache, and a step."""
+    import torch
+
     from loralab.bench.train import TINY
     from loralab.models.sd import load
 
@@ -138,10 +140,11 @@ def encoding(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     family.vae.to(args.device)
     _pictures(folder / "images", args.pictures, args.resolution)
     batches = [batch.pixels for batch in _module(folder, family, args, "none", 0).train_dataloader()]
-    family.encode_image(batches[0])  # the first call chooses its kernels
+    encode = torch.no_grad()(lambda pixels: family.vae.encode(pixels.to(args.device, family.vae.dtype)).latent_dist)
+    encode(batches[0])  # the first call chooses its kernels
     rounds = []
     for number in range(args.rounds):
-        bare, _ = _timed(lambda: [family.encode_image(pixels)[0].cpu() for pixels in batches])
+        bare, _ = _timed(lambda: [encode(pixels).mean.cpu() for pixels in batches])
         module = _module(folder, family, args, "disk", args.workers, f"cache {number}")
         filling, _ = _timed(module.train_dataloader)
         rounds.append((bare, filling))

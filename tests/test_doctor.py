@@ -144,7 +144,7 @@ def test_enlarged_and_cropped_images(folder: Path, look) -> None:
     photo(folder / "small.png", (32, 32), 2)
     photo(folder / "long.png", (400, 64), 3)
     report = look()
-    assert findings(report, "upscaled") == [("enlarged to fill the bucket, up to 2 times", ["small.png"])]
+    assert findings(report, "upscaled") == [("enlarged to fill the bucket, up to 2.0 times", ["small.png"])]
     ((text, names),) = findings(report, "cropped")
     assert names == ["long.png"]
     assert "20%" in text

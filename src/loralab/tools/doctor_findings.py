@@ -36,8 +36,8 @@ def of_rows(rows: Sequence[Row], cut: Sequence[str], max_tokens: int, estimated:
     """About images as they are trained; cut: those whose captions do not fit; estimated: tokens are not counted with
     the model's vocabulary."""
     enlarged = {row.path: _scale(row) for row in rows if _scale(row) > 1}
-    most = f", up to {max(enlarged.values()):.2g} times" if enlarged else ""
-    yield from _about("upscaled", "warning", f"enlarged to fill the bucket{most}", enlarged)
+    most = max(enlarged.values(), default=1.0)
+    yield from _about("upscaled", "warning", f"enlarged to fill the bucket, up to {most:.1f} times", enlarged)
     cropped = (row.path for row in rows if _cut(row) > HEAVY_CROP)
     yield from _about("cropped", "warning", f"over {HEAVY_CROP:.0%} of the area lost to the crop", cropped)
     yield from _about("cut_captions", "warning", f"caption of more than {max_tokens} tokens, which is cut", cut)

@@ -85,7 +85,7 @@ def _histograms(report: Report, used: Sequence[Row]) -> str:
     megapixels = [(row.width or 0) * (row.height or 0) / 1e6 for row in used]
     aspects = [(row.width or 1) / (row.height or 1) for row in used]
     charts = [
-        _histogram("megapixels", megapixels, "{:.3g}"),
+        _histogram("megapixels", megapixels, "{:.2f}"),
         _histogram("width : height", np.log2(aspects).tolist(), "{:.2f}", lambda x: 2**x),
         _histogram("tokens of the caption", [row.tokens for row in used], "{:.0f}"),
     ]
@@ -104,10 +104,9 @@ def _histogram(title: str, values: Sequence[float], pattern: str, label: Callabl
         f"{pattern.format(label(edges[at + 1]))}: {count}</title></rect>"
         for at, count in enumerate(counts.tolist())
     )
-    ends = f"<text x=0 y=10>up to {most}</text>"
-    ends += f"<text x=0 y=126>{pattern.format(label(edges[0]))}</text>"
+    ends = f"<text x=0 y=126>{pattern.format(label(edges[0]))}</text>"
     ends += f"<text x=300 y=126 text-anchor=end>{pattern.format(label(edges[-1]))}</text>"
-    return f"<figure><figcaption>{title}</figcaption><svg viewBox='0 0 300 130'>{bars}{ends}</svg></figure>"
+    return f"<figure><figcaption>{title}, up to {most} images a bar</figcaption><svg viewBox='0 0 300 130'>{bars}{ends}</svg></figure>"
 
 
 def _bars(title: str, counts: Sequence[tuple[str, int]]) -> str:

@@ -106,7 +106,8 @@ def _histogram(title: str, values: Sequence[float], pattern: str, label: Callabl
     )
     ends = f"<text x=0 y=126>{pattern.format(label(edges[0]))}</text>"
     ends += f"<text x=300 y=126 text-anchor=end>{pattern.format(label(edges[-1]))}</text>"
-    return f"<figure><figcaption>{title}, up to {most} images a bar</figcaption><svg viewBox='0 0 300 130'>{bars}{ends}</svg></figure>"
+    caption = f"<figcaption>{title}, up to {most} images a bar</figcaption>"
+    return f"<figure>{caption}<svg viewBox='0 0 300 130'>{bars}{ends}</svg></figure>"
 
 
 def _bars(title: str, counts: Sequence[tuple[str, int]]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -82,7 +84,6 @@ def test_a_scan_that_was_ended_goes_on_where_it_was(
             raise KeyboardInterrupt
         return counted(path)
 
-    monkeypatch.setattr(catalog, "_THREADS", 1)
     monkeypatch.setattr(catalog.images, "header", header)
     with pytest.raises(KeyboardInterrupt):
         look(folder)
@@ -94,6 +95,24 @@ def test_a_scan_that_was_ended_goes_on_where_it_was(
     headers_read.clear()
     assert list(look(folder)) == list(index)
     assert headers_read == []
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_threads_where_the_disk_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+    for number in range(catalog._BLOCK * 3):
+        picture(folder / f"{number:03}.bmp", (1 + number % 7, 3))
+    threads: set[int] = set()
+    header = images.header
+
+    def slow(path: bytes) -> images.Header:
+        threads.add(threading.get_ident())
+        time.sleep(0.002 * waits)
+        return header(path)
+
+    monkeypatch.setattr(catalog.images, "header", slow)
+    index = look(folder)
+    assert [item.width for item in index] == [1 + number % 7 for number in range(len(index))]
+    assert (len(threads) > 1) == waits
 
 
 def test_a_folder_that_has_not_changed_is_compared_as_a_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice, tee
@@ -22,7 +23,11 @@ from loralab.files import digest_file
 _HEADERS = Kind("header", np.dtype([("width", "<i4"), ("height", "<i4"), ("kind", "S16"), ("turned", "?")]))
 _DIGESTS = Kind("digest", np.dtype("V16"))
 _CAPTIONS = Kind("caption", np.dtype(object))
-_THREADS = 8  # mostly they wait for the disk
+_THREADS = 8
+_BLOCK = 64
+"""Files that are looked at together."""
+_TRY = 16
+"""So often a block is looked at without threads, to see whether the disk is waited for."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,6 +44,8 @@ class Catalog:
         self._blocks = Blocks(folder)
         self._advance = advance
         self._pool = ThreadPoolExecutor(_THREADS)
+        self._waits = False
+        self._looks = 0
 
     def __enter__(self) -> Catalog:
         return self
@@ -64,7 +71,7 @@ class Catalog:
     def hash(self, paths: Iterable[str]) -> Iterator[bytes | ImageError]:
         """The content hashes of images, made now and remembered for next time."""
         asked, paths = tee(paths)
-        hashed = zip(asked, self._map(_digest, paths), strict=True)
+        hashed = zip(asked, self._read(_digest, paths), strict=True)
         for folder, files in groupby(hashed, lambda pair: os.path.dirname(pair[0])):
             while part := list(islice(files, ROWS)):
                 rows = [(os.fsencode(os.path.basename(path)), made) for path, made in part if isinstance(made, _Digest)]
@@ -95,7 +102,7 @@ class Catalog:
         for start in range(0, len(fresh), ROWS):
             part = fresh[start : start + ROWS]
             paths = (os.path.join(folder, files.names[position]) for position in part)
-            for position, fact in zip(part, self._map(read, paths), strict=True):  # type: ignore[arg-type]
+            for position, fact in zip(part, self._read(read, paths), strict=True):  # type: ignore[arg-type]
                 if isinstance(fact, Exception):
                     errors[position] = fact
                 else:
@@ -108,12 +115,19 @@ class Catalog:
             self._blocks.replace(folder, kind, _of(files, kept), facts[kept])
         return facts, errors
 
-    def _map(self, function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
-        arguments = iter(arguments)
-        while block := list(islice(arguments, 512)):
-            for result in self._pool.map(function, block):
+    def _read(self, look: Callable[[T], R], paths: Iterable[T]) -> Iterator[R]:
+        """What a look at each file gives. In threads where the disk is waited for; else in this one, as threads that
+        only take turns are several times slower."""
+        paths = iter(paths)
+        while block := list(islice(paths, _BLOCK)):
+            self._looks += 1
+            tries = self._looks % _TRY == 0 or not self._waits
+            started, worked = time.perf_counter(), time.thread_time()
+            for result in map(look, block) if tries else self._pool.map(look, block):
                 self._advance(1)
                 yield result
+            if tries:
+                self._waits = time.perf_counter() - started > 2 * (time.thread_time() - worked)
 
 
 class _Digest(NamedTuple):

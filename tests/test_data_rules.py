@@ -1,7 +1,9 @@
 """Settings of the data that cannot work are told before anything is loaded."""
 
 import pytest
+from PIL import Image
 
+from loralab import cli, run
 from loralab.config.command_line import prepare
 from loralab.errors import UserError
 
@@ -66,21 +68,34 @@ def test_what_cannot_work_is_named(overrides, words):
         ("output.folder", "output.folder={images}"),
         ("settings.save_folder", "settings.save_folder={link}/deep"),
         ("logger.tensorboard.save_dir", "logger.tensorboard.save_dir={images}"),
-        ("hydra.run.dir", ""),
     ],
 )
-def test_nothing_is_written_into_a_folder_of_images(tmp_path, monkeypatch, key, override):
+def test_nothing_is_written_into_a_folder_of_images(tmp_path, key, override):
     names = {name: tmp_path / name for name in ("images", "apart", "link")}
     names["images"].mkdir()
     names["apart"].mkdir()
     names["link"].symlink_to(names["images"])
-    monkeypatch.chdir(tmp_path if override else names["images"])
     given = [f"data.folder={names['images']}", f"data.validation.folder={names['apart']}", "data/cache=disk"]
     with pytest.raises(UserError) as error:
-        prepare(["data=folder", *given, *filter(None, [override.format(**names)])])
+        prepare(["data=folder", *given, override.format(**names)])
     assert {p.setting for p in error.value.problems if "lies in the images' folder" in p.found} >= {key}
     assert list(names["images"].iterdir()) == []
-    prepare(["data=folder", *given, f"hydra.run.dir={tmp_path}/run", f"hydra.sweep.dir={tmp_path}/sweep"])
+
+
+def test_runs_are_not_kept_among_the_images(tmp_path, monkeypatch, capsys):
+    """Their pictures would be trained on by the next one. The doctor, which keeps nothing, may be called there."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run.main(["data=folder", "data.folder=."])
+    assert stop.value.code == 1
+    told = capsys.readouterr().err
+    assert "hydra.run.dir" in told
+    assert "lies in the images' folder" in told
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["doctor", "data.folder=.", f"data.cache_folder={tmp_path.parent / 'cache'}"])
+    assert stop.value.code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_what_works_is_not_complained_of():

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from loralab.config.command_line import prepare, refuse, split, sweeps
 from loralab.config.compose import CONF, choices_of, register_resolvers, values
 from loralab.config.menu import menu
+from loralab.config.place_rules import run_problems
 from loralab.config.signature import parameters
 from loralab.errors import UserError
 from loralab.settings import many
@@ -41,7 +42,9 @@ def main(argv: list[str] | None = None) -> None:
         print(menu())
         return
     try:
-        overrides, warnings, _ = prepare(overrides, sweeps(flags, overrides))
+        overrides, warnings, _, cfg, _ = prepare(overrides, sweeps(flags, overrides))
+        if problems := list(run_problems(values(cfg), overrides)):
+            raise UserError(*problems)
     except UserError as error:
         sys.exit(_told(error))
     for warning in warnings:

@@ -51,6 +51,10 @@ class Prepared(NamedTuple):
     warnings: list[str]
     origins: dict[str, str]
     """Where a settings file has the groups and keys that come from it."""
+    cfg: DictConfig
+    """What they compose to: of a sweep, its first point."""
+    choices: dict[str, Any]
+    """The option of each group."""
 
 
 def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
@@ -71,7 +75,7 @@ def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
         problems += error.problems
     if problems:
         raise UserError(*problems)
-    return Prepared(expanded, warnings, origins)
+    return Prepared(expanded, warnings, origins, cfg, choices)
 
 
 def _of_later_points(parsed: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,27 @@ RUNS = {"hydra.run.dir": "outputs", "hydra.sweep.dir": "multirun"}
 """Where Hydra puts runs, unless told otherwise."""
 
 
-def place_problems(tree: Tree, overrides: list[str]) -> Iterator[Problem]:
-    """overrides: of the command line, which may say where runs go."""
-    read, written = dict(_read(tree)), dict(_written(tree, overrides))
-    for key, (path, is_folder) in read.items():
+def place_problems(tree: Tree) -> Iterator[Problem]:
+    """What is wrong with the places that settings name."""
+    for key, (path, is_folder) in _read(tree):
         place = Path(path).expanduser()
         if not (place.is_dir() if is_folder else place.is_file()):
             kind, other = ("folder", "file") if is_folder else ("file", "folder")
             found = f"is a {other}, not a {kind}" if place.exists() else "is not there"
             remedy = "check the path; a relative path starts at " + os.getcwd()
             yield Problem(key, f"'{path}' {found}", remedy)
-    images = [path for key, (path, _) in read.items() if not key.endswith(("metadata", "mask_folder"))]
-    for key, path in written.items():
+    yield from _not_to_write_to(tree, _written(tree))
+
+
+def run_problems(tree: Tree, overrides: list[str]) -> Iterator[Problem]:
+    """What is wrong with where a training's own folder will be; overrides: of the command line, which may say where."""
+    given = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
+    yield from _not_to_write_to(tree, ((key, given.get(key, usual)) for key, usual in RUNS.items()))
+
+
+def _not_to_write_to(tree: Tree, written: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    images = [path for key, (path, _) in _read(tree) if not key.endswith(("metadata", "mask_folder"))]
+    for key, path in written:
         place = Path(path).expanduser().absolute()
         try:
             keep_outside(images, place, key)
@@ -48,13 +57,12 @@ def _read(tree: Tree) -> Iterator[tuple[str, tuple[str, bool]]]:
     yield from ((key, (path, is_folder)) for key, path, is_folder in given if isinstance(path, str))
 
 
-def _written(tree: Tree, overrides: list[str]) -> Iterator[tuple[str, str]]:
+def _written(tree: Tree) -> Iterator[tuple[str, str]]:
     given = {key: get(tree, key) for key in ("output.folder", "settings.save_folder", "logger.tensorboard.save_dir")}
     given["data.cache_folder"] = str(cache_folder(_text(tree, "data.cache_folder")))
-    if get(tree, "data.cache.latents") == "disk":
-        given["data.cache.folder"] = str(cache_folder(_text(tree, "data.cache.folder")))
-    said = {override.lstrip("+").split("=")[0] for override in overrides}
-    given |= {key: path for key, path in RUNS.items() if key not in said}
+    latents = str(cache_folder(_text(tree, "data.cache.folder")))
+    if get(tree, "data.cache.latents") == "disk" and latents != given["data.cache_folder"]:
+        given["data.cache.folder"] = latents
     yield from ((key, path) for key, path in given.items() if isinstance(path, str))
 
 

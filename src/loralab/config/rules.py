@@ -46,7 +46,7 @@ def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: li
 def _places(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if get(tree, "data.folder") is None and not get(tree, "data.folders"):
         yield Problem("data.folder", "is missing", "give the folder of your images: data.folder=PATH")
-    yield from place_problems(tree, overrides)
+    yield from place_problems(tree)
 
 
 def _base_model(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:

@@ -26,6 +26,8 @@ _CAPTIONS = Kind("caption", np.dtype(object))
 _THREADS = 8
 _BLOCK = 64
 """Files that are looked at together."""
+_WAITING = 4
+"""Times its work that a look takes where the disk is waited for, rather than a busy processor."""
 _TRY = 16
 """So often a block is looked at without threads, to see whether the disk is waited for."""
 
@@ -127,7 +129,7 @@ class Catalog:
                 self._advance(1)
                 yield result
             if tries:
-                self._waits = time.perf_counter() - started > 2 * (time.thread_time() - worked)
+                self._waits = time.perf_counter() - started > _WAITING * (time.thread_time() - worked)
 
 
 class _Digest(NamedTuple):

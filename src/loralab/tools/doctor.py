@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loralab.config.command_line import checked, prepare
+from loralab.config.command_line import prepare
 from loralab.config.compose import values
 from loralab.data import tags
 from loralab.data.augment import Augment
@@ -65,9 +65,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _looked(args: argparse.Namespace) -> tuple[Report, str]:
     """The report on what the arguments say, and its title."""
-    overrides, warnings, _ = prepare(own_images(args.overrides))
-    cfg, choices = checked(overrides)
-    settings = values(cfg)
+    prepared = prepare(own_images(args.overrides))
+    settings = values(prepared.cfg)
     model, trainer, data = settings["model"], settings["trainer"], settings["data"]
     planner = planner_of(data)
     report = examine(
@@ -78,9 +77,10 @@ def _looked(args: argparse.Namespace) -> tuple[Report, str]:
         decode=not args.quick,
     )
     sizes = ", ".join(f"{width}×{height}" for width, height in planner.sizes)
-    words = f"as a training with model={choices['model']} at {sizes} would see them, in batches of {data['batch_size']}"
+    batch = f"{data['batch_pixels']} pixels" if data["batch_pixels"] else data["batch_size"]
+    words = f"seen as by a training with model={prepared.choices['model']} at {sizes}, in batches of {batch}"
     report.findings += [Finding("settings", "note", words)]
-    report.findings += [Finding("settings", "note", warning) for warning in warnings]
+    report.findings += [Finding("settings", "note", warning) for warning in prepared.warnings]
     return report, f"loralab doctor: {', '.join(folder.path for folder in planner.folders)}"
 
 

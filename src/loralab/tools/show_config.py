@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from loralab.config.check import Check
-from loralab.config.command_line import checked, prepare
+from loralab.config.command_line import prepare
 from loralab.config.compose import values
 
 
@@ -17,8 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    overrides, warnings, origins = prepare(args.overrides)
-    cfg, choices = checked(overrides)
+    overrides, warnings, origins, cfg, choices = prepare(args.overrides)
     tree = values(cfg)
     if args.json:
         print(json.dumps(tree, indent=2, ensure_ascii=False))

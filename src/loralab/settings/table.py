@@ -401,7 +401,10 @@ FURTHER = (
         "token_warmup_min", "data.captions.token_warmup_min",
         "Tags at the start of the token warm-up.", kinds.whole,
     ),
-    Option("token_warmup_step", "data.captions.token_warmup_steps", "Optimizer steps until all tags are used."),
+    Option(
+        "token_warmup_step", "data.captions.token_warmup_steps",
+        "Optimizer steps until all tags are used; below 1 a share of `max_train_steps`.",
+    ),
     Option("use_lion_optimizer", "optimizer=lion", "An old way to ask for Lion."),
     Option("v_pred_like_loss", "objective/weighting=v_like", "Adds a share of the loss that v-prediction would have."),
     Option(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from loralab.data import blocks, catalog, images
 from loralab.data.folders import Folder
 from loralab.data.index import Index, scan
+from loralab.errors import UserError
 from test_index import headers_read, picture
 
 __all__ = ["headers_read"]
@@ -125,6 +128,28 @@ def test_a_folder_that_has_not_changed_is_compared_as_a_whole(folder: Path, monk
     look(folder)  # puts in order what was hashed last
     monkeypatch.setattr(blocks.Stored, "find", lambda *_: pytest.fail("row by row"))
     assert len(look(folder)) == 13
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_full_disk_is_one_message_and_the_next_look_goes_on(folder: Path) -> None:
+    """A limit on the size of files stands in for the disk."""
+    import resource
+
+    for number in range(40):
+        picture(folder / f"{number:02}.png", caption="a" * 2000)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        with pytest.raises(UserError, match="cannot be written") as error:
+            look(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert error.value.problems[0].setting == "data.cache_folder"
+    index = look(folder)
+    assert len(index) == 40
+    assert all(item.caption == "a" * 2000 for item in index)
 
 
 @pytest.mark.parametrize("column", ["names", "sizes", "stamps", "facts"])

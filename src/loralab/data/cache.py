@@ -193,9 +193,12 @@ class _Decoding(Dataset):
             return position, [], [], None
         try:
             rgb, _ = images.read(job.path)
+            is_same = digest_file(job.path) == job.digest
         except ImageError as error:
             return position, [], [], str(error)
-        if digest_file(job.path) != job.digest:  # else other pixels would be kept under the old ones' key
+        except OSError as error:
+            return position, [], [], f"cannot be read ({error.strerror})"
+        if not is_same:  # other pixels would be kept under the old ones' key
             return position, [], [], "has been changed since the run began; start again to train on it"
         views = [images.fit(rgb, job.resized, job.bucket, view.corner) for _, view in missing]
         sides = [pixels[:, ::-1] if view.flip else pixels for pixels, (_, view) in zip(views, missing, strict=True)]

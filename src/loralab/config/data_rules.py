@@ -22,7 +22,8 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
     nodes = {name: _settings(data.get(name)) for name in ("buckets", "captions", "augment")}
     yield from _raised(lambda: _sizes(nodes["buckets"], data.get("resolution")))
     yield from _raised(lambda: _folders(data, nodes))
-    yield from _limits(data, nodes["captions"])
+    yield from _limits(data)
+    yield from _extension(nodes["captions"].get("extension"))
     for number, entry in enumerate(data.get("folders") or []):
         yield from _entry(f"data.folders.{number}", entry)
     step = nodes["buckets"].get("step")
@@ -52,12 +53,14 @@ def _folders(data: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[Fol
     return gather(folder, folders or [], reg_folder, captions, augment) if folder or folders else []
 
 
-def _limits(data: dict[str, Any], captions: dict[str, Any]) -> Iterator[Problem]:
+def _limits(data: dict[str, Any]) -> Iterator[Problem]:
     low, high = data.get("min_image_size"), data.get("max_image_size")
     if isinstance(low, int) and isinstance(high, int) and low > high:
         found = f"{low} is over data.max_image_size={high}: no image is left"
         yield Problem("data.min_image_size", found, "lower the one, which is of the shorter side, or raise the other")
-    extension = captions.get("extension")
+
+
+def _extension(extension: Any) -> Iterator[Problem]:
     if isinstance(extension, str) and f".{extension.lstrip('.')}".lower() in EXTENSIONS:
         yield Problem("data.captions.extension", f"'{extension}' is one of images", "give that of the captions: .txt")
 

@@ -54,8 +54,8 @@ class Metadata:
         return None
 
     def unused(self) -> Iterator[str]:
-        """The paths of entries for which no image was asked."""
-        return (str(self.root / name) for name in self._captions.keys() - self._used)
+        """The paths of entries for which no image was asked, in the file's order."""
+        return (str(self.root / name) for name in self._captions if name not in self._used)
 
     def _key(self, name: str) -> str:
         name = os.path.normpath(name).replace("\\", "/")

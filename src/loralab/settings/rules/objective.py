@@ -99,5 +99,5 @@ def _weighting(foreign: Foreign, ours: Ours) -> None:
             ours.set(f"objective.weighting.{option}.{key}", value, name)
     if chosen:
         ours.choose("objective/weighting", list(chosen) if len(chosen) > 1 else next(iter(chosen)), *chosen.values())
-    elif foreign.absent:
+    elif foreign.absent or any(name in foreign.options for name, _, _ in WEIGHTING.values()):
         ours.choose("objective/weighting", "none")  # the embedded images come with another

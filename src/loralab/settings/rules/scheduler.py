@@ -25,6 +25,9 @@ ONLY_OF = {
 }
 """Options that one schedule alone has."""
 
+LR_END = 1e-7
+"""Where the polynomial of sd-scripts (that of transformers) ends."""
+
 
 def scheduler(foreign: Foreign, ours: Ours) -> None:
     name = str(foreign.take("lr_scheduler", kinds.text) or "").lower()
@@ -41,12 +44,21 @@ def scheduler(foreign: Foreign, ours: Ours) -> None:
         elif foreign.has(option):
             foreign.leave(option, f"only scheduler={only} has it")
     arguments = foreign.take("lr_scheduler_args", kwargs) or {}
+    if chosen == "polynomial":
+        _polynomial_end(foreign, ours, arguments.pop("lr_end", LR_END))
     if chosen is None:
         foreign.leave("lr_scheduler_args", "of a schedule that is not here" if name or custom else "of no schedule")
     else:
         for key, value in arguments.items():
             ours.set(f"scheduler.{key}", value, "lr_scheduler_args")
     _warmup(foreign, ours)
+
+
+def _polynomial_end(foreign: Foreign, ours: Ours, end: Any) -> None:
+    """sd-scripts' polynomial ends at a learning rate, ours at a ratio of optimizer.lr."""
+    lr = foreign.take("learning_rate", kinds.number)
+    if lr and isinstance(end, (int, float)):
+        ours.set("scheduler.end_ratio", min(1.0, float(f"{end / lr:.12g}")), "lr_scheduler", "learning_rate")
 
 
 def _by_name(foreign: Foreign, ours: Ours, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from loralab.settings import kinds
@@ -37,7 +38,8 @@ def _rates(foreign: Foreign, ours: Ours, option: str) -> None:
 
 def rates(value: Any) -> list[float]:
     """One learning rate for all text encoders, or one for each of two."""
-    found = [kinds.number(part) for part in (value if isinstance(value, list) else str(value).split())]
+    parts = value if isinstance(value, list) else re.split(r"[,\s]+", str(value).strip("[]() "))
+    found = [kinds.number(part) for part in parts]
     if len(found) not in (1, 2):
         raise ValueError("a number, or two of them")
     return found

@@ -11,7 +11,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("diffusion", "data", "adapters", "models", "optim"),
     (
         *("data.dataset", "adapters.inject", "adapters.file"),
-        *("models.sd", "models.sdxl", "models.miniature", "training.metadata"),
+        *("models.sd", "models.sdxl", "models.miniature"),
+        *("training.metadata", "training.network_metadata"),
     ),
     ("training", "data.module", "data.loader"),
     ("callbacks", "tools", "settings", "config"),

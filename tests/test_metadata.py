@@ -7,80 +7,80 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from loralab.adapters.file import read_metadata
 from loralab.training.metadata import Data, Dates, Model, Progress, base_facts, metadata
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metadata.json").read_text())
 
-SETTINGS = {
-    "seed": 23,
-    "output": {"name": "tiny_lora", "comment": None},
-    "model": {"clip_skip": 2, "max_token_length": 150, "gradient_checkpointing": False},
-    "adapter": {"_target_": "loralab.adapters.lora.LoRA", "rank": 8, "alpha": 4.0, "dropout": None},
-    "targets": {"unet_lr": 1e-4, "text_encoder_lr": 5e-5},
-    "objective": {
-        "loss": {"_target_": "loralab.diffusion.loss.L2", "c": 0.1, "scale": 1.0, "schedule": "snr"},
-        "noise": {
-            "offset": {"strength": 0.05, "random_strength": False},
-            "multires": {"discount": 0.3},
-            "input_perturbation": {"random_strength": False},
-        },
-        "weighting": {"min_snr": {"gamma": 5.0}},
-        "prior_loss_weight": 1.0,
-    },
-    "data": {
-        "resolution": [128, 128],
-        "batch_size": 2,
-        "buckets": {"enabled": True, "min_resolution": 64, "max_resolution": 256, "no_upscale": False},
-        "captions": {
-            "shuffle": True,
-            "keep_tokens": 1,
-            "dropout_rate": 0.0,
-            "tag_dropout_rate": 0.0,
-            "dropout_every_n_epochs": 0,
-            "trigger": "sks star",
-        },
-        "augment": {"color": False, "flip": False, "random_crop": False},
-        "cache": {"latents": "memory"},
-        "validation": {"share": 0.0},
-    },
-    "optimizer": {"_target_": "torch.optim.adamw.AdamW", "_partial_": True, "lr": 1e-4},
-    "scheduler": {"_target_": "loralab.optim.schedules.cosine", "warmup_steps": 2},
-    "trainer": {"precision": "32-true", "gradient_clip_val": 1.0, "accumulate_grad_batches": 1},
-}
-MODEL = Model("sd1", "epsilon", False, 4.0)
-DATA = Data(
-    images=160,
-    reg_images=6,
-    held_out=0,
-    batches=160,
-    folders={"10_sks star": (10, 14), "2_circle": (2, 10)},
-    reg_folders={"1_shape": (1, 6)},
-    tags={"10_sks star": {"sks star": 14}},
-    buckets=[((64, 192), 62)],
-)
-PROGRESS = Progress(epoch=1, step=20, max_epochs=1, max_steps=20)
+SETTINGS = {"output": {"name": "adapter"}, "model": {"clip_skip": None}, "data": {"resolution": 64, "batch_size": 1}}
+MODEL = Model("sd1", "epsilon", False, 4.0, 4)
+DATA = Data(images=1, reg_images=0, held_out=0, batches=1)
+PROGRESS = Progress(epoch=1, step=20, epochs=1, steps=20)
 
 VOLATILE = {"ss_session_id", "ss_training_started_at", "ss_training_finished_at", "modelspec.date"}
-BY_FILE = {"sshs_model_hash", "sshs_legacy_hash", "ss_sd_model_name", "ss_sd_model_hash", "ss_new_sd_model_hash"}
 NOT_OURS = {"ss_sd_scripts_commit_hash"}
-OWN_VALUE = {"modelspec.implementation_version", "ss_optimizer", "ss_bucket_info", "ss_tag_frequency"}
+OWN_VALUE = {
+    *("modelspec.implementation_version", "ss_optimizer", "ss_bucket_info", "ss_tag_frequency"),
+    *("ss_sd_model_name", "sshs_model_hash", "sshs_legacy_hash"),
+}
+
+
+SIZES = {  # of the images: how many, (width, height); all but the last are near a bucket of the golden file
+    "10_sks star": [(6, (60, 190)), (1, (60, 250)), (1, (512, 120)), (6, (128, 128))],
+    "2_circle": [(1, (64, 192)), (1, (200, 70)), (8, (256, 250))],
+    "1_shape": [(6, (300, 300))],
+}
+OVERRIDES = (
+    *("seed=23", "trainer.max_steps=20", "data.batch_size=2", "data.resolution=128", "data.cache.latents=memory"),
+    *("data.buckets.min_resolution=64", "data.buckets.max_resolution=256", "data.captions.shuffle=true"),
+    *("data.captions.keep_tokens=1", "data.captions.trigger='sks star'", "model.max_token_length=150"),
+    *("model.clip_skip=2", "adapter.rank=8", "adapter.alpha=4.0", "optimizer.lr=1e-4", "targets.unet_lr=1e-4"),
+    *("targets.text_encoder_lr=5e-5", "scheduler=cosine", "scheduler.warmup_steps=2", "objective/noise=offset"),
+    *("objective.noise.offset.strength=0.05", "objective/weighting=min_snr", "output.name=tiny_lora"),
+    *("callbacks.validation.every_n_epochs=null", "data.buckets.step=64", "data=folder"),
+)
+OWN_SPELLING = {"ss_network_dropout": "0.0"}
+
+
+def test_a_real_file_says_what_one_of_sd_scripts_says(train, random_base: Path, tmp_path: Path):
+    """The golden file's run done again: as many images in as many buckets, the same settings."""
+    images = {name: tmp_path / ("reg" if name == "1_shape" else "images") / name for name in SIZES}
+    for name, folder in images.items():
+        folder.mkdir(parents=True)
+        sizes = [size for count, size in SIZES[name] for _ in range(count)]
+        for number, size in enumerate(sizes):
+            Image.new("RGB", size, (9 * number, 90, 30)).save(folder / f"{number}.png")
+    folders = (f"data.folder={tmp_path / 'images'}", f"data.reg_folder={tmp_path / 'reg'}")
+    ours = read_metadata(train(*OVERRIDES, *folders) / "tiny_lora.safetensors")
+    assert set(GOLDEN) - set(ours) == VOLATILE | NOT_OURS
+    assert set(ours) - set(GOLDEN) == {"modelspec.trigger_phrase", "loralab"}
+    same = set(ours) & set(GOLDEN) - OWN_VALUE
+    assert {key: ours[key] for key in same} == {key: GOLDEN[key] for key in same} | OWN_SPELLING
+    theirs, info = json.loads(GOLDEN["ss_bucket_info"]), json.loads(ours["ss_bucket_info"])
+    assert info["buckets"] == theirs["buckets"]
+    buckets = sorted(tuple(row["resolution"]) for row in info["buckets"].values())
+    flat = [size for entries in SIZES.values() for count, size in entries for _ in range(count)]
+    errors = [min(abs(w / h - width / height) for w, h in buckets) for width, height in flat]
+    assert info["mean_img_ar_error"] == pytest.approx(sum(errors) / len(errors), rel=1e-12)
+    assert ours["ss_sd_model_name"] == random_base.name
+
+
+def test_epochs_and_steps_where_epochs_decide(train):
+    """Of 100 samples, as many of regularisation, 50 a batch, two batches a step: two steps an epoch."""
+    words = ("trainer.max_steps=null", "trainer.max_epochs=2", "data.batch_size=50", "data.buckets.enabled=false")
+    run = train(*words, "trainer.accumulate_grad_batches=2", "callbacks.export.every_n_epochs=1")
+    on_the_way, last = (read_metadata(run / f"adapter{end}.safetensors") for end in ("-000001", ""))
+    length = ("ss_epoch", "ss_num_epochs", "ss_steps", "ss_max_train_steps", "ss_num_batches_per_epoch")
+    assert [on_the_way[key] for key in length] == ["1", "2", "2", "4", "4"]
+    assert [last[key] for key in length] == ["2", "2", "4", "4", "4"]
+    assert last["ss_total_batch_size"] == "100"
+    assert (last["ss_bucket_info"], last["ss_enable_bucket"]) == ("null", "False")
 
 
 def told(settings=SETTINGS, model=MODEL, **more):
     return metadata(settings, model, DATA, PROGRESS, **more)
-
-
-def test_names_and_values_of_sd_scripts():
-    ours = told()
-    assert all(isinstance(value, str) for value in ours.values())
-    assert set(GOLDEN) - set(ours) == VOLATILE | BY_FILE | NOT_OURS
-    assert set(ours) - set(GOLDEN) == {"modelspec.trigger_phrase"}
-    same = set(ours) & set(GOLDEN) - OWN_VALUE
-    assert {key: ours[key] for key in same} == {key: GOLDEN[key] for key in same}
-    assert json.loads(ours["ss_tag_frequency"]) == {"10_sks star": {"sks star": 14}}
-    assert json.loads(ours["ss_bucket_info"])["buckets"]["0"] == {"resolution": [64, 192], "count": 62}
 
 
 def test_dates_only_where_asked_for():
@@ -107,14 +107,6 @@ def test_families(family, prediction, version, architecture):
     assert ours["modelspec.prediction_type"] == ("v" if prediction == "v_prediction" else "epsilon")
 
 
-def test_other_adapters():
-    adapter = {"_target_": "loralab.adapters.dora.DoRA", "rank": 8, "conv_rank": 4, "rank_dropout": 0.1}
-    ours = told({**SETTINGS, "adapter": adapter})
-    assert ours["ss_network_module"] == "lycoris.kohya"
-    args = {"algo": "lora", "dora_wd": "True", "wd_on_output": "True", "conv_dim": "4", "rank_dropout": "0.1"}
-    assert json.loads(ours["ss_network_args"]) == args
-
-
 def test_rank_and_alpha_are_those_of_the_adapter(train):
     start = train("adapter.rank=3", "adapter.alpha=1.5", "trainer.max_steps=1", name="start") / "adapter.safetensors"
     run = train(f"adapter.weights={start}", "adapter.rank=6", "trainer.max_steps=1")
@@ -135,3 +127,5 @@ def test_hashes_of_the_base(tmp_path):
     assert facts["ss_sd_model_hash"] == hashlib.sha256(window).hexdigest()[:8]
     assert facts["ss_new_vae_hash"] == hashlib.sha256(content).hexdigest()
     assert base_facts("owner/name") == {"ss_sd_model_name": "name"}
+    folder = {"ss_sd_model_name": tmp_path.name, "ss_sd_model_hash": "IsADirectory"}
+    assert base_facts(str(tmp_path)) == folder | {"ss_new_sd_model_hash": "IsADirectory"}

@@ -20,6 +20,7 @@ from loralab.config.place_rules import run_problems
 from loralab.config.signature import parameters
 from loralab.errors import UserError
 from loralab.settings import many
+from loralab.settings.recipe import recipe
 from loralab.settings.save import save as save_settings
 
 if TYPE_CHECKING:
@@ -71,14 +72,14 @@ def task(cfg: DictConfig) -> float | None:
         refuse(cfg, choices, overrides)
         if cfg.settings.save_folder:
             print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
-        return None if cfg.settings.save_only else train(cfg, folder, overrides)
+        return None if cfg.settings.save_only else train(cfg, folder, overrides, choices)
     except UserError as error:
         failed.append(str(folder))
         _told(error)
         return None
 
 
-def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
+def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any]) -> float:
     """Builds the objects, trains, and keeps the record of it in `folder`/run.json; returns the loss to minimise."""
     from loralab.training.quiet import quiet
 
@@ -112,7 +113,8 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> float:
             seed=cfg.seed,
             ema=instantiate(cfg.ema),
         )
-        output = instantiate(cfg.output)(run_folder=folder, describe=Describe(settings, family, adapters, data))
+        describe = Describe(settings, recipe(settings, choices), family, adapters, data)
+        output = instantiate(cfg.output)(run_folder=folder, describe=describe)
         output.refuse_to_overwrite()
         states = States(folder / "states")
         given = {"output": output, "run_folder": folder, "settings": settings, "states": states}

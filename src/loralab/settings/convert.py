@@ -102,7 +102,6 @@ def converted(content: Content, skip: Iterable[str] = ()) -> Converted:
         rule(foreign, ours)
     drop_what_is_not_there(foreign, ours)
     _leave_the_rest(foreign)
-    gone = {left.key for left in foreign.left}
     return Converted(
         content.path,
         dialect,
@@ -110,9 +109,14 @@ def converted(content: Content, skip: Iterable[str] = ()) -> Converted:
         foreign.left,
         foreign.unknown,
         foreign.warnings,
-        taken=len({key.partition(".")[0] for key in foreign.keys.values()} - gone) + len(foreign.datasets_taken - gone),
+        taken=_taken(foreign) or len(section.settings.values),
         origins={key: _place(foreign, names) for key, names in ours.origins.items()},
     )
+
+
+def _taken(foreign: Foreign) -> int:
+    gone = {left.key for left in foreign.left}
+    return len({key.partition(".")[0] for key in foreign.keys.values()} - gone) + len(foreign.datasets_taken - gone)
 
 
 def _place(foreign: Foreign, names: tuple[str, ...]) -> str:

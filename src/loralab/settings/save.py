@@ -41,7 +41,7 @@ def as_json(tree: Tree, choices: Choices) -> Tree:
     """The old names with their values, and a section with what they leave unsaid."""
     old = {option.old: SAYS.get(option.old, _same(option.key))(tree, choices) for option in PARAMETERS}
     said = converted(Content(Path("settings.json"), "json", old)).settings
-    chosen = {group: option for group, option in (_several(tree) | choices).items() if option is not None}
+    chosen = {group: option for group, option in (several(tree) | choices).items() if option is not None}
     instead = [group for group, option in said.choices.items() if chosen.get(group) != option]
     for group in instead:
         said.without(group, rivals=False)
@@ -59,7 +59,7 @@ def _equal(a: Any, b: Any) -> bool:
     return a == b and type(a) is type(b)
 
 
-def _several(tree: Tree) -> Choices:
+def several(tree: Tree) -> Choices:
     """The choices in groups of which several options may be chosen: Hydra does not tell those. Options are called like
     the nodes that they make."""
     return {f"objective/{part}": list(get(tree, f"objective.{part}") or ()) for part in ("noise", "weighting")}

@@ -1,7 +1,8 @@
-"""The `loralab` section of our own settings files: what the old names cannot say."""
+"""The `loralab` section of our own settings and adapter files: what the names of other trainers cannot say."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,9 @@ from loralab.settings import kinds
 from loralab.settings.content import Content
 from loralab.settings.foreign import SPECIAL
 from loralab.settings.overrides import Settings
+from loralab.training.metadata import RECIPE
 
-NAME = "loralab"
+NAME = RECIPE
 
 GROUP = re.compile(r"[a-z_]+(/[a-z_]+)*")
 OPTION = re.compile(r"\w[\w.-]*")
@@ -44,9 +46,14 @@ class Section:
         return bool(self.settings.without(name, rivals=False))
 
 
+def below(key: str, prefix: str) -> bool:
+    """Whether a dotted key is the prefix or below it."""
+    return key == prefix or key.startswith(f"{prefix}.")
+
+
 def section_of(content: Content) -> Section:
     """A file's section, an empty one where it has none. Raises a UserError for what should not be in it."""
-    given = content.data.get(NAME, {}) if content.format == "json" else {}
+    given = _given(content)
     if not isinstance(given, dict) or set(given) - {"choices", "values", "instead"}:
         raise content.error(NAME, "is not a section that this program wrote", "remove it, or save the settings again")
     found = Settings(_table(content, given, "choices"), _table(content, given, "values"))
@@ -64,6 +71,20 @@ def section_of(content: Content) -> Section:
     if not isinstance(instead, list) or not all(isinstance(name, str) for name in instead):
         raise content.error(f"{NAME}.instead", "is no list of names", "remove it, or save the settings again")
     return Section(found, set(instead))
+
+
+def _given(content: Content) -> Any:
+    """The section as it stands in a JSON, or as a JSON text in the metadata of an adapter file."""
+    if content.format not in ("json", "safetensors"):
+        return {}
+    table = content.data if content.format == "json" else content.data.get("__metadata__", {})
+    given = table.get(NAME, {})
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _table(content: Content, given: dict[str, Any], name: str) -> dict[str, Any]:

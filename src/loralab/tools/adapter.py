@@ -14,6 +14,7 @@ from loralab.adapters import file, layouts
 from loralab.adapters.kinds import Group
 from loralab.adapters.low_rank import Size, state_of
 from loralab.errors import user_error
+from loralab.training.metadata import RECIPE
 
 CPU = torch.device("cpu")
 SPATIAL = re.compile(r"(conv(1|2|_in|_out)?|in_layers_2|out_layers_3|op|unet_input_blocks_0_0|unet_out_2)$")
@@ -75,6 +76,7 @@ def write(
 def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict[str, str]:
     ranks = {group.rank for group in groups.values()}
     told = lasting(metadata)
+    told.pop(RECIPE, None)  # of another rank
     told["ss_network_dim"] = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
     told["ss_network_alpha"] = told["ss_network_dim"]
     told["ss_network_module"], told["ss_network_args"] = "networks.lora", "{}"

@@ -1,4 +1,4 @@
-"""What an adapter file says of its making: the `ss_*` names of sd-scripts and `modelspec.*`, which UIs and sites read.
+"""Training metadata of an adapter file: sd-scripts' `ss_*` names and `modelspec.*`, which UIs and sites read.
 
 Pure: from the settings and a few facts to a dict of strings. Nothing volatile is in it unless dates are given.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab import __version__
+from loralab.training.network_metadata import get, network
 
 Settings = Mapping[str, Any]
 """The composed configuration, plain values."""
@@ -38,7 +39,6 @@ BY_KEY = {
     "ss_ip_noise_gamma_random_strength": "objective.noise.input_perturbation.random_strength",
     "ss_keep_tokens": "data.captions.keep_tokens",
     "ss_learning_rate": "optimizer.lr",
-    "ss_lr_warmup_steps": "scheduler.warmup_steps",
     "ss_max_bucket_reso": "data.buckets.max_resolution",
     "ss_max_grad_norm": "trainer.gradient_clip_val",
     "ss_max_token_length": "model.max_token_length",
@@ -62,7 +62,23 @@ BY_KEY = {
     "ss_validate_every_n_steps": "callbacks.validation.every_n_steps",
     "ss_validation_split": "data.validation.share",
 }
-"""Name in the file → setting that it tells."""
+"""Name in the file → the setting that it holds."""
+
+RECIPE = "loralab"
+"""Where a file holds the settings of its training in this project's own terms, as JSON."""
+
+UNSET = {
+    "ss_adaptive_noise_scale": None,
+    "ss_gradient_checkpointing": False,
+    "ss_huber_c": 0.1,
+    "ss_huber_scale": 1.0,
+    "ss_huber_schedule": "snr",
+    "ss_ip_noise_gamma_random_strength": False,
+    "ss_multires_noise_discount": 0.3,
+    "ss_noise_offset_random_strength": False,
+    "ss_validation_split": 0.0,
+}
+"""What sd-scripts writes where the option is not used."""
 
 NOT_HERE = {
     "ss_face_crop_aug_range": None,
@@ -74,9 +90,8 @@ NOT_HERE = {
     "ss_resize_interpolation": None,
     "ss_validation_seed": None,
 }
-"""What sd-scripts can do besides, and tells in every file."""
+"""Options of sd-scripts without a counterpart, which it writes into every file."""
 
-NETWORK_ARGS = ("conv_rank", "conv_alpha", "rank_stabilised", "rank_dropout", "module_dropout", "factor")
 PRECISIONS = {"32-true": "no", "16-mixed": "fp16", "bf16-mixed": "bf16"}
 VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 ARCHITECTURES = {
@@ -110,9 +125,10 @@ class Data:
     images: int
     """Training samples of an epoch, repeats counted."""
     reg_images: int
+    """Regularisation images, repeats counted."""
     held_out: int
     batches: int
-    """Of an epoch."""
+    """Of an epoch, on one device."""
     folders: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Folder name → (repeats, images)."""
     reg_folders: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -120,6 +136,8 @@ class Data:
     """Folder name → tag → images."""
     buckets: list[tuple[tuple[int, int], int]] = field(default_factory=list)
     """((width, height), samples of an epoch)"""
+    aspect_error: float = 0.0
+    """Mean of |bucket's aspect ratio − image's| over all images, repeats not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +145,17 @@ class Progress:
     """How far the training was when the file was written."""
 
     epoch: int
+    """Epochs completed."""
     step: int
-    max_epochs: int | None
-    max_steps: int | None
+    """Optimizer steps done."""
+    epochs: int
+    """Of the whole training, the last one perhaps not completed."""
+    steps: int
+    devices: int = 1
+
+    @property
+    def is_finished(self) -> bool:
+        return self.step >= self.steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +177,12 @@ def metadata(
     dates: Dates | None = None,
 ) -> dict[str, str]:
     """The metadata of an adapter file, all values strings. `base`: see `base_facts`."""
-    told = NOT_HERE | {key: _get(settings, path) for key, path in BY_KEY.items()}
+    told = NOT_HERE | {key: get(settings, path) for key, path in BY_KEY.items()}
+    told |= {key: value for key, value in UNSET.items() if not told[key]}
     told |= (
-        _network(settings, model)
+        network(settings, _rank(settings, model), model.alpha)
         | _training(settings, progress)
-        | _images(settings, data)
+        | _images(settings, data, progress.devices)
         | _modelspec(settings, model)
     )
     told |= base or {}
@@ -175,19 +202,22 @@ def metadata(
 
 
 def base_facts(base: str, vae: str | None = None) -> dict[str, str]:
-    """Names of the base model and of another VAE; hashes where they are single files, which are read whole."""
-    facts = {"ss_sd_model_name": Path(base).name}
-    if Path(base).is_file():
-        facts["ss_sd_model_hash"], facts["ss_new_sd_model_hash"] = model_hashes(Path(base))
-    if vae:
-        facts["ss_vae_name"] = Path(vae).name
-        if Path(vae).is_file():
-            facts["ss_vae_hash"], facts["ss_new_vae_hash"] = model_hashes(Path(vae))
+    """Names and hashes of the base model and of another VAE; a hub id has no hash."""
+    facts = {}
+    for name, place in (("sd_model", base), ("vae", vae)):
+        if place:
+            path = Path(place).expanduser()
+            facts[f"ss_{name}_name"] = path.name
+            if path.exists():
+                facts[f"ss_{name}_hash"], facts[f"ss_new_{name}_hash"] = model_hashes(path)
     return facts
 
 
 def model_hashes(path: Path) -> tuple[str, str]:
-    """The hashes by which UIs know a checkpoint: 8 digits of 64 KiB from 1 MiB on, and SHA-256 of the whole."""
+    """The hashes by which UIs know a checkpoint: 8 digits of 64 KiB from 1 MiB on, and SHA-256 of the whole file, which
+    is read for it. A folder has the word that sd-scripts writes."""
+    if path.is_dir():
+        return "IsADirectory", "IsADirectory"
     whole = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 22):
@@ -196,49 +226,42 @@ def model_hashes(path: Path) -> tuple[str, str]:
         return hashlib.sha256(file.read(0x10000)).hexdigest()[:8], whole.hexdigest()
 
 
-def _network(settings: Settings, model: Model) -> dict[str, Any]:
-    kind = str(_get(settings, "adapter._target_")).rpartition(".")[2]
-    plain = kind == "LoRA"
-    given = {key: _get(settings, f"adapter.{key}") for key in NETWORK_ARGS}
-    args = {_FOREIGN.get(key, key): str(value) for key, value in given.items() if value}
-    if not plain:
-        args["algo"] = "lora" if kind == "DoRA" else kind.lower()
-    if kind == "DoRA":
-        args |= {"dora_wd": "True", "wd_on_output": str(_get(settings, "adapter.magnitude") != "input")}
-    if ratio := _get(settings, "targets.loraplus_ratio"):
-        args["loraplus_lr_ratio"] = str(ratio)
-    told: dict[str, Any] = {"ss_network_module": "networks.lora" if plain else "lycoris.kohya"}
-    if args:
-        told["ss_network_args"] = json.dumps(args, sort_keys=True)
-    rank = _get(settings, "adapter.rank") if model.rank is None else model.rank
-    return told | {"ss_network_alpha": model.alpha, "ss_network_dim": rank}
-
-
-_FOREIGN = {"conv_rank": "conv_dim", "rank_stabilised": "rs_lora"}
+def _rank(settings: Settings, model: Model) -> int:
+    return get(settings, "adapter.rank") if model.rank is None else model.rank
 
 
 def _training(settings: Settings, progress: Progress) -> dict[str, Any]:
-    weighting = _get(settings, "objective.weighting") or {}
+    weighting = get(settings, "objective.weighting") or {}
     return {
-        "ss_epoch": progress.epoch,
+        "ss_epoch": progress.epochs if progress.is_finished else progress.epoch,
         "ss_steps": progress.step,
-        "ss_num_epochs": progress.max_epochs,
-        "ss_max_train_steps": progress.max_steps,
-        "ss_optimizer": _call(_get(settings, "optimizer") or {}, leave_out=("lr",)),
-        "ss_lr_scheduler": str(_get(settings, "scheduler._target_")).rpartition(".")[2],
-        "ss_mixed_precision": PRECISIONS.get(str(_get(settings, "trainer.precision")), "no"),
-        "ss_loss_type": str(_get(settings, "objective.loss._target_")).rpartition(".")[2].lower(),
+        "ss_num_epochs": progress.epochs,
+        "ss_max_train_steps": progress.steps,
+        "ss_lr_warmup_steps": _warmup(settings, progress.steps),
+        "ss_optimizer": _call(get(settings, "optimizer") or {}, leave_out=("lr",)),
+        "ss_lr_scheduler": str(get(settings, "scheduler._target_")).rpartition(".")[2],
+        "ss_mixed_precision": PRECISIONS.get(str(get(settings, "trainer.precision")), "no"),
+        "ss_loss_type": str(get(settings, "objective.loss._target_")).rpartition(".")[2].lower(),
         "ss_debiased_estimation": "debiased" in weighting,
-        "ss_cache_latents": _get(settings, "data.cache.latents") not in (None, "none"),
+        "ss_cache_latents": get(settings, "data.cache.latents") not in (None, "none"),
     }
 
 
-def _images(settings: Settings, data: Data) -> dict[str, Any]:
+def _warmup(settings: Settings, steps: int) -> int | float:
+    """Optimizer steps, or below 1 a share of all, which is how sd-scripts takes a ratio."""
+    given, ratio = get(settings, "scheduler.warmup_steps"), get(settings, "scheduler.warmup_ratio") or 0.0
+    if given is not None:
+        return given
+    return ratio if 0 < ratio < 1 else int(ratio * steps)
+
+
+def _images(settings: Settings, data: Data, devices: int) -> dict[str, Any]:
     def folders(entries: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
         return {name: {"n_repeats": repeats, "img_count": count} for name, (repeats, count) in entries.items()}
 
     buckets = {str(i): {"resolution": list(size), "count": count} for i, (size, count) in enumerate(data.buckets)}
-    size = _get(settings, "data.batch_size")
+    info = {"buckets": buckets, "mean_img_ar_error": data.aspect_error}
+    size = get(settings, "data.batch_size") * devices * (get(settings, "trainer.accumulate_grad_batches") or 1)
     return {
         "ss_num_train_images": data.images,
         "ss_num_reg_images": data.reg_images,
@@ -249,7 +272,7 @@ def _images(settings: Settings, data: Data) -> dict[str, Any]:
         "ss_dataset_dirs": json.dumps(folders(data.folders)),
         "ss_reg_dataset_dirs": json.dumps(folders(data.reg_folders)),
         "ss_tag_frequency": json.dumps({name: dict(counts) for name, counts in data.tags.items()}, ensure_ascii=False),
-        "ss_bucket_info": json.dumps({"buckets": buckets}),
+        "ss_bucket_info": json.dumps(info if get(settings, "data.buckets.enabled") else None),
     }
 
 
@@ -259,12 +282,12 @@ def _modelspec(settings: Settings, model: Model) -> dict[str, str]:
         "modelspec.architecture": f"{ARCHITECTURES[model.family, model.prediction_type]}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.implementation_version": f"loralab/{__version__}",
-        "modelspec.title": str(_get(settings, "output.name")),
+        "modelspec.title": str(get(settings, "output.name")),
         "modelspec.resolution": f"{_side(settings, 0)}x{_side(settings, 1)}",
         "modelspec.prediction_type": "v" if _is_v(model) else "epsilon",
-        "modelspec.encoder_layer": str(_get(settings, "model.clip_skip") or 2),
-        "modelspec.trigger_phrase": _get(settings, "data.captions.trigger"),
-        "modelspec.description": _get(settings, "output.comment"),
+        "modelspec.encoder_layer": str(get(settings, "model.clip_skip") or 2),
+        "modelspec.trigger_phrase": get(settings, "data.captions.trigger"),
+        "modelspec.description": get(settings, "output.comment"),
     }
     return {key: value for key, value in told.items() if value is not None}
 
@@ -275,7 +298,7 @@ def _is_v(model: Model) -> bool:
 
 def _side(settings: Settings, axis: int) -> int:
     """Width or height of the pixel budget, of the first where there are several."""
-    budget = _get(settings, "data.resolution")
+    budget = get(settings, "data.resolution")
     while isinstance(budget, (list, tuple)) and isinstance(budget[0], (list, tuple)):
         budget = budget[0]
     return budget[min(axis, len(budget) - 1)] if isinstance(budget, (list, tuple)) else budget
@@ -285,10 +308,3 @@ def _call(node: Mapping[str, Any], leave_out: tuple[str, ...]) -> str:
     """torch.optim.AdamW(weight_decay=0.01)"""
     given = {key: value for key, value in node.items() if not key.startswith("_") and key not in leave_out}
     return f"{node.get('_target_')}({','.join(f'{key}={value}' for key, value in given.items() if value is not None)})"
-
-
-def _get(settings: Settings, path: str) -> Any:
-    node: Any = settings
-    for key in path.split("."):
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node

@@ -1,8 +1,8 @@
-"""What a LoRA file says of its training: the `ss_*` metadata, in a safetensors file or written out as JSON.
+"""Training metadata of a LoRA file: the `ss_*` names, in a safetensors file or written out as JSON.
 
 All values are texts, None among them. Absent keys stay as they are here, since nothing says what they were. Steps
-decide before epochs. Warm-up is in optimizer steps. Only names of the base model and of image folders are known, not
-where they are.
+decide before epochs. Warm-up is in optimizer steps, below 1 a share of them. Only names of the base model and of image
+folders are known, not where they are. In our own files the `loralab` section says everything, and alone counts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from loralab.settings.content import Content
 from loralab.settings.foreign import Foreign, Left
+from loralab.settings.section import NAME
 from loralab.settings.table import OPTIONS
 
 PREFIX = "ss_"
@@ -58,8 +59,11 @@ def read(content: Content) -> Foreign:
     if not any(key.startswith(PREFIX) for key in metadata):
         remedy = "give the settings file it was trained with"
         raise found.error("the file's metadata", "says nothing of its training", remedy)
+    is_ours = NAME in metadata
     for key, value in metadata.items():
-        _take(found, key, value)
+        _take(found, key, value, is_ours)
+    if is_ours:
+        return found
     _network(found)
     _family(found, str(metadata.get(FAMILY) or ""), str(metadata.get("modelspec.prediction_type")))
     _parts(found, content)
@@ -69,15 +73,17 @@ def read(content: Content) -> Foreign:
     return found
 
 
-def _take(found: Foreign, key: str, value: Any) -> None:
+def _take(found: Foreign, key: str, value: Any, is_ours: bool) -> None:
     name = key.removeprefix(PREFIX)
+    if key == NAME:
+        return
     if key.startswith(("modelspec.", "sshs_")):
         found.left.append(Left(key, value, "describes the file", is_setting=False))
     elif key.startswith(PREFIX) and name in RESULTS:
         found.left.append(Left(key, value, "came of that run, and is no setting", is_setting=False))
     elif key.startswith(PREFIX) and name in NOT_PLACES:
         found.left.append(Left(key, value, NOT_PLACES[name]))
-    elif key != FAMILY:
+    elif key != FAMILY and not is_ours:
         found.add(key, NAMES.get(key, key), value, empty=value in ("None", "", None))
 
 

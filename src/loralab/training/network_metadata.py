@@ -1,0 +1,74 @@
+"""The adapter in the metadata of its file: `ss_network_*`, in the terms of sd-scripts and LyCORIS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+PLAIN = {
+    "adapter.conv_rank": "conv_dim",
+    "adapter.rank_stabilised": "rs_lora",
+    "adapter.rank_dropout": "rank_dropout",
+    "adapter.module_dropout": "module_dropout",
+    "adapter.factor": "factor",
+    "adapter.decompose_both": "decompose_both",
+    "adapter.full_matrix": "full_matrix",
+    "targets.loraplus_ratio": "loraplus_lr_ratio",
+    "targets.blocks.rank": "block_dims",
+    "targets.blocks.alpha": "block_alphas",
+    "targets.blocks.conv_rank": "conv_block_dims",
+    "targets.blocks.conv_alpha": "conv_block_alphas",
+}
+"""Setting → argument of the network that says the same; left out where the setting is off."""
+
+SDXL_BLOCKS = 23
+
+
+def network(settings: Mapping[str, Any], rank: int, alpha: float) -> dict[str, Any]:
+    """`ss_network_module`, `_dim`, `_alpha` and `_args`; rank and alpha are those of the linear layers, as set."""
+    kind = str(get(settings, "adapter._target_")).rpartition(".")[2]
+    lycoris = kind != "LoRA"
+    args: dict[str, Any] = {name: value for key, name in PLAIN.items() if (value := get(settings, key))}
+    args |= _rate_weights(get(settings, "targets.blocks.lr_factor") or [])
+    convolutions = _adapts_convolutions(settings)
+    if convolutions:  # both have other defaults where they are not written
+        args["conv_dim"] = conv_rank = get(settings, "adapter.conv_rank") or rank
+        args["conv_alpha"] = get(settings, "adapter.conv_alpha") or alpha * conv_rank / rank
+    if lycoris:
+        args["algo"] = "lora" if kind == "DoRA" else kind.lower()
+        if not convolutions:
+            rest = (get(settings, f"targets.{kind}") for kind in ("feed_forward", "projection"))
+            args["preset"] = "attn-mlp" if any(included is not False for included in rest) else "attn-only"
+    if kind == "DoRA":
+        args |= {"dora_wd": True, "wd_on_output": get(settings, "adapter.magnitude") != "input"}
+    told: dict[str, Any] = {"ss_network_module": "lycoris.kohya" if lycoris else "networks.lora"}
+    if args:
+        told["ss_network_args"] = json.dumps({name: _text(value) for name, value in args.items()}, sort_keys=True)
+    return told | {"ss_network_alpha": alpha, "ss_network_dim": rank}
+
+
+def _adapts_convolutions(settings: Mapping[str, Any]) -> bool:
+    """As adapters.targets decides it."""
+    asked = get(settings, "targets.conv")
+    return bool(get(settings, "adapter.conv_rank")) if asked is None else asked
+
+
+def _rate_weights(factors: list[float]) -> dict[str, list[float]]:
+    """One list of factors as sd-scripts' three; SDXL's ends have none there."""
+    sdxl = len(factors) == SDXL_BLOCKS
+    inner, down, mid = (factors[1:-1], 9, 3) if sdxl else (factors, 12, 1)
+    parts = {"down": inner[:down], "mid": inner[down : down + mid], "up": inner[down + mid :]}
+    return {f"{name}_lr_weight": part for name, part in parts.items() if part}
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def get(settings: Mapping[str, Any], path: str) -> Any:
+    """A setting by its dotted key; None where this configuration has none."""
+    node: Any = settings
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node

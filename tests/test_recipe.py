@@ -1,0 +1,158 @@
+"""What an adapter file says of its training, read back: by its own section, and by sd-scripts' names alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from loralab.adapters.file import read_metadata
+from loralab.config.command_line import prepare
+from loralab.config.compose import values
+from loralab.settings import convert
+from loralab.settings.recipe import LEFT_OUT, recipe
+from loralab.settings.save import get, leaves
+from loralab.settings.section import below
+
+RUNS = {
+    "locon": (
+        *("adapter=locon", "adapter.alpha=3.0", "adapter.conv_rank=2", "adapter.rank_dropout=0.1", "seed=5"),
+        *("scheduler=cosine", "scheduler.warmup_ratio=0.25", "targets.unet_lr=1e-3", "targets.text_encoder_lr=2e-4"),
+        *("objective/noise=[offset,multires]", "objective.noise.multires.iterations=3", "adapter.max_norm=1.0"),
+        *("data.captions.shuffle=true", "data.captions.keep_tokens=1", "data.augment.flip=true"),
+    ),
+    "dora": (
+        *("adapter=dora", "adapter.alpha=2.0", "adapter.magnitude=input", "targets=unet_only"),
+        "targets.loraplus_ratio=4",
+        *("optimizer=lion", "optimizer.lr=2e-4", "scheduler=polynomial", "scheduler.end_ratio=0.125"),
+        *("objective/loss=huber", "objective.loss.c=0.2", "objective/weighting=debiased"),
+        *("trainer.max_steps=null", "trainer.max_epochs=1", "data.batch_size=50"),
+    ),
+    "lokr": (
+        *("adapter=lokr", "adapter.factor=4", "adapter.alpha=1.0", "adapter.decompose_both=true", "ema.decay=0.5"),
+        *("scheduler=constant_with_warmup", "scheduler.warmup_ratio=0.0", "scheduler.warmup_steps=2"),
+        *("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.5", "objective/noise=input_perturbation"),
+        *("data.captions.dropout_rate=0.25", "data.captions.tag_dropout_rate=0.5", "model.clip_skip=2"),
+    ),
+}  # fmt: skip
+TOLD_BY_SD_SCRIPTS = {
+    "adapter._target_",
+    *("adapter.rank", "adapter.alpha", "adapter.conv_rank", "adapter.rank_dropout", "adapter.max_norm"),
+    *("adapter.factor", "adapter.decompose_both", "adapter.magnitude", "targets.unet_lr", "targets.text_encoder_lr"),
+    *("targets.unet", "targets.text_encoder", "targets.loraplus_ratio", "targets.ends"),
+    *("optimizer._target_", "optimizer.lr", "scheduler._target_", "scheduler.warmup_ratio", "scheduler.warmup_steps"),
+    *("objective.noise", "objective.loss", "objective.weighting", "trainer.accumulate_grad_batches", "seed"),
+    *("trainer.gradient_clip_val", "trainer.precision", "data.captions.dropout_rate", "data.captions.tag_dropout_rate"),
+    *("data.captions.shuffle", "data.captions.keep_tokens", "data.augment.flip", "data.batch_size", "model.clip_skip"),
+}
+
+
+@pytest.fixture(params=RUNS)
+def run(request: pytest.FixtureRequest, train) -> Path:
+    return train(*RUNS[request.param])
+
+
+def test_a_file_reads_back_as_the_configuration_that_made_it(run: Path, tmp_path: Path) -> None:
+    """By its own section every setting that it may hold; without it, what sd-scripts' names can say."""
+    made = OmegaConf.to_container(OmegaConf.load(run / "config" / "config.yaml"), resolve=True)
+    assert isinstance(made, dict)
+    adapter = run / "adapter.safetensors"
+    read = values(prepare([f"settings.load={adapter}"]).cfg)
+    assert _held(read) == _held(made)
+
+    bare = tmp_path / "bare.safetensors"
+    metadata = {key: value for key, value in read_metadata(adapter).items() if key != "loralab"}
+    save_file(load_file(adapter), bare, metadata)
+    usual = ["model.resolution=64", f"model.base={get(made, 'model.base')}"]
+    read = values(prepare([f"settings.load={bare}", *usual]).cfg)
+    said = {key: get(made, key) for key in TOLD_BY_SD_SCRIPTS}
+    assert {key: get(read, key) for key in TOLD_BY_SD_SCRIPTS} == said
+    wanted = get(made, "adapter.conv_rank")
+    assert bool(get(read, "adapter.conv_rank")) == bool(wanted)
+    if wanted:  # the same scale, though it was left open
+        rank, alpha = get(made, "adapter.rank"), get(made, "adapter.alpha")
+        assert get(read, "adapter.conv_alpha") / wanted == alpha / rank
+
+
+def test_every_setting_is_held_or_left_out_for_a_reason() -> None:
+    """Each key of the configuration, changed, comes back from the section of a file."""
+    changed = [
+        *("adapter=dora", "targets=unet_only", "optimizer=lion", "scheduler=step", "objective/loss=l1", "seed=7"),
+        *("objective/timesteps=logit_normal", "objective/noise=offset", "objective/weighting=none"),
+        *("data/captions=tags", "data/augment=flip", "data/validation=share", "callbacks.early_stopping.patience=9"),
+        *("output.name=other", "output.precision=bf16", "output.comment='a, b: {c} \"d\"'", "trainer.max_epochs=3"),
+        *("data.resolution=[64,72]", "targets.patterns=[{match: attn2, rank: 2, lr: 1e-5}]", "model.emphasis=true"),
+    ]
+    prepared = prepare(changed)
+    made = values(prepared.cfg)
+    section = json.loads(json.dumps(recipe(made, prepared.choices)))
+    assert section["values"].keys() == _held(made).keys()
+    assert all(any(below(key, other) for other in LEFT_OUT) for key in dict(leaves(made)).keys() - section["values"])
+
+
+def test_nothing_of_this_machine_is_in_the_file(train, tmp_path: Path) -> None:
+    adapter = train(f"output.folder={tmp_path / 'here'}", "trainer.max_steps=1", "logger=csv")
+    file = next((tmp_path / "here").glob("*.safetensors"))
+    assert adapter.is_dir()
+    assert str(tmp_path) not in json.dumps(read_metadata(file))
+
+
+def test_a_foreign_section_builds_nothing(tmp_path: Path) -> None:
+    import torch
+
+    from loralab.errors import UserError
+
+    for section in ('{"values": {"optimizer._target_": "os.system"}}', "[1", "null"):
+        file = tmp_path / "evil.safetensors"
+        save_file({"lora_unet_a.alpha": torch.ones(())}, file, {"ss_seed": "1", "loralab": section})
+        with safe_open(file, "pt") as opened:
+            assert opened.metadata()["loralab"] == section
+        with pytest.raises(UserError):
+            prepare([f"settings.load={file}"])
+
+
+def _held(tree: dict) -> dict:
+    return {key: value for key, value in leaves(tree) if not any(below(key, other) for other in LEFT_OUT)}
+
+
+def test_rates_as_sd_scripts_writes_them_for_sdxl(tmp_path: Path) -> None:
+    file = tmp_path / "metadata.json"
+    told = {
+        "ss_text_encoder_lr": "[5e-05, 1e-05]",
+        "ss_learning_rate": "0.0001",
+        "ss_base_model_version": "sdxl_base_v1-0",
+    }
+    file.write_text(json.dumps(told))
+    read = convert.read(file).settings.values
+    assert (read["targets.text_encoder_lr"], read["targets.text_encoder_2_lr"]) == (5e-5, 1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "end"), [("", 1e-7), (' lr_scheduler_args = ["lr_end=1e-6"]', 1e-6)])
+def test_the_polynomial_of_sd_scripts_ends_where_theirs_does(tmp_path: Path, arguments: str, end: float) -> None:
+    """transformers' own schedule, which sd-scripts uses, is the oracle."""
+    import torch
+    from transformers.optimization import get_polynomial_decay_schedule_with_warmup
+
+    from loralab.optim.schedules import polynomial
+
+    file = tmp_path / "config.toml"
+    lines = ["learning_rate = 2e-4", "max_train_steps = 50", 'lr_scheduler = "polynomial"', "lr_scheduler_power = 2"]
+    file.write_text("\n".join([*lines, arguments.strip()]))
+    read = convert.read(file).settings.values
+    rates = []
+    for schedule in (
+        lambda optimizer: get_polynomial_decay_schedule_with_warmup(optimizer, 0, 50, lr_end=end, power=2.0),
+        lambda optimizer: polynomial(optimizer, 50, power=2.0, end_ratio=read["scheduler.end_ratio"]),
+    ):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=2e-4)
+        steps = schedule(optimizer)
+        rates.append([])
+        for _ in range(60):
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            steps.step()
+    assert rates[1] == pytest.approx(rates[0], rel=1e-12)

@@ -123,7 +123,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
             logger=_loggers(cfg.logger, folder),
             default_root_dir=folder,
         )
-        states.signature = signature(settings, family, data.plan, trainer.world_size)
+        states.signature = signature(settings, family, adapters, data.plan, trainer.world_size)
         resume = choose(cfg.resume, [Path(cfg.resume_root), folder], states.signature, cfg.resume_force)
         record.add(resumed=resume and str(resume.state.path))
         print(opening(module, data, trainer, output), flush=True)

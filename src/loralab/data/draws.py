@@ -123,6 +123,11 @@ class Draws:
         mates = np.flatnonzero((self._group == self.group_of[draw.index]) & (self._is_reg == is_reg))
         return map(self.entry, np.roll(mates, -(draw.index % len(mates))).tolist())
 
+    @property
+    def chosen(self) -> list[int]:
+        """Positions of the images that take part."""
+        return np.unique(self._item).tolist()
+
     def training_items(self) -> Iterator[Item]:
         """Each training image, once."""
         rows = np.unique(self._item[self._train])

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from loralab.data.images import EXTENSIONS, ImageError
 from loralab.data.reader import Reader
 from loralab.data.rows import ORIGINS, Origin, Rows
 from loralab.data.store import cache_folder
+from loralab.data.texts import Texts
 from loralab.data.walk import Skipped
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
@@ -99,26 +101,56 @@ class Index(Sequence[Item]):
         return left
 
     def hashed(self, cache: str | None = None, on_error: OnError = "skip") -> Index:
-        """This index with the content hash of every image; only files that changed since the last time are read."""
-        digests = self._rows.digest_array()
-        missing = np.flatnonzero(~digests[self._chosen].any(axis=1)).tolist()
-        if not missing:
+        """This index with the content hash of every image and mask; only files that changed since the last time are
+        read. Images that cannot be read (any more) are left out. Raises a UserError where none is left."""
+        rows, failed = self._rows, {}
+        digests, mask_digests = bytearray(rows.digests), bytearray(rows.mask_digests)
+        columns = [(rows.paths, digests, ""), (rows.masks, mask_digests, "cannot be used: its mask {} ")]
+        todo = [(column, at) for column in columns for at in self._unhashed(*column[:2])]
+        if not todo:
             return self
-        failed: dict[int, str] = {}
+        paths = (paths[int(self._chosen[at])] for (paths, _, _), at in todo)
         with (
-            progress("hashing images", len(missing), "images") as advance,
+            progress("hashing images", len(todo), "images") as advance,
             Catalog(cache_folder(cache), advance) as catalog,
         ):
-            for position, digest in zip(missing, catalog.hash(self[m].path for m in missing), strict=True):
+            for ((paths_of, known, words), at), digest in zip(todo, catalog.hash(paths), strict=True):
+                row = int(self._chosen[at])
                 if isinstance(digest, ImageError):
-                    failed[position] = str(digest)
+                    failed.setdefault(at, words.format(printable(paths_of[row])) + str(digest))
                 else:
-                    digests[self._chosen[position]] = np.frombuffer(digest, np.uint8)
+                    known[row * len(digest) : (row + 1) * len(digest)] = digest
         hashed = copy(self)
-        hashed._rows = replace(self._rows, digests=bytearray(digests.tobytes()))
+        hashed._rows = replace(rows, digests=digests, mask_digests=mask_digests)
         hashed = hashed.without(failed)
         _stop_at(hashed.skipped[len(self.skipped) :], on_error)
+        for source in sorted(self._sources() - hashed._sources()):
+            at = next(at for at in failed if self[at].source == source)
+            found = f"none of its images can be read any more: {printable(self[at].path)} {failed[at]}"
+            raise user_error(self.folders[source].setting, found, "check that the folder is still there")
         return hashed
+
+    def _sources(self) -> set[int]:
+        return set(np.array(self._rows.source)[self._chosen].tolist())
+
+    def _unhashed(self, paths: Texts, digests: bytearray) -> list[int]:
+        """Positions that have a file whose content hash is unknown."""
+        hashes = np.frombuffer(digests, np.uint8).reshape(len(paths), -1)[self._chosen]
+        return [at for at in np.flatnonzero(~hashes.any(axis=1)).tolist() if paths.raw(int(self._chosen[at]))]
+
+    def digest(self) -> str:
+        """Of all that decides what is trained on, once hashed: contents and captions in their order, and the rules of
+        the folders. Not of names and places, so that a data set may be moved."""
+        rows, chosen = self._rows, self._chosen
+        digest = blake2b(digest_size=16)
+        for column in (rows.digests, rows.mask_digests, rows.repeats, rows.source):
+            digest.update(np.frombuffer(column, np.uint8).reshape(len(rows), -1)[chosen].tobytes())
+        for row in chosen.tolist():
+            caption = rows.captions.raw(row)
+            digest.update(b"%d " % len(caption) + caption)
+        rules = [(folder.weight, folder.is_reg, folder.captions, folder.augment) for folder in self.folders]
+        digest.update(repr(rules).encode())
+        return digest.hexdigest()
 
 
 def scan(

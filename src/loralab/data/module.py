@@ -92,7 +92,7 @@ class DataModule(L.LightningDataModule):
             min_image_size=min_image_size,
             max_image_size=max_image_size,
             cache_folder=cache_folder,
-            hashed=cache.latents != "none",
+            hashed=True,
         )
         self._resumed = (0, 0)
         self._replaced: set[str] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from random import Random
 from typing import Any
 
@@ -91,6 +92,15 @@ class Plan:
     def held_out(self) -> int:
         """Images that are watched and not trained on."""
         return len(self.validation[0].items) if self.validation else 0
+
+    def digest(self) -> str:
+        """Of the images, captions and masks, and of which of them are trained on."""
+        return blake2b(f"{self.index.digest()} {self.draws.chosen}".encode(), digest_size=16).hexdigest()
+
+    def validation_digest(self) -> str:
+        """Of the images and captions that are watched."""
+        watched = [(item.digest, item.caption) for draws in self.validation for item in draws.items]
+        return blake2b(repr(watched).encode(), digest_size=16).hexdigest()
 
     def summary(self, sampler: BucketSampler) -> dict[str, Any]:
         """The facts of the training data, plain values."""

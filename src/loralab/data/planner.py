@@ -25,7 +25,8 @@ class Planner:
 
     sizes: the pixel budgets. batch: batch size of a bucket. captions: the rules where a folder has none of its own.
     on_error: what becomes of files that cannot be used. min_image_size, max_image_size: of the shorter and the longer
-    side, pixels. cache_folder: of the index (see store.cache_folder). hashed: images are hashed, as caches need.
+    side, pixels. cache_folder: of the index (see store.cache_folder). hashed: images are hashed, as caches and
+    training states need.
     """
 
     folders: Sequence[Folder]

@@ -13,7 +13,7 @@ from loralab.data.catalog import Catalog
 from loralab.data.folders import Folder
 from loralab.data.images import ImageError
 from loralab.data.metadata import Metadata
-from loralab.data.rows import ORIGINS, Rows
+from loralab.data.rows import ORIGINS, UNKNOWN, Rows
 from loralab.data.walk import Directory, Skipped, walk
 from loralab.errors import UserError, user_error
 from loralab.files import printable
@@ -139,35 +139,40 @@ class Reader:
             if parts[:depth] in self.metadata:
                 yield self.metadata[parts[:depth]], parts[depth:]
 
-    def _find_masks(self) -> Iterator[tuple[tuple[bytes, ...], tuple[bytes, int, int] | str]]:
-        """The mask folder's images by their path below it, without extension: path and size, or why there is none."""
+    def _find_masks(self) -> Iterator[tuple[tuple[bytes, ...], tuple[bytes, bytes, int, int] | str]]:
+        """The mask folder's images by their path below it, without extension: path, digest and size, or why there is
+        none."""
         root = os.path.abspath(os.path.expanduser(self.folder.mask_folder or ""))
         if not os.path.isdir(root):
             remedy = "give the folder that holds the masks, or null"
             raise user_error(self.folder.beside("mask_folder"), f"{root} is no folder", remedy)
         for directory in walk(root, self.folder.extension, frozenset(), self.skipped):
             headers, bad = self.catalog.headers(directory)
+            digests = self.catalog.digests(directory)
             for position, name in enumerate(directory.images.names):
                 path, header = os.path.join(directory.path, name), headers[position]
+                digest = digests[position].tobytes()
                 words = f"cannot be used: its mask {printable(os.fsdecode(path))} {bad.get(position)}"
-                found = words if position in bad else (path, int(header["width"]), int(header["height"]))
+                found = words if position in bad else (path, digest, int(header["width"]), int(header["height"]))
                 yield (*directory.parts, name.rpartition(b".")[0]), found
 
     def _masks_of(
         self, directory: Directory, stems: list[bytes], headers: np.ndarray, bad: dict[int, Exception]
-    ) -> list[bytes]:
-        """The masks' paths of a directory's images, empty where there is none; a mask that is no good goes to `bad`."""
-        paths = [b""] * len(stems)
+    ) -> list[tuple[bytes, bytes]]:
+        """Path and digest of the masks of a directory's images, empty where there is none; a mask that is no good goes
+        to `bad`."""
+        found = [(b"", UNKNOWN)] * len(stems)
         for position, stem in enumerate(stems) if self.folder.mask_folder else ():
             mask = self.masks.get((*directory.parts, stem))
             self.unmasked += mask is None
             if isinstance(mask, str):
                 bad.setdefault(position, ImageError(mask))
             elif mask is not None and position not in bad:
-                paths[position], width, height = mask
+                path, digest, width, height = mask
+                found[position] = path, digest
                 across, down = width * int(headers[position]["height"]), height * int(headers[position]["width"])
                 self.stretched += abs(across - down) > _STRETCH * down
-        return paths
+        return found
 
     def _note(self, text: str) -> None:
         self.notes.append(printable(f"{self.folder.setting}: {text}"))

@@ -15,18 +15,19 @@ Origin = Literal["file", "metadata", "folder", "none"]
 """Where a caption comes from: its own file, a metadata file, the folder's name, nowhere."""
 ORIGINS: tuple[Origin, ...] = ("file", "metadata", "folder", "none")
 
-_DIGEST = 16
-"""Bytes of a content hash."""
+UNKNOWN = bytes(16)
+"""In the place of a content hash."""
 
 
 @dataclass
 class Rows:
-    """Of each image its path, caption, mask, content hash (zeros where unknown), and numbers."""
+    """Of each image its path, caption, mask, content hashes (zeros where unknown), and numbers."""
 
     paths: Texts = field(default_factory=Texts)
     captions: Texts = field(default_factory=Texts)
     masks: Texts = field(default_factory=Texts)
     digests: bytearray = field(default_factory=bytearray)
+    mask_digests: bytearray = field(default_factory=bytearray)
     width: array = field(default_factory=lambda: array("i"))
     height: array = field(default_factory=lambda: array("i"))
     repeats: array = field(default_factory=lambda: array("i"))
@@ -44,17 +45,18 @@ class Rows:
         paths: Sequence[bytes],
         captions: Sequence[bytes],
         origins: Sequence[int],
-        masks: Sequence[bytes],
+        masks: Sequence[tuple[bytes, bytes]],
         headers: np.ndarray,
         digests: np.ndarray,
         repeats: int,
         source: int,
     ) -> None:
-        """Adds images of one directory; headers, digests: as the catalog gives them."""
+        """Adds images of one directory; headers, digests: as the catalog gives them; masks: path and digest."""
         self.paths.extend(paths)
         self.captions.extend(captions)
-        self.masks.extend(masks)
+        self.masks.extend(path for path, _ in masks)
         self.digests += digests.tobytes()
+        self.mask_digests += b"".join(digest for _, digest in masks)
         self.origin.extend(origins)
         self.repeats.extend([repeats] * len(paths))
         self.source.extend([source] * len(paths))
@@ -66,12 +68,8 @@ class Rows:
 
     def digest(self, row: int) -> str:
         """The content hash of an image in hex; empty where it is unknown."""
-        found = self.digests[row * _DIGEST : (row + 1) * _DIGEST]
+        found = self.digests[row * len(UNKNOWN) : (row + 1) * len(UNKNOWN)]
         return found.hex() if any(found) else ""
-
-    def digest_array(self) -> np.ndarray:
-        """A copy of the content hashes, (number of images, 16) uint8."""
-        return np.array(self.digests, np.uint8).reshape(-1, _DIGEST)
 
     def _number(self, kind: str) -> int:
         if kind not in self.kinds:

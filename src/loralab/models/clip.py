@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from loralab.models import fingerprint
 from loralab.models.chunks import CHUNK, chunked
 from loralab.models.emphasis import parse
 from loralab.types import Fit
@@ -86,8 +87,7 @@ class TextEncoder:
 
     def signature(self) -> tuple[Any, ...]:
         """What, beside the model's weights, decides the states of a caption."""
-        vocabulary = sorted(self.tokenizer.get_vocab().items())
-        return self.chunks, self.clip_skip, self.final_norm, self.emphasis, self.tokenizer.pad_token_id, vocabulary
+        return self.chunks, self.clip_skip, self.final_norm, self.emphasis, fingerprint.tokenizer(self.tokenizer)
 
     def _runs(self, caption: str) -> tuple[list[list[tuple[int, float]]], int]:
         """N runs of at most 75 (token, weight), and the number of tokens that found no room."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from loralab.models import fingerprint
 from loralab.models.clip import Text, TextEncoder
 from loralab.models.names import Target, block_count, text_targets, unet_targets
 from loralab.models.scheduler import make_scheduler
@@ -63,6 +62,7 @@ class Family(ABC):
         self.prediction_type: Prediction = base.prediction_type
         self.zero_terminal_snr = base.zero_terminal_snr
         self._scheduler = base.scheduler
+        self._digests: dict[str, str] = {}
         for module in (*self.parts().values(), self.vae):
             module.requires_grad_(False)
 
@@ -157,32 +157,38 @@ class Family(ABC):
     def pipeline(self) -> Any:
         """A diffusers pipeline sharing the modules."""
 
-    # identity, for caches
+    # identity, for caches and training states
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that decides what the base computes: digests of weights, settings by name."""
+        found: dict[str, Any] = {"prediction_type": self.prediction_type, "zero_terminal_snr": self.zero_terminal_snr}
+        for part in (*self.parts(), "vae"):
+            digest, settings = self._known(part)
+            found |= {f"{part} weights": digest, part: settings}
+        for part, encoder in self.encoders.items():
+            found[f"tokenizer of {part}"] = fingerprint.tokenizer(encoder.tokenizer)
+        return found | {"scheduler": fingerprint.settings(self.scheduler().config)}
 
     @cached_property
     def vae_id(self) -> str:
-        """Hash of the VAE's weights."""
-        return _digest(self.vae)
+        """Hash of everything that decides what an image is encoded to."""
+        return fingerprint.digest(self._known("vae"))
 
     @cached_property
     def text_id(self) -> str:
         """Hash of everything that decides what a caption is encoded to."""
-        signature = repr([(part, encoder.signature()) for part, encoder in self.encoders.items()])
-        return _digest(*self.text_encoders.values(), salt=signature)
+        return fingerprint.digest([(self._known(part), encoder.signature()) for part, encoder in self.encoders.items()])
+
+    def _known(self, part: str) -> tuple[str, dict[str, Any]]:
+        """A digest of a part's weights, taken once, and its settings."""
+        module = self.vae if part == "vae" else self.parts()[part]
+        if part not in self._digests:
+            self._digests[part] = fingerprint.weights(module)
+        return self._digests[part], fingerprint.settings(module.config)
 
 
 def joined(texts: list[Conditioning]) -> Text:
     """Cached texts of single samples, hidden (1, T, D) and pooled (1, D), as one batch."""
     pooled = [text.pooled for text in texts if text.pooled is not None]
     return Text(torch.cat([text.hidden for text in texts]), torch.cat(pooled) if pooled else None)
-
-
-def _digest(*modules: nn.Module, salt: str = "") -> str:
-    digest = blake2b(salt.encode(), digest_size=16)
-    for module in modules:
-        state: Mapping[str, Tensor] = module.state_dict()
-        for name in sorted(state):
-            tensor = state[name].detach().cpu().contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.view(torch.uint8).numpy() if tensor.dim() else bytes(tensor.view(1).view(torch.uint8)))
-    return digest.hexdigest()

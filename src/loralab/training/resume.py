@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from loralab.errors import Problem, UserError, user_error
+from loralab.models.checkpoint import Unreadable, contents
+from loralab.models.probe import ADAPTER_PARTS
+from loralab.training.marker import MARKER, TENSORS, DamagedState, State, read
 from loralab.training.signature import Signature, differences
-from loralab.training.state import TENSORS, DamagedState, State, below, last_valid, read
+from loralab.training.state import below, last_valid, versions
 
 Say = Callable[[str], None]
-CONTENT = ("base model", "images and captions", "adapter.weights")
-"""What a signature holds digests of, which tell a reader nothing."""
+MOST = 10
+"""Differing settings that are listed."""
 
 
 @dataclass(frozen=True)
@@ -25,57 +30,128 @@ class Resume:
 
 
 def choose(
-    setting: str | None, roots: Iterable[Path], signature: Signature, insist: bool = False, say: Say = print
+    setting: str | None, roots: Sequence[Path], signature: Signature, insist: bool = False, say: Say = print
 ) -> Resume | None:
-    """The state that `resume` asks for: null, a path, or auto (the newest of this signature under the roots).
+    """The state that `resume` asks for: null, a path, or auto: the newest of this signature under the roots, and where
+    there is none and `insist` is set, the newest.
 
     Raises a UserError where a path leads to no valid state, or to one of another signature and `insist` is not set.
     """
     if setting is None:
         return None
-    if setting != "auto":
-        state = checked(setting, roots)
+    if setting == "auto":
+        state = _newest(roots, signature, insist, say)
+    else:
+        state = checked(setting, roots, State.open)
         if not insist:
             refuse_other_settings(state, signature)
-        return Resume(state, insist, [key for key, _, _ in differences(state.signature, signature)])
-    state = _newest(roots, signature, say)
-    say(f"resume: step {state.step} of {state.path}" if state else "resume: no state of these settings; a fresh start")
-    return Resume(state, insist) if state else None
+    if state is None:
+        return None
+    if (here := versions()) != state.versions:
+        told = ", ".join(
+            f"{name} {state.versions.get(name)}" for name in here if here[name] != state.versions.get(name)
+        )
+        say(f"resume: the state was saved with {told}, so the result may differ slightly")
+    return Resume(state, insist, [key for key, _, _ in differences(state.signature, signature)])
 
 
-def checked(path: str, roots: Iterable[Path]) -> State:
-    """The state at a path, whole; a UserError names the last valid one where it is not."""
+def checked(path: str, roots: Iterable[Path], opened: Callable[[State], State] = lambda state: state) -> State:
+    """The state at a path, whole; a UserError says what is there instead, and names the last valid one.
+
+    opened: a further look at it, that may find it damaged."""
     folder = Path(path).expanduser()
-    folder = folder.parent if folder.name == TENSORS else folder
+    if folder.name in (TENSORS, MARKER):
+        folder = folder.parent
+    elif folder.is_file():
+        raise _only_a_file(folder)
     try:
-        return read(folder).check()
+        return opened(read(folder).check())
     except DamagedState as why:
         near = [place for place in (folder, folder / "states", folder.parent) if place.name == "states"]
         last = last_valid(near) or last_valid(roots)
-        remedy = f"the last valid one is {last.path}" if last else "there is no valid one; start without resume"
+        remedy = f"the last valid one is {last.path}" if last else "no valid one was found; start without resume"
+        if (meant := _nearest(folder)) and meant != folder:
+            remedy = f"did you mean {meant}? Otherwise {remedy}"
         raise user_error("resume", f"'{path}' {why}", remedy) from None
-
-
-def _newest(roots: Iterable[Path], signature: Signature, say: Say) -> State | None:
-    for path in below(roots):
-        try:
-            state = read(path)
-            if state.signature == signature:
-                return state.check()
-        except DamagedState as why:
-            say(f"resume: {path} {why}; looking for the one before")
-    return None
 
 
 def refuse_other_settings(state: State, signature: Signature) -> None:
     """Raises a UserError that lists the settings which differ from the state's."""
     if found := differences(state.signature, signature):
-        remedy = "give the state's settings, or resume_force=true to go on with the new ones"
+        remedy = "use the state's settings, or resume_force=true to continue with the new ones"
         raise UserError(
             Problem("resume", f"{state.path} was made with other settings", remedy),
-            *(Problem(key, _words(key, then, now)) for key, then, now in found),
+            *(Problem(key, _words(then, now)) for key, then, now in found),
         )
 
 
-def _words(key: str, then: str, now: str) -> str:
-    return "is not the same" if key in CONTENT else f"is {now}, in the state {then}"
+def _newest(roots: Sequence[Path], signature: Signature, insist: bool, say: Say) -> State | None:
+    """The newest whole state of the signature; where there is none, says how the newest of another one differs."""
+    others: list[State] = []
+    for path in below(roots):
+        try:
+            state = read(path)
+            if state.signature == signature:
+                state = state.check().open()
+                say(f"resume: step {state.step} of {state.path}")
+                return state
+            others.append(state)
+        except DamagedState as why:
+            say(f"resume: {path} {why}; looking for the one before")
+    newest = next(filter(_is_whole, others), None)
+    if newest is None:
+        say(f"resume: no state under {roots[0]}; a fresh start")
+        return None
+    found = differences(newest.signature, signature)
+    lines = [f"  {key}: {_words(then, now)}" for key, then, now in found[:MOST]]
+    lines += [f"  and {len(found) - MOST} more"] if len(found) > MOST else []
+    if insist:
+        say("\n".join([f"resume: step {newest.step} of {newest.path}, with other settings (resume_force):", *lines]))
+        return newest
+    how = "resume_force=true continues from it with the new settings"
+    say("\n".join([f"resume: no state with these settings; a fresh start. {newest.path} differs ({how}):", *lines]))
+    return None
+
+
+def _is_whole(state: State) -> bool:
+    try:
+        state.check().open()
+    except DamagedState:
+        return False
+    return True
+
+
+def _only_a_file(path: Path) -> UserError:
+    """What a file is that was given as a state."""
+    try:
+        inside = contents(path).names
+    except (Unreadable, OSError):
+        inside = set()
+    if any(part in name for name in inside for part in ADAPTER_PARTS):
+        remedy = f"adapter.weights={path} starts from its weights; to continue a run, give a folder of its states/"
+        return user_error("resume", f"'{path}' is an adapter file, not a training state", remedy)
+    remedy = "a state is a folder, states/stepN in a run's folder"
+    return user_error("resume", f"'{path}' is a file, not a training state", remedy)
+
+
+def _nearest(path: Path) -> Path | None:
+    """The state whose path is spelled most like this one's, folder by folder."""
+    path = path.absolute()
+    found = Path(path.anchor)
+    for part in path.parts[1:]:
+        if not (found / part).exists():
+            names = [entry.name for entry in found.iterdir()] if found.is_dir() else []
+            close = get_close_matches(part, names, 1)
+            if not close:
+                return None
+            part = close[0]
+        found /= part
+    try:
+        return read(found).path
+    except DamagedState:
+        return None
+
+
+def _words(then: str, now: str) -> str:
+    """Of two values; digests tell a reader nothing."""
+    return "is not the same" if re.fullmatch(r"'[0-9a-f]{32}'", now) else f"is {now}, in the state {then}"

@@ -1,68 +1,26 @@
 """Training states on disk: everything that a run needs to go on exactly where it stopped.
 
 A state is a folder with two files: `state.ckpt`, Lightning's checkpoint with the adapter and nothing of the base model,
-and the marker `state.json`. The marker is written last and holds the digest of the other: without it, or with another
-digest, a state is damaged. Reading a marker needs nothing heavy.
+and the marker `state.json`. The marker is written last and holds a digest of the other and a checksum of itself:
+without it, or where one of them is wrong, a state is damaged. Reading a marker needs nothing heavy.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loralab import __version__
-from loralab.files import atomic_path, digest_file
+from loralab.files import digest_file
+from loralab.training.marker import MARKER, TENSORS, DamagedState, State, looks_like_state, read, write
 
 if TYPE_CHECKING:
     from lightning import Trainer
-
-TENSORS, MARKER = "state.ckpt", "state.json"
-
-
-class DamagedState(Exception):
-    """Why a state cannot be used, in words."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What the marker says of a state."""
-
-    path: Path
-    """Its folder."""
-    step: int
-    """Optimizer steps done."""
-    epoch: int
-    """Counted from 0."""
-    batch: int
-    """Batches of that epoch done."""
-    horizon: int | None
-    """Optimizer steps that the schedule was made for; None where they don't matter to it."""
-    signature: dict[str, Any]
-    """What can change the result (see signature)."""
-    versions: dict[str, str]
-    written: float
-    """Seconds since 1970."""
-    digest: str
-    """Of the file with the tensors."""
-
-    @property
-    def file(self) -> Path:
-        return self.path / TENSORS
-
-    def check(self) -> State:
-        """Itself, its tensors compared with the digest. Raises DamagedState."""
-        if not self.file.is_file():
-            raise DamagedState(f"has no {TENSORS}")
-        if digest_file(self.file) != self.digest:
-            raise DamagedState(f"has a damaged {TENSORS}")
-        return self
 
 
 class States:
@@ -98,13 +56,12 @@ class States:
             batch,
             horizon=getattr(schedule, "horizon", None),
             signature=self.signature,
-            versions=_versions(),
+            versions=versions(),
             written=time.time(),
             digest=_finish(beside, path) if trainer.is_global_zero else "",
         )
         if trainer.is_global_zero:
-            with atomic_path(path / MARKER) as marker:
-                marker.write_text(json.dumps(asdict(state) | {"path": None}, indent=1), encoding="utf8")
+            write(state)
         self.written.append(state)
         return state
 
@@ -122,18 +79,6 @@ def _finish(beside: Path, path: Path) -> str:
         os.fsync(file.fileno())
     beside.rename(path / TENSORS)
     return digest_file(path / TENSORS)
-
-
-def read(path: Path) -> State:
-    """The state in a folder, its tensors still unchecked. Raises DamagedState."""
-    if not path.is_dir():
-        raise DamagedState("is not there")
-    if not (path / MARKER).is_file():
-        raise DamagedState("was not written to its end" if _looks_like_state(path) else "is not a training state")
-    try:
-        return State(**json.loads((path / MARKER).read_text(encoding="utf8")) | {"path": path})
-    except (ValueError, TypeError, OSError) as error:
-        raise DamagedState(f"has a damaged {MARKER}") from error
 
 
 def below(roots: Iterable[Path]) -> list[Path]:
@@ -155,12 +100,8 @@ def last_valid(roots: Iterable[Path]) -> State | None:
 def _below(root: Path) -> Iterator[Path]:
     for folder, names, _ in os.walk(root):
         if Path(folder).name == "states":
-            yield from (Path(folder, name) for name in names if _looks_like_state(Path(folder, name)))
+            yield from (Path(folder, name) for name in names if looks_like_state(Path(folder, name)))
             names.clear()
-
-
-def _looks_like_state(path: Path) -> bool:
-    return path.name.startswith("step") and path.name[4:].isdigit()
 
 
 def _time(path: Path) -> tuple[float, str]:
@@ -171,5 +112,6 @@ def _time(path: Path) -> tuple[float, str]:
         return path.stat().st_mtime, path.name
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what decides how a run computes."""
     return {"loralab": __version__} | {name: importlib.metadata.version(name) for name in ("torch", "lightning")}

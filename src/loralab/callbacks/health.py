@@ -154,7 +154,9 @@ class Health(Callback):
         remedy = "look at these images; lower optimizer.lr; set trainer.precision=32-true; or set health.on_nan=skip"
         if step:
             state = self.states.save(trainer, step, *position, checkpoint=checkpoint)
-            remedy += f"\n    the last good state is kept: resume={state.path}, with resume_force=true for a changed setting"
+            remedy += (
+                f"\n    the last good state is kept: resume={state.path}, with resume_force=true for a changed setting"
+            )
         if checkpoint:
             module.load_state_dict(checkpoint["state_dict"], strict=False)  # those of now may hold nothing finite
         found = _described(bad) + (f"; first bad value: {_origin(trainer, module, bad)}" if bad else "")

@@ -13,7 +13,7 @@ from loralab.models.checkpoint import Unreadable, contents
 from loralab.models.probe import ADAPTER_PARTS
 from loralab.training.marker import MARKER, TENSORS, DamagedState, State, read
 from loralab.training.signature import Signature, differences
-from loralab.training.state import below, last_valid, versions
+from loralab.training.state import below, readable, versions
 
 Say = Callable[[str], None]
 MOST = 10
@@ -68,7 +68,7 @@ def checked(path: str, roots: Iterable[Path], opened: Callable[[State], State] =
         return opened(read(folder).check())
     except DamagedState as why:
         near = [place for place in (folder, folder / "states", folder.parent) if place.name == "states"]
-        last = last_valid(near) or last_valid(roots)
+        last = _last_valid(near, opened) or _last_valid(roots, opened)
         remedy = f"the last valid one is {last.path}" if last else "no valid one was found; start without resume"
         if (meant := _nearest(folder)) and meant != folder:
             remedy = f"did you mean {meant}? Otherwise {remedy}"
@@ -98,7 +98,7 @@ def _newest(roots: Sequence[Path], signature: Signature, insist: bool, say: Say)
             others.append(state)
         except DamagedState as why:
             say(f"resume: {path} {why}; looking for the one before")
-    newest = next(filter(_is_whole, others), None)
+    newest = _first_whole(others, State.open)
     if newest is None:
         say(f"resume: no state under {roots[0]}; a fresh start")
         return None
@@ -113,12 +113,17 @@ def _newest(roots: Sequence[Path], signature: Signature, insist: bool, say: Say)
     return None
 
 
-def _is_whole(state: State) -> bool:
-    try:
-        state.check().open()
-    except DamagedState:
-        return False
-    return True
+def _last_valid(roots: Iterable[Path], opened: Callable[[State], State]) -> State | None:
+    return _first_whole(filter(None, map(readable, below(roots))), opened)
+
+
+def _first_whole(states: Iterable[State], opened: Callable[[State], State]) -> State | None:
+    for state in states:
+        try:
+            return opened(state.check())
+        except DamagedState:
+            continue
+    return None
 
 
 def _only_a_file(path: Path) -> UserError:

@@ -87,14 +87,12 @@ def below(roots: Iterable[Path]) -> list[Path]:
     return sorted(found.values(), key=_time, reverse=True)
 
 
-def last_valid(roots: Iterable[Path]) -> State | None:
-    """The newest state under these that is whole."""
-    for path in below(roots):
-        try:
-            return read(path).check()
-        except DamagedState:
-            continue
-    return None
+def readable(path: Path) -> State | None:
+    """The state in a folder, where its marker is well."""
+    try:
+        return read(path)
+    except DamagedState:
+        return None
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -106,10 +104,8 @@ def _below(root: Path) -> Iterator[Path]:
 
 def _time(path: Path) -> tuple[float, str]:
     """When a state was written; a damaged one tells by its folder."""
-    try:
-        return read(path).written, path.name
-    except DamagedState:
-        return path.stat().st_mtime, path.name
+    state = readable(path)
+    return state.written if state else path.stat().st_mtime, path.name
 
 
 def versions() -> dict[str, str]:

@@ -225,7 +225,12 @@ def damage(state: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def test_by_the_command(train, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     """A digit of the position that was flipped, null, and a float: named, and with auto the state before is taken."""
-    saving = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "callbacks.state.keep_last=null", "output.metadata=false")
+    saving = (
+        "callbacks.state.enabled=true",
+        "callbacks.state.every_n_steps=1",
+        "callbacks.state.keep_last=null",
+        "output.metadata=false",
+    )
     auto = ("resume=auto", f"resume_root={tmp_path}", "output.metadata=false")
     whole = train(*saving, "trainer.max_steps=4", name="whole")
     states = sorted((whole / "states").iterdir())

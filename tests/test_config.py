@@ -1,12 +1,15 @@
 """The strict check, through the command: every mistake is named, with its remedy, before anything heavy is imported."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
+from loralab.config import device_rules
 from loralab.config.check import Check
 from loralab.config.command_line import checked, prepare
 from loralab.config.compose import CONF, compose, group_options, values
@@ -39,14 +42,14 @@ def problems(*overrides: str) -> str:
         (["adapter.rank=0"], ["adapter.rank", "at least 1"]),
         (["adapter.rank=4.5"], ["adapter.rank", "whole number"]),
         (["adapter.rnk=4"], ["adapter.rnk", "did you mean 'adapter.rank'"]),
-        (["adapter.dropout=1.5"], ["adapter.dropout", "at most 1"]),
+        (["adapter.dropout=1.5"], ["adapter.dropout", "below 1"]),
         (["model.prediction_type=eps"], ["model.prediction_type", "epsilon | v_prediction"]),
         (["trainer.precision=fp16"], ["trainer.precision", "16-mixed"]),
         (["output.format=safetensor"], ["output.format", "safetensors | ckpt"]),
         (["output.nmae=x"], ["output.nmae", "output.name"]),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], ["trainer.precision", "bf16-mixed"]),
-        (["data.folder=/not/there"], ["data.folder", "data=folder"]),
-        (["data=folder", "data.folder=/not/there"], ["data.folder", "'/not/there' is not there"]),
+        (["data=shapes", "data.folder=/not/there"], ["data.folder", "data=folder"]),
+        (["data.folder=/not/there"], ["data.folder", "'/not/there' is not there"]),
         (["data=folder"], ["data.folder", "is missing"]),
         (["~optimizer"], ["optimizer: is missing", "adam8bit"]),
         (["logger=null"], ["logger: cannot be null", "tensorboard"]),
@@ -77,7 +80,7 @@ def problems(*overrides: str) -> str:
         (["targets.patterns=[{match: attn, rank: x}]"], ["targets.patterns.0.rank", "whole number"]),
         (["targets.patterns=[{match: '('}]"], ["targets.patterns.0.match", "no regular expression"]),
         (["suggested.lr=fast"], ["suggested.lr", "a number"]),
-        (["allow=my_package."], ["allow", "a list of import prefixes"]),
+        (["allow=my_package."], ["allow", "a list of import names"]),
         (["callbacks.export.enabled=5"], ["callbacks.export.enabled", "true or false"]),
         (["optimizer.betas={a: 1}"], ["optimizer.betas", "takes no such value", "[0.9, 0.999]"]),
         (["trainer=ddp", "trainer.accelerator=cpu"], ["trainer.devices", "every GPU", "trainer.devices=2"]),
@@ -90,11 +93,97 @@ def problems(*overrides: str) -> str:
         (["objective/timesteps=range", "objective.timesteps.high=300"], ["objective.timesteps", "low=500"]),
         (["scheduler=constant_with_warmup", "scheduler.warmup_steps=5"], ["scheduler.warmup_steps", "warmup_ratio=0"]),
         (["optimizer=paged_adamw8bit", "trainer=cpu"], ["optimizer", "optimizer=adamw8bit"]),
+        (["optimizer.lr=1e38"], ["optimizer.lr", "at most 1000"]),
+        (["optimizer.betas=[0.9]"], ["optimizer.betas", "a list like [0.9, 0.999]"]),
+        (["optimizer.betas=[0.9,x]"], ["optimizer.betas", "a list like [0.9, 0.999]"]),
+        (["optimizer.eps=null"], ["optimizer.eps", "a number"]),
+        (["optimizer.eps=0"], ["optimizer.eps", "above 0"]),
+        (["optimizer.lr=null"], ["optimizer.lr", "AdamW needs one"]),
+        (["optimizer=adafactor", "optimizer.lr=null"], ["optimizer.lr", "optimizer.relative_step=true"]),
+        (["optimizer=adafactor", "optimizer.relative_step=true"], ["optimizer.relative_step", "optimizer.lr=null"]),
+        (["optimizer=adafactor", "optimizer.warmup_init=true"], ["optimizer.warmup_init", "relative_step=true"]),
+        (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], ["optimizer.nesterov", "momentum"]),
+        (["adapter.module_dropout=1"], ["adapter.module_dropout", "below 1"]),
+        (["adapter.dropout=1.0"], ["adapter.dropout", "below 1"]),
+        (["adapter.rank=100000"], ["adapter.rank", "at most 4096"]),
+        (["adapter.alpha=1e40"], ["adapter.alpha", "at most 1000000"]),
+        (["ema.decay=1"], ["ema.decay", "below 1"]),
+        (["data.resolution=100000"], ["data.resolution", "at most 4096"]),
+        (["data.resolution=[[64,20000]]"], ["data.resolution", "at most 4096"]),
+        (["data.num_workers=10000"], ["data.num_workers", "loader processes"]),
+        (["trainer.num_nodes=2"], ["trainer.num_nodes", "torchrun or SLURM"]),
+        (["trainer.max_steps=100000000000000000000"], ["trainer.max_steps", "at most 1000000000"]),
+        (["trainer.max_epochs=1e20"], ["trainer.max_epochs", "whole number"]),
+        (["trainer.devices=\\"], ["trainer.devices", "a number of devices"]),
+        (["trainer.devices=[0,0]"], ["trainer.devices", "a list of their numbers"]),
+        (["trainer.devices=0"], ["trainer.devices", "a number of devices"]),
+        (["trainer.devices=1000"], ["trainer.devices", "1000 are asked for"]),
+        (["trainer.strategy=magic"], ["trainer.strategy", "ddp"]),
+        (["output.name=2024"], ["output.name", "'output.name=\"2024\"'"]),
+        ([f"output.folder={'x' * 300}"], ["output.folder", "File name too long"]),
+        (["health=null"], ["health", "cannot be null"]),
+        (["steps=5"], ["steps", "did you mean 'trainer.max_steps'"]),
+        (["learning_rate=1e-4"], ["learning_rate", "did you mean 'optimizer.lr'"]),
+        (["network_dim=8"], ["network_dim", "did you mean 'adapter.rank'"]),
+        (["net_dim=8"], ["net_dim", "did you mean 'adapter.rank'"]),
+        (["save_every_n_epochs=1"], ["did you mean 'callbacks.export.every_n_epochs'"]),
+        (["noise_offset=0.1"], ["did you mean 'objective/noise=offset'"]),
+        (["+train_unet_only=1"], ["train_unet_only", "no such setting"]),
+        (["blocks_to_swap=3"], ["blocks_to_swap", "no counterpart"]),
+        (["objective.noise.offset.strength=0.1"], ["add objective/noise=offset"]),
+        (["optimizer.d_coef=2"], ["optimizer.d_coef", "add optimizer=prodigy"]),
+        (["+scheduler.power=2"], ["scheduler.power", "add scheduler=polynomial"]),
     ],
 )
 def test_mistakes_are_named(overrides: list[str], words: list[str]) -> None:
     said = problems(*overrides)
     assert all(word in said for word in words), said or "nothing was found wrong"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "my (1)",
+        "50% (b)",
+        "at@home (c)",
+        "jörg",
+        "日本",
+        "it's",
+        "a;b",
+        "a#1",
+        "~me",
+        "a=b",
+        'say "a"',
+        "end\\ (x)\\",
+        "a!",
+    ],
+)
+def test_a_value_that_hydra_cannot_read_is_told_once_with_what_to_paste(value: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare([f"output.comment={value}"])
+    (problem,) = caught.value.problems
+    (argument,) = shlex.split(problem.remedy.partition(": ")[2])
+    assert prepare([argument]).cfg.output.comment == value
+
+
+def test_a_folder_alone_is_training_data(tmp_path: Path) -> None:
+    assert prepare([f"data.folder={tmp_path}"]).choices["data"] == "folder"
+    assert prepare([f"data.folders=[{{path: {tmp_path}}}]"]).choices["data"] == "folder"
+    assert prepare([]).choices["data"] == "shapes"
+
+
+@pytest.mark.parametrize("version", ["cuda: Optional[str] = None", "cuda = None\nhip = None\n", "cuda: str = '12.8'"])
+def test_a_gpu_that_torch_was_not_built_for(version: str, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "version.py").write_text(f"__version__ = '2.10'\n{version}\n")
+    monkeypatch.setattr(device_rules, "has_gpu", lambda: True)
+    monkeypatch.setattr(device_rules, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    said, notes = problems("trainer.accelerator=gpu"), prepare([]).warnings
+    if "None" in version:
+        assert "trainer.accelerator: there is a GPU, but torch is installed without support for it" in said
+        assert [note for note in notes if "there is a GPU, but torch" in note]
+    else:
+        assert not said
+        assert not notes
 
 
 def test_all_mistakes_are_listed_together() -> None:
@@ -109,14 +198,14 @@ def test_every_value_of_a_sweep_is_checked_before_the_first_run() -> None:
     with pytest.raises(UserError) as caught:
         prepare(["adapter.rank=4,0", "optimizer.lr=1e-4,1e-3,fast", "output.format='ckpt','zip'"], sweep=True)
     assert [problem.setting for problem in caught.value.problems] == ["adapter.rank", "optimizer.lr", "output.format"]
-    assert "'fast' does not fit (given as optimizer.lr=fast)" in str(caught.value)
+    assert "invalid value 'fast' (given as optimizer.lr=fast)" in str(caught.value)
     prepare(["adapter.rank=4,8", "optimizer.lr=interval(1e-4,1e-3)", "scheduler=cosine,linear"], sweep=True)
 
 
 def test_where_a_mistake_stands() -> None:
     said = problems("optimizer.lrr=1", "adapter.rank=0", "experiment=style")
     assert "optimizer.lrr: there is no such setting (given as optimizer.lrr=1)" in said
-    assert "adapter.rank: 0 does not fit (given as adapter.rank=0)" in said
+    assert "adapter.rank: invalid value 0 (given as adapter.rank=0)" in said
 
 
 def test_unknown_keys_in_a_file_are_named_with_the_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,12 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple:  # as it is sent from one process to another
         return UserError, self.problems
+
+
+def invalid(setting: str, value: Any, valid: str) -> Problem:
+    """The problem of a value that a setting cannot have; valid: what it can, in words."""
+    shown = repr(value)
+    return Problem(setting, f"invalid value {shown if len(shown) <= 80 else shown[:79] + '…'}", f"valid: {valid}")
 
 
 def user_error(setting: str, found: str, remedy: str = "") -> UserError:

@@ -23,19 +23,40 @@ class Range:
         return (x > self.low if self.above else x >= self.low) and (x < self.high if self.below else x <= self.high)
 
     def __str__(self) -> str:
-        low = f"{'above' if self.above else 'at least'} {self.low:g}" if self.low > -inf else ""
-        high = f"{'below' if self.below else 'at most'} {self.high:g}" if self.high < inf else ""
+        low = f"{'above' if self.above else 'at least'} {self.low:.12g}" if self.low > -inf else ""
+        high = f"{'below' if self.below else 'at most'} {self.high:.12g}" if self.high < inf else ""
         return " and ".join(filter(None, (low, high)))
 
+
+# The outer limits of numbers without a natural one are those beyond which float32 or patience ends.
 
 Share = Annotated[float, Range(0, 1)]
 """A probability or a fraction."""
 
-Positive = Annotated[float, Range(0, above=True)]
-NonNegative = Annotated[float, Range(0)]
+Chance = Annotated[float, Range(0, 1, below=True)]
+"""A probability that leaves something to happen otherwise: of dropout, of an average's memory."""
 
-Count = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(1e-6, 1e6)]
+NonNegative = Annotated[float, Range(0, 1e6)]
+Real = Annotated[float, Range(-1e3, 1e3)]
+
+Rate = Annotated[float, Range(0, 1e3)]
+"""A learning rate, or a multiple of one."""
+
+Count = Annotated[int, Range(0, 10**9)]
 """A whole number, zero included."""
 
-AtLeastOne = Annotated[int, Range(1)]
+AtLeastOne = Annotated[int, Range(1, 10**9)]
+Rank = Annotated[int, Range(1, 4096)]
+RankOrNone = Annotated[int, Range(0, 4096)]
+"""0: no adapter there."""
+
+Repeats = Annotated[int, Range(1, 100_000)]
+"""How often one thing is used in an epoch."""
+
+Pixels = Annotated[int, Range(8, 4096)]
+"""A side of what a model is given."""
+
 Timestep = Annotated[int, Range(0, 1000)]
+Bands = Annotated[int, Range(1, 1000)]
+"""Into how many the timesteps are divided."""

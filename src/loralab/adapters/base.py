@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loralab.models.quantize import dequantized
-from loralab.values import AtLeastOne, Positive, Share
+from loralab.values import Chance, Positive, Rank
 
 Tensors = Mapping[str, Any] | nn.ParameterDict
 """The tensors of one adapter by name."""
@@ -32,20 +32,20 @@ Layer = nn.Linear | nn.Conv2d
 class Method:
     """How layers are adapted: what the options of `adapter` have in common."""
 
-    rank: AtLeastOne
+    rank: Rank
     alpha: Positive | None = None
     """The adapter's output is scaled by alpha / rank; null = the rank, a scale of 1."""
-    conv_rank: AtLeastOne | None = None
+    conv_rank: Rank | None = None
     """Rank of k×k convolutions; giving it makes them targets. null = `rank`, where `targets.conv` asks for them."""
     conv_alpha: Positive | None = None
     """null = the same scale as the others have."""
     rank_stabilised: bool = False
     """Scale by alpha / √rank instead (arXiv 2312.03732)."""
-    dropout: Share = 0.0
+    dropout: Chance = 0.0
     """Probability that an element inside the adapter is left out."""
-    rank_dropout: Share = 0.0
+    rank_dropout: Chance = 0.0
     """Probability that a rank component is left out."""
-    module_dropout: Share = 0.0
+    module_dropout: Chance = 0.0
     """Probability that a layer goes without its adapter for a step."""
     max_norm: Positive | None = None
     """Upper bound on the norm of each layer's change, applied after every step."""

@@ -9,20 +9,20 @@ from typing import Any
 
 from loralab.errors import user_error
 from loralab.models.names import Target
-from loralab.values import Count, NonNegative, Positive
+from loralab.values import Positive, RankOrNone, Rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
     """Lists with an entry for each of the UNet's blocks, input to output: 25 for SD 1.x and 2.x, 23 for SDXL."""
 
-    rank: list[Count] | None = None
+    rank: list[RankOrNone] | None = None
     """0 = no adapter in that block."""
     alpha: list[Positive] | None = None
-    conv_rank: list[Count] | None = None
+    conv_rank: list[RankOrNone] | None = None
     """Rank of k×k convolutions; null = adapter.conv_rank, else as `rank`."""
     conv_alpha: list[Positive] | None = None
-    lr_factor: list[NonNegative] | None = None
+    lr_factor: list[Rate] | None = None
     """Multiplies the UNet's learning rate; 0 = frozen."""
 
 
@@ -32,10 +32,10 @@ class Pattern:
 
     match: str
     """A regular expression, searched for."""
-    rank: Count | None = None
+    rank: RankOrNone | None = None
     """0 = no adapter on them."""
     alpha: Positive | None = None
-    lr: NonNegative | None = None
+    lr: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ class Targets:
     text_encoder: bool = True
     text_encoder_2: bool | None = None
     """null = as text_encoder."""
-    unet_lr: NonNegative | None = None
+    unet_lr: Rate | None = None
     """null = optimizer.lr; 0 = frozen: the tensors are in the file and don't change."""
-    text_encoder_lr: NonNegative | None = None
-    text_encoder_2_lr: NonNegative | None = None
+    text_encoder_lr: Rate | None = None
+    text_encoder_2_lr: Rate | None = None
     """null = as text_encoder_lr."""
     attention: bool = True
     feed_forward: bool = True

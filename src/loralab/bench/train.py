@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from loralab.bench.arguments import at_least
 from loralab.bench.base import random_base
+from loralab.errors import user_error
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
@@ -25,16 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape", choices=MODELS, default="tiny", help="tiny (embedded), or random weights at full size"
     )
-    parser.add_argument("--resolution", type=int, help="pixels (default: 64 for tiny, 256 for others)")
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--resolution", type=at_least(64), help="pixels (default: 64 for tiny, 256 for others)")
+    parser.add_argument("--batch-size", type=at_least(1), default=1)
+    parser.add_argument("--rank", type=at_least(1), default=16)
     parser.add_argument("--precision", choices=("32-true", "16-mixed", "bf16-mixed"), default="32-true")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the frozen weights")
     parser.add_argument("--targets", choices=("both", "unet_only"), default="both")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=3, help="steps that are not counted")
-    parser.add_argument("--repeats", type=int, default=1, help="measurements of each, in turn; the fastest counts")
+    parser.add_argument("--steps", type=at_least(1), default=20, help="steps that are counted")
+    parser.add_argument("--warmup", type=at_least(1), default=3, help="steps before them that are not counted")
+    parser.add_argument("--repeats", type=at_least(1), default=1, help="of each, in turn; the fastest counts")
     parser.add_argument("--folder", help="where a full-size model is written (default: the system's place for such)")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # this program asking itself, as a new process
     parser.add_argument("--scratch", help=argparse.SUPPRESS)
@@ -46,6 +48,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     args.resolution = args.resolution or (64 if args.shape == "tiny" else 256)
     if args.way:
         return _plain(args)
+    if args.folder is not None and not Path(args.folder).is_dir():
+        raise user_error("--folder", f"'{args.folder}' is not a folder", "give one that is there")
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         prepare(Path(scratch), args.shape, args.resolution)
         found: dict[str, dict[str, float]] = {}
@@ -107,7 +111,9 @@ def ours(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
     clock = {"_target_": "loralab.bench.clock.Clock", "file": figures, "warmup": args.warmup, "started": time.time()}
     words = [*settings(args, scratch), f"hydra.run.dir={tempfile.mkdtemp(dir=scratch)}/run", *args.overrides]
     words += [f"+callbacks.clock.{key}={value}" for key, value in clock.items()]
-    subprocess.run([sys.executable, str(ROOT / "train.py"), *words], stdout=subprocess.DEVNULL, check=True, cwd=scratch)
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False, cwd=scratch).returncode or not figures.is_file():
+        raise user_error("train.py", "did not finish", "what it said is above")
     return json.loads(figures.read_text())
 
 
@@ -117,7 +123,10 @@ def _asked(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
     words = [f"--{key.replace('_', '-')}={value}" for key, value in given.items() if value is not None]
     words += ["--way=plain", f"--scratch={scratch}", f"--started={time.time()}"]
     command = [sys.executable, "-m", "loralab.cli", "bench", "train", *words]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=scratch).stdout)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=scratch)
+    if done.returncode:
+        raise user_error("the plain loop", "did not finish", "what it said is above")
+    return json.loads(done.stdout)
 
 
 def _defaults() -> argparse.Namespace:

@@ -15,7 +15,7 @@ from loralab.training.memory import peak_gigabytes
 from loralab.training.module import LoraModule
 from loralab.training.pace import Pace
 from loralab.types import Batch
-from loralab.values import AtLeastOne
+from loralab.values import Bands
 
 
 class Monitor(Callback):
@@ -26,7 +26,7 @@ class Monitor(Callback):
     loss smoothed, by timestep band, and by folder.
     """
 
-    def __init__(self, *, timestep_bands: AtLeastOne = 5) -> None:
+    def __init__(self, *, timestep_bands: Bands = 5) -> None:
         self.timestep_bands = timestep_bands
         self.collected: list[tuple[torch.Tensor, torch.Tensor, list[str]]] = []
         self.smoothed: float | None = None

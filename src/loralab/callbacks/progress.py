@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from torch import Tensor
 
 from loralab.training.module import LoraModule
+from loralab.values import AtLeastOne
 
 
 class ProgressBar(Callback):
@@ -18,7 +19,7 @@ class ProgressBar(Callback):
     The loss is averaged where it is, and shown every trainer.log_every_n_steps steps: a look would wait for the device.
     """
 
-    def __init__(self, *, refresh_every_n_steps: int = 1) -> None:
+    def __init__(self, *, refresh_every_n_steps: AtLeastOne = 1) -> None:
         self.refresh_every_n_steps = refresh_every_n_steps
         self.loss: Tensor | None = None
         """() on the device of the training."""

@@ -18,7 +18,7 @@ from loralab.diffusion.timesteps import Uniform
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.types import Batch
-from loralab.values import AtLeastOne
+from loralab.values import AtLeastOne, Bands
 
 GOLDEN = 0.6180339887498949
 """Multiples of it, without their whole parts, fill [0, 1) evenly, however many there are."""
@@ -38,7 +38,7 @@ class Validation(Callback):
         *,
         every_n_epochs: AtLeastOne | None = 1,
         every_n_steps: AtLeastOne | None = None,
-        timestep_bands: AtLeastOne = 5,
+        timestep_bands: Bands = 5,
         save_best: bool = False,
         output: Output,
     ) -> None:

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from loralab.config import rules
 from loralab.config.compose import CONF, group_options, values
-from loralab.config.overrides import composition_problem, exists
+from loralab.config.elsewhere import remedy_for
+from loralab.config.origin import NOWHERE, Origins, Sources, raw
+from loralab.config.overrides import composition_problem
 from loralab.config.signature import parameters
-from loralab.errors import Problem
-from loralab.optim.ranges import RANGES
-
-OURS = "loralab."
-THIRD_PARTIES = (
-    "torch.optim.",
-    "bitsandbytes.optim.",
-    "lightning.",
-    "transformers.",
-    "diffusers.",
-    "prodigyopt.",
-    "dadaptation.",
-    "schedulefree.",
-)
-
-
-Origins = Mapping[str, str]
-"""Where a settings file has the groups and keys that come from it."""
-NOWHERE: Origins = {}
+from loralab.config.third_party import misfit
+from loralab.config.tree import get, is_node, leaves, settings_of
+from loralab.config.trusted import ENTRY, OURS, is_trusted, nodes
+from loralab.errors import Problem, invalid
 
 OPTIONAL = frozenset(("experiment", "sweep", "debug"))
 """Groups of which nothing need be chosen."""
+
+HYDRAS_OWN = ("_args_", "_convert_", "_partial_", "_recursive_")
+"""Keys that say how Hydra builds a node; what the files of conf/ say is part of the program."""
 
 
 class Check:
@@ -46,26 +33,44 @@ class Check:
     def __init__(
         self, cfg: DictConfig, choices: dict[str, Any], overrides: list[str], origins: Origins = NOWHERE
     ) -> None:
-        self.choices, self.overrides, self.origins = choices, overrides, origins
+        self.sources = Sources(choices, overrides, origins)
         self.problems: list[Problem] = []
-        self.primary = _raw(CONF / "train.yaml")
+        self.primary = raw(CONF / "train.yaml")
         self.groups = {group.split("/")[0] for group in group_options()}
         try:
             self.tree = values(cfg)
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, RecursionError) as error:
             self.problems = [composition_problem(error)]
             return
-        allow = self.tree.get("allow")
-        if not isinstance(allow, list) or not all(isinstance(prefix, str) and prefix for prefix in allow):
-            self._add("allow", f"{allow!r} does not fit", "valid: a list of import prefixes, like [my_package.]")
-            allow = []
-        self.trusted = (OURS, *THIRD_PARTIES, *allow)
+        self.allow = self._allowed()
+        self.checked: set[str] = set()
         self._top_level()
+        for path, _ in nodes(self.tree):
+            if path not in self.checked:
+                self._add(path, "nothing can be built here (_target_)", "give a plain value")
+        self._texts()
         told = {problem.setting for problem in self.problems}
         for problem in rules.contradictions(self.tree, choices, overrides, misshapen=bool(self.problems)):
             if problem.setting in told:
-                continue  # of a value that does not fit there is no more to say
-            self.problems.append(replace(problem, found=problem.found + self._given(problem.setting)))
+                continue  # of an invalid value there is no more to say
+            self.problems.append(replace(problem, found=problem.found + self.sources.given(problem.setting)))
+
+    def _allowed(self) -> list[str]:
+        """What `allow` adds to what may be built: it is the user's word alone, never that of a file of somebody's."""
+        allow = self.tree.get("allow")
+        if not isinstance(allow, list) or not all(isinstance(name, str) and ENTRY.fullmatch(name) for name in allow):
+            self.problems.append(invalid("allow", allow, "a list of import names, like [my_package.]"))
+            return []
+        typed = any(o.lstrip("+").partition("=")[0] == "allow" for o in self.sources.overrides)
+        if allow != self.primary["allow"] and (not typed or "allow" in self.sources.origins):
+            self._add("allow", "only the command line can set it", "remove it from the file, and type allow=[…]")
+            return []
+        return allow
+
+    def _texts(self) -> None:
+        for path, value in leaves(self.tree):
+            if isinstance(value, str) and "\0" in value:
+                self._add(path, "has a null character in it", "remove it")
 
     def _top_level(self) -> None:
         known = {k for k in self.primary if k not in ("defaults", "hydra")} | self.groups
@@ -79,6 +84,8 @@ class Check:
                 self._nodes_by_name(name, node)
             elif is_node(node):
                 self._node(name, node)
+            elif is_node(self.primary.get(name)) or name in chosen - OPTIONAL:
+                self._add(name, "cannot be null" if node is None else "has no _target_", "leave it as it is in conf/")
             elif isinstance(self.primary.get(name), dict):
                 self._plain(name, node, self.primary[name])
 
@@ -87,7 +94,7 @@ class Check:
             if is_node(node):
                 self._node(f"{group}.{name}", node)
                 if not isinstance(node.get("enabled", True), bool):
-                    self._add(f"{group}.{name}.enabled", f"{node['enabled']!r} does not fit", "valid: true or false")
+                    self._invalid(f"{group}.{name}.enabled", node["enabled"], "true or false")
             elif node is not None:
                 self._unknown(f"{group}.{name}", [f"{group}.{n}" for n in nodes if n != name])
 
@@ -96,18 +103,28 @@ class Check:
         for key, value in (node or {}).items():
             if key not in known:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in known])
-            elif wrong := _unlike(known[key], value):
-                self._add(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
+            elif wrong := misfit(f"{path}.{key}", value, known[key]):
+                self._invalid(f"{path}.{key}", value, wrong)
 
     def _node(self, path: str, node: dict[str, Any]) -> None:
+        self.checked.add(path)
         target = node["_target_"]
-        if not isinstance(target, str) or not target.startswith(self.trusted):
-            found = f"'{target}' is not on the allow-list of what a configuration may build"
-            self._add(f"{path}._target_", found, "add its prefix to `allow` if you trust it: allow=[my_package.]")
-        elif target.startswith(OURS):
-            self._ours(path, node, target)
-        else:
-            self._third_party(path, node)
+        if not is_trusted(path, target, self.allow):
+            found = f"'{target}' is not on the allow-list of what a configuration may build here"
+            return self._add(f"{path}._target_", found, "if you trust it: allow=[…] with its import name")
+        self._how_it_is_built(path, node)
+        return self._ours(path, node, target) if target.startswith(OURS) else self._third_party(path, node)
+
+    def _how_it_is_built(self, path: str, node: dict[str, Any]) -> None:
+        """Hydra's own keys are as they are in conf/; a node of the user's own may say all but positional arguments."""
+        written = self.sources.as_written(path) or get(self.primary, path, {})
+        for key in HYDRAS_OWN:
+            if key == "_args_" or is_node(written):
+                expected: tuple[Any, ...] = (written.get(key),)
+            else:
+                expected = (None, "none", "partial", "object", "all") if key == "_convert_" else (None, True, False)
+            if not any(type(node.get(key)) is type(valid) and node.get(key) == valid for valid in expected):
+                self._add(f"{path}.{key}", "cannot be changed", "remove it: the program says how this is built")
 
     def _ours(self, path: str, node: dict[str, Any], target: str) -> None:
         signature = parameters(target)
@@ -117,9 +134,10 @@ class Check:
             if key not in signature:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in signature])
                 continue
-            self._nested(f"{path}.{key}", value)
-            if not is_node(value) and (wrong := signature[key].mismatch(value)):
-                self._add(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
+            if wrong := signature[key].mismatch(value):
+                self._invalid(f"{path}.{key}", value, wrong)
+            elif signature[key].is_built:
+                self._nested(f"{path}.{key}", value)
         if not node.get("_partial_"):
             for key, parameter in signature.items():
                 if parameter.required and key not in node:
@@ -127,7 +145,7 @@ class Check:
         return None
 
     def _nested(self, path: str, value: Any) -> None:
-        """Nodes inside a setting: a built object, or a dict of them by name."""
+        """A built object inside of a setting, or a dict of them by name."""
         if is_node(value):
             self._node(path, value)
         elif isinstance(value, dict):
@@ -136,118 +154,25 @@ class Check:
                     self._node(f"{path}.{name}", node)
 
     def _third_party(self, path: str, node: dict[str, Any]) -> None:
-        """Bare signatures: keys and types are those of the YAML, ranges stand in one table."""
-        written = self._as_written(path)
+        """Bare signatures: keys and types are those of the YAML, ranges are in one table."""
+        written = self.sources.as_written(path)
         for key, value in settings_of(path, node):
-            if is_node(value):
+            if is_node(value) and (not written or is_node(written.get(key))):
                 self._node(f"{path}.{key}", value)
             elif written and key not in written:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in written])
-            elif wrong := _unlike(written.get(key), value) or _out_of_range(path, key, value):
-                self._add(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
-
-    def _as_written(self, path: str) -> dict[str, Any]:
-        """The node as the chosen option's YAML writes it."""
-        group, _, name = path.partition(".")
-        for file in self._files:
-            if file.parent.relative_to(CONF).as_posix() == group:
-                raw = _raw(file)
-                node = raw.get(name) if name else raw
-                if isinstance(node, dict) and (not name or "_target_" in node):
-                    return node
-        return {}
-
-    @cached_property
-    def _files(self) -> list[Path]:
-        """The YAML files that were composed, each after those that it starts from."""
-        files = [CONF / "train.yaml"]
-        tops = [group for group in self.choices if "/" not in group][::-1]  # Hydra names the last first
-        # a group's own file has the last word over those of its sub-groups
-        for group in sorted(self.choices, key=lambda g: (tops.index(g.split("/")[0]), -g.count("/"))):
-            chosen = self.choices[group]
-            options = chosen if isinstance(chosen, list) else [chosen]
-            files += [f for option in options if option for f in _composed(CONF / group.split("@")[0], str(option))]
-        return files
-
-    def source(self, path: str) -> str:
-        """Where a setting was given: the override or the file it stands in."""
-        if given := self._given(path):
-            return given
-        for file in reversed(self._files):
-            package = "" if file == CONF / "train.yaml" else file.parent.relative_to(CONF).as_posix().replace("/", ".")
-            for prefix in ("", f"{package}."):
-                if path.startswith(prefix) and exists(_raw(file), path[len(prefix) :]):
-                    return f" (in {file.relative_to(CONF.parent)})"
-        return ""
-
-    def _given(self, path: str) -> str:
-        """The override that gave a setting, or where the settings file has it that the override comes from."""
-        for override in self.overrides:
-            key = override.lstrip("+").split("=")[0]
-            if path == key or (key not in self.choices and path.startswith(f"{key}.")):
-                return f" ({self.origins.get(key) or f'given as {override}'})"
-        return ""
+            elif wrong := misfit(f"{path}.{key}", value, written.get(key)):
+                self._invalid(f"{path}.{key}", value, wrong)
 
     def _unknown(self, path: str, valid: Any) -> None:
         near = difflib.get_close_matches(path, list(valid), 1, 0.6)
         names = ", ".join(sorted(v.rpartition(".")[2] for v in valid))
-        remedy = f"did you mean '{near[0]}'?" if near else f"valid: {names}"
+        remedy = remedy_for(path) or (f"did you mean '{near[0]}'?" if near else f"valid: {names}")
         self._add(path, "there is no such setting", remedy)
 
+    def _invalid(self, path: str, value: Any, valid: str) -> None:
+        problem = invalid(path, value, valid)
+        self._add(path, problem.found, problem.remedy + self.sources.as_text(path, value, valid))
+
     def _add(self, path: str, found: str, remedy: str) -> None:
-        self.problems.append(Problem(path, found + self.source(path), remedy))
-
-
-def is_node(value: Any) -> bool:
-    """Whether something is built from the value."""
-    return isinstance(value, dict) and "_target_" in value
-
-
-def settings_of(path: str, node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The settings of a node: Hydra's own keys left out, and the `enabled` that run.py reads of every callback."""
-    for key, value in node.items():
-        if not (key.startswith("_") and key.endswith("_")) and not (key == "enabled" and path.startswith("callbacks.")):
-            yield key, value
-
-
-@cache
-def _raw(file: Path) -> dict[str, Any]:
-    """A YAML file as it is written."""
-    raw = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    return raw if isinstance(raw, dict) else {}  # type: ignore[return-value]
-
-
-def _composed(folder: Path, option: str) -> Iterator[Path]:
-    """The file of an option, after those of its group that its own defaults list names."""
-    file = folder / f"{option}.yaml"
-    if not file.is_file():
-        return
-    for default in _raw(file).get("defaults") or ():
-        if isinstance(default, str) and default != "_self_":
-            yield from _composed(folder, default.split("@")[0])
-    yield file
-
-
-def _unlike(written: Any, value: Any) -> str | None:
-    """The kind of value that the YAML writes, where `value` is of another kind; null fits everywhere."""
-    if value is None:
-        return None
-    if written is None:
-        return "a plain value" if isinstance(value, dict) else None
-    if isinstance(written, (dict, list)):
-        return None if isinstance(value, type(written)) else f"like {written}"
-    if isinstance(written, bool):
-        return None if isinstance(value, bool) else "true or false"
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(written, (int, float)):
-        return None if number else f"a number, like {written:g}"
-    if written.startswith("${suggested."):
-        return None if number else "a number"
-    return None if isinstance(value, str) or number else f"text, like {written}"
-
-
-def _out_of_range(path: str, key: str, value: Any) -> str | None:
-    limits = RANGES.get(path.split(".")[0], {}).get(key)
-    numbers = value if isinstance(value, list) else [value]
-    numbers = [n for n in numbers if isinstance(n, (int, float)) and not isinstance(n, bool)]
-    return str(limits) if limits is not None and any(n not in limits for n in numbers) else None
+        self.problems.append(Problem(path, found + self.sources.where(path), remedy))

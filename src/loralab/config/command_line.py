@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from loralab.config.check import NOWHERE, Check, Origins
-from loralab.config.compose import compose
+from loralab.config.check import Check
+from loralab.config.compose import compose, values
+from loralab.config.device_rules import device_notes
+from loralab.config.origin import NOWHERE, Origins
 from loralab.config.overrides import (
     composition_problem,
     first_point,
@@ -19,6 +22,7 @@ from loralab.config.overrides import (
     with_keys,
     with_options,
 )
+from loralab.config.trusted import hydra_problems
 from loralab.errors import Problem, UserError
 from loralab.settings.expand import expand
 
@@ -68,13 +72,14 @@ def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
     problems += [] if sweep else several_values(good)
     try:
         expanded, warnings, origins = expand([o.input_line or "" for o in good])
-        expanded = _one_length(expanded)
+        expanded = _own_images(_one_length(expanded))
         cfg, choices = checked(first_point(parse(expanded)[0]), origins)
         problems += _of_later_points(good, cfg, choices)
     except UserError as error:
         problems += error.problems
     if problems:
         raise UserError(*problems)
+    warnings += device_notes(values(cfg))
     return Prepared(expanded, warnings, origins, cfg, choices)
 
 
@@ -96,6 +101,7 @@ def checked(overrides: list[str], origins: Origins = NOWHERE) -> tuple[DictConfi
     except HydraException as error:
         cfg, choices, problems = _without_what_is_not_there(overrides, error)
     problems += Check(cfg, choices, overrides, origins).problems
+    problems += hydra_problems(OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False))  # type: ignore[union-attr]
     if problems:
         raise UserError(*problems)
     return cfg, choices
@@ -117,6 +123,13 @@ def _without_what_is_not_there(overrides: list[str], error: HydraException) -> A
     if not problems:
         raise UserError(composition_problem(error)) from error
     return *composed, problems
+
+
+def _own_images(overrides: list[str]) -> list[str]:
+    """`data.folder=PATH` alone will do: whoever names a folder does not mean the embedded images."""
+    given = {key.lstrip("+"): value for key, _, value in (o.partition("=") for o in overrides)}
+    names = [key for key, value in given.items() if key.startswith("data.folder") and value != "null"]
+    return ["data=folder", *overrides] if names and "data" not in given else overrides
 
 
 def _one_length(overrides: list[str]) -> list[str]:

@@ -12,18 +12,24 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from loralab.config.compose import compose, group_options, values
-from loralab.config.tree import get
+from loralab.config.elsewhere import remedy_for
+from loralab.config.quoting import as_text, to_paste
+from loralab.config.tree import exists, get
 from loralab.errors import Problem
 
 
 def parse(overrides: list[str]) -> tuple[list[Override], list[Problem]]:
-    """The overrides in Hydra's grammar, and a problem for each that is not in it."""
+    """The overrides in Hydra's grammar, and a problem for each that is not in it. What seems to be meant is parsed in
+    its place, so that nothing false is said of the rest."""
     parser, parsed, problems = OverridesParser.create(), [], []
     for text in overrides:
         try:
             parsed += parser.parse_overrides([text])
         except HydraException:
             remedy = "write key=value; quote text with spaces, commas, = or brackets: 'key=\"a, b\"'"
+            if meant := as_text(text):
+                remedy = f"the value needs quotes: {to_paste(meant.input_line or '')}"
+                parsed.append(meant)
             problems.append(Problem(text, "is not an override that Hydra can read", remedy))
     return parsed, problems
 
@@ -43,9 +49,18 @@ def _first(override: Override) -> str:
 
 def several_values(parsed: Iterable[Override]) -> list[Problem]:
     """A problem for each override that is a sweep."""
-    remedy = "add -m for a run each, or write a list: key=[a,b]; quote commas that are text: 'key=\"a,b\"'"
-    sweeps = (o for o in parsed if o.is_sweep_override())
-    return [Problem(o.key_or_group, f"has several values (given as {o.input_line})", remedy) for o in sweeps]
+    return [
+        Problem(o.key_or_group, f"has several values (given as {o.input_line})", _of_one_value(o.input_line or ""))
+        for o in parsed
+        if o.is_sweep_override()
+    ]
+
+
+def _of_one_value(override: str) -> str:
+    key, _, values = override.partition("=")
+    meant = as_text(override)
+    text = f"; if the commas are text: {to_paste(meant.input_line or '')}" if meant else ""
+    return f"add -m for a run each, or write a list: {to_paste(f'{key}=[{values}]')}{text}"
 
 
 def later_values(parsed: Iterable[Override]) -> Iterator[tuple[str, Any]]:
@@ -150,20 +165,10 @@ def _bad_key(override: Override, tree: dict[str, Any], groups: dict[str, list[st
     return Problem(key, f"there is no such setting (given as {override.input_line})", nearest_key(key, tree, groups))
 
 
-def exists(tree: Any, key: str) -> bool:
-    """Whether a dotted key leads somewhere in nested dicts."""
-    for part in key.split("."):
-        if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
-            tree = tree[int(part)]
-        elif isinstance(tree, dict) and part in tree:
-            tree = tree[part]
-        else:
-            return False
-    return True
-
-
 def nearest_key(key: str, tree: dict[str, Any], groups: dict[str, list[str]]) -> str:
-    """A remedy for a key that does not exist: the valid key or group most like it."""
+    """A remedy for a key that does not exist: what it is called here, or the valid key or group most like it."""
+    if remedy := remedy_for(key):
+        return remedy
     keys = list(_dotted(tree))
     if corrected := _corrected(key, tree):
         return f"did you mean '{corrected}'?"

@@ -16,10 +16,26 @@ CONSTANT = "loralab.optim.schedules.constant"
 def rate_problems(optimizer: dict[str, Any], scheduler: dict[str, Any], targets: dict[str, Any]) -> Iterator[Problem]:
     """Of three nodes as plain values. Values of the wrong kind are passed over: the check of types tells them."""
     given = {key: value for key, value in _given(targets) if isinstance(value, (int, float))}
+    yield from _contradictions(optimizer)
     if optimizer.get("lr") is None and "lr" in optimizer:
         yield from _without_a_rate(given, scheduler)
     elif str(optimizer.get("_target_")).startswith(ADAPTIVE):
         yield from _with_one_rate(optimizer, targets, given)
+
+
+def _contradictions(optimizer: dict[str, Any]) -> Iterator[Problem]:
+    """What the optimizers' own constructors refuse."""
+    name, relative = str(optimizer.get("_target_")).rpartition(".")[2], optimizer.get("relative_step")
+    if "lr" in optimizer and optimizer["lr"] is None and not relative:
+        remedy = "give one" + (", or optimizer.relative_step=true" if relative is False else "")
+        yield Problem("optimizer.lr", f"is null, and {name} needs one", remedy)
+    if relative and optimizer.get("lr") is not None:
+        yield Problem("optimizer.relative_step", "finds its own rate, and one is given", "add optimizer.lr=null")
+    if optimizer.get("warmup_init") and not relative:
+        yield Problem("optimizer.warmup_init", "is a part of relative_step", "add optimizer.relative_step=true")
+    if optimizer.get("nesterov") and (optimizer.get("momentum") == 0 or optimizer.get("dampening") != 0):
+        remedy = "optimizer.momentum=0.9 optimizer.dampening=0"
+        yield Problem("optimizer.nesterov", "needs a momentum, and no dampening", remedy)
 
 
 def _given(targets: dict[str, Any]) -> Iterator[tuple[str, Any]]:

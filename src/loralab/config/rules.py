@@ -13,8 +13,8 @@ from loralab.config.device_rules import device_problems
 from loralab.config.place_rules import place_problems
 from loralab.config.rate_rules import rate_problems
 from loralab.config.target_rules import target_problems
-from loralab.config.tree import Tree, get
-from loralab.errors import Problem, UserError
+from loralab.config.tree import Tree, get, leaves
+from loralab.errors import Problem, UserError, invalid
 from loralab.models.probe import check
 from loralab.packages import missing, missing_for
 from loralab.training.resume import checked, refuse_other_settings
@@ -31,10 +31,19 @@ def contradictions(tree: Tree, choices: dict[str, Any], overrides: list[str], mi
     for rule in RULES:
         try:
             found += rule(tree, choices, overrides)
+        except OSError as error:
+            found.append(_refused_path(tree, error))
         except (TypeError, ValueError, AttributeError, KeyError):
             if not misshapen:
                 raise
     return found
+
+
+def _refused_path(tree: Tree, error: OSError) -> Problem:
+    """The setting whose path the system will not even look at: too long a name, say."""
+    path = str(error.filename)
+    setting = next((key for key, value in leaves(tree) if isinstance(value, str) and value and value in path), "a path")
+    return Problem(setting, f"cannot be looked at: {error.strerror}", "check the path")
 
 
 def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -132,12 +141,12 @@ def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]
 def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     for key in ("resume", "resume_root"):
         if not isinstance(get(tree, key, ""), str | None):
-            yield Problem(key, f"{get(tree, key)!r} does not fit", "valid: a path, auto, or null")
+            yield invalid(key, get(tree, key), "a path, auto, or null")
     if not isinstance(get(tree, "resume_force", False), bool):
-        yield Problem("resume_force", f"{get(tree, 'resume_force')!r} does not fit", "valid: true or false")
+        yield invalid("resume_force", get(tree, "resume_force"), "true or false")
     seed = get(tree, "seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
-        yield Problem("seed", f"{seed!r} does not fit", "valid: a whole number")
+        yield invalid("seed", seed, "a whole number")
     name = get(tree, "output.name")
     if isinstance(name, str) and (not name or "/" in name or "\\" in name):
         yield Problem("output.name", f"{name!r} is not a file name", "a name without folders or extension")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab import values
-from loralab.errors import Problem
+from loralab.errors import Problem, invalid
 
 Matcher = typing.Callable[[Any], str | None]
 """Says what is wrong with a value, or None."""
@@ -29,6 +29,12 @@ class Parameter:
     def mismatch(self, value: Any) -> str | None:
         """Why `value` does not fit the annotation, in words; None where it does."""
         return None if self.annotation is None else _mismatch(self.annotation, value)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether it takes an object, or several, which a node of its own builds."""
+        names = [part.id for part in ast.walk(self.annotation or ast.Constant(None)) if isinstance(part, ast.Name)]
+        return any(name[0].isupper() and name not in _TYPING and not hasattr(values, name) for name in names)
 
 
 @cache
@@ -48,7 +54,7 @@ def misfits(path: str, target: str, given: dict[str, Any]) -> Iterator[Problem]:
     signature = parameters(target) or {}
     for key, value in given.items():
         if key in signature and (wrong := signature[key].mismatch(value)):
-            yield Problem(f"{path}.{key}", f"{value!r} does not fit", f"valid: {wrong}")
+            yield invalid(f"{path}.{key}", value, wrong)
 
 
 @cache
@@ -135,6 +141,8 @@ def _is_derived(node: ast.AnnAssign) -> bool:
         node.value is not None and "init=False" in ast.unparse(node.value)
     )
 
+
+_TYPING = ("Any", "Annotated", "Callable", "Literal", "Mapping", "Optional", "Path", "Sequence")
 
 _PLAIN: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 Tree = dict[str, Any]
@@ -15,3 +16,36 @@ def get(tree: Tree, key: str, default: Any = None) -> Any:
             return default
         node = node[part]
     return node
+
+
+def exists(tree: Any, key: str) -> bool:
+    """Whether a dotted key leads somewhere in nested dicts."""
+    for part in key.split("."):
+        if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+            tree = tree[int(part)]
+        elif isinstance(tree, dict) and part in tree:
+            tree = tree[part]
+        else:
+            return False
+    return True
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value with its dotted key, those in lists by their number."""
+    if isinstance(value, (dict, list)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(part, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def is_node(value: Any) -> bool:
+    """Whether something is built from the value."""
+    return isinstance(value, dict) and "_target_" in value
+
+
+def settings_of(path: str, node: Tree) -> Iterator[tuple[str, Any]]:
+    """The settings of a node: Hydra's own keys left out, and the `enabled` that run.py reads of every callback."""
+    for key, value in node.items():
+        if not (key.startswith("_") and key.endswith("_")) and not (key == "enabled" and path.startswith("callbacks.")):
+            yield key, value

@@ -27,7 +27,7 @@ from typing import Literal
 
 from loralab.data.geometry import Size, cover
 from loralab.errors import user_error
-from loralab.values import AtLeastOne
+from loralab.values import Pixels
 
 LATENT = 8
 """Pixels a side of one latent cell."""
@@ -58,9 +58,9 @@ class Buckets:
     """
 
     enabled: bool = True
-    min_resolution: AtLeastOne | None = None
-    max_resolution: AtLeastOne | None = None
-    step: AtLeastOne = 64
+    min_resolution: Pixels | None = None
+    max_resolution: Pixels | None = None
+    step: Pixels = 64
     no_upscale: bool = False
     partial: Literal["keep", "merge", "drop"] = "keep"
 

@@ -30,7 +30,7 @@ from loralab.files import digest_file
 from loralab.progress import progress
 from loralab.rng import python_random
 from loralab.types import Conditioning
-from loralab.values import AtLeastOne, Count
+from loralab.values import AtLeastOne, Count, Repeats
 
 if TYPE_CHECKING:
     from loralab.models.family import Family
@@ -82,7 +82,7 @@ class Cache:
         self,
         latents: Literal["none", "memory", "disk"] = "none",
         text: bool = False,
-        variants: AtLeastOne = 1,
+        variants: Repeats = 1,
         folder: str | None = None,
     ) -> None:
         self.latents, self.text, self.variants, self.folder = latents, text, variants, folder

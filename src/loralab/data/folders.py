@@ -10,7 +10,7 @@ from typing import Any
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
 from loralab.errors import Problem, UserError, user_error
-from loralab.values import AtLeastOne, NonNegative
+from loralab.values import NonNegative, Repeats
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Folder:
     """
 
     path: str
-    repeats: AtLeastOne = 1
+    repeats: Repeats = 1
     class_tokens: str = ""
     weight: NonNegative = 1.0
     captions: Captions = field(default_factory=Captions)

@@ -26,10 +26,10 @@ from loralab.data.plan import fixed_caption, fixed_rules
 from loralab.data.planner import Planner
 from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, fixed_batches
-from loralab.errors import Problem, UserError
+from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
 from loralab.types import Item, Place
-from loralab.values import AtLeastOne, Count
+from loralab.values import AtLeastOne, Count, Pixels
 
 if TYPE_CHECKING:
     from loralab.models.family import Family
@@ -57,7 +57,7 @@ class DataModule(L.LightningDataModule):
         folder: str | None = None,
         folders: list[Folder] | None = None,
         reg_folder: str | None = None,
-        resolution: AtLeastOne | list[AtLeastOne | list[AtLeastOne]] = 512,
+        resolution: Pixels | list[Pixels | list[Pixels]] = 512,
         batch_size: AtLeastOne = 1,
         batch_pixels: AtLeastOne | None = None,
         num_workers: Count = 0,
@@ -143,6 +143,7 @@ class DataModule(L.LightningDataModule):
         self._resumed = (epoch, position)
 
     def train_dataloader(self) -> DataLoader:
+        self._refuse_no_batches()
         self._encode()
         sampler = self._attached_sampler()
         # overfitting a few batches means the same ones each epoch: a list knows no epochs
@@ -169,6 +170,15 @@ class DataModule(L.LightningDataModule):
             rules = fixed_rules(self.planner.all_folders)
             self.cache.fill_texts([*(fixed_caption(item, rules) for item in items), *empty], self.family)
         self._is_encoded = True
+
+    def _refuse_no_batches(self) -> None:
+        """Raises a UserError where trainer.limit_train_batches is a share that leaves nothing."""
+        share = getattr(self.trainer, "limit_train_batches", None)
+        batches = len(self._attached_sampler())
+        if isinstance(share, float) and int(share * batches) == 0:
+            setting = "overfit_batches" if self.trainer.overfit_batches else "limit_train_batches"  # type: ignore[union-attr]
+            remedy = f"at least {1 / batches:.2g}, or a number of batches: trainer.{setting}=1"
+            raise user_error(f"trainer.{setting}", f"{share:g} of {batches} batches is none", remedy)
 
     def _all_draws(self) -> list[tuple[Draws, list[Folder]]]:
         """Draws of the training and of the validation, and the folders with the rules that hold for each."""

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from loralab.rng import generator
 from loralab.types import Draw
-from loralab.values import AtLeastOne, NonNegative, Share
+from loralab.values import Bands, NonNegative, Real, Share
 
 Shape = Sequence[int]
 
@@ -45,7 +45,7 @@ class Offset:
 
     in_target = True
 
-    def __init__(self, strength: NonNegative = 0.1, adaptive: float = 0.0, random_strength: bool = False) -> None:
+    def __init__(self, strength: NonNegative = 0.1, adaptive: Real = 0.0, random_strength: bool = False) -> None:
         self.strength = strength
         self.adaptive = adaptive
         self.random_strength = random_strength
@@ -70,7 +70,7 @@ class Multires:
 
     in_target = True
 
-    def __init__(self, iterations: AtLeastOne = 6, discount: Share = 0.3) -> None:
+    def __init__(self, iterations: Bands = 6, discount: Share = 0.3) -> None:
         self.iterations = iterations
         self.discount = discount
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from loralab.errors import user_error
 from loralab.rng import generator
 from loralab.types import Draw
-from loralab.values import Positive, Timestep
+from loralab.values import Positive, Real, Timestep
 
 
 class Timesteps(Protocol):
@@ -44,7 +44,7 @@ class LogitNormal:
     A mean above 0 shifts towards noisy timesteps, below 0 towards clean ones.
     """
 
-    def __init__(self, mean: float = 0.0, std: Positive = 1.0, low: Timestep = 0, high: Timestep = 1000) -> None:
+    def __init__(self, mean: Real = 0.0, std: Positive = 1.0, low: Timestep = 0, high: Timestep = 1000) -> None:
         _check(low, high)
         self.mean = mean
         self.std = std

@@ -51,7 +51,7 @@ def load_base(
     """The base model at a path or hub id, on the CPU; the arguments are those of `loralab.models.sd.load`."""
     architecture, with_vae = ARCHITECTURES[family], vae is None
     path = locate(base, "model.base", lambda path: look_at_base(path, with_vae), hub.BASE)
-    found = identify(str(path), family, with_vae)
+    found = identify(str(path), family, with_vae, says_what=prediction_type is None)
     read = read_folder if path.is_dir() else read_single_file
     parts = read(path, architecture, with_vae, DTYPES[dtype])
     if vae is not None:

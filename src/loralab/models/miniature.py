@@ -10,7 +10,7 @@ from loralab.models.architecture import MINIATURE_SDXL
 from loralab.models.family import Base
 from loralab.models.load import DTYPES, SCHEDULER, build, encoders, load_tokenizers, prepare, text_class
 from loralab.models.sdxl import StableDiffusionXL
-from loralab.values import AtLeastOne, Count
+from loralab.values import Count, Pixels
 
 
 def sdxl(
@@ -21,7 +21,7 @@ def sdxl(
     emphasis: bool = False,
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
     zero_terminal_snr: bool = False,
-    resolution: AtLeastOne = 64,
+    resolution: Pixels = 64,
     gradient_checkpointing: bool = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",

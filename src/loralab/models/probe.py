@@ -22,6 +22,8 @@ TEXT_ENCODERS = {
     "sd2": ("text_encoder",),
     "sdxl": ("text_encoder", "text_encoder_2"),
 }
+PREDICTIONS = ("epsilon", "v_prediction")
+
 ADAPTER_PARTS = ("lora_down", "lora_A.", "lora.down", "hada_w1", "lokr_w1")
 """What is in the names of an adapter's tensors, and in no model's."""
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -42,7 +44,8 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
     family = "sdxl" if "sdxl" in str(model.get("_target_")) else str(model.get("family", "sd1"))
     problems: list[Problem] = []
     if isinstance(base := model.get("base"), str):
-        problems += _problems(lambda: identify(base, family, with_vae=model.get("vae") is None))
+        says = model.get("prediction_type") is None
+        problems += _problems(lambda: identify(base, family, with_vae=model.get("vae") is None, says_what=says))
     if isinstance(vae := model.get("vae"), str):
         problems += _problems(lambda: on_disk(vae, "model.vae", look_at_vae))
     if isinstance(tokenizer := model.get("tokenizer"), str):
@@ -62,10 +65,10 @@ def _problems(call: Callable[[], object]) -> tuple[Problem, ...]:
     return ()
 
 
-def identify(base: str, family: str, with_vae: bool = True) -> Found:
+def identify(base: str, family: str, with_vae: bool = True, says_what: bool = True) -> Found:
     """What the base at a path or hub id is. Raises UserError where it cannot be used as a model of `family`.
 
-    `with_vae`: whether a VAE is to be taken from it.
+    `with_vae`: whether a VAE is to be taken from it. `says_what`: whether its word counts for what it predicts.
     """
 
     def look(path: Path) -> Found:
@@ -78,6 +81,10 @@ def identify(base: str, family: str, with_vae: bool = True) -> Found:
     if found.family != family:
         remedy = f"{OPTIONS[found.family or family]} is for that"
         raise user_error("model.base", f"{path} is {TITLES[found.family or family]}, not {TITLES[family]}", remedy)
+    if says_what and found.prediction_type not in (None, *PREDICTIONS):
+        words = f"{path} predicts '{found.prediction_type}' (its scheduler_config.json), which cannot be trained here"
+        remedy = f"if that is wrong, say what it predicts: model.prediction_type={' or '.join(PREDICTIONS)}"
+        raise user_error("model.prediction_type", words, remedy)
     return found
 
 
@@ -212,9 +219,12 @@ def _candidates() -> Iterator[str]:
 
 def _json(path: Path, setting: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf8"))
-    except ValueError:
-        raise user_error(setting, f"{path} is damaged", "get the file again") from None
+        found = json.loads(path.read_text(encoding="utf8"))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise user_error(setting, f"{path} is damaged", "get the file again")
+    return found
 
 
 # single files

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from loralab.models.family import Base, Family, joined
 from loralab.types import Batch, Conditioning
-from loralab.values import AtLeastOne
+from loralab.values import AtLeastOne, Pixels
 
 
 class StableDiffusion(Family):
@@ -50,7 +50,7 @@ def load(
     emphasis: bool = False,
     prediction_type: Literal["epsilon", "v_prediction"] | None = None,
     zero_terminal_snr: bool | None = None,
-    resolution: AtLeastOne = 512,
+    resolution: Pixels = 512,
     gradient_checkpointing: bool = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",

@@ -10,7 +10,7 @@ from torch import Tensor
 from loralab.models.clip import Text
 from loralab.models.family import Family, joined
 from loralab.types import Batch, Conditioning
-from loralab.values import AtLeastOne
+from loralab.values import Pixels
 
 
 class StableDiffusionXL(Family):
@@ -64,7 +64,7 @@ def load(
     emphasis: bool = False,
     prediction_type: Literal["epsilon", "v_prediction"] | None = None,
     zero_terminal_snr: bool | None = None,
-    resolution: AtLeastOne = 1024,
+    resolution: Pixels = 1024,
     gradient_checkpointing: bool = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",

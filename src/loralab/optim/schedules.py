@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from loralab.errors import user_error
-from loralab.values import AtLeastOne, Count, NonNegative, Share
+from loralab.values import AtLeastOne, Chance, Count, NonNegative, Rate, Share
 
 Curve = Callable[[float], float]
 """The factor at a share of the way from the end of the warm-up to the end of the run."""
@@ -139,12 +139,12 @@ def step(
 def plateau(
     optimizer: Optimizer,
     total_steps: int,
-    factor: Share = 0.1,
+    factor: Chance = 0.1,
     patience: Count = 3,
     threshold: NonNegative = 1e-4,
     threshold_mode: Literal["rel", "abs"] = "rel",
     cooldown: Count = 0,
-    min_lr: NonNegative = 0.0,
+    min_lr: Rate = 0.0,
 ) -> ReduceLROnPlateau:
     """Times factor when the validation loss was no better for more than `patience` validations."""
     return ReduceLROnPlateau(

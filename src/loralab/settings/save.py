@@ -74,10 +74,10 @@ def get(tree: Tree, key: str) -> Any:
 
 def leaves(tree: Tree, prefix: str = "", inside_node: bool = False) -> Iterator[tuple[str, Any]]:
     """Every setting by its dotted key; a table that is one argument of a node is one value. Nodes' own keys, and what
-    was asked of this run's settings files, are left out."""
+    was asked of this run's settings files or allowed to it, are left out."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if SPECIAL.fullmatch(name) or key == "settings":
+        if SPECIAL.fullmatch(name) or key in ("settings", "allow"):
             continue
         if isinstance(value, dict) and not (inside_node and value and not _builds(value)):
             yield from leaves(value, f"{key}.", "_target_" in value)

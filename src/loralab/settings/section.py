@@ -64,8 +64,8 @@ def section_of(content: Content) -> Section:
             raise content.error(f"{NAME}.choices.{group}", "chooses nothing that can be chosen", "remove it")
     for key, value in found.values.items():
         parts = key.split(".")
-        if not KEY.fullmatch(key) or parts[0] == "hydra" or any(map(SPECIAL.fullmatch, parts)):
-            raise content.error(f"{NAME}.values.{key}", "is no setting", "remove it")
+        if not KEY.fullmatch(key) or parts[0] in ("hydra", "allow") or any(map(SPECIAL.fullmatch, parts)):
+            raise content.error(f"{NAME}.values.{key}", "cannot be set by a settings file", "remove it")
         _check(content, f"{NAME}.values.{key}", value)
     instead = given.get("instead", [])
     if not isinstance(instead, list) or not all(isinstance(name, str) for name in instead):

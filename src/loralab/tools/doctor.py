@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _looked(args: argparse.Namespace) -> tuple[Report, str]:
     """The report on what the arguments say, and its title."""
-    prepared = prepare(own_images(args.overrides))
+    prepared = prepare(args.overrides)
     settings = values(prepared.cfg)
     model, trainer, data = settings["model"], settings["trainer"], settings["data"]
     planner = planner_of(data)
@@ -94,12 +94,6 @@ def _check_place(page: Path) -> None:
 
 def _fatal(problem: Problem) -> Finding:
     return Finding("fatal", "error", str(problem))
-
-
-def own_images(overrides: list[str]) -> list[str]:
-    """`data.folder=PATH` alone will do: nothing but images is looked at."""
-    given = {override.split("=")[0].lstrip("+") for override in overrides}
-    return ["data=folder", *overrides] if "data" not in given and given & {"data.folder", "data.folders"} else overrides
 
 
 def planner_of(data: dict[str, Any]) -> Planner:

@@ -6,9 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from loralab.config.check import Check
 from loralab.config.command_line import prepare
 from loralab.config.compose import values
+from loralab.config.origin import Sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +22,9 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(tree, indent=2, ensure_ascii=False))
         return
-    check = Check(cfg, choices, overrides, origins)
+    sources = Sources(choices, overrides, origins)
     for key, value in leaves(tree):
-        print(f"{key}: {json.dumps(value, ensure_ascii=False)}  #{check.source(key) or ' derived'}")
+        print(f"{key}: {json.dumps(value, ensure_ascii=False)}  #{sources.where(key) or ' derived'}")
     for warning in warnings:
         print(f"note: {warning}")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loralab.values import Share
+from loralab.values import Chance
 
 
 class EMA:
@@ -19,7 +19,7 @@ class EMA:
     soon forgotten.
     """
 
-    def __init__(self, decay: Share = 0.999, warmup: bool = True) -> None:
+    def __init__(self, decay: Chance = 0.999, warmup: bool = True) -> None:
         self.decay = decay
         self.warmup = warmup
         self.steps = 0

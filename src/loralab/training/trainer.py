@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from loralab.errors import user_error
 from loralab.values import AtLeastOne, NonNegative, Share
 
 
@@ -14,7 +18,7 @@ def build(
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
     devices: int | str | list[int] = 1,
     num_nodes: AtLeastOne = 1,
-    strategy: str = "auto",
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"] = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     max_epochs: AtLeastOne | None = None,
     max_steps: AtLeastOne | None = None,
@@ -32,25 +36,36 @@ def build(
     Checkpoints, sharding between devices, the progress bar and the summary are loralab's own, so Lightning's are off.
     `given` is what run.py supplies: callbacks, loggers, the run's folder.
     """
-    return L.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy=strategy,
-        precision=precision,
-        max_epochs=-1 if max_steps else max_epochs,
-        max_steps=max_steps or -1,
-        accumulate_grad_batches=accumulate_grad_batches,
-        gradient_clip_val=gradient_clip_val or None,
-        log_every_n_steps=log_every_n_steps,
-        deterministic=deterministic,
-        enable_progress_bar=False,
-        limit_train_batches=limit_train_batches,
-        overfit_batches=overfit_batches,
-        profiler=profiler,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **given,
-    )
+    with _refused():
+        return L.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=precision,
+            max_epochs=-1 if max_steps else max_epochs,
+            max_steps=max_steps or -1,
+            accumulate_grad_batches=accumulate_grad_batches,
+            gradient_clip_val=gradient_clip_val or None,
+            log_every_n_steps=log_every_n_steps,
+            deterministic=deterministic,
+            enable_progress_bar=False,
+            limit_train_batches=limit_train_batches,
+            overfit_batches=overfit_batches,
+            profiler=profiler,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **given,
+        )
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What Lightning cannot do with the devices that are there is a user's to change."""
+    try:
+        yield
+    except (MisconfigurationException, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise user_error("trainer", first, "trainer=default picks what is there") from error

@@ -1,0 +1,19 @@
+"""Kinds of arguments of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """A whole number that is not below `low`."""
+
+    def number(text: str) -> int:
+        found = int(text)
+        if found < low:
+            raise argparse.ArgumentTypeError(f"{found} is below {low}")
+        return found
+
+    number.__name__ = "whole number"  # argparse says it
+    return number

@@ -1,0 +1,98 @@
+"""Where a setting of a composed configuration was given: the override, the settings file, or the YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from loralab.config.compose import CONF
+from loralab.config.quoting import as_text, to_paste
+from loralab.config.tree import exists, get
+
+Origins = Mapping[str, str]
+"""Where a settings file has the groups and keys that come from it."""
+NOWHERE: Origins = {}
+
+
+class Sources:
+    """choices: the option of each group; overrides: what was given; origins: those of them that a file gave."""
+
+    def __init__(self, choices: dict[str, Any], overrides: list[str], origins: Origins = NOWHERE) -> None:
+        self.choices, self.overrides, self.origins = choices, overrides, origins
+
+    def where(self, path: str) -> str:
+        """In words, with a blank in front; "" where it is derived."""
+        if given := self.given(path):
+            return given
+        for file, package, written in reversed(self._files):
+            for prefix in ("", f"{package}."):
+                if path.startswith(prefix) and exists(written, path[len(prefix) :]):
+                    return f" (in {file.relative_to(CONF.parent)})"
+        return ""
+
+    def given(self, path: str) -> str:
+        """The override that gave a setting, or where the settings file has it that the override comes from."""
+        for override in self.overrides:
+            key = override.lstrip("+").split("=")[0]
+            if path == key or (key not in self.choices and path.startswith(f"{key}.")):
+                return f" ({self.origins.get(key) or f'given as {_cut(override)}'})"
+        return ""
+
+    def as_text(self, path: str, value: Any, valid: str) -> str:
+        """What to type so that a text that reads like a number is one."""
+        given = next((o for o in self.overrides if o.lstrip("+").partition("=")[0] == path), None)
+        if given is None or not isinstance(value, (int, float)) or not valid.startswith(("text", "a path")):
+            return ""
+        meant = as_text(given)
+        return f"; to give it as text: {to_paste(meant.input_line or '')}" if meant else ""
+
+    def as_written(self, path: str) -> dict[str, Any]:
+        """The node at a path as the files that were composed write it; {} where none does."""
+        found: dict[str, Any] = {}
+        for _, package, written in self._files:
+            here = path == package and path not in written  # in a file of "@package _global_" it is
+            node: Any = written if here else get(written, path) or get(written, path.removeprefix(f"{package}."))
+            if isinstance(node, dict):
+                replaces = "_target_" in node and node["_target_"] != found.get("_target_")
+                found = dict(node) if replaces else {**found, **node}
+        return found if "_target_" in found else {}
+
+    @cached_property
+    def _files(self) -> list[tuple[Path, str, dict[str, Any]]]:
+        """The YAML files that were composed, each after those that it starts from: path, package and content."""
+        files = [CONF / "train.yaml"]
+        tops = [group for group in self.choices if "/" not in group][::-1]  # Hydra names the last first
+        # a group's own file has the last word over those of its sub-groups
+        for group in sorted(self.choices, key=lambda g: (tops.index(g.split("/")[0]), -g.count("/"))):
+            chosen = self.choices[group]
+            options = chosen if isinstance(chosen, list) else [chosen]
+            files += [f for option in options if option for f in _composed(CONF / group.split("@")[0], str(option))]
+        return [
+            (file, file.parent.relative_to(CONF).as_posix().strip(".").replace("/", "."), raw(file)) for file in files
+        ]
+
+
+@cache
+def raw(file: Path) -> dict[str, Any]:
+    """A YAML file as it is written."""
+    written = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    return written if isinstance(written, dict) else {}  # type: ignore[return-value]
+
+
+def _composed(folder: Path, option: str) -> Iterator[Path]:
+    """The file of an option, after those of its group that its own defaults list names."""
+    file = folder / f"{option}.yaml"
+    if not file.is_file():
+        return
+    for default in raw(file).get("defaults") or ():
+        if isinstance(default, str) and default != "_self_":
+            yield from _composed(folder, default.split("@")[0])
+    yield file
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:99]}…"

@@ -79,8 +79,7 @@ def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
         problems += error.problems
     if problems:
         raise UserError(*problems)
-    warnings += device_notes(values(cfg))
-    return Prepared(expanded, warnings, origins, cfg, choices)
+    return Prepared(expanded, [*warnings, *device_notes(values(cfg))], origins, cfg, choices)
 
 
 def _of_later_points(parsed: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:

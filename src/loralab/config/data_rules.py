@@ -41,6 +41,9 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
 
 
 def _sizes(buckets: dict[str, Any], resolution: Any) -> None:
+    wrong = [*misfits("data", "loralab.data.module.DataModule", {"resolution": resolution})]
+    if wrong or any(misfits("data.buckets", "loralab.data.buckets.Buckets", buckets)):
+        return  # sides without end have no list of buckets
     made = Buckets(**buckets)
     for size in resolutions(resolution) if isinstance(resolution, (int, list)) else ():
         made.sizes(size)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
+from yaml import YAMLError
 
 from loralab.config.compose import register_resolvers
-from loralab.errors import user_error
-from loralab.files import atomic_path
+from loralab.errors import Problem, UserError, user_error
+from loralab.files import as_json, atomic_path, printable
 from loralab.tools.show_config import leaves
 
-FIGURES = ("status", "steps", "seconds", "images_per_second", "loss")
+FIGURES = ("steps", "seconds", "images_per_second", "loss")
 METRIC = "validation/loss"
+
+
+class Damaged(Exception):
+    """Why a run cannot be compared, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,8 @@ class Run:
     """A finished or unfinished run's folder, read back."""
 
     folder: Path
-    record: dict[str, Any]
+    figures: dict[str, Any]
+    """Its status, and numbers by name, None where there is none (yet)."""
     settings: dict[str, Any]
     """By dotted key."""
 
@@ -45,39 +54,101 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    runs = [read(record.parent) for folder in args.folders for record in sorted(folder.rglob("run.json"))]
+    runs, damaged = gather(args.folders)
     if not runs:
-        raise user_error("FOLDER", f"no run.json under {', '.join(map(str, args.folders))}", "give a run's folder")
+        raise UserError(*(Problem(folder, why, "give the folder of a run") for folder, why in damaged.items()))
     differing = differences(runs)
-    rows = [{"run": str(run.folder), **figures(run), **{k: run.settings.get(k) for k in differing}} for run in runs]
+    rows = [{"run": str(run.folder), **run.figures, **{k: run.settings.get(k) for k in differing}} for run in runs]
+    rows += [{"run": folder, "status": f"not compared: {why}"} for folder, why in damaged.items()]
     if args.html:
-        from loralab.report.page import page
+        _write_page(args.html, rows, runs)
+    print(as_json(rows)) if args.json else Console().print(_table(sheet(rows)))
 
-        pictures = {str(run.folder): run.grid for run in runs if run.grid.is_file()}
-        with atomic_path(args.html) as beside:
-            beside.write_text(page(sheet(rows), pictures), encoding="utf8")
-    print(json.dumps(rows, indent=2, ensure_ascii=False)) if args.json else Console().print(_table(sheet(rows)))
+
+def gather(folders: list[Path]) -> tuple[list[Run], dict[str, str]]:
+    """The runs in or below some folders; and those that cannot be compared, with the reason."""
+    runs, damaged = [], {}
+    for given in folders:
+        records = sorted(given.rglob("run.json"))
+        if not records:
+            damaged[str(given)] = "there is no run.json in it" if given.is_dir() else "there is no such folder"
+        for record in records:
+            try:
+                runs.append(read(record.parent))
+            except Damaged as why:
+                damaged[str(record.parent)] = str(why)
+    return runs, damaged
 
 
 def read(folder: Path) -> Run:
-    """The record and the resolved settings of a run."""
+    """The record and the resolved settings of a run. Raises Damaged."""
     register_resolvers()
-    config = folder / "config" / "config.yaml"
-    tree = OmegaConf.to_container(OmegaConf.load(config), resolve=True) if config.is_file() else {}
-    record = json.loads((folder / "run.json").read_text(encoding="utf8"))
-    return Run(folder, record, dict(leaves(tree)))  # type: ignore[arg-type]
+    file = "run.json"
+    try:
+        figures = _figures(json.loads((folder / file).read_text(encoding="utf8")))
+        file = "config/config.yaml"
+        settings = _settings(folder / file) if (folder / file).exists() else {}
+    except UnicodeDecodeError:
+        raise Damaged(f"{file} is not text") from None
+    except (ValueError, YAMLError, OmegaConfBaseException):
+        raise Damaged(f"{file} is damaged or incomplete") from None
+    except RecursionError:
+        raise Damaged(f"{file} is nested too deeply") from None
+    except OSError as error:
+        raise Damaged(f"{file} cannot be read: {error.strerror or 'it holds no settings'}") from None
+    return Run(folder, figures, settings)
+
+
+def _figures(record: Any) -> dict[str, Any]:
+    """What a run's record says of how it went. Raises Damaged."""
+    if not isinstance(record, dict) or not isinstance(record.get("status"), str):
+        raise Damaged("run.json is not the record of a run")
+    found = {name: record[name] for name in FIGURES if name in record}
+    metrics = record.get("metrics") or {}
+    if isinstance(metrics, dict) and METRIC in metrics:
+        found[METRIC] = metrics[METRIC]
+    for name, value in found.items():
+        if not isinstance(value, int | float | None):
+            raise Damaged(f"run.json: {name} is {value!r:.40}, not a number")
+    return {"status": record["status"], **found}
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """The settings of a run by dotted key; an interpolation that cannot be resolved here stays as written."""
+    config = OmegaConf.load(file)
+    if not isinstance(config, DictConfig) or "seed" not in config:
+        raise Damaged(f"{file.name} holds no settings")
+    try:
+        tree = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:  # an environment variable that is not set any more, say
+        tree = OmegaConf.to_container(config)
+    return {key: _resolved(config, key, value) for key, value in leaves(tree)}  # type: ignore[arg-type]
+
+
+def _resolved(config: DictConfig, key: str, value: Any) -> Any:
+    """A leaf as plain JSON, on its own resolved if it can be."""
+    if "${" in str(value):
+        with suppress(OmegaConfBaseException):
+            value = OmegaConf.select(config, key, default=value)
+    return json.loads(json.dumps(value, default=str))
+
+
+def _write_page(path: Path, rows: list[dict[str, Any]], runs: list[Run]) -> None:
+    from loralab.report.page import page
+
+    try:
+        with atomic_path(path) as beside:
+            text = page(sheet(rows), {str(run.folder): run.grid for run in runs if run.grid.is_file()})
+            beside.write_text(text, encoding="utf8", errors="backslashreplace")
+    except OSError as error:
+        found = f"{path} cannot be written: {error.strerror or error}"
+        raise user_error("--html", found, "give a file in a folder that can be written to") from None
 
 
 def differences(runs: list[Run]) -> list[str]:
     """Settings that are not the same in all of the runs; without those that others only take their default from."""
     keys = dict.fromkeys(key for run in runs for key in run.settings if not key.startswith("suggested."))
     return [key for key in keys if any(run.settings.get(key) != runs[0].settings.get(key) for run in runs)]
-
-
-def figures(run: Run) -> dict[str, Any]:
-    found = {name: run.record[name] for name in FIGURES if name in run.record}
-    metrics = run.record.get("metrics", {})
-    return found | ({METRIC: metrics[METRIC]} if METRIC in metrics else {})
 
 
 def sheet(rows: list[dict[str, Any]]) -> list[list[str]]:
@@ -88,11 +159,12 @@ def sheet(rows: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def _table(lines: list[list[str]]) -> Table:
-    table = Table(*(Column(heading, overflow="fold") for heading in lines[0]))
+    table = Table(*(Column(Text(heading), overflow="fold") for heading in lines[0]))
     for line in lines[1:]:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))  # as text: brackets would be taken for rich's markup
     return table
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+    return "\n".join(map(printable, text.split("\n")))

@@ -19,7 +19,7 @@ def page(lines: list[list[str]], pictures: Mapping[str, Path]) -> str:
     """HTML that needs no other file: the lines of a table, headings first, and a picture by the name of its run."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in lines[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[1:])
-    figures = "".join(_figure(html.escape(name), picture.read_bytes()) for name, picture in pictures.items())
+    figures = "".join(_figure(html.escape(name), picture) for name, picture in pictures.items())
     title = "loralab: runs side by side"
     return (
         f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
@@ -27,8 +27,11 @@ def page(lines: list[list[str]], pictures: Mapping[str, Path]) -> str:
     )
 
 
-def _figure(caption: str, png: bytes) -> str:
-    data = base64.b64encode(png).decode()
+def _figure(caption: str, png: Path) -> str:
+    try:
+        data = base64.b64encode(png.read_bytes()).decode()
+    except OSError as error:
+        return f"<figure><figcaption>{caption}: {png.name} cannot be read: {error.strerror}</figcaption></figure>"
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
     )

@@ -34,5 +34,5 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in tree.items():
         nested = isinstance(value, dict) and value
-        found += leaves(value, f"{prefix}{name}.") if nested else [(prefix + name, value)]
+        found += leaves(value, f"{prefix}{name}.") if nested else [(f"{prefix}{name}", value)]
     return found

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from loralab.adapters import file
 from loralab.adapters.dora import DoRA
-from loralab.adapters.inject import inject
+from loralab.adapters.inject import check_start, inject
 from loralab.adapters.kinds import grouped
 from loralab.adapters.layouts import to_diffusers, to_kohya
 from loralab.adapters.loha import LoHa
@@ -111,7 +111,7 @@ def test_layouts_there_and_back(family):
     path = to_diffusers(state, table)
     assert not any("alpha" in key or key.startswith("lora_") for key in path)
     assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight" in path
-    back = to_kohya(path, {}, table)
+    back = to_kohya(path, {}, table).state
     for name, adapter in adapters:
         up, down = back[f"{name}.lora_up.weight"], back[f"{name}.lora_down.weight"]
         delta = LoRA.delta({"lora_up": up, "lora_down": down})
@@ -127,7 +127,7 @@ def test_forms_that_diffusers_has_not(family, tmp_path):
     state = {f"{name}.{key}.weight": torch.randn(shape, generator=draw) for key, shape in shapes.items()}
     state[f"{name}.alpha"] = torch.tensor(1.5)
     table = {part: family.targets(part) for part in family.parts()}
-    before, after = (grouped(s)[name] for s in (state, to_kohya(to_diffusers(state, table), {}, table)))
+    before, after = (grouped(s)[name] for s in (state, to_kohya(to_diffusers(state, table), {}, table).state))
     close(after.change(torch.Size((32, 32, 3, 3))), before.change(torch.Size((32, 32, 3, 3))), 1e-5)
     adapters = trained(family, DoRA(rank=2, magnitude="input"))
     refused(lambda: adapters.state("diffusers"), "output.layout", "adapter.magnitude=output")
@@ -153,8 +153,10 @@ def test_spellings_of_other_programs(family, tmp_path):
     state = adapters.state()
     for other, name in spellings(state):
         save_file(other, tmp_path / "other.safetensors")
+        config = {"r": 4, "lora_alpha": float(state[f"{name}.alpha"])}  # for what PEFT has saved
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
         found = file.load(tmp_path / "other.safetensors").state
-        assert found.keys() == {f"{name}.lora_down.weight", f"{name}.lora_up.weight"}
+        assert found.keys() - {f"{name}.alpha"} == {f"{name}.lora_down.weight", f"{name}.lora_up.weight"}
         assert all(torch.equal(found[key], state[key]) for key in found)
 
 
@@ -168,23 +170,9 @@ def test_sdxl_by_diffusers_names_in_the_kohya_layout(random_base):
         f"{flat.get(name, name)}.{end}": state[f"{name}.{end}"] for name, _, end in (k.partition(".") for k in state)
     }
     assert not any("input_blocks" in key for key in other)
-    found = to_kohya(other, {}, table)
+    found = to_kohya(other, {}, table).state
     assert found.keys() == state.keys()
     assert all(torch.equal(found[key], state[key]) for key in state)
-
-
-def test_alpha_in_the_metadata():
-    """As diffusers writes it."""
-    path = "unet.mid_block.attentions.0.proj_in"
-    state = {f"{path}.lora_A.weight": torch.ones(8, 4, 1, 1), f"{path}.lora_B.weight": torch.ones(4, 8, 1, 1)}
-    for told, alpha in (
-        ({"unet.r": 8, "unet.lora_alpha": 4}, 4),
-        ({"unet.lora_alpha": 4, "unet.alpha_pattern": {"attentions.0.proj_in": 2}}, 2),
-        ({"unet.lora_alpha": 4, "unet.use_rslora": True}, 4 * 8**0.5),
-        ({"text_encoder.lora_alpha": 4}, None),
-    ):
-        found = to_kohya(state, {"lora_adapter_metadata": json.dumps(told)})
-        assert found.get("lora_unet_mid_block_attentions_0_proj_in.alpha") == alpha, told
 
 
 def test_start_from_another_rank_without_alpha_in_fp16(family, tmp_path):
@@ -413,12 +401,13 @@ def test_values_that_cannot_be_trained(family, tmp_path):
     key = "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"
     path = tmp_path / "a.safetensors"
     save_file(state | {key: state[key] * float("nan")}, path)
-    refused(lambda: file.load(path), "not numbers", key)
+    refused(lambda: file.load(path), "not finite numbers", key)
     up = key.replace("down", "up")
     save_file(state | {key: state[key] * 0, up: state[up] * 0}, path)
-    refused(lambda: file.load(path), "zero", key.partition(".")[0])
-    save_file(state | {up: state[up] * 0}, path)
-    file.load(path)  # as an adapter is that was never trained
+    refused(lambda: check_start(file.load(path).groups, LoRA), "zero", key.partition(".")[0])
+    for factor in (key, up):
+        save_file(state | {factor: state[factor] * 0}, path)
+        check_start(file.load(path).groups, LoRA)  # as an adapter is that was never trained
 
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path):

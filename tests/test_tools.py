@@ -316,7 +316,7 @@ def test_inspect(files, tmp_path, capsys):
     state = load_file(golden)
     key = "lora_unet_mid_block_attentions_0_proj_in.lora_{}.weight"
     state[key.format("down")][0, 0] = float("nan")
-    state[key.format("up")].zero_()
+    state[key.replace("proj_in", "proj_out").format("up")].zero_()
     torch.save(state, tmp_path / "odd.safetensors")  # told by its content
     told = report(tmp_path / "odd.safetensors", capsys)
     assert told["format"] == "pickle"

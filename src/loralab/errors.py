@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from loralab.files import printable
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -15,7 +17,8 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.setting}: {self.found}" + (f"\n    → {self.remedy}" if self.remedy else "")
+        words = f"{self.setting}: {self.found}" + (f"\n    → {self.remedy}" if self.remedy else "")
+        return "\n".join(map(printable, words.split("\n")))
 
 
 class UserError(Exception):

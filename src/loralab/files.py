@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 
 @contextmanager
@@ -41,5 +42,5 @@ def as_json(value: Any) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's name for people: it may hold anything, and a terminal should not obey it."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in name)
+    """A name from outside, for people: it may hold anything, and a terminal should not obey it."""
+    return "".join(c if c.isprintable() or category(c) == "Zs" else "\ufffd" for c in name)

@@ -7,16 +7,18 @@ import io
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from loralab.adapters.kinds import grouped, some
-from loralab.adapters.layouts import Table, to_kohya
-from loralab.errors import user_error
+from loralab.adapters.keys import Table
+from loralab.adapters.kinds import Group, problems_of, some, sort_out
+from loralab.adapters.layouts import Alphas, folded_into, to_kohya
+from loralab.adapters.peft import CONFIG, PREFIX, Configs, configs_of
+from loralab.errors import Problem, UserError, user_error
 from loralab.files import atomic_path
 from loralab.models.checkpoint import contents
 from loralab.models.weights import read
@@ -37,7 +39,13 @@ class AdapterFile:
     """What an adapter file holds, in the kohya layout."""
 
     state: dict[str, Tensor]
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str]
+    groups: dict[str, Group]
+    """The same adapters by module name."""
+    notes: list[str]
+    """What else is in the file, and was left out because it changes no module."""
+    problems: list[Problem]
+    """Why it cannot be used as it is."""
 
 
 def save(
@@ -80,48 +88,73 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 def load(path: Path | str, table: Table | None = None, setting: str = "adapter.weights") -> AdapterFile:
     """An adapter file of any layout and format, told by its content, in the kohya layout with the table's names.
 
-    Raises a UserError for what is no adapter, is damaged, holds code or not-a-numbers, or has keys of no known module.
+    Raises a UserError for what is no adapter, is damaged, holds code or not-a-numbers, has keys of no known module, or
+    was saved by PEFT with options that change what its tensors mean.
+    """
+    found = look(path, table, setting)
+    if found.problems:
+        raise UserError(*found.problems)
+    return found
+
+
+def look(
+    path: Path | str, table: Table | None = None, setting: str = "adapter.weights", values: bool = True
+) -> AdapterFile:
+    """The same, where what can't be used is told rather than raised; a UserError only where nothing can be read.
+
+    `values`: whether the numbers are looked at, which reads all of them.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        found = f"{path} is a folder" if path.is_dir() else f"{path} is not there"
-        raise user_error(setting, found, "give the path of an adapter file")
+        raise user_error(setting, *_no_file(path))
     tensors, metadata = read(path, setting), read_metadata(path)
     if not tensors:
         raise user_error(setting, f"{path} holds no tensors", "give the path of an adapter file")
-    state = to_kohya(widened(tensors), {**_peft_config(path), **metadata}, table, setting)
-    broken = [key for key, tensor in state.items() if not tensor.isfinite().all()]
-    if broken:
-        raise user_error(setting, f"{path} has values that are not numbers: {some(broken)}", "its training had failed")
-    empty = [
-        name for name, group in grouped(state, setting).items() if not any(t.any() for t in group.tensors.values())
-    ]
-    if empty:
-        raise user_error(
-            setting, f"{path} has adapters that are all zero: {some(empty)}", "they could never be trained"
-        )
-    return AdapterFile(state, metadata)
+    problems: list[Problem] = []
+    configs, folded = _told(path, tensors, metadata, setting, problems)
+    sorted_ = to_kohya(widened(tensors), configs, table, folded)
+    groups, faults = sort_out(sorted_.state, values)
+    problems += problems_of(sorted_.faults | faults, len(tensors), setting)
+    if not groups and not problems:
+        problems = [Problem(setting, f"{path} holds no adapter", "choose a LoRA, LoCon, LoHa, LoKr or DoRA file")]
+    notes = [f"{path.name}: {what} ignored: {some(keys)}" for what, keys in sorted_.beside.items()]
+    return AdapterFile(sorted_.state, metadata, groups, notes, problems)
+
+
+def _told(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], setting: str, problems: list[Problem]
+) -> tuple[Configs, Alphas]:
+    """What is said of the tensors' strength; adds to the problems what is said and cannot be used, or is missing."""
+    try:
+        configs, folded = configs_of(path, tensors, metadata), folded_into(metadata)
+    except ValueError as error:
+        problems.append(Problem(setting, f"{path}: {error}", "get the file again"))
+        return {}, {}
+    if not configs and any(key.startswith(PREFIX) for key in tensors) and not any("alpha" in key for key in tensors):
+        found = f"{path} was saved by PEFT, which writes its alpha into {CONFIG}: not found beside it"
+        problems.append(Problem(setting, found, f"put {CONFIG} into {path.parent}"))
+    wrong = [(config.where, *problem) for config in configs.values() for problem in config.problems()]
+    problems += [Problem(setting, f"{path}: {where}: {found}", remedy) for where, found, remedy in dict.fromkeys(wrong)]
+    return ({} if wrong else configs), folded
+
+
+def _no_file(path: Path) -> tuple[str, str]:
+    """What is said of a path where there is no file, and the remedy."""
+    if not path.is_dir():
+        return f"{path} is not there", "give the path of an adapter file"
+    inside = sorted(p.name for p in path.iterdir() if p.suffix.removeprefix(".") in FORMATS)
+    return f"{path} is a folder", f"a file in it: {path / inside[0]}" if inside else "give the path of an adapter file"
 
 
 def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Numbers of eight bits as halves, which have them all and can be computed with."""
-    narrow = {name: tensor.half() for name, tensor in tensors.items() if tensor.dtype.itemsize == 1}
+    """Floating-point numbers of eight bits as halves, which have them all and can be computed with."""
+    narrow = {n: t.half() for n, t in tensors.items() if t.dtype.itemsize == 1 and t.is_floating_point()}
     return {**tensors, **narrow}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The text that a safetensors file holds beside its tensors; of other formats, nothing."""
     return contents(path).metadata
-
-
-def _peft_config(path: Path) -> dict[str, str]:
-    """PEFT's `adapter_config.json` beside a file, in the form in which diffusers puts it into the metadata."""
-    config = path.with_name("adapter_config.json")
-    if path.name != "adapter_model.safetensors" or not config.is_file():
-        return {}
-    told = json.loads(config.read_text(encoding="utf8"))
-    parts = ("unet", "text_encoder", "text_encoder_2")
-    return {"lora_adapter_metadata": json.dumps({f"{p}.{key}": value for p in parts for key, value in told.items()})}
 
 
 def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from loralab.adapters import file
 from loralab.adapters.base import Adapter, Layer, Method, is_spatial, weight_shape
 from loralab.adapters.dora import DoRA
-from loralab.adapters.kinds import Group, grouped, some, suffix
+from loralab.adapters.kinds import Group, some, suffix
 from loralab.adapters.layouts import Layout, to_diffusers
 from loralab.adapters.targets import Site, Targets
 from loralab.errors import user_error
@@ -41,7 +42,9 @@ class AdapterSet(nn.Module):
         self.sites = dict(sites)
         self.targets = targets
         self.fresh: list[str] = []
-        """Those that the file to start from has not."""
+        """Those that the file to start from lacks."""
+        self.notes: list[str] = []
+        """What the user should know of that file."""
         for name, adapter in self:
             adapter.requires_grad_(self.rate(name, 1.0) != 0)
 
@@ -95,24 +98,36 @@ class AdapterSet(nn.Module):
             table.setdefault(site.part, []).append(site.target)
         return table
 
-    def load(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Takes the tensors of a file (kohya names); its ranks and alphas count. Before an optimizer is made.
+    def load(self, groups: Mapping[str, Group], name: str) -> None:
+        """Takes the adapters of a file called `name`; its ranks and alphas count. Before an optimizer is made.
 
-        Returns the names of adapters that the file has not, which stay as they are. Raises a UserError for modules
-        that have no adapter here, for another kind of adapter, or for tensors of another model's shapes.
+        Modules that it lacks stay as they are. Raises a UserError for modules that have no adapter here, for another
+        kind of adapter, for tensors of another model's shapes, or for adapters that cannot learn.
         """
-        groups = grouped(state)
-        strange = [name for name in groups if name not in self.adapters]
+        strange = [module for module in groups if module not in self.adapters]
         if strange:
             raise user_error(
                 "adapter.weights", f"has modules that are not adapted here: {some(strange)}", self._hint(strange)
             )
-        for name, group in groups.items():
-            adapter: Adapter = self.adapters[name]  # type: ignore[assignment]
-            _check_fit(name, group, adapter)
+        check_start(groups, type(next(iter(self))[1].method))
+        before = {module: _size_in_words(self.adapters[module]) for module in groups}
+        for module, group in groups.items():
+            adapter: Adapter = self.adapters[module]  # type: ignore[assignment]
+            _check_shape(module, group, adapter)
             adapter.put(group.tensors, group.alpha)
-            adapter.requires_grad_(self.rate(name, 1.0) != 0)
-        return [name for name in self.adapters if name not in groups]
+            adapter.requires_grad_(self.rate(module, 1.0) != 0)
+        after = {module: _size_in_words(self.adapters[module]) for module in groups}
+        other = [module for module in groups if before[module] != after[module]]
+        if other:
+            count, ours, theirs = f"{len(other)} of {len(groups)} modules", before[other[0]], after[other[0]]
+            self.notes.append(f"{name}: {count} keep the file's {theirs}; the settings' {ours} is ignored")
+        self.fresh = [module for module, _ in self if module not in groups]
+        if fresh := self.fresh:
+            self.notes.append(f"{name} lacks {len(fresh)} of {len(self)} modules; these start anew: {some(fresh, 2)}")
+        if further := [module for module, site in self.sites.items() if not site.asked]:
+            self.notes.append(
+                f"{name} has {len(further)} modules that targets leaves out; trained too: {some(further, 2)}"
+            )
 
     def _hint(self, strange: list[str]) -> str:
         if any(name.startswith("lora_te") for name in strange) and not self.targets.text_encoder:
@@ -172,17 +187,18 @@ def inject(family: Family, method: Method, targets: Targets, seed: int = 0) -> A
     """
     parts = family.parts()
     table = {part: family.targets(part) for part in parts}
-    weights = file.load(method.weights, table).state if method.weights else {}
-    also = {key.partition(".")[0] for key in weights}
+    weights = file.load(method.weights, table) if method.weights else None
+    groups = weights.groups if weights else {}
     adapters, sites = {}, {}
-    for site in targets.choose(table, family.block_count, method.conv_rank is not None, also):
+    for site in targets.choose(table, family.block_count, method.conv_rank is not None, groups):
         layer = parts[site.part].get_submodule(site.target.path)
         assert isinstance(layer, Layer), f"{site.path} cannot be adapted"
         if adapter := _adapter(layer, site, method, seed):
             adapters[site.name], sites[site.name] = adapter, site
     adapter_set = AdapterSet(adapters, sites, targets)
-    if weights:
-        adapter_set.fresh = adapter_set.load(weights)
+    if weights and method.weights:
+        adapter_set.notes += weights.notes
+        adapter_set.load(groups, Path(method.weights).name)
     return adapter_set
 
 
@@ -210,16 +226,33 @@ def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
-def _check_fit(name: str, group: Group, adapter: Adapter) -> None:
-    wanted = type(adapter.method)
-    if not wanted.recognises(group.tensors):
-        found = f"holds {group.kind.__name__} adapters ({name}), this run trains {wanted.__name__}"
-        remedy = f"choose adapter={group.kind.__name__.lower()}"
-        if group.needs_weight and group.kind is not DoRA:
-            found = f"{name} is a {group.kind.__name__} with magnitudes, which can be merged but not trained here"
-            remedy = "loralab merge puts it into a base model"
-        raise user_error("adapter.weights", found, remedy)
-    shape, expected = wanted.shape_of(group.tensors), weight_shape(adapter.layer)
+def _size_in_words(adapter: Any) -> str:
+    """Rank and alpha; of a LoKr without a rank, what it has in their place."""
+    rank = adapter.method.rank_of(adapter.tensors)
+    shapes = ", ".join(f"{name} {'×'.join(map(str, tensor.shape))}" for name, tensor in adapter.tensors.items())
+    return f"rank {rank}, alpha {float(adapter.alpha):g}" if rank else shapes
+
+
+def check_start(groups: Mapping[str, Group], wanted: type[Method]) -> None:
+    """Raises a UserError where training cannot start from these adapters as those of a kind."""
+    for name, group in groups.items():
+        if not wanted.recognises(group.tensors):
+            found = f"holds {group.kind.__name__} adapters ({name}), this run trains {wanted.__name__}"
+            remedy = f"choose adapter={group.kind.__name__.lower()}"
+            if group.needs_weight and group.kind is not DoRA:
+                found = f"{name} is a {group.kind.__name__} with magnitudes, which can be merged but not trained here"
+                remedy = "loralab merge puts it into a base model"
+            raise user_error("adapter.weights", found, remedy)
+    if weak := [name for name, group in groups.items() if group.scale == 0]:
+        found = f"alpha is 0 in {len(weak)} of {len(groups)} modules, which could not learn: {some(weak)}"
+        raise user_error("adapter.weights", found, "leave adapter.weights out, and train anew")
+    if dead := [name for name, group in groups.items() if group.is_dead]:
+        found = f"{len(dead)} of {len(groups)} modules are all zero, and could not learn: {some(dead)}"
+        raise user_error("adapter.weights", found, "leave adapter.weights out, and train anew")
+
+
+def _check_shape(name: str, group: Group, adapter: Adapter) -> None:
+    shape, expected = group.shape, weight_shape(adapter.layer)
     if shape.numel() != expected.numel() or shape[0] != expected[0]:
         found = f"{name} changes a weight {tuple(shape)}, the model's is {tuple(expected)}"
         raise user_error("adapter.weights", found, "the file belongs to another base model (SD 1.x, 2.x or SDXL)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,26 @@ from torch import Tensor
 
 from loralab.adapters.base import Method, change
 from loralab.adapters.dora import DoRA
+from loralab.adapters.keys import AMBIGUOUS, NO_MODULE, strangeness
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
-from loralab.errors import user_error
+from loralab.errors import Problem, UserError
 
 KINDS: tuple[type[Method], ...] = (LoRA, DoRA, LoHa, LoKr)
+
+LARGEST_ALPHA = 1e6
+"""A larger one was never meant; where alpha has no effect (a LoKr without a rank), files have any."""
+
+INCOMPLETE = "are not a whole adapter"
+NOT_FLOATS = "are empty, or no floating-point numbers"
+NOT_FINITE = "have values that are not finite numbers"
+DAMAGED = "the file is damaged, or of a kind that is not known here"
+REMEDIES = {
+    NO_MODULE: "the file belongs to another base model, or to no Stable Diffusion at all",
+    AMBIGUOUS: "put PEFT's adapter_config.json beside the file: its auto_mapping says which",
+    NOT_FINITE: "its training had failed; take an earlier file of it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,11 @@ class Group:
         return float(self.kind.norm({name: t.float() for name, t in self.tensors.items()})) * abs(self.scale)
 
     @property
+    def is_dead(self) -> bool:
+        """Whether no step could change what it does: the change is a product of which two factors are zero."""
+        return sum(not tensor.any() for name, tensor in self.tensors.items() if name != "dora_scale") > 1
+
+    @property
     def needs_weight(self) -> bool:
         return "dora_scale" in self.tensors
 
@@ -59,39 +78,77 @@ def suffix(tensor: str) -> str:
     return f"{tensor}.weight" if tensor.startswith("lora_") else tensor
 
 
-def grouped(state: Mapping[str, Tensor], setting: str = "adapter.weights") -> dict[str, Group]:
-    """The adapters of a file of the kohya layout by module name.
+Faults = dict[str, list[str]]
+"""What is wrong with keys → those keys. Reads on from "3 of 400 keys …"."""
 
-    A missing alpha is the rank, a scale of 1. Raises a UserError that lists what is no part of any adapter known here,
-    or that don't fit together.
+
+def sort_out(state: Mapping[str, Tensor], values: bool = True) -> tuple[dict[str, Group], Faults]:
+    """The adapters of a state of the kohya layout by module name, and what cannot be used of it.
+
+    A missing alpha is the rank, a scale of 1. `values`: whether the numbers are looked at, which reads all of them.
     """
     modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         name, _, rest = key.partition(".")
         modules.setdefault(name, {})[rest.removesuffix(".weight")] = tensor
-    groups, strange = {}, []
+    groups: dict[str, Group] = {}
+    faults: Faults = {}
     for name, tensors in modules.items():
         alpha = tensors.pop("alpha", None)
-        if alpha is not None and alpha.numel() != 1:
-            found = f"{name}.alpha has the shape {tuple(alpha.shape)}, and is no number"
-            raise user_error(setting, found, "the file is damaged, or of a kind that is not known here")
         kind = kind_of(tensors)
-        if kind is None:
-            strange += [key for key in state if key.partition(".")[0] == name]
-            continue
-        groups[name] = Group(kind, tensors, _alpha(alpha, kind, tensors))
-        try:
-            _ = groups[name].shape
-        except (RuntimeError, IndexError) as error:
-            shapes = {n: tuple(t.shape) for n, t in tensors.items()}
-            remedy = "the file is damaged, or of a kind that is not known here"
-            raise user_error(setting, f"the tensors of {name} don't fit together: {shapes}", remedy) from error
-    if strange:
-        found = f"{len(strange)} keys are of no known adapter: {some(strange)}"
-        raise user_error(setting, found, "LoRA, LoCon, LoHa, LoKr and DoRA files can be read")
-    if not groups:
-        raise user_error(setting, "holds no adapter", "choose a LoRA, LoCon, LoHa, LoKr or DoRA file")
+        for fault, names in _faults(kind, tensors, alpha, values).items():
+            faults.setdefault(fault, []).extend(f"{name}.{suffix(tensor)}" for tensor in names)
+            kind = None
+        if kind is not None:
+            groups[name] = Group(kind, tensors, _alpha(alpha, kind, tensors))
+    return groups, faults
+
+
+def grouped(state: Mapping[str, Tensor], setting: str = "adapter.weights") -> dict[str, Group]:
+    """The adapters of a state of the kohya layout by module name.
+
+    Raises a UserError that lists what is no part of any adapter known here, or that don't fit together.
+    """
+    groups, faults = sort_out(state)
+    if faults:
+        raise UserError(*problems_of(faults, len(state), setting))
     return groups
+
+
+def problems_of(faults: Faults, total: int, setting: str) -> Iterator[Problem]:
+    for fault, keys in faults.items():
+        yield Problem(setting, f"{len(keys)} of {total} keys {fault}: {some(keys)}", REMEDIES.get(fault, DAMAGED))
+
+
+def _faults(kind: type[Method] | None, tensors: Mapping[str, Tensor], alpha: Tensor | None, values: bool) -> Faults:
+    """What is wrong with one module's tensors; by their names."""
+    numbers = {**(tensors if values else {}), **({} if alpha is None else {"alpha": alpha})}
+    if kind is None:
+        strange = {name: strangeness(f".{suffix(name)}") for name in tensors}
+        known = {fault: [n for n in strange if strange[n] == fault] for fault in strange.values() if fault != NO_MODULE}
+        return known or {INCOMPLETE: list(tensors)}
+    if wrong := [name for name, tensor in tensors.items() if not tensor.is_floating_point() or not tensor.numel()]:
+        return {NOT_FLOATS: wrong}
+    if wrong := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
+        return {NOT_FINITE: wrong}
+    if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
+        return {f"are alphas of the shape {tuple(alpha.shape)}, not one number": ["alpha"]}
+    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+    try:
+        shape, rank = kind.shape_of(tensors), kind.rank_of(tensors)
+    except (RuntimeError, IndexError):
+        return {f"have shapes that don't fit together ({shapes})": list(tensors)}
+    if len(shape) not in (2, 4) or not _magnitude_fits(tensors.get("dora_scale"), shape):
+        return {f"have shapes that don't fit together ({shapes})": list(tensors)}
+    if rank and alpha is not None and abs(float(alpha)) > LARGEST_ALPHA:
+        return {f"are alphas as large as {float(alpha):g}": ["alpha"]}
+    return {}
+
+
+def _magnitude_fits(magnitude: Tensor | None, shape: torch.Size) -> bool:
+    """One number for each output, or for each input of a kernel that may be folded into them."""
+    inputs = {shape[1], shape[1] // 9} if len(shape) == 2 else {shape[1]}
+    return magnitude is None or magnitude.numel() in {1, shape[0], *inputs}
 
 
 def kind_of(tensors: Mapping[str, Tensor]) -> type[Method] | None:

@@ -8,41 +8,30 @@ folded into `lora_B`, which every reader gets right. What alpha was is kept in t
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from loralab.adapters.base import magnitude_form
 from loralab.adapters.dora import DoRA
-from loralab.adapters.kinds import Group, grouped, some
+from loralab.adapters.keys import AMBIGUOUS, EMBEDDING, Names, Table, public_table, split, strangeness
+from loralab.adapters.kinds import Faults, Group, grouped
 from loralab.adapters.lora import LoRA
+from loralab.adapters.peft import Configs, is_number, parsed
 from loralab.errors import user_error
-from loralab.models.architecture import SD1, SDXL
-from loralab.models.names import Target, text_targets, unet_targets
 
 Layout = Literal["kohya", "diffusers"]
-Table = Mapping[str, Sequence[Target]]
-"""The modules that can be adapted, by part."""
+Alphas = Mapping[str, float | None]
+"""By module, with '' for the usual one."""
 
 FOLDED = "loralab.alphas"
 """Metadata of a file in diffusers' layout: the alphas that are in its weights."""
 
-_ENDINGS = (
-    (re.compile(r"\.lora_A(\.\w+)?\.weight$"), "lora_down.weight"),
-    (re.compile(r"\.lora_B(\.\w+)?\.weight$"), "lora_up.weight"),
-    (re.compile(r"\.lora_magnitude_vector(\.\w+)?(\.weight)?$"), "dora_scale"),
-    (re.compile(r"\.(lora|lora_linear_layer)\.down\.weight$"), "lora_down.weight"),
-    (re.compile(r"\.(lora|lora_linear_layer)\.up\.weight$"), "lora_up.weight"),
-    (re.compile(r"_lora\.down\.weight$"), "lora_down.weight"),
-    (re.compile(r"_lora\.up\.weight$"), "lora_up.weight"),
-    (re.compile(r"\.(alpha|dora_scale|(?:hada|lokr)_\w+)$"), r"\1"),
-)
-"""How keys end that name their module by a path: PEFT, diffusers of old, and diffusers' first attention processors."""
+_RANKED = ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
+"""Tensors that have as many rows as the adapter has ranks."""
 
 
 def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
@@ -98,58 +87,93 @@ def _magnitude(name: str, group: Group) -> Tensor:
     return magnitude.reshape(1, -1, 1, 1) if len(group.shape) == 4 else magnitude.flatten()
 
 
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """The tensors of a file, told apart."""
+
+    state: dict[str, Tensor]
+    """Those of adapters, in the kohya layout with the model's names, alphas included where they are known."""
+    beside: dict[str, list[str]]
+    """What is in the file and changes no module, so that it can be left out → its keys."""
+    faults: Faults
+    """What can be understood only as parts of an adapter that cannot be read."""
+
+
 def to_kohya(
-    state: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    table: Table | None = None,
-    setting: str = "adapter.weights",
-) -> dict[str, Tensor]:
-    """A state of any layout in the kohya layout with this model's names, alphas included where they are told.
+    tensors: Mapping[str, Tensor], configs: Configs, table: Table | None = None, folded: Alphas | None = None
+) -> Sorted:
+    """Tensors of any layout in the kohya layout.
 
-    Without a table, that of the public architectures which the keys look like. Raises a UserError that lists the keys
-    whose module is not known.
+    `configs`: PEFT's, which tell the strength. `table`: the model's modules; without it, those of the public
+    architecture that the keys look like. `folded`: the alphas that are in the weights of diffusers' layout.
     """
-    names = _names(table or public_table(state))
-    alphas = _Alphas(_told(metadata, "lora_adapter_metadata", setting))
-    out: dict[str, Tensor] = {}
-    strange = []
-    for key, tensor in state.items():
-        path, ending = _split(key)
-        name = names.get(path)
-        if name is None or f"{name}.{ending}" in out:
-            strange.append(key)
-            continue
-        if ending == "dora_scale" and "lora_magnitude_vector" in key:
-            tensor = tensor.reshape(-1, *(1,) * max(tensor.dim() - 1, 1))
-        out[f"{name}.{ending}"] = tensor
-        if ending == "lora_down.weight" and (alpha := alphas.of(path, tensor.shape[0])) is not None:
-            out.setdefault(f"{name}.alpha", _alpha_like(alpha, tensor))
-    if strange:
-        found = f"{len(strange)} of {len(state)} keys are of no module of this model: {some(strange)}"
-        raise user_error(setting, found, "the file belongs to another base model, or to no Stable Diffusion at all")
-    return _unfolded(out, _told(metadata, FOLDED, setting))
+    part = configs[""].part if "" in configs else None
+    names = Names(public_table(tensors, part) if table is None else table, part)
+    modules: dict[str, dict[str, Tensor]] = {}
+    paths: dict[str, str] = {}
+    beside: dict[str, list[str]] = {}
+    faults: Faults = {}
+    for key, tensor in tensors.items():
+        path, ending = split(key)
+        name = names.of(path)
+        if word := EMBEDDING.match(key):
+            beside.setdefault(f"the embedding {word['name'] or key}", []).append(key)
+        elif names.ambiguous(path):
+            faults.setdefault(AMBIGUOUS, []).append(key)
+        elif name is None or ending in modules.get(name, {}):
+            faults.setdefault(strangeness(key) if name is None else "name a tensor twice", []).append(key)
+        else:
+            paths[name] = path
+            modules.setdefault(name, {})[ending] = _kohya_form(key, tensor)
+    for name, path in paths.items():
+        if modules[name].keys() == {"alpha"}:
+            beside.setdefault("alphas without an adapter", []).append(f"{name}.alpha")
+            del modules[name]
+        elif not (fault := _with_alpha(modules[name], path, configs)):
+            _unfold(modules[name], name, folded or {})
+        else:
+            faults.setdefault(fault, []).extend(f"{name}.{ending}" for ending in modules.pop(name))
+    state = {f"{name}.{ending}": tensor for name, of in modules.items() for ending, tensor in of.items()}
+    return Sorted(state, beside, faults)
 
 
-def _told(metadata: Mapping[str, str], key: str, setting: str) -> dict[str, Any]:
-    """A dict that stands in the metadata as JSON; empty where it does not."""
-    try:
-        told = json.loads(metadata.get(key, "{}"))
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise user_error(setting, f"its metadata {key} is damaged", "get the file again")
+def _kohya_form(key: str, tensor: Tensor) -> Tensor:
+    """PEFT's magnitudes are flat, or (1, out, 1, 1) for a convolution."""
+    return tensor.reshape(-1, *(1,) * max(tensor.dim() - 1, 1)) if "lora_magnitude_vector" in key else tensor
+
+
+def _with_alpha(tensors: dict[str, Tensor], path: str, configs: Configs) -> str | None:
+    """Adds the alpha that PEFT's configuration gives a module, as far as the file has none; or what is wrong."""
+    part, _, inside = path.partition(".")
+    config, inside = (configs[part], inside) if part in configs else (configs.get(""), path)
+    if config is None or "alpha" in tensors:
+        return None
+    if config.dora != ("dora_scale" in tensors):
+        return f"contradict use_dora={str(config.dora).lower()} of {config.where}"
+    ranked = next((tensors[name] for name in _RANKED if name in tensors and tensors[name].dim()), None)
+    if ranked is not None:
+        tensors["alpha"] = _alpha_like(config.alpha(inside, len(ranked)), ranked)
+    elif "lokr_w1" in tensors:  # of full rank: PEFT scales it all the same
+        rank = config.rank(inside)
+        tensors["lokr_w1"] = tensors["lokr_w1"].float() * (config.alpha(inside, rank) / rank)
+    return None
+
+
+def folded_into(metadata: Mapping[str, str]) -> Alphas:
+    """The alphas that `folded_alphas` wrote into the metadata; a ValueError where they are damaged."""
+    told = parsed(metadata.get(FOLDED, "{}"), f"the metadata {FOLDED}")
+    if not all(alpha is None or is_number(alpha) for alpha in told.values()):
+        raise ValueError(f"the metadata {FOLDED} is damaged")
     return told
 
 
-def _unfolded(state: dict[str, Tensor], alphas: Mapping[str, float | None]) -> dict[str, Tensor]:
-    """A state with the scale taken out of `lora_up` again, where it is told which was folded into it."""
-    for name in {key.partition(".")[0] for key in state} if alphas else ():
-        down, up = state.get(f"{name}.lora_down.weight"), state.get(f"{name}.lora_up.weight")
-        alpha = alphas.get(name, alphas.get(""))
-        if alpha and down is not None and up is not None and f"{name}.alpha" not in state:
-            state[f"{name}.alpha"] = _alpha_like(alpha, down)
-            state[f"{name}.lora_up.weight"] = _unscaled(up, alpha / len(down), down)
-    return state
+def _unfold(tensors: dict[str, Tensor], name: str, alphas: Alphas) -> None:
+    """Takes the scale out of `lora_up` again, where it is told which was folded into it."""
+    down, up = tensors.get("lora_down.weight"), tensors.get("lora_up.weight")
+    alpha = alphas.get(name, alphas.get(""))
+    if alpha and down is not None and up is not None and down.dim() and "alpha" not in tensors:
+        tensors["alpha"] = _alpha_like(alpha, down)
+        tensors["lora_up.weight"] = _unscaled(up, alpha / len(down), down)
 
 
 def _alpha_like(alpha: float, tensor: Tensor) -> Tensor:
@@ -160,85 +184,4 @@ def _alpha_like(alpha: float, tensor: Tensor) -> Tensor:
 
 def layout_of(keys: Iterable[str]) -> Layout:
     """Which of the two layouts keys are written in."""
-    return "kohya" if all(key.startswith("lora_") for key in keys) else "diffusers"
-
-
-def public_table(state: Iterable[str]) -> Table:
-    """The modules of SDXL or of SD 1.x and 2.x, whichever the keys look like."""
-    marks = ("lora_te1_", "lora_te2_", "text_encoder_2.", "lora_unet_input_", "lora_unet_output_", "lora_unet_middle_")
-    deep = re.compile(r"transformer_blocks[._][1-9]")  # SD 1.x and 2.x have one block in a transformer
-    return _sdxl_table() if any(k.startswith(marks) or deep.search(k) for k in state) else _sd_table()
-
-
-@cache
-def _sd_table() -> Table:
-    """Of SD 1.x and 2.x in one, and of smaller ones: the names say nothing about widths."""
-    return {"text_encoder": text_targets(24, "lora_te", True), "unet": unet_targets(_every_level(SD1.unet), False)}
-
-
-@cache
-def _sdxl_table() -> Table:
-    layers = {part: config["num_hidden_layers"] for part, config in SDXL.text_encoders.items()}
-    return {
-        "text_encoder": text_targets(layers["text_encoder"], "lora_te1", True),
-        "text_encoder_2": text_targets(layers["text_encoder_2"], "lora_te2", True),
-        "unet": unet_targets(SDXL.unet, True),
-    }
-
-
-def _every_level(unet: Mapping[str, Any]) -> dict[str, Any]:
-    """The same UNet with transformers on every level, which smaller ones may have."""
-    levels = len(unet["block_out_channels"])
-    kinds = {"down_block_types": ("CrossAttnDownBlock2D",) * levels, "up_block_types": ("CrossAttnUpBlock2D",) * levels}
-    return {**unet, **kinds}
-
-
-def _names(table: Table) -> dict[str, str]:
-    """All spellings of a module → its kohya name."""
-    names: dict[str, str] = {}
-    for part in table:
-        for target in table[part]:
-            prefix = target.kohya.partition("_text_model_")[0] if part != "unet" else "lora_unet"
-            flat = f"{prefix}_{target.diffusers.replace('.', '_')}"
-            bare = target.diffusers.removeprefix("text_model.")
-            spellings = (target.kohya, flat, f"{part}.{target.diffusers}", f"{part}.{bare}", target.diffusers, bare)
-            for spelling in spellings:
-                names.setdefault(spelling, target.kohya)
-    return names
-
-
-def _split(key: str) -> tuple[str, str]:
-    """A key's module, as it is spelled, and its ending in the kohya layout."""
-    if key.startswith("lora_") and not key.startswith("lora_A"):
-        name, _, ending = key.partition(".")
-        return name, ending
-    key = key.removeprefix("base_model.model.")
-    for pattern, ending in _ENDINGS:
-        if match := pattern.search(key):
-            path = key[: match.start()].replace(".processor.", ".")
-            path = f"{path}.0" if path.endswith("to_out") else path
-            return path, match.expand(ending)
-    return key, ""
-
-
-class _Alphas:
-    """Alphas that stand in a file's metadata, as diffusers and PEFT write them."""
-
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        self.parts: dict[str, dict[str, Any]] = {}
-        for key, value in told.items():
-            part, _, name = key.partition(".")
-            self.parts.setdefault(part, {})[name] = value
-
-    def of(self, path: str, rank: int) -> float | None:
-        """The alpha of a module `part.path` as kohya files hold it; None where nothing is told."""
-        part, _, path = path.partition(".")
-        config = self.parts.get(part)
-        if not config or config.get("lora_alpha") is None:
-            return None
-        alpha = config["lora_alpha"]
-        for pattern, value in (config.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", path):
-                alpha = value
-                break
-        return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+    return "kohya" if any(key.startswith("lora_") for key in keys) else "diffusers"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from loralab.adapters.kinds import Group, suffix
 from loralab.adapters.lora import LoRA
+from loralab.errors import user_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +51,41 @@ class Spectrum:
         return Group(LoRA, tensors, float(rank))
 
 
-def spectrum_of(delta: Tensor) -> Spectrum:
-    """Of a change in the weight's shape."""
-    left, singular, right = torch.linalg.svd(delta.float().flatten(1), full_matrices=False)
+def spectrum_of(delta: Tensor, name: str) -> Spectrum:
+    """Of a change in the weight's shape; `name`: the module's, for what goes wrong."""
+    left, singular, right = _svd(delta.float().flatten(1), name)
     return Spectrum(left, singular, right, delta.shape)
 
 
-def spectrum_of_group(group: Group, shape: torch.Size) -> Spectrum:
+def spectrum_of_group(group: Group, shape: torch.Size, name: str) -> Spectrum:
     """Of what a file's adapter does to a weight of this shape, without a magnitude beside it.
 
     For a LoRA by way of its factors, which are small.
     """
     tensors = {name: t.float() for name, t in group.tensors.items() if name != "dora_scale"}
     if tensors.keys() != LoRA.required:
-        return spectrum_of((group.kind.delta(tensors) * group.scale).reshape(shape))
+        return spectrum_of((group.kind.delta(tensors) * group.scale).reshape(shape), name)
     up, down = tensors["lora_up"].flatten(1), tensors["lora_down"].flatten(1)
     (q_up, r_up), (q_down, r_down) = torch.linalg.qr(up), torch.linalg.qr(down.T)
-    left, singular, right = torch.linalg.svd(r_up @ r_down.T * group.scale, full_matrices=False)
+    left, singular, right = _svd(r_up @ r_down.T * group.scale, name)
     return Spectrum(q_up @ left, singular, right @ q_down.T, shape)
+
+
+def _svd(matrix: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The thin singular value decomposition; with 64 bits where 32 don't converge.
+
+    Raises a UserError where the matrix has values too large for its numbers.
+    """
+    for precision in (torch.float32, torch.float64):
+        try:
+            parts = torch.linalg.svd(matrix.to(precision), full_matrices=False)
+        except RuntimeError:  # torch.linalg.LinAlgError
+            continue
+        left, singular, right = (part.to(matrix.dtype) for part in parts)
+        if all(part.isfinite().all() for part in (left, singular, right)):
+            return left, singular, right
+    found = f"the singular values of {name} could not be computed: its values are too large, or not finite numbers"
+    raise user_error("FILE", found, "its training had failed; take an earlier file of it")
 
 
 def concatenated(groups: list[Group], weights: list[float]) -> Group:

@@ -53,6 +53,8 @@ class Site:
     conv_rank: int | None = None
     """In site of `rank` where the module is a k×k convolution."""
     conv_alpha: float | None = None
+    asked: bool = True
+    """False where only the adapter file to start from asks for it."""
 
     @property
     def name(self) -> str:
@@ -141,7 +143,7 @@ class Targets:
                     used.add(first)
                     sites.append(self._by_pattern(part, target, self.patterns[first]))
                 elif target.kind in kinds or target.kohya in also:
-                    sites.append(self._by_block(part, target))
+                    sites.append(replace(self._by_block(part, target), asked=target.kind in kinds))
         self._check_patterns(used, table)
         if not sites:
             raise user_error("targets", "no module is chosen", "switch on a part, or a kind of module")

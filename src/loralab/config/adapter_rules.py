@@ -15,24 +15,34 @@ NOT_IN_DIFFUSERS = ("LoHa", "LoKr")
 def adapter_problems(tree: Tree) -> Iterator[Problem]:
     weights = get(tree, "adapter.weights")
     if isinstance(weights, str):
-        yield from _file_problems(Path(weights).expanduser())
+        yield from _file_problems(Path(weights).expanduser(), _kind(tree))
     if get(tree, "output.layout") == "diffusers":
         yield from _layout_problems(tree)
 
 
-def _file_problems(path: Path) -> Iterator[Problem]:
-    if not path.is_file():
-        found = f"{path} is {'a folder' if path.is_dir() else 'not there'}"
-        yield Problem("adapter.weights", found, "give the path of an adapter file")
-        return
+def _kind(tree: Tree) -> str:
+    return str(get(tree, "adapter._target_")).rpartition(".")[2]
+
+
+def _file_problems(path: Path, kind: str) -> Iterator[Problem]:
+    """Whether training can start from a file, told before the model is loaded."""
     try:
-        examine(path, "adapter.weights")
+        if path.is_file():
+            examine(path, "adapter.weights")  # quickly, as torch is not needed for it
+        from loralab.adapters.file import load
+        from loralab.adapters.inject import check_start
+        from loralab.adapters.kinds import KINDS
+
+        found = load(path)
+        for method in KINDS:
+            if method.__name__ == kind:
+                check_start(found.groups, method)
     except UserError as error:
         yield from error.problems
 
 
 def _layout_problems(tree: Tree) -> Iterator[Problem]:
-    kind = str(get(tree, "adapter._target_")).rpartition(".")[2]
+    kind = _kind(tree)
     if kind in NOT_IN_DIFFUSERS:
         yield Problem("output.layout", f"diffusers has no {kind}", "output.layout=kohya, or adapter=lora")
     elif get(tree, "adapter.magnitude") == "input":

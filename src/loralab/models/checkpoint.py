@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import IO, Literal
 
@@ -88,10 +89,10 @@ def _safetensors(file: IO[bytes], size: int) -> Contents:
         raise Unreadable("is not a checkpoint")
     try:
         header = json.loads(file.read(length))
-        metadata = header.pop("__metadata__", {})
-        shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
-        whole = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        metadata = {str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()}
+        shapes = {name: tuple(map(index, tensor["shape"])) for name, tensor in header.items()}
+        whole = 8 + length + max((index(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise Unreadable("is cut short or damaged" if 8 + length > size else "is not a checkpoint") from None
     if size < whole:
         raise Unreadable(f"is cut short: {size:,} of {whole:,} bytes are there")

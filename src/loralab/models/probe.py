@@ -262,8 +262,8 @@ def _family(inside: Contents) -> str | None:
         return "sd2"
     if _any(inside, "cond_stage_model.transformer."):
         return "sd1"
-    context = inside.shapes.get("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", (0, 0))
-    return {768: "sd1", 1024: "sd2"}.get(context[1])
+    context = inside.shapes.get("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", ())
+    return {768: "sd1", 1024: "sd2"}.get(context[1] if len(context) > 1 else 0)
 
 
 def _foreign(inside: Contents) -> tuple[str, str] | None:
@@ -272,7 +272,7 @@ def _foreign(inside: Contents) -> tuple[str, str] | None:
         return "an adapter, not a base model", "adapter.weights=FILE starts from it"
     if _any(inside, "conditioner.embedders.0.model."):
         return "an SDXL refiner", "take the SDXL base model"
-    if inside.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1] != 4:
+    if inside.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1:2] not in ((), (4,)):
         return "an inpainting or editing model, which takes other inputs", "take the plain text-to-image model"
     if not _any(inside, "model.diffusion_model."):
         if _any(inside, "first_stage_model.", "decoder.conv_in."):

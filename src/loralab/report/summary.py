@@ -27,7 +27,7 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
         f"optimizer {_optimizer(module)}",
         f"files     {output.path()}",
     ]
-    lines += [f"note      {note}" for note in facts["notes"]]
+    lines += [f"note      {note}" for note in (*module.adapters.notes, *facts["notes"])]
     lines += [f"left out  {skipped['path']}: {skipped['reason']}" for skipped in facts["skipped"][:10]]
     if len(facts["skipped"]) > 10:
         lines.append(f"left out  and {len(facts['skipped']) - 10} more: see run.json")
@@ -49,6 +49,7 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
         "loss": metrics.get("loss_epoch", metrics.get("loss")),
         "metrics": metrics,
         "data": data.summary(),
+        "adapter_notes": module.adapters.notes,
         "eight_bit": _eight_bit(trainer),
         "files": [str(path) for path in output.written],
     }

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from loralab.adapters import file, layouts
+from loralab.adapters import file, layouts, peft
+from loralab.adapters.keys import Table
 from loralab.adapters.kinds import Group
 from loralab.adapters.low_rank import Size, state_of
 from loralab.errors import user_error
+from loralab.files import printable
 from loralab.training.metadata import RECIPE
 
 CPU = torch.device("cpu")
@@ -38,6 +41,14 @@ def size(args: Namespace) -> Size:
     if args.rank is None and args.keep is None:
         raise user_error("--rank", "is missing", "give --rank 16, or --keep 0.95 of the norm, or both")
     return Size(args.rank, args.keep)
+
+
+def load(path: str, table: Table | None = None) -> file.AdapterFile:
+    """An adapter file that a tool was given; says what is left out of it."""
+    found = file.load(path, table, "FILE")
+    for note in found.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    return found
 
 
 def check_output(args: Namespace, extensions: tuple[str, ...] = file.FORMATS) -> Path:
@@ -88,7 +99,8 @@ def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict
 
 def lasting(metadata: Mapping[str, str]) -> dict[str, str]:
     """What a file says of itself, without what is true of its tensors as they are."""
-    return {k: v for k, v in metadata.items() if not k.startswith(("sshs_", "lora_adapter", layouts.FOLDED))}
+    of_tensors = ("sshs_", peft.IN_HEADER, layouts.FOLDED)
+    return {k: v for k, v in metadata.items() if not k.startswith(of_tensors) and k not in peft.PLAIN_KEYS}
 
 
 def device(text: str) -> torch.device:

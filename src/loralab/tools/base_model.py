@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from loralab.adapters import file
-from loralab.adapters.layouts import Table
+from loralab.adapters.keys import Table
 from loralab.errors import user_error
 from loralab.models import original, weights
 from loralab.models.architecture import ARCHITECTURES

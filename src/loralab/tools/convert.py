@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from loralab.adapters import file, layouts
+from loralab.adapters import file, keys, layouts
+from loralab.files import printable
 from loralab.tools import adapter
 
 
@@ -16,11 +17,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     path = adapter.check_output(args)
-    source = file.load(args.file, setting="FILE")
+    source = adapter.load(args.file)
     told = adapter.lasting(source.metadata)
     state = source.state
     if args.layout == "diffusers":
         told |= layouts.folded_alphas(state)
-        state = layouts.to_diffusers(state, layouts.public_table(state))
+        state = layouts.to_diffusers(state, keys.public_table(state))
     file.save(path, state, told or None, args.precision)
-    print(f"{path}: {len(state)} tensors, {args.layout} layout, {args.precision or adapter.precision_of(state)}")
+    precision = args.precision or adapter.precision_of(state)
+    print(f"{printable(str(path))}: {len(state)} tensors, {args.layout} layout, {precision}")

@@ -10,6 +10,7 @@ import torch
 from loralab.adapters.kinds import Group
 from loralab.adapters.low_rank import Size, spectrum_of
 from loralab.errors import user_error
+from loralab.files import printable
 from loralab.models.names import Target
 from loralab.progress import progress
 from loralab.tools import adapter
@@ -28,19 +29,39 @@ def extracted(
     with progress("extracting", len(chosen), "layers") as advance:
         for part, target in chosen:
             change = _difference(base, tuned, part, target)
-            if change.abs().max() > NOISE:
-                groups[target.kohya] = _on_cpu(spectrum_of(change.to(device)).lora(size))
+            if change is not None:
+                groups[target.kohya] = _on_cpu(spectrum_of(change.to(device), target.kohya).lora(size))
             advance(1)
     return groups
 
 
-def _difference(base: BaseModel, tuned: BaseModel, part: str, target: Target) -> torch.Tensor:
+def _difference(base: BaseModel, tuned: BaseModel, part: str, target: Target) -> torch.Tensor | None:
+    """What was added to a weight; None where the two are the same but for how they were rounded."""
     before, after = base.weight(part, target), tuned.weight(part, target)
     if before.numel() != after.numel():
         found = f"{target.kohya}: {tuple(after.shape)} in one model, {tuple(before.shape)} in the other"
         raise user_error("TUNED", found, "compare two models of one architecture")
-    coarse = min(before.dtype, after.dtype, key=lambda dtype: dtype.itemsize)  # else rounding would be extracted
-    return after.reshape(before.shape).to(coarse).float() - before.to(coarse).float()
+    after = after.reshape(before.shape)
+    ours, theirs = _precision_of(before), _precision_of(after)
+    before, after = before.float(), after.float()
+    if ours != theirs and bool(((after - before).abs() <= _rounding(before, ours) + _rounding(after, theirs)).all()):
+        return None
+    coarse = max(ours, theirs, key=lambda dtype: torch.finfo(dtype).eps)  # else rounding would be extracted
+    change = after.to(coarse).float() - before.to(coarse).float()
+    return change if change.abs().max() > NOISE else None
+
+
+def _precision_of(weight: torch.Tensor) -> torch.dtype:
+    """The coarsest precision that has all of its values, in whatever it is stored: a file may have been widened."""
+    precisions = (torch.bfloat16, torch.float16)
+    return next((dtype for dtype in precisions if torch.equal(weight.to(dtype).to(weight), weight)), weight.dtype)
+
+
+def _rounding(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """By how much each value may have been rounded: half the step between neighbours in that precision."""
+    kind = torch.finfo(dtype)
+    exponent = torch.frexp(weight.abs().clamp(min=kind.tiny)).exponent
+    return torch.ldexp(torch.full_like(weight, kind.eps / 4), exponent)
 
 
 def _on_cpu(group: Group) -> Group:
@@ -64,4 +85,6 @@ def main(args: Namespace) -> None:
     if not groups:
         raise user_error("TUNED", "does not differ from BASE", "nothing to extract")
     adapter.write(path, groups, args.precision or "fp16")
-    print(f"{path}: {len(groups)} layers, ranks up to {max(group.rank or 0 for group in groups.values())}")
+    print(
+        f"{printable(str(path))}: {len(groups)} layers, ranks up to {max(group.rank or 0 for group in groups.values())}"
+    )

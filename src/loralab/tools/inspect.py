@@ -13,10 +13,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from loralab.adapters.file import widened
-from loralab.adapters.kinds import Group, grouped
-from loralab.adapters.layouts import layout_of, public_table, to_kohya
-from loralab.errors import UserError, user_error
+from loralab.adapters import file
+from loralab.adapters.keys import public_table
+from loralab.adapters.kinds import Group
+from loralab.adapters.layouts import layout_of
+from loralab.errors import user_error
+from loralab.files import printable
+from loralab.models.architecture import ARCHITECTURES, MINIATURE_SDXL
 from loralab.models.checkpoint import examine
 from loralab.models.probe import ADAPTER_PARTS, TITLES, look_at_base
 from loralab.models.weights import read
@@ -24,6 +27,10 @@ from loralab.progress import progress
 
 LARGE = 4 << 30
 """Bytes; values of larger files are not read, so their norms are not told."""
+
+
+TINY = Path(__file__).parents[1] / "assets" / "tiny" / "unet" / "config.json"
+TITLES_OF = {**TITLES, "tiny": "the embedded demo model", "tiny_sdxl": "the miniature of SDXL"}
 
 
 @dataclass
@@ -35,12 +42,13 @@ class Report:
     format: str
     """safetensors or pickle, whatever the extension"""
     content: str
-    """adapter or model"""
+    """adapter, embedding or model"""
     family: str | None
     tensors: int
     parameters: int
     precisions: dict[str, int]
     """Number of tensors by precision."""
+    summary: str = ""
     layout: str | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     """Number of layers by kind of adapter."""
@@ -48,6 +56,8 @@ class Report:
     alphas: dict[str, int] = field(default_factory=dict)
     blocks: dict[str, dict[str, float]] = field(default_factory=dict)
     """Part and block → layers, and the mean and largest norm of their changes."""
+    notes: list[str] = field(default_factory=list)
+    """What else is in the file."""
     problems: list[str] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
 
@@ -71,17 +81,46 @@ def inspect(path: Path) -> Report:
         precisions=dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())),
         metadata=index.metadata,
     )
-    try:
-        state = to_kohya(widened(tensors), report.metadata, setting="FILE")
-        groups = grouped(state, "FILE")
-    except UserError:
-        if any(part in name for name in tensors for part in ADAPTER_PARTS):
-            raise
+    found = file.look(path, setting="FILE", values=report.bytes <= LARGE)
+    report.notes = found.notes
+    if found.groups or any(part in name for name in tensors for part in ADAPTER_PARTS):
+        report.content, report.layout = "adapter", layout_of(tensors)
+        report.problems = [problem.found for problem in found.problems]
+        _describe(report, found.groups)
+    elif found.notes:
+        report.content = "embedding"
+    else:
         report.family = look_at_base(path, with_vae=False, setting="FILE").family
-        return report
-    report.content, report.layout = "adapter", layout_of(tensors)
-    _describe(report, groups)
+    report.summary = _summary(report, found.groups)
     return report
+
+
+def _summary(report: Report, groups: Mapping[str, Group]) -> str:
+    """What it is in a sentence, and in another how it was trained, as far as it says."""
+    family = TITLES_OF.get(report.family or "", "a model of an unknown family")
+    size = f"{report.bytes / 1e6:,.1f} MB, {_listed(report.precisions)}"
+    if report.content != "adapter":
+        return f"{report.content}{f', {family}' if report.content == 'model' else ''}; {size}"
+    kinds = " + ".join(report.kinds) or "unreadable"
+    parts = Counter(block_of(name).split()[0] for name in groups)
+    where = " and ".join(f"{count} modules of the {PARTS[part]}" for part, count in parts.items())
+    strength = f", rank {_listed(report.ranks)}, alpha {_listed(report.alphas)}" if groups else ""
+    return f"{kinds} adapter for {family}{strength}{f'; {where}' if where else ''}; {size}{_training(report.metadata)}"
+
+
+PARTS = {"unet": "UNet", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
+
+
+def _training(metadata: Mapping[str, str]) -> str:
+    """As sd-scripts' metadata tell it."""
+    told = {
+        "on {} images": metadata.get("ss_num_train_images"),
+        "{} steps": metadata.get("ss_steps") or metadata.get("ss_max_train_steps"),
+        "learning rate {}": metadata.get("ss_learning_rate"),
+        "base {}": metadata.get("ss_sd_model_name"),
+    }
+    words = [pattern.format(value) for pattern, value in told.items() if value not in (None, "", "None")]
+    return f"; trained {', '.join(words)}" if words else ""
 
 
 def _describe(report: Report, groups: Mapping[str, Group]) -> None:
@@ -105,17 +144,18 @@ def _describe(report: Report, groups: Mapping[str, Group]) -> None:
 
 
 def _problems(name: str, group: Group) -> list[str]:
-    broken = [tensor for tensor, value in group.tensors.items() if not value.isfinite().all()]
     empty = [tensor for tensor, value in group.tensors.items() if not value.any()]
-    out = [f"{name}: {tensor} has values that are not numbers" for tensor in broken]
-    return out + [f"{name}: {tensor} is all zero, so it changes nothing" for tensor in empty]
+    out = [f"{name}: {tensor} is all zero, so it changes nothing" for tensor in empty]
+    return out if group.scale else [*out, f"{name}: alpha is 0, so it changes nothing"]
 
 
 def family_of(groups: Mapping[str, Group]) -> str | None:
-    """sd1, sd2 or sdxl, by the width of the text that the UNet attends to, else by the names."""
-    widths = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+    """The family, by the width of the text that the UNet attends to, else by the names."""
+    widths = {architecture.unet["cross_attention_dim"]: name for name, architecture in ARCHITECTURES.items()}
+    widths[MINIATURE_SDXL.unet["cross_attention_dim"]] = "tiny_sdxl"
+    widths[json.loads(TINY.read_text())["cross_attention_dim"]] = "tiny"
     for name, group in groups.items():
-        if name.endswith("attn2_to_k"):
+        if name.endswith(("attn2_to_k", "attn2_to_v")):
             return widths.get(group.shape[1])
     if "text_encoder_2" in public_table(groups):
         return "sdxl"
@@ -143,16 +183,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     report = inspect(args.file.expanduser())
     if args.json:
-        print(json.dumps(asdict(report), indent=1, ensure_ascii=False))
+        print(json.dumps(asdict(report), indent=1))  # in ASCII, which no terminal obeys
     else:
         _print(report)
 
 
 def _print(report: Report) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    family = TITLES.get(report.family or "", "of an unknown family")
-    what = " + ".join(report.kinds) + " adapter" if report.content == "adapter" else "model"
-    console.print(f"{report.path}: {what}, {family}", style="bold")
+    console.print(printable(f"{report.path}: {report.summary}"), style="bold")
     facts = {
         "size": f"{report.bytes / 1e6:,.1f} MB, {report.tensors} tensors, {report.parameters:,} parameters",
         "format": " ".join(filter(None, (report.format, report.layout))),
@@ -165,12 +203,11 @@ def _print(report: Report) -> None:
             console.print(f"  {name:10}{value}")
     if report.blocks:
         console.print(_norms(report))
-    for problem in report.problems[:20]:
-        console.print(f"  ! {problem}", style="yellow")
-    if len(report.problems) > 20:
-        console.print(f"  ! and {len(report.problems) - 20} more", style="yellow")
+    more = [f"and {len(report.problems) - 20} more"] if len(report.problems) > 20 else []
+    for problem in [*report.notes, *report.problems[:20], *more]:
+        console.print(printable(f"  ! {problem}"), style="yellow")
     for key, value in sorted(report.metadata.items()):
-        console.print(f"  {key}: {value if len(value) < 200 else value[:200] + ' …'}")
+        console.print(printable(f"  {key}: {value if len(value) < 200 else value[:200] + ' …'}"))
 
 
 def _listed(counts: Mapping[str, int]) -> str:

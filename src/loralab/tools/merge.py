@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from loralab.adapters import file
-from loralab.adapters.kinds import Group, grouped, some
+from loralab.adapters.kinds import Group, some
 from loralab.adapters.lora import LoRA
 from loralab.adapters.low_rank import Size, concatenated, spectrum_of
 from loralab.errors import user_error
+from loralab.files import printable
 from loralab.progress import progress
 from loralab.tools import adapter
 from loralab.tools.base_model import BaseModel, open_base
@@ -55,7 +55,7 @@ def merged(
             else:
                 shape = adapter.shape_of(name, groups[0])
                 changes = [w * group.change(shape) for group, w in parts]
-                out[name] = spectrum_of(torch.stack(changes).sum(0).to(device)).lora(size)
+                out[name] = spectrum_of(torch.stack(changes).sum(0).to(device), name).lora(size)
             advance(1)
     return out
 
@@ -102,17 +102,19 @@ def _into_base(args: Namespace, weights: list[float]) -> None:
         raise user_error("--rank", "has no meaning with --base", "leave it out: a merge into a base is exact")
     base = open_base(args.base, "--base")
     path = adapter.check_output(args, () if base.path.is_dir() else ("safetensors",))
-    adapters = [grouped(file.load(name, base.table, "FILE").state, "FILE") for name in args.files]
+    adapters = [adapter.load(name, base.table).groups for name in args.files]
     merged_into_base(base, adapters, weights)
     base.save(path, args.precision)
-    print(f"{path}: {sum(map(len, adapters))} changes merged into {base.path.name}")
+    print(f"{printable(str(path))}: {sum(map(len, adapters))} changes merged into {base.path.name}")
 
 
 def _into_one(args: Namespace, weights: list[float]) -> None:
     size = Size(args.rank, args.keep) if args.rank or args.keep else None
     path = adapter.check_output(args)
-    sources = [file.load(name, setting="FILE") for name in args.files]
-    groups = merged([grouped(source.state, "FILE") for source in sources], weights, size, args.device)
+    sources = [adapter.load(name) for name in args.files]
+    groups = merged([source.groups for source in sources], weights, size, args.device)
     described = {"ss_training_comment": f"merged: {some([Path(name).name for name in args.files])}"}
     adapter.write(path, groups, args.precision or adapter.precision_of(sources[0].state), described)
-    print(f"{path}: {len(groups)} layers, ranks up to {max(group.rank or 0 for group in groups.values())}")
+    print(
+        f"{printable(str(path))}: {len(groups)} layers, ranks up to {max(group.rank or 0 for group in groups.values())}"
+    )

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import torch
 
-from loralab.adapters import file
 from loralab.adapters.dora import DoRA
-from loralab.adapters.kinds import Group, grouped
+from loralab.adapters.kinds import Group
 from loralab.adapters.low_rank import Size, spectrum_of_group
+from loralab.files import printable
 from loralab.progress import progress
 from loralab.tools import adapter
 
@@ -21,7 +21,7 @@ def resized(groups: Mapping[str, Group], size: Size, device: torch.device = adap
     with progress("resizing", len(groups), "layers") as advance:
         for name, group in groups.items():
             moved = Group(group.kind, {n: t.to(device) for n, t in group.tensors.items()}, group.alpha)
-            out[name] = spectrum_of_group(moved, adapter.shape_of(name, group)).lora(size)
+            out[name] = spectrum_of_group(moved, adapter.shape_of(name, group), name).lora(size)
             if magnitude := _magnitude(group):
                 out[name] = Group(DoRA, {**out[name].tensors, **magnitude}, out[name].alpha)
             advance(1)
@@ -40,10 +40,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     size, path = adapter.size(args), adapter.check_output(args)
-    source = file.load(args.file, setting="FILE")
-    groups = grouped(source.state)
+    source = adapter.load(args.file)
+    groups = source.groups
     small = resized(groups, size, args.device)
     adapter.write(path, small, args.precision or adapter.precision_of(source.state), source.metadata)
     before, after = (sum(group.rank or 0 for group in g.values()) / len(g) for g in (groups, small))
     kept = sum(g.norm**2 for g in small.values()) / max(sum(g.norm**2 for g in groups.values()), 1e-30)
-    print(f"{path}: mean rank {before:.1f} → {after:.1f}, {kept**0.5:.2%} of the norm kept")
+    print(f"{printable(str(path))}: mean rank {before:.1f} → {after:.1f}, {kept**0.5:.2%} of the norm kept")

@@ -173,7 +173,7 @@ def _load_json_path(lab: Lab, change: Change) -> None:
 def _json_load_skip_list(lab: Lab, change: Change) -> None:
     adapter = lab.tree(change)["adapter"]
     assert (adapter["rank"], adapter["alpha"]) == (16, 1)
-    overrides, told, _ = expand([lab.load({}), "settings.skip=[net_dim,nothing]"])
+    overrides, told, *_ = expand([lab.load({}), "settings.skip=[net_dim,nothing]"])
     assert not any(line.startswith("adapter.rank") for line in overrides)
     assert "adapter.alpha=4.0" in overrides
     assert any("has no nothing" in line for line in told)
@@ -630,7 +630,7 @@ def _xformers(lab: Lab, change: Change) -> None:
         family = run.instantiate(lab.config({}, *overrides).model)
         return {type(processor).__name__ for processor in family.unet.attn_processors.values()}
 
-    overrides, told, _ = expand([lab.load(change)])
+    overrides, told, *_ = expand([lab.load(change)])
     if not torch.cuda.is_available():  # it cannot run here
         assert "model.attention=sdpa" in overrides
         assert any("xformers" in line and "sdpa" in line for line in told)

@@ -67,7 +67,11 @@ def test_a_file_reads_back_as_the_configuration_that_made_it(run: Path, tmp_path
     bare = tmp_path / "bare.safetensors"
     metadata = {key: value for key, value in read_metadata(adapter).items() if key != "loralab"}
     save_file(load_file(adapter), bare, metadata)
-    usual = ["model.resolution=64", f"model.base={get(made, 'model.base')}"]
+    usual = [
+        "model.resolution=64",
+        *(f"{key}={get(made, key)}" for key in ("model.base", "data.folder")),
+        "data=folder",
+    ]
     read = values(prepare([f"settings.load={bare}", *usual]).cfg)
     said = {key: get(made, key) for key in TOLD_BY_SD_SCRIPTS}
     assert {key: get(read, key) for key in TOLD_BY_SD_SCRIPTS} == said

@@ -22,6 +22,9 @@ from loralab.settings.expand import expand
 from loralab.settings.save import get, save
 from loralab.settings.table import OPTIONS, PARAMETERS
 
+DEMO = ["model=tiny", "data=shapes"]
+"""What a settings file that names no base model and no images needs beside it."""
+
 GOLDEN = Path(__file__).parent / "golden" / "settings"
 FILES = [path for path in sorted(GOLDEN.iterdir()) if ".expected" not in path.name]
 
@@ -47,6 +50,11 @@ def problem(path, **kwargs):
 
 def composed(overrides):
     return values(compose(expand(overrides)[0])[0])
+
+
+def refused(overrides):
+    """What is wrong with a file, beside what the command line says."""
+    return "\n".join(map(str, expand(overrides).problems))
 
 
 def chosen(overrides):
@@ -90,7 +98,7 @@ def test_every_key_of_a_file_is_taken_reported_or_unknown(path):
 
 def test_one_line_tells_what_became_of_a_file():
     line = read(GOLDEN / "sd_scripts.toml").report()
-    assert line == "sd_scripts.toml (sd-scripts-toml): 50 settings taken, 4 without a counterpart, 1 unknown: made_up"
+    assert line == "sd_scripts.toml (sd-scripts-toml): 48 settings taken, 6 without a counterpart, 1 unknown: made_up"
 
 
 # what a value means in its dialect
@@ -254,8 +262,7 @@ def test_kinds_of_adapters(write, kind, more, adapter):
     if adapter not in (None, "refused"):
         assert found.settings.choices["adapter"] == adapter
         return
-    with pytest.raises(UserError, match=r"adapter=…"):
-        expand([f"settings.load={path}"])
+    assert "adapter=…" in refused([f"settings.load={path}"])
     assert "adapter=lora" in expand([f"settings.load={path}", "adapter=lora"])[0]
 
 
@@ -300,8 +307,7 @@ def test_adafactor_finds_its_own_rate_unless_told_otherwise(write):
 @pytest.mark.parametrize("line", ["lr_scheduler = 'warmup_stable_decay'", "lr_scheduler_type = 'CyclicLR'"])
 def test_what_is_not_here_is_refused_unless_it_is_replaced(write, line):
     path = write(line)
-    with pytest.raises(UserError, match=r"scheduler=…"):
-        expand([f"settings.load={path}"])
+    assert "scheduler=…" in refused([f"settings.load={path}"])
     assert "scheduler=cosine" in expand([f"settings.load={path}", "scheduler=cosine"])[0]
 
 
@@ -458,13 +464,12 @@ def test_the_metadata_names_the_family(write, version, prediction, model):
     })  # fmt: skip
     assert read(path).settings.choices.get("model") == model
     other = write({"ss_network_dim": "8", "ss_base_model_version": "flux1"}, "flux.json")
-    with pytest.raises(UserError, match=r"model=…"):
-        expand([f"settings.load={other}"])
+    assert "model=…" in refused([f"settings.load={other}"])
 
 
 def test_a_lora_file_without_metadata_or_cut_short(tmp_path):
     path = lora(tmp_path / "a.safetensors", {"format": "pt"}, "lora_unet_x.alpha")
-    assert "says nothing of its training" in problem(path)
+    assert "no metadata that says how it was trained" in problem(path)
     path.write_bytes(path.read_bytes()[:40])
     assert "cut short" in problem(path)
 
@@ -484,13 +489,13 @@ def test_only_the_header_of_a_large_file_is_read(tmp_path):
     [
         ('[{"net_dim": 8}]', ["is a JSON list"]),
         ('{"net_dim": 8', ["is not JSON"]),
-        ("just words", ["neither JSON nor TOML nor a command line"]),
+        ("just words", ["is not TOML"]),
         ("", ["is empty"]),
         ("{}", ["has no setting that is known"]),
         ('{"net_dimm": 8}', ["did you mean net_dim by net_dimm?"]),
-        ('{"net_dim": 8, "net_dim": 9}', ["net_dim", "stands there twice"]),
+        ('{"net_dim": 8, "net_dim": 9}', ["net_dim", "is given twice"]),
         ("network_dim = 8\nnetwork_dim = 9", ["network_dim = 9"]),
-        ("[a]\nnetwork_dim = 8\n[b]\nnetwork_dim = 9", ["network_dim", "stands there twice"]),
+        ("[a]\nnetwork_dim = 8\n[b]\nnetwork_dim = 9", ["network_dim", "is given twice"]),
         ('{"net_dim": 8, "network_dim": 9}', ["network_dim", "means the same as net_dim"]),
         ('{"Net_Dim": 8}', ["Net_Dim", "other capitals", "net_dim"]),
         ('{"net_dim": 8, "_target_": "os.system"}', ["_target_", "would build something"]),
@@ -514,7 +519,7 @@ def test_bad_files_are_errors_that_name_what_is_wrong(tmp_path, content, words):
 
 
 def test_files_that_are_no_settings(tmp_path):
-    assert "is not there" in problem(tmp_path / "nowhere.json")
+    assert "is not found" in problem(tmp_path / "nowhere.json")
     assert "is a folder" in problem(tmp_path)
     big = tmp_path / "big.json"
     with open(big, "wb") as file:
@@ -553,7 +558,7 @@ def test_a_mistake_in_a_file_is_told_by_the_files_key(write):
 def test_where_the_values_of_a_file_come_from(write, capsys):
     path = write({"net_dim": 4, "mixed_precision": "no"})
     with pytest.raises(SystemExit):
-        cli.main(["config", f"settings.load={path}", "adapter.alpha=2"])
+        cli.main(["config", f"settings.load={path}", "adapter.alpha=2", *DEMO])
     told = capsys.readouterr().out.splitlines()
     assert "adapter.rank: 4  # (net_dim in settings.json)" in told
     assert "adapter.alpha: 2  # (given as adapter.alpha=2)" in told
@@ -563,28 +568,28 @@ def test_where_the_values_of_a_file_come_from(write, capsys):
 
 def test_a_key_of_an_option_that_the_file_chooses(write):
     path = write({"net_dim": 4, "optimizer_type": "Prodigy", "mixed_precision": "no"})
-    assert "optimizer.d_coef=2" in prepare([f"settings.load={path}", "optimizer.d_coef=2"]).overrides
+    assert "optimizer.d_coef=2" in prepare([f"settings.load={path}", "optimizer.d_coef=2", *DEMO]).overrides
 
 
 def test_the_same_option_on_the_command_line_keeps_the_files_values(write):
     """A preset names no images: `data=folder data.folder=PATH` says which, and takes nothing away."""
     preset = write({"train_resolution": 768, "shuffle_captions": True, "mixed_precision": "no"})
-    overrides, told, _ = expand([f"settings.load={preset}", "data=folder", "data.folder=/x"])
+    overrides, told, *_ = expand([f"settings.load={preset}", "data=folder", "data.folder=/x"])
     assert overrides.count("data=folder") == 1
     assert {"data.resolution=768", "data.captions.shuffle=true"} <= set(overrides)
     assert not any("takes the place" in line for line in told)
     full = write({"img_folder": "/old", "train_resolution": 768, "mixed_precision": "no"})
-    overrides, told, _ = expand([f"settings.load={full}", "data=folder", "data.folder=/x"])
+    overrides, told, *_ = expand([f"settings.load={full}", "data=folder", "data.folder=/x"])
     assert [o for o in overrides if o.startswith("data.folder=")] == ["data.folder=/x"]
     assert "data.resolution=768" in overrides
 
 
 def test_a_group_on_the_command_line_replaces_the_files(write):
     path = write("optimizer_type = 'AdamW'\noptimizer_args = ['betas=0.8,0.9']\nlearning_rate = 1e-3")
-    overrides, told, _ = expand([f"settings.load={path}", "optimizer=sgd"])
-    assert [line for line in overrides if line.startswith("optimizer")] == ["optimizer=sgd"]
-    line = next(line for line in told if line.startswith("optimizer=sgd takes the place of the file's optimizer=adamw"))
-    assert "optimizer.betas=[0.8,0.9]" in line
+    overrides, told, *_ = expand([f"settings.load={path}", "optimizer=sgd"])
+    assert [line for line in overrides if line.startswith("optimizer")] == ["optimizer.lr=0.001", "optimizer=sgd"]
+    assert "optimizer=sgd takes the place of the file's optimizer=adamw" in told
+    assert any("optimizer_args" in line and "of AdamW, and optimizer=sgd is given" in line for line in told)
     assert chosen([f"settings.load={path}", "optimizer=sgd"])["optimizer"] == "sgd"
 
 
@@ -592,7 +597,7 @@ def test_what_hydra_shows_is_what_holds(write, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     path = write({"net_dim": 7, "alpha": 3, "mixed_precision": "no"})
     with pytest.raises(SystemExit) as stop:
-        run.main(["--cfg", "job", f"settings.load={path}", "adapter.alpha=5"])
+        run.main(["--cfg", "job", f"settings.load={path}", "adapter.alpha=5", *DEMO])
     tree = OmegaConf.create(capsys.readouterr().out)
     assert not stop.value.code
     assert (tree.adapter.rank, tree.adapter.alpha, tree.settings.load) == (7, 5, str(path))
@@ -601,9 +606,9 @@ def test_what_hydra_shows_is_what_holds(write, capsys, monkeypatch):
 def test_the_composed_configuration_as_json(write, capsys):
     path = write({"net_dim": 7, "mixed_precision": "no"})
     with pytest.raises(SystemExit):
-        cli.main(["config", "--json", f"settings.load={path}", "adapter.alpha=5"])
+        cli.main(["config", "--json", f"settings.load={path}", "adapter.alpha=5", *DEMO])
     shown = json.loads(capsys.readouterr().out)
-    before = composed([f"settings.load={path}", "adapter.alpha=5"])
+    before = composed([f"settings.load={path}", "adapter.alpha=5", *DEMO])
     assert shown == json.loads(json.dumps(before))
 
 
@@ -839,7 +844,7 @@ def test_the_verb_prints_json(write, capsys):
     with pytest.raises(SystemExit):
         cli.main(["settings", str(path), "--json"])
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["dialect", "overrides", "not_applicable", "unknown"]
+    assert list(found) == ["dialect", "overrides", "not_applicable", "unknown", "notes"]
     assert found["dialect"] == "old-json"
     assert "adapter.rank=8" in found["overrides"]
     why = "only scheduler=cosine_with_restarts has it"

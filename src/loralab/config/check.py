@@ -28,10 +28,18 @@ HYDRAS_OWN = ("_args_", "_convert_", "_partial_", "_recursive_")
 
 
 class Check:
-    """One pass over a composed configuration; `problems` holds all that was found."""
+    """One pass over a composed configuration; `problems` holds all that was found.
+
+    here: whether files, devices and packages of this machine are looked at, too.
+    """
 
     def __init__(
-        self, cfg: DictConfig, choices: dict[str, Any], overrides: list[str], origins: Origins = NOWHERE
+        self,
+        cfg: DictConfig,
+        choices: dict[str, Any],
+        overrides: list[str],
+        origins: Origins = NOWHERE,
+        here: bool = True,
     ) -> None:
         self.sources = Sources(choices, overrides, origins)
         self.problems: list[Problem] = []
@@ -50,7 +58,7 @@ class Check:
                 self._add(path, "nothing can be built here (_target_)", "give a plain value")
         self._texts()
         told = {problem.setting for problem in self.problems}
-        for problem in rules.contradictions(self.tree, choices, overrides, misshapen=bool(self.problems)):
+        for problem in rules.contradictions(self.tree, choices, overrides, misshapen=bool(self.problems), here=here):
             if problem.setting in told:
                 continue  # of an invalid value there is no more to say
             self.problems.append(replace(problem, found=problem.found + self.sources.given(problem.setting)))

@@ -71,7 +71,8 @@ def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
     problems += misnamed
     problems += [] if sweep else several_values(good)
     try:
-        expanded, warnings, origins = expand([o.input_line or "" for o in good])
+        expanded, warnings, origins, wrong = expand([o.input_line or "" for o in good])
+        problems += wrong
         expanded = _own_images(_one_length(expanded))
         cfg, choices = checked(first_point(parse(expanded)[0]), origins)
         problems += _of_later_points(good, cfg, choices)

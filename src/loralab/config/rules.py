@@ -24,11 +24,13 @@ BY_NAME = ("callbacks", "logger")
 """Groups that are a dict of nodes by name, rather than one node."""
 
 
-def contradictions(tree: Tree, choices: dict[str, Any], overrides: list[str], misshapen: bool) -> list[Problem]:
+def contradictions(
+    tree: Tree, choices: dict[str, Any], overrides: list[str], misshapen: bool, here: bool = True
+) -> list[Problem]:
     """All that the rules find. misshapen: values of the wrong kind were found; a rule that stumbles over them is
-    passed over."""
+    passed over. here: whether files, devices and packages of this machine are looked at, too."""
     found: list[Problem] = []
-    for rule in RULES:
+    for rule in (*RULES, *RULES_HERE) if here else RULES:
         try:
             found += rule(tree, choices, overrides)
         except OSError as error:
@@ -50,6 +52,20 @@ def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: li
     given = [o for o in overrides if o.lstrip("+").startswith(("data.folder=", "data.folders=", "data.folders."))]
     if given and choices.get("data") == "shapes":
         yield Problem(given[0].split("=")[0], "the embedded images are chosen (data=shapes)", "add data=folder")
+
+
+def _demo_with_a_settings_file(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """A settings file is of a training of one's own: what it leaves open is not filled in from the demo."""
+    if not get(tree, "settings.load"):
+        return
+    given = {o.lstrip("+").partition("=")[0] for o in overrides}
+    file = Path(str(get(tree, "settings.load"))).name
+    if choices.get("model") == "tiny" and not given & {"model", "model.base"}:
+        remedy = "add model=sd15 (or sd2, sdxl) model.base=PATH, or model=tiny for the embedded model"
+        yield Problem("model.base", f"{file} names no base model", remedy)
+    if choices.get("data") == "shapes" and not given & {"data", "data.folder", "data.folders"}:
+        remedy = "add data=folder data.folder=PATH, or data=shapes for the embedded images"
+        yield Problem("data.folder", f"{file} names no images", remedy)
 
 
 def _places(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -180,10 +196,9 @@ def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[
         yield Problem("callbacks.early_stopping", "goes by the validation loss, and nothing is validated", remedy)
 
 
-RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...] = (
-    _folder_is_of_folder_data,
-    _places,
-    _base_model,
+Rule = Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]]
+
+RULES: tuple[Rule, ...] = (
     _adapter,
     _data,
     _something_to_do,
@@ -191,11 +206,20 @@ RULES: tuple[Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]], ...
     _warm_up,
     _targets,
     _rates,
-    _device,
-    _packages,
     _precision_of_base,
     _cached_texts,
     _plain_values,
-    _state_to_resume,
     _validation_is_watched,
 )
+"""Of the settings alone."""
+
+RULES_HERE: tuple[Rule, ...] = (
+    _folder_is_of_folder_data,
+    _demo_with_a_settings_file,
+    _places,
+    _base_model,
+    _device,
+    _packages,
+    _state_to_resume,
+)
+"""Of what there is on this machine."""

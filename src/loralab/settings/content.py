@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from loralab.errors import UserError, user_error
+from loralab.errors import Problem, UserError, user_error
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,13 +26,19 @@ HEADER_LIMIT = 100 << 20
 Format = Literal["json", "toml", "text", "safetensors"]
 
 
+class NotSettings(UserError):
+    """The file is something else than the settings of a trainer that is read here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A file's content: a table (json, toml), a text, or the header of a safetensors file."""
+    """A file's content: a table or list (json), a table (toml), a text, or the header of a safetensors file."""
 
     path: Path
     format: Format
     data: Any
+    fault: str = ""
+    """Of a text: why it is no TOML."""
 
     def error(self, key: str, found: str, remedy: str = "") -> UserError:
         """An error about one key of this file."""
@@ -41,6 +49,9 @@ def read(path: str | Path) -> Content:
     """Reads a settings file, of a safetensors file the header alone. Raises UserError."""
     path = Path(path).expanduser()
     try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise _bad(path, "is not a regular file (a pipe or a device)", "give a JSON, TOML or safetensors file")
         with open(path, "rb") as file:
             start = file.read(9)
             if len(start) == 9 and start[8:] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= HEADER_LIMIT:
@@ -50,13 +61,23 @@ def read(path: str | Path) -> Content:
         raise _unreadable(path, error) from error
     if len(raw) > LIMIT:
         size = f"{path.stat().st_size / 1e6:.0f} MB"
-        raise _bad(path, f"is {size} long, and no settings file is", "give a JSON, TOML or safetensors file")
+        raise no_settings(path, f"is {size} long, too large for a settings file")
     return _parse(path, raw)
 
 
-def shown(name: Any) -> str:
-    """A name as it may be printed: what a terminal or a shell might obey is escaped."""
-    return name if isinstance(name, str) and name.isprintable() and len(name) <= 80 else repr(name)[:80]
+def no_settings(path: Path, found: str, remedy: str = "") -> NotSettings:
+    """The error about a file that is no settings file."""
+    return NotSettings(
+        Problem("settings.load", f"'{shown(str(path), 4096)}' {found}", remedy or "give a settings file: " + READ)
+    )
+
+
+READ = "JSON, TOML or a start script of sd-scripts, kohya_ss or LoRA Easy Training, or a LoRA file"
+
+
+def shown(name: Any, most: int = 80) -> str:
+    """A name as it may be printed: what a terminal or a shell might obey is escaped, and it is not too long."""
+    return name if isinstance(name, str) and name.isprintable() and len(name) <= most else repr(name)[:most]
 
 
 def _length(start: bytes) -> int:
@@ -75,37 +96,34 @@ def _header(path: Path, raw: bytes, start: bytes) -> dict[str, Any]:
 def _parse(path: Path, raw: bytes) -> Content:
     if raw[:2] == b"PK" or raw[:1] == b"\x80":
         found = "is a checkpoint in pickle format, which carries no settings"
-        raise _bad(path, found, "give the safetensors file, or a JSON or TOML file")
+        raise no_settings(path, found, "give the safetensors file, or a JSON or TOML file")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _bad(path, "is not a text in UTF-8", "save it as UTF-8") from error
+        raise no_settings(path, "is not a text in UTF-8", "save it as UTF-8") from error
     if not text.strip():
-        raise _bad(path, "is empty", "give a file with settings in it")
-    first = text.lstrip()[0]
-    if first == "{":
+        raise no_settings(path, "is empty")
+    if text.lstrip()[0] == "{":
         return Content(path, "json", _json(path, text))
-    if first in '["' and (kind := _other_json(text)):
-        raise _bad(path, f"is a JSON {kind}, and settings are names with values", 'write {"net_dim": 16, …}')
-    if _is_command_line(text):
-        return Content(path, "text", text)
-    return Content(path, "toml", _toml(path, text))
-
-
-def _is_command_line(text: str) -> bool:
-    """Whether there are --options in it; `--name = value` lines alone are TOML by the letter, and meant as options."""
     try:
-        return any(key.startswith("--") for key in tomllib.loads(text))
-    except (ValueError, RecursionError):
-        return any(word.startswith("--") and word[2:3].isalpha() for word in text.split())
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Content(path, "json", found) if (found := _other_json(text)) is not None else _text(path, text, error)
+    as_options = any(key.startswith("--") for key in table)  # TOML by the letter, and meant as options
+    return Content(path, "text", text) if as_options else Content(path, "toml", table)
 
 
-def _other_json(text: str) -> str | None:
-    """What a text is, where it is JSON but no table; TOML may start alike."""
+def _other_json(text: str) -> Any:
+    """What a text holds, where it is JSON but no table."""
     try:
-        return "list" if isinstance(json.loads(text), list) else "text"
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _text(path: Path, text: str, error: Exception) -> Content:
+    line = _line(text, str(error))
+    return Content(path, "text", text, _reason(error) + (f"; the line is: {line}" if line else ""))
 
 
 def _json(path: Path, text: str) -> Any:
@@ -113,7 +131,7 @@ def _json(path: Path, text: str) -> Any:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise Content(path, "json", None).error(key, "stands there twice", "keep one of them")
+                raise Content(path, "json", None).error(key, "is given twice", "keep one of them")
             found[key] = value
         return found
 
@@ -121,14 +139,6 @@ def _json(path: Path, text: str) -> Any:
         return json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise _bad(path, f"is not JSON: {_reason(error)}", "correct it, or export it again") from error
-
-
-def _toml(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        remedy = f"the line is: {line}" if (line := _line(text, str(error))) else "correct it, or export it again"
-        raise _bad(path, f"is neither JSON nor TOML nor a command line: {_reason(error)}", remedy) from error
 
 
 def _reason(error: BaseException) -> str:
@@ -146,11 +156,11 @@ def _line(text: str, message: str) -> str:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return _bad(path, "is not there", f"check the path; a relative one starts at {Path.cwd()}")
+        return _bad(path, "is not found", f"check the path; a relative one starts at {Path.cwd()}")
     if isinstance(error, IsADirectoryError):
         return _bad(path, "is a folder", "give a file, or a folder of them as settings.run_folder")
     return _bad(path, f"cannot be read: {getattr(error, 'strerror', None) or error}", "check the path")
 
 
 def _bad(path: Path, found: str, remedy: str) -> UserError:
-    return user_error("settings.load", f"'{shown(str(path))}' {found}", remedy)
+    return user_error("settings.load", f"'{shown(str(path), 4096)}' {found}", remedy)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loralab.errors import Problem, UserError
 from loralab.settings import content as contents
 from loralab.settings.content import Content
-from loralab.settings.dialects import DIALECTS, dialect_of
-from loralab.settings.foreign import Foreign, Left
+from loralab.settings.foreign import OFF, Foreign, Left
+from loralab.settings.layers import layers
 from loralab.settings.overrides import Settings
 from loralab.settings.rules.data import data
 from loralab.settings.rules.folders import folders
@@ -27,7 +28,6 @@ from loralab.settings.rules.samples import samples
 from loralab.settings.rules.saving import saving
 from loralab.settings.rules.scheduler import scheduler
 from loralab.settings.rules.targets import targets
-from loralab.settings.section import section_of
 from loralab.settings.table import OPTIONS
 
 RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
@@ -50,7 +50,7 @@ RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What a settings file says, in this project's terms."""
+    """What a settings file, with those that it starts from, says in this project's terms."""
 
     path: Path
     dialect: str
@@ -62,6 +62,10 @@ class Converted:
     """How many of the file's keys became settings."""
     origins: dict[str, str] = field(default_factory=dict)
     """Where each group and key of the settings comes from, in words."""
+    said: frozenset[str] = frozenset()
+    """The groups and keys of the settings that the file itself gives; others are what its dialect assumes."""
+    problems: list[Problem] = field(default_factory=list)
+    """What is wrong with its values."""
 
     @property
     def overrides(self) -> list[str]:
@@ -74,6 +78,7 @@ class Converted:
             "overrides": self.overrides,
             "not_applicable": [{"key": left.key, "value": left.value, "why": left.why} for left in self.not_applicable],
             "unknown": self.unknown,
+            "notes": self.warnings,
         }
 
     def report(self) -> str:
@@ -86,31 +91,36 @@ class Converted:
 
 def read(path: str | Path, skip: Iterable[str] = ()) -> Converted:
     """Reads a settings file, but for the names in `skip`. Raises a UserError that names the file, and the key."""
-    return converted(contents.read(path), skip)
+    found = converted(contents.read(path), skip)
+    if found.problems:
+        raise UserError(*found.problems)
+    return found
 
 
-def converted(content: Content, skip: Iterable[str] = ()) -> Converted:
-    """What a file's content says; see `read`."""
-    dialect = dialect_of(content)
-    foreign: Foreign = DIALECTS[dialect].read(content)
-    section = section_of(content)
-    for name in skip:
-        if not (_skip(foreign, name) | section.skip(name)):
-            foreign.warnings.append(f"has no {contents.shown(name)}, which settings.skip leaves out")
-    ours = Ours()
+def converted(content: Content, skip: Iterable[str] = (), given: Settings | None = None) -> Converted:
+    """What a file's content says, beside what the command line says (`given`). Raises a UserError where it cannot be
+    read; what is wrong with single values is told in `problems`."""
+    foreign, section = layers(content, skip)
+    ours = Ours(given=given or Settings())
+    _without_the_unsure(foreign, ours)
     for rule in RULES:
         rule(foreign, ours)
     drop_what_is_not_there(foreign, ours)
-    _leave_the_rest(foreign)
+    _leave_the_rest(foreign, ours)
+    taken = _taken(foreign) or len(section.settings.values)
+    if len(foreign.unknown) > taken + len(foreign.left):
+        raise _mostly_unknown(foreign)
     return Converted(
         content.path,
-        dialect,
+        foreign.dialect,
         section.under(ours),
         foreign.left,
         foreign.unknown,
         foreign.warnings,
-        taken=_taken(foreign) or len(section.settings.values),
+        taken=taken,
         origins={key: _place(foreign, names) for key, names in ours.origins.items()},
+        said=frozenset(key for key, names in ours.origins.items() if _says(foreign, names)),
+        problems=foreign.problems,
     )
 
 
@@ -119,26 +129,49 @@ def _taken(foreign: Foreign) -> int:
     return len({key.partition(".")[0] for key in foreign.keys.values()} - gone) + len(foreign.datasets_taken - gone)
 
 
+def _without_the_unsure(foreign: Foreign, ours: Ours) -> None:
+    """Options whose values depend on what a script does: the command line has to say them."""
+    for name, why in dict(foreign.unsure).items():
+        key = OPTIONS[name].key if name in OPTIONS else ""
+        if key and ours.value(key) is None:
+            remedy = f"write its value into the file, or give {key}=… with settings.skip=[{name}]"
+            foreign.problem(name, why, remedy)
+        foreign.leave(name, why)
+        foreign.drop(name)
+
+
+def _says(foreign: Foreign, names: tuple[str, ...]) -> bool:
+    return any(map(foreign.has, names)) or ("dataset_config" in names and foreign.datasets is not None)
+
+
 def _place(foreign: Foreign, names: tuple[str, ...]) -> str:
     """The file's keys that a setting came from."""
-    keys = list(dict.fromkeys(contents.shown(foreign.keys[name]) for name in names if foreign.has(name)))
-    file = contents.shown(foreign.content.path.name)
+    said = [name for name in names if foreign.has(name)]
+    keys = list(dict.fromkeys(contents.shown(foreign.keys[name]) for name in said))
+    file = contents.shown(foreign.files.get(said[0] if said else "", foreign.content).path.name)
     if not keys and "dataset_config" in names:
         keys = ["datasets"]
     return f"{', '.join(keys)} in {file}" if keys else f"not in {file}: the value of {foreign.dialect}"
 
 
-def _skip(foreign: Foreign, name: str) -> bool:
-    """Leaves out a key of the file, by its own name or any other dialect's. Whether it is there."""
-    option = next((dialect.NAMES[name] for dialect in DIALECTS.values() if name in dialect.NAMES), name)
-    there = option in foreign.options or name in foreign.unknown
-    foreign.drop(option)
-    foreign.keys.pop(option, None)
-    foreign.absent = {key: value for key, value in foreign.absent.items() if key != option}
-    return there
-
-
-def _leave_the_rest(foreign: Foreign) -> None:
+def _leave_the_rest(foreign: Foreign, ours: Ours) -> None:
+    """Reports every option that did not become a setting: nothing is dropped in silence."""
+    used = {name for names in ours.origins.values() for name in names}
     for name in list(foreign.options):
         if not OPTIONS[name].key:
             foreign.leave(name, OPTIONS[name].what)
+        elif name not in used and foreign.has(name):
+            off = str(foreign.options[name]).lower() in OFF
+            foreign.leave(name, "is off" if off else "changes nothing here")
+
+
+def _mostly_unknown(foreign: Foreign) -> UserError:
+    """The error about a file of which most is not understood."""
+    known = [contents.shown(key) for key in dict.fromkeys(foreign.keys.values())]
+    unknown = [contents.shown(key) for key in foreign.unknown]
+    found = f"is not understood for the most part. Known: {_some(known)}. Unknown: {_some(unknown)}"
+    return contents.no_settings(foreign.content.path, found)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") if names else "nothing"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from loralab.errors import Problem, UserError, user_error
-from loralab.settings.convert import Converted, read
-from loralab.settings.overrides import Settings
+from loralab.errors import Problem, user_error
+from loralab.settings import content as contents
+from loralab.settings.convert import Converted, converted
+from loralab.settings.overrides import Settings, written
+from loralab.settings.rules.groups import settings_of, yaml_of
 
 MEANT = {"data": "folder"}
 """The options that a file's values are for, where it chooses none: a preset says how to train, not on which images."""
@@ -24,57 +25,93 @@ class Expanded(NamedTuple):
     """What a user should know."""
     origins: dict[str, str]
     """Where the file has the groups and keys that come from it."""
+    problems: list[Problem]
+    """What is wrong with the file's values."""
 
 
 def expand(overrides: list[str]) -> Expanded:
     """The overrides with those of the settings file that they name before them.
 
-    Another option of a group on the command line takes the file's values of that group away, and a key its rivals.
-    Raises UserError.
+    A group or key on the command line comes before the file's; what the file says of a group's other settings stays
+    where the option has them. Raises a UserError where the file cannot be read.
     """
     path = value_of(overrides, LOAD)
     if path is None:
-        return Expanded(overrides, [], {})
+        return Expanded(overrides, [], {}, [])
     skip = value_of(overrides, SKIP) or []
     if not isinstance(path, str) or not isinstance(skip, list):
         wrong = (LOAD, path) if not isinstance(path, str) else (SKIP, skip)
         raise user_error(
-            wrong[0], f"{wrong[1]!r} does not fit", "one file; names as a list: settings.skip=[net_dim,alpha]"
+            wrong[0], f"invalid value {wrong[1]!r}", "give one file; names as a list: settings.skip=[net_dim,alpha]"
         )
-    files = list(_chain(path, list(map(str, skip))))
-    given = dict(_names(overrides))
-    if problems := [problem for file in files for problem in _not_to_be_had(file, given)]:
-        raise UserError(*problems)
-    told = [line for file in files for line in _told(file)]
-    settings = Settings()
-    for file in reversed(files):
-        settings = file.settings.over(settings)
-    settings.without(LOAD)  # the command line's own stands
-    for name, text in given.items():
-        if settings.choices.get(name, MEANT.get(name)) == text.partition("=")[2]:
-            settings.choices.pop(name, None)
-            continue
-        gone = settings.without(name, rivals=not text.endswith("=null"))
-        if gone and "." not in name:
-            told.append(f"{text} takes the place of the file's {', '.join(gone)}")
-        for key in _set_by(name, text):
-            settings.without(key)
-    origins = {key: place for file in reversed(files) for key, place in file.origins.items()}
-    left = {key: place for key, place in origins.items() if key in settings.choices or key in settings.values}
-    return Expanded([*settings.lines(), *overrides], told, left)
+    given = _given(overrides)
+    file = converted(contents.read(path), list(map(str, skip)), given)
+    told = list(_told(file))
+    settings = file.settings
+    for group, option in given.choices.items():
+        told += _yield_to_group(file, group, option)
+    for key, value in given.values.items():
+        settings.without(key, rivals=value is not None)
+    left = {key: place for key, place in file.origins.items() if key in settings.choices or key in settings.values}
+    problems = [*file.problems, *_not_to_be_had(file, given)]
+    return Expanded([*settings.lines(), *overrides], told, left, problems)
+
+
+def _yield_to_group(file: Converted, group: str, option: Any) -> Iterator[str]:
+    """Makes room for a group of the command line; gives what of the file is lost by it."""
+    settings, options = file.settings, option if isinstance(option, list) else [str(option)]
+    before = settings.choices.pop(group, None)
+    if (before or MEANT.get(group)) == option:
+        return
+    gone = [line for name in list(settings.choices) if name.startswith(f"{group}/") for line in settings.without(name)]
+    assumed = {name for name in file.origins if name not in file.said}
+    gone += [f"{group}={before}"] if before and group not in assumed else []
+    prefix = f"{group.replace('/', '.')}."
+    for key in [key for key in settings.values if key.startswith(prefix)]:
+        if not any(_stays(file, group, before, name, key.removeprefix(prefix)) for name in options):
+            value = settings.values.pop(key)
+            gone += [] if key in assumed else [f"{key}={written(value)}"]
+    if gone:
+        yield f"{group}={written(option)} takes the place of the file's {', '.join(gone)}"
+
+
+def _stays(file: Converted, group: str, before: Any, option: str, rest: str) -> bool:
+    """Whether a file's value holds with the option of a group that the command line chooses. It does where the option
+    has such a setting, and does not give it itself beside what it inherits or brings with it. What a file only assumes
+    of images gives way, and of what our own files hold it holds what both options start from alike."""
+    if rest.partition(".")[0] not in settings_of(group, option):
+        return False
+    key = f"{group.replace('/', '.')}.{rest}"
+    node = yaml_of(group, option)
+    own = dict(_leaves(node.get(group, node)))
+    inherits = any(isinstance(default, str) and default != "_self_" for default in node.get("defaults", ()))
+    if rest in own and (inherits or str(own[rest]).startswith("${asset:")):
+        return False
+    if key not in file.origins:
+        old = yaml_of(group, str(before))
+        return dict(_leaves(old.get(group, old))).get(rest) == own.get(rest)
+    return key in file.said or not group.startswith("data")
 
 
 def value_of(overrides: list[str], key: str) -> Any:
     """The value that the overrides give a key, None where they give none. Raises a UserError for a sweep."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     text = next((o for o in reversed(overrides) if o.lstrip("+").partition("=")[0] == key), None)
     if text is None:
         return None
-    override = OverridesParser.create().parse_overrides([text])[0]
-    if override.is_sweep_override():
+    value, sweep = _value(text)
+    if sweep:
         raise user_error(key, "is one value, not several", "for many files: settings.run_folder=FOLDER")
-    return _plain(override.value())
+    return value
+
+
+def _value(override: str) -> tuple[Any, bool]:
+    """The value of an override, the first where it is a sweep; and whether it is one."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides([override])[0]
+    if not parsed.is_sweep_override():
+        return _plain(parsed.value()), False
+    return None if parsed.is_interval_sweep() else _value(f"x={next(parsed.sweep_string_iterator())}")[0], True
 
 
 def _plain(value: Any) -> Any:
@@ -83,65 +120,61 @@ def _plain(value: Any) -> Any:
     return getattr(value, "text", value)  # a quoted text knows its quotes
 
 
-def _chain(path: str, skip: list[str]) -> Iterator[Converted]:
-    """The file, then the one that it starts from itself, and so on."""
-    seen: list[Path] = []
-    next_path: str | None = path
-    while next_path is not None:
-        file = read(next_path, skip)
-        if file.path.resolve() in seen:
-            raise user_error(LOAD, f"{file.path} starts from itself", "remove its load_json_path")
-        seen.append(file.path.resolve())
-        yield file
-        next_path, skip = file.settings.values.get(LOAD), file.settings.values.get(SKIP, [])
+def _given(overrides: list[str]) -> Settings:
+    """What the command line says, with what its recipes (`experiment=…`, `debug=…`) say anywhere."""
+    from loralab.config.compose import group_options
+
+    groups, choices, values = group_options(), dict[str, Any](), dict[str, Any]()
+    for text in overrides:
+        name = text.lstrip("+~").partition("=")[0].partition("@")[0]
+        if name in (LOAD, SKIP):
+            continue
+        value = _value(text)[0] if "=" in text else None
+        if name not in groups:
+            values[name] = value
+            continue
+        choices[name] = value
+        for key, inner in _set_by(name, value):
+            (choices if key in groups else values).setdefault(key, inner)
+    return Settings(choices, values)
 
 
-def _not_to_be_had(file: Converted, given: dict[str, str]) -> Iterator[Problem]:
+def _set_by(group: str, option: Any) -> Iterator[tuple[str, Any]]:
+    """What a recipe sets anywhere in the configuration: it is part of the command line."""
+    from loralab.config.compose import CONF
+
+    file = CONF / group / f"{option}.yaml"
+    if not file.is_file() or "@package _global_" not in file.read_text("utf8").partition("\n")[0]:
+        return
+    recipe = dict(yaml_of(group, str(option)))
+    for default in recipe.pop("defaults", []):
+        for name, chosen in default.items() if isinstance(default, dict) else ():
+            if name.startswith("override /"):
+                yield name.removeprefix("override /"), chosen
+    yield from ((key, value) for key, value in _leaves(recipe) if not key.startswith(f"{group}."))
+
+
+def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _not_to_be_had(file: Converted, given: Settings) -> Iterator[Problem]:
     """What the file asks for and cannot get, unless the command line says what to do instead."""
     for left in file.not_applicable:
-        if left.group and left.group not in given:
+        if left.group and left.group not in given.choices:
             remedy = f"choose what to do instead: {left.group}=…"
-            yield Problem(f"{left.key} (in {file.path.name})", f"{left.value!r:.80}: {left.why}", remedy)
+            name = left.file or file.path.name
+            yield Problem(f"{left.key} (in {name})", f"{left.value!r:.80}: {left.why}", remedy)
 
 
 def _told(file: Converted) -> Iterator[str]:
     yield file.report()
     for left in file.not_applicable:
         if left.is_on:
-            yield f"{file.path.name} · {left}"
+            yield f"{left.file or file.path.name} · {left}"
     for warning in file.warnings:
         yield f"{file.path.name} {warning}"
-
-
-def _names(overrides: list[str]) -> Iterator[tuple[str, str]]:
-    """The groups and keys that the command line names, each with its override."""
-    for text in overrides:
-        name = text.lstrip("+~").partition("=")[0].partition("@")[0]
-        if name not in (LOAD, SKIP):
-            yield name, text
-
-
-def _set_by(group: str, override: str) -> Iterator[str]:
-    """What a recipe (`experiment=…`, `debug=…`) sets anywhere in the configuration: it is part of the command line."""
-    from omegaconf import OmegaConf
-
-    from loralab.config.compose import CONF
-
-    file = CONF / group / f"{override.partition('=')[2]}.yaml"
-    if "." in group or not file.is_file() or "@package _global_" not in file.read_text("utf8").partition("\n")[0]:
-        return
-    recipe = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    assert isinstance(recipe, dict)
-    for default in recipe.pop("defaults", []):
-        for name in default if isinstance(default, dict) else ():
-            if name.startswith("override /"):
-                yield name.removeprefix("override /")
-    yield from _leaves(recipe)
-
-
-def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"

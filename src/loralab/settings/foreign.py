@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from loralab.errors import UserError
+from loralab.errors import Problem, UserError
+from loralab.settings import kinds
 from loralab.settings.content import Content, shown
 from loralab.settings.kinds import Kind, Within
 from loralab.settings.table import OPTIONS
@@ -30,6 +31,8 @@ class Left(NamedTuple):
     """Where set, the run would not be what the file asks for, unless this group is chosen on the command line."""
     is_setting: bool = True
     """Whether it asks for anything: not what came of a run."""
+    file: str = ""
+    """Of several files that start from each other, the one that says it."""
 
     @property
     def is_on(self) -> bool:
@@ -55,6 +58,14 @@ class Foreign:
     options: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     """Where the file has each option."""
+    files: dict[str, Content] = field(default_factory=dict)
+    """Which file has an option, where it is one that this one starts from."""
+    unsure: dict[str, str] = field(default_factory=dict)
+    """Options whose value the file does not say, and why."""
+    starts_from: str = "load_json_path"
+    """The option that names a file whose values hold where this one says nothing."""
+    length: str = ""
+    """The dialect by whose order steps and epochs decide."""
     empty: set[str] = field(default_factory=set)
     """Options that the file has, with a value that means none."""
     datasets: dict[str, Any] | None = None
@@ -66,6 +77,31 @@ class Foreign:
     left: list[Left] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    """What is wrong with single values: told together."""
+
+    def start_from(self, lower: Foreign) -> None:
+        """Takes from another file what this one leaves unsaid."""
+        for name in list(self.empty):
+            self.drop(name)
+        for rivals in RIVALS:
+            if any(map(self.has, rivals)):
+                for name in rivals:
+                    lower.drop(name)
+        if not any(map(self.has, RIVALS[0])):
+            self.length = lower.length or lower.dialect
+        for name in lower.options.keys() - {name for name in self.options if self.has(name)}:
+            self.options[name], self.keys[name] = lower.options[name], lower.keys[name]
+            self.files[name] = lower.files.get(name, lower.content)
+            (self.empty.add if name in lower.empty else self.empty.discard)(name)
+        if self.datasets is None:
+            self.datasets = lower.datasets
+        self.absent, self.blank, self.family = lower.absent, lower.blank, self.family or lower.family
+        self.unsure = {**lower.unsure, **self.unsure}
+        name = lower.content.path.name
+        self.left += [left._replace(file=left.file or name) for left in lower.left]
+        self.unknown += lower.unknown
+        self.warnings += [f"starts from {name}, which {warning}" for warning in lower.warnings]
 
     def add(self, key: str, name: str, value: Any, empty: bool = False) -> None:
         """Takes in what stands at `key` of the file, as the option `name`."""
@@ -88,7 +124,7 @@ class Foreign:
             raise self.builds(key)
         names = {name.lower(): name for name in self.names}
         if key.lower() in names:
-            raise self.error(key, "is written with other capitals", f"write {names[key.lower()]}")
+            raise self.error(key, "has other capitals", f"write {names[key.lower()]}")
         self.unknown.append(key)
 
     def has(self, name: str) -> bool:
@@ -103,25 +139,42 @@ class Foreign:
         return self.checked(name, self.options[name], kind)
 
     def checked(self, name: str, value: Any, kind: Kind) -> Any:
-        """A value of the file's option `name`, as its kind; a UserError naming the key where it is none."""
+        """A value of the file's option `name`, as its kind; None where it is none, which is noted as a problem."""
+        found = self.valid(self.keys[name], value, kind, self.files.get(name, self.content))
+        if found is None:
+            self.drop(name)
+        return found
+
+    def valid(self, key: str, value: Any, kind: Kind, content: Content | None = None) -> Any:
+        """A value as its kind; None where it is none, which is noted as a problem. Blanks around paths are cut."""
+        if kind is kinds.path and isinstance(value, str) and value != value.strip() and value.strip():
+            value = value.strip()
+            if (note := f"has blanks around the path of {shown(key)}: {shown(value)} is taken") not in self.warnings:
+                self.warnings.append(note)
         try:
             return kind(value)
-        except Within as error:
-            raise self.error(
-                f"{self.keys[name]}.{error.name}", f"{_short(value)} does not fit", f"valid: {error}"
-            ) from error
         except ValueError as error:
-            raise self.error(self.keys[name], f"{_short(value)} does not fit", f"valid: {error}") from error
+            where = f"{key}.{error.name}" if isinstance(error, Within) else key
+            wrong = (content or self.content).error(where, f"invalid value {_short(value)}", f"valid: {error}")
+            self.problems += wrong.problems
+            return None
+
+    def problem(self, name: str, found: str, remedy: str) -> None:
+        """Notes that an option of the file cannot be."""
+        content = self.files.get(name, self.content)
+        self.problems += content.error(self.keys[name], found, remedy).problems
 
     def leave(self, name: str, why: str, group: str = "") -> None:
         """Reports an option that the file has as one without counterpart."""
         if name in self.options and self.keys[name] not in {left.key for left in self.left}:
-            self.left.append(Left(self.keys[name], self.options[name], why, group))
+            file = self.files[name].path.name if name in self.files else ""
+            self.left.append(Left(self.keys[name], self.options[name], why, group, file=file))
 
     def drop(self, name: str) -> None:
         """Goes on as if the file did not have the option."""
         self.options.pop(name, None)
         self.empty.discard(name)
+        self.unsure.pop(name, None)
 
     def error(self, key: str, found: str, remedy: str = "") -> UserError:
         return self.content.error(key, found, remedy)
@@ -129,6 +182,16 @@ class Foreign:
     def builds(self, key: str) -> UserError:
         """The error about a key that Hydra would build something by."""
         return self.error(key, "is a key that would build something", "remove it: settings files hold values only")
+
+
+RIVALS = (
+    ("max_train_steps", "max_train_epochs", "epoch"),
+    ("lr_warmup_steps", "warmup_lr_ratio", "lr_warmup"),
+    ("train_data_dir", "dataset_config"),
+    ("optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
+    ("lr_scheduler", "lr_scheduler_type"),
+)
+"""Options that say one thing in several ways: a file that has one of them takes nothing of the others from below."""
 
 
 def _short(value: Any) -> str:

@@ -14,6 +14,9 @@ from typing import Any
 
 Kind = Callable[[Any], Any]
 
+LARGEST, LARGEST_WHOLE = 1e38, 2**63 - 1
+"""What a 32-bit float and a 64-bit integer hold."""
+
 
 class Within(ValueError):
     """What would have fitted in a part of a value, and the part's name."""
@@ -49,19 +52,25 @@ def number(value: Any) -> float:
         found = math.nan
     if not math.isfinite(found):
         raise ValueError("a number")
+    if abs(found) > LARGEST:
+        raise ValueError(f"a number of at most {LARGEST:g}")
     return found
 
 
 def whole(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    try:
-        found = number(value)
-    except ValueError:
-        found = math.nan
-    if found != found or found != int(found):
-        raise ValueError("a whole number")
-    return int(found)
+        found = value
+    else:
+        try:
+            given = number(value)
+        except ValueError:
+            given = math.nan
+        if given != given or given != int(given):
+            raise ValueError("a whole number")
+        found = int(given)
+    if abs(found) > LARGEST_WHOLE:
+        raise ValueError(f"a whole number of at most {LARGEST_WHOLE}")
+    return found
 
 
 def flag(value: Any) -> bool:

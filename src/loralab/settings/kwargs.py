@@ -70,6 +70,8 @@ def _value(given: Any) -> Any:
             return words.get(given.strip().lower(), kinds.text(given))
     if isinstance(given, (list, tuple)):
         return [_value(part) for part in given]
-    if given is None or isinstance(given, (bool, int)):
+    if given is None or isinstance(given, bool):
         return given
+    if isinstance(given, int):
+        return kinds.whole(given)
     return kinds.number(given) if isinstance(given, float) else kinds.text(given)

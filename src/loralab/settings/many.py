@@ -11,14 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loralab.errors import user_error
+from loralab.errors import UserError, user_error
 from loralab.files import atomic_path
-from loralab.settings.content import shown
+from loralab.settings import content as contents
+from loralab.settings.content import NotSettings, shown
+from loralab.settings.convert import converted
 from loralab.settings.expand import value_of
 from loralab.settings.overrides import written
 
 RUN_FOLDER = "settings.run_folder"
-SUFFIXES = (".json", ".toml", ".txt", ".safetensors")
+SUFFIXES = (".json", ".toml", ".txt", ".safetensors", ".sh", ".bat", ".cmd", ".ps1", ".yaml", ".yml")
 RECORD = "runs.json"
 """What became of each file, in the multirun folder."""
 
@@ -33,7 +35,7 @@ def run_folder(overrides: list[str]) -> Path | None:
 
 
 def run(folder: Path, overrides: list[str], flags: list[str], start: Start | None = None) -> int:
-    """Trains each file of the folder that is not done yet, in run1/, run2/ … of its multirun folder.
+    """Trains each settings file of the folder that is not done yet, in run1/, run2/ … of its multirun folder.
 
     A run that fails is reported and the others go on; the exit code is then 1. Nothing is overwritten: what is tried
     again gets a folder of its own.
@@ -64,13 +66,28 @@ def run(folder: Path, overrides: list[str], flags: list[str], start: Start | Non
 def settings_files(folder: Path) -> list[Path]:
     """The settings files in the folder, in name order. Raises a UserError where there are none."""
     if not folder.is_dir():
-        found = f"'{folder}' is a file" if folder.exists() else f"'{folder}' is not there"
+        found = f"'{folder}' is a file" if folder.exists() else f"'{folder}' is not found"
         raise user_error(RUN_FOLDER, found, "give a folder with settings files in it")
     visible = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    files = sorted((path for path in visible if path.suffix.lower() in SUFFIXES), key=lambda path: path.name)
+    found = sorted((path for path in visible if path.suffix.lower() in SUFFIXES), key=lambda path: path.name)
+    files = [path.absolute() for path in found if not _is_something_else(path)]
     if not files:
         raise user_error(RUN_FOLDER, f"'{folder}' has no settings files", f"put {', '.join(SUFFIXES)} files into it")
-    return [path.absolute() for path in files]
+    return files
+
+
+def _is_something_else(path: Path) -> bool:
+    """Whether a file is no settings file, which is told. One that is damaged is one, and its run fails."""
+    try:
+        converted(contents.read(path))
+    except NotSettings as error:
+        print(
+            f"note: skipped: {shown(path.name)} {error.problems[0].found.partition(chr(39) + ' ')[2]}", file=sys.stderr
+        )
+        return True
+    except UserError:
+        return False
+    return False
 
 
 def multirun_folder(folder: Path, overrides: list[str]) -> Path:

@@ -11,6 +11,7 @@ from loralab.settings import kinds
 from loralab.settings.content import Content
 from loralab.settings.foreign import SPECIAL
 from loralab.settings.overrides import Settings
+from loralab.settings.table import OPTIONS
 from loralab.training.metadata import RECIPE
 
 NAME = RECIPE
@@ -40,6 +41,16 @@ class Section:
             if key not in self.instead and not key.startswith(groups):
                 found.values[key] = value
         return found
+
+    def over(self, below: Section, said: set[str]) -> Section:
+        """This section over that of a file that this one starts from, whose old names `said` takes back."""
+        instead = {name for name in below.instead if not said & self.said_by(name)}
+        return Section(self.settings.over(below.settings), self.instead | instead)
+
+    @staticmethod
+    def said_by(name: str) -> set[str]:
+        """The options that set a group or key."""
+        return {o.name for o in OPTIONS.values() if o.key.partition("=")[0] == name or o.key.startswith(f"{name}.")}
 
     def skip(self, name: str) -> bool:
         """Leaves a group or key out. Whether it was there."""

@@ -6,22 +6,37 @@ import argparse
 import json
 import shlex
 
-from loralab.settings.convert import Converted, read
+from loralab.errors import Problem, UserError
+from loralab.settings import content as contents
+from loralab.settings.convert import Converted, converted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a JSON, TOML, LoRA file or command line")
-    parser.add_argument("--json", action="store_true", help="as JSON: dialect, overrides, not_applicable, unknown")
+    parser.add_argument(
+        "--json", action="store_true", help="as JSON: dialect, overrides, not_applicable, unknown, notes"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     """Prints the overrides, one a line, quoted for a shell, and what is left over as comments."""
-    found = read(args.file)
+    found = converted(contents.read(args.file))
+    if problems := [*found.problems, *_contradictions(found)]:
+        raise UserError(*problems)
     if args.json:
         print(json.dumps(found.as_json(), indent=2))
     else:
         print("\n".join(lines(found)))
     return 0
+
+
+def _contradictions(found: Converted) -> list[Problem]:
+    """What is wrong with the settings together, whatever there is on this machine."""
+    from loralab.config.check import Check
+    from loralab.config.compose import compose
+
+    cfg, choices = compose(found.overrides)
+    return Check(cfg, choices, found.overrides, found.origins, here=False).problems
 
 
 def lines(found: Converted) -> list[str]:

@@ -335,6 +335,7 @@ FURTHER = (
     Option("additional_parameters", "", "Options of its own, read like the others; they come first."),
     Option("alpha_mask", "data.alpha_mask", "Transparency weighs the loss of each pixel.", kinds.flag),
     Option("cache_latents_to_disk", "data.cache.latents=disk", "Keeps cached latents on disk."),
+    Option("cache_text_encoder_outputs", "data.cache.text", "Keeps what the text encoders make of captions."),
     Option("caption_prefix", "data.captions.prefix", "In front of every caption.", kinds.text),
     Option("caption_separator", "data.captions.separator", "Between tags.", kinds.text),
     Option("caption_suffix", "data.captions.suffix", "At the end of every caption.", kinds.text),
@@ -344,6 +345,7 @@ FURTHER = (
     Option("debiased_estimation_loss", "objective/weighting=debiased", "Noisy timesteps count more."),
     Option("enable_wildcard", "data.captions.wildcards", "`{a|b}` and lines of a caption are drawn.", kinds.flag),
     Option("epoch", "trainer.max_epochs", "The GUI's epochs, where neither maximum is set."),
+    Option("height_resolution", "data.resolution", "The height, where it is not the width of `train_resolution`."),
     Option("huber_c", "objective.loss.c", "Threshold of the Huber and the smooth L1 loss."),
     Option("huber_scale", "objective.loss.scale", "Scale of that threshold."),
     Option("huber_schedule", "objective.loss.schedule", "How that threshold follows the timestep."),
@@ -357,6 +359,7 @@ FURTHER = (
         "keep_tokens_separator", "data.captions.keep_tokens_separator",
         "Marks the kept part of a caption.", kinds.text,
     ),
+    Option("locon", "adapter=locon", "LoCon, in the first versions of the LoRA Easy Training scripts that had it."),
     Option("log_with", "logger=…", "tensorboard, wandb, or all."),
     Option("loss_type", "objective/loss=…", "l2, l1, huber, smooth_l1."),
     Option("lr_scheduler_args", "scheduler.…", "Further arguments of the schedule."),
@@ -365,6 +368,7 @@ FURTHER = (
     Option("lr_scheduler_type", "scheduler=…", "A schedule by its class: StepLR and ReduceLROnPlateau."),
     Option("lr_warmup", "scheduler.warmup_ratio", "The GUI's warm-up, in percent of the steps."),
     Option("lr_warmup_steps", "scheduler.warmup_steps", "Warm-up in optimizer steps; below 1 a share of them."),
+    Option("lyco", "adapter=…", "LyCORIS, in the LoRA Easy Training scripts: `algo` among the arguments chooses."),
     Option("masked_loss", "data.mask_folder", "Weighs the loss by masks."),
     Option(
         "max_grad_norm", "trainer.gradient_clip_val",
@@ -481,8 +485,8 @@ _NO_COUNTERPART = {
         "fused_backward_pass fused_optimizer_groups blockwise_fused_optimizers "
         "disable_mmap_load_safetensors skip_cache_check"
     ),
-    "text-encoder outputs are cached by themselves where they can be": (
-        "cache_text_encoder_outputs cache_text_encoder_outputs_to_disk text_encoder_batch_size"
+    "data.cache.text keeps text-encoder outputs; where and in which portions is not a choice": (
+        "cache_text_encoder_outputs_to_disk text_encoder_batch_size"
     ),
     "what is known of images is always kept": "cache_info",
     "the resize filters are area when shrinking and Lanczos otherwise": "resize_interpolation",
@@ -513,7 +517,8 @@ _NO_COUNTERPART = {
     ),
     "a dataset class of one's own": "dataset_class",
     "looking at the data: loralab doctor": "debug_dataset",
-    "the file it came from": "config_file output_config save_toml save_toml_location",
+    "the file it came from": "config_file output_config save_toml save_toml_location save_json_name",
+    "a list of files to train: settings.run_folder trains a folder of them": "list_of_json_to_run",
     "the tags are counted beside the adapter": "tag_file_location",
     "the scale of single adapters while training": "network_multiplier",
     "a choice of the GUI, not of the training": (

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import ModuleType
 
 from loralab.errors import user_error
-from loralab.settings.content import Content, shown
+from loralab.settings.content import Content, NotSettings, no_settings, shown
 from loralab.settings.dialects import (
     command_line,
     dataset_toml,
@@ -17,6 +17,7 @@ from loralab.settings.dialects import (
     old_json,
     sd_scripts_toml,
 )
+from loralab.settings.strangers import stranger
 
 DIALECTS: dict[str, ModuleType] = {
     "old-json": old_json,
@@ -33,18 +34,35 @@ NAMES = {name: dialect.NAMES for name, dialect in DIALECTS.items()}
 
 
 def dialect_of(content: Content) -> str:
-    """The dialect of a file. Raises a UserError where it is none."""
-    if content.format == "text":
-        return "command-line"
+    """The dialect of a file. Raises NotSettings where it is none."""
     if content.format == "safetensors":
         return "lora-metadata"
+    if program := stranger(content):
+        raise no_settings(content.path, f"is {program}, which is not read here")
+    if content.format == "text":
+        return _of_text(content)
+    if not isinstance(content.data, dict):
+        kind = "list" if isinstance(content.data, list) else "text"
+        remedy = 'write names with values: {"net_dim": 16, …}'
+        raise no_settings(content.path, f"is a JSON {kind}, and settings are names with values", remedy)
     if any(key.startswith("ss_") for key in content.data):
         return "lora-metadata"
-    if isinstance(content.data.get("datasets"), list) or isinstance(content.data.get("general"), dict):
-        return "sd-scripts-dataset"
     if easy_toml.recognises(content.data):
         return "easy-toml"
+    if isinstance(content.data.get("datasets"), list) or isinstance(content.data.get("general"), dict):
+        with_training = sd_scripts_toml.settings_beside_datasets(content.data)
+        return "sd-scripts-toml" if with_training else "sd-scripts-dataset"
     return _of_table(content)
+
+
+def _of_text(content: Content) -> str:
+    if command_line.recognises(content.data):
+        return "command-line"
+    if content.path.suffix.lower() in (".toml", ".json"):  # meant as one
+        raise user_error(
+            "settings.load", f"'{shown(str(content.path), 4096)}' is not TOML: {content.fault}", "correct the line"
+        )
+    raise no_settings(content.path, f"is neither JSON nor TOML nor a start script: {content.fault}")
 
 
 def _of_table(content: Content) -> str:
@@ -73,10 +91,9 @@ def _keys(content: Content) -> list[str]:
     return [*content.data, *(inside if content.format == "toml" else [])]
 
 
-def _nothing_known(content: Content) -> Exception:
+def _nothing_known(content: Content) -> NotSettings:
     keys = _keys(content)
     names = {key for dialect in NAMES.values() for key in dialect}
     near = next(((key, hit[0]) for key in keys if (hit := difflib.get_close_matches(key, names, 1, 0.8))), None)
-    found = f"'{content.path}' has no setting that is known" + (f": {', '.join(map(shown, keys[:5]))}" if keys else "")
-    remedy = f"did you mean {near[1]} by {shown(near[0])}?" if near else "give a trainer's settings, or a LoRA file"
-    return user_error("settings.load", found, remedy)
+    found = "has no setting that is known" + (f": {', '.join(map(shown, keys[:5]))}" if keys else "")
+    return no_settings(content.path, found, f"did you mean {near[1]} by {shown(near[0])}?" if near else "")

@@ -1,7 +1,7 @@
-"""A command line of sd-scripts, with the launcher before it and line ends in it, as a text.
+"""A command line of sd-scripts, alone or in a start script (.sh, .bat, .ps1), with the launcher before it.
 
 Absent options have sd-scripts' own values. Epochs decide before steps. Warm-up is in optimizer steps, below 1 a share
-of them. Of an option given twice the last counts.
+of them. Of an option given twice the last counts. Options may be shortened, as argparse has it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import shlex
 from collections.abc import Iterator
 
 from loralab.settings import kinds
-from loralab.settings.content import Content
+from loralab.settings.content import Content, no_settings
 from loralab.settings.dialects import dataset_toml, sd_scripts_toml
 from loralab.settings.dialects.defaults import SD_SCRIPTS
 from loralab.settings.foreign import Foreign, Left
+from loralab.settings.script import Script, script
 from loralab.settings.table import OPTIONS
 
 NAMES = {f"--{key}": name for key, name in sd_scripts_toml.NAMES.items()}
@@ -39,22 +40,89 @@ SEVERAL = frozenset(_SEVERAL.split())
 """Options with any number of values."""
 
 
+LAUNCHER = re.compile(
+    r"(.*[\\/])?(python[\d.]*w?|accelerate|torchrun|uv|poetry)(\.exe)?|launch|run|accelerate\.commands\.launch|-\w"
+    r"|sudo|nohup|time|call|start|env|&|\w+=.*",
+    re.IGNORECASE,
+)
+"""Words that start a program; the last is a variable of its environment."""
+
+ENDS = re.compile(r"&&?|\|\|?|\d?>.*|<.*")
+"""Words of a shell that end a command."""
+
+
+def recognises(text: str) -> bool:
+    """Whether there is a command with options in a text."""
+    return bool(script(text).commands)
+
+
 def read(content: Content) -> Foreign:
     found = Foreign("command-line", content, NAMES, SD_SCRIPTS, SD_SCRIPTS)
-    given = words(found, content.data)
-    scripts = [i for i, word in enumerate(given) if word.endswith(".py")]
-    launcher, own = (given[: scripts[0]], given[scripts[0] + 1 :]) if scripts else ([], given)
+    given = script(content.data)
+    launcher, program, own = _parts(content, words(found, _one_of(content, given.commands)))
+    if program:
+        _program(found, program)
     for key, _, value in options(found, launcher):
         found.left.append(Left(key, value, "of the launcher; here trainer.devices, .strategy and .precision"))
-    if scripts:
-        _script(found, given[scripts[0]])
+    for option in given.conditional:
+        found.left.append(Left(option, True, "added under a condition of the script, and conditions are not evaluated"))
     for key, name, value in options(found, own):
         if name in found.options:
             found.warnings.append(f"gives {key} twice: the last counts")
             found.drop(name)
         found.add(key, name, value)
+        _unknown_values(found, given, name, value)
+    if found.has("config_file") and "config_file" not in found.unsure:
+        _config_file(found)
     dataset_toml.follow(found)
     return found
+
+
+def _one_of(content: Content, commands: list[str]) -> str:
+    """The training command; a script may start other programs, too."""
+    training = [command for command in commands if "train_network" in command] or commands
+    if len(training) > 1:
+        found = f"has {len(training)} training commands"
+        raise no_settings(content.path, found, "put the one that is meant into a file of its own")
+    return training[0] if training else content.data
+
+
+def _parts(content: Content, given: list[str]) -> tuple[list[str], str, list[str]]:
+    """The launcher's words, the program, and its own words."""
+    at = next((i for i, word in enumerate(given) if word.endswith(".py")), -1)
+    before, own = given[: max(at, 0)], given[at + 1 :]
+    while any(ENDS.fullmatch(word) for word in before):
+        before.pop(0)
+    end = next((i for i, word in enumerate(own) if ENDS.fullmatch(word)), len(own))
+    before = [word for word in before if not LAUNCHER.fullmatch(word)]
+    if prose := [
+        word for i, word in enumerate(before) if not word.startswith("-") and not (i and before[i - 1][0] == "-")
+    ]:
+        raise no_settings(content.path, f"is a text, and no start script: {' '.join(prose[:5])} …")
+    return before, given[at] if at >= 0 else "", own[:end]
+
+
+def _config_file(found: Foreign) -> None:
+    """sd-scripts reads that file first; its ending may be left out."""
+    found.starts_from = "config_file"
+    path = str(found.options["config_file"])
+    found.options["config_file"] = path if path.endswith(".toml") else f"{path}.toml"
+
+
+def additional(found: Foreign) -> None:
+    """A command line of its own that a file has (`additional_parameters`): it comes before everything else."""
+    if found.has("additional_parameters"):
+        given = words(found, str(found.take("additional_parameters", kinds.text)))
+        for key, name, value in options(found, given):
+            found.drop(name)
+            found.add(f"additional_parameters {key}", name, value)
+
+
+def _unknown_values(found: Foreign, given: Script, name: str, value: object) -> None:
+    """Notes an option whose value depends on what the script does."""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and (variable := given.unknown_in(text)):
+            found.unsure[name] = f"${variable} {given.unknown[variable]}"
 
 
 def options(found: Foreign, words: list[str]) -> Iterator[tuple[str, str, object]]:
@@ -64,17 +132,22 @@ def options(found: Foreign, words: list[str]) -> Iterator[tuple[str, str, object
         word = words[i]
         i += 1
         if not word.startswith("--"):
-            if word not in ("accelerate", "launch", "python", "python3", "-m"):
-                found.unknown.append(word)
+            found.unknown.append(word)
             continue
         key, equals, value = word.partition("=")
-        name = NAMES.get(key, key)
+        name = NAMES.get(_whole(key), key)
         values = [value] if equals else []
         most = 0 if name in FLAGS or equals else len(words) if name in SEVERAL else 1
         while most > len(values) and i < len(words) and not words[i].startswith("--"):
             values.append(words[i])
             i += 1
         yield key, name, _value(found, key, name, values)
+
+
+def _whole(key: str) -> str:
+    """The option that a shortened one means."""
+    meant = [name for name in NAMES if name.startswith(key)]
+    return meant[0] if len(meant) == 1 and len(key) > len("--x") else key
 
 
 def _value(found: Foreign, key: str, name: str, values: list[str]) -> object:
@@ -89,11 +162,9 @@ def _value(found: Foreign, key: str, name: str, values: list[str]) -> object:
 
 def words(found: Foreign, text: str) -> list[str]:
     """The words, with quotes taken off; backslashes are part of Windows paths where there are such."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith(("#", "::", "REM "))]
-    joined = re.sub(r"\s*[\\^`]\s*\n", " ", "\n".join(lines)).replace("\n", " ")
-    lexer = shlex.shlex(joined, posix=True, punctuation_chars=False)
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
-    if re.search(r"(^|[\s=\"'])[A-Za-z]:\\", joined):
+    if re.search(r"(^|[\s=\"'])[A-Za-z]:\\", text):
         lexer.escape = ""
     try:
         return list(lexer)
@@ -101,9 +172,20 @@ def words(found: Foreign, text: str) -> list[str]:
         raise found.error("the command line", f"cannot be read: {error}", "close every quote") from error
 
 
-def _script(found: Foreign, path: str) -> None:
-    script = re.split(r"[\\/]", path)[-1]
-    if script.startswith("sdxl_"):
-        found.imply("sdxl", script, True)
-    elif not script.startswith(("train_network", "train_db", "fine_tune", "train_")):
-        found.left.append(Left(script, path, "trains another family of models", "model"))
+OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|anima|chroma|qwen\w*|wan|fpack|kandinsky\w*|zimage)_train\w*")
+OTHER_TRAININGS = re.compile(
+    r"(sdxl_)?(train_db|train|fine_tune|train_textual_inversion\w*|train_controlnet\w*|train_leco)"
+)
+
+
+def _program(found: Foreign, path: str) -> None:
+    name = re.split(r"[\\/]", path)[-1].removesuffix(".py")
+    if OTHER_FAMILIES.fullmatch(name):
+        found.left.append(Left(name, path, "trains another family of models", "model"))
+    elif OTHER_TRAININGS.fullmatch(name):
+        found.left.append(Left(name, path, "trains something else than a LoRA", "adapter"))
+    elif "train_network" not in name:
+        known = "train_network.py and sdxl_train_network.py of sd-scripts"
+        raise no_settings(found.content.path, f"starts {name}.py", f"start scripts of {known} are read")
+    if name.startswith("sdxl_"):
+        found.imply("sdxl", f"{name}.py", True)

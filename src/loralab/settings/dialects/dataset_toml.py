@@ -12,6 +12,65 @@ from loralab.settings import content as contents
 from loralab.settings import kinds
 from loralab.settings.content import Content
 from loralab.settings.foreign import Foreign
+from loralab.settings.kinds import Kind
+
+FOLDER: dict[str, tuple[str, Kind]] = {
+    "image_dir": ("path", kinds.path),
+    "num_repeats": ("repeats", kinds.whole),
+    "class_tokens": ("class_tokens", kinds.text),
+    "conditioning_data_dir": ("mask_folder", kinds.path),
+    "metadata_file": ("metadata", kinds.path),
+    "is_reg": ("is_reg", kinds.flag),
+    "caption_extension": ("captions.extension", kinds.extension),
+    "caption_dropout_rate": ("captions.dropout_rate", kinds.number),
+    "caption_dropout_every_n_epochs": ("captions.dropout_every_n_epochs", kinds.whole),
+    "caption_tag_dropout_rate": ("captions.tag_dropout_rate", kinds.number),
+    "shuffle_caption": ("captions.shuffle", kinds.flag),
+    "keep_tokens": ("captions.keep_tokens", kinds.whole),
+    "keep_tokens_separator": ("captions.keep_tokens_separator", kinds.text),
+    "caption_separator": ("captions.separator", kinds.text),
+    "secondary_separator": ("captions.secondary_separator", kinds.text),
+    "enable_wildcard": ("captions.wildcards", kinds.flag),
+    "caption_prefix": ("captions.prefix", kinds.text),
+    "caption_suffix": ("captions.suffix", kinds.text),
+    "token_warmup_min": ("captions.token_warmup_min", kinds.whole),
+    "token_warmup_step": ("captions.token_warmup_steps", kinds.number),
+    "color_aug": ("augment.color", kinds.flag),
+    "flip_aug": ("augment.flip", kinds.flag),
+    "random_crop": ("augment.random_crop", kinds.flag),
+}
+"""What a subset says, as a key of our entry; any of it may stand in its dataset or in [general] instead."""
+
+DATA: dict[str, tuple[str, Kind]] = {
+    "resolution": ("data.resolution", kinds.size),
+    "batch_size": ("data.batch_size", kinds.whole),
+    "enable_bucket": ("data.buckets.enabled", kinds.flag),
+    "min_bucket_reso": ("data.buckets.min_resolution", kinds.whole),
+    "max_bucket_reso": ("data.buckets.max_resolution", kinds.whole),
+    "bucket_reso_steps": ("data.buckets.step", kinds.whole),
+    "bucket_no_upscale": ("data.buckets.no_upscale", kinds.flag),
+    "validation_split": ("data.validation.share", kinds.number),
+    "alpha_mask": ("data.alpha_mask", kinds.flag),
+    "max_token_length": ("model.max_token_length", kinds.whole),
+    "prior_loss_weight": ("objective.prior_loss_weight", kinds.number),
+}
+"""What holds for all data here, wherever a configuration says it."""
+
+ABSENT = {"caption_extension": ".caption"}
+DATA_ABSENT = {"batch_size": 1, "enable_bucket": False}
+"""sd-scripts' own values, where no configuration stands behind the data's that says them."""
+
+WITHOUT = {
+    "cache_info": "what is known of images is always kept",
+    "custom_attributes": "attributes for code of one's own",
+    "debug_dataset": "looking at the data: loralab doctor",
+    "face_crop_aug_range": "crops around faces",
+    "name": "what a subset is called in a list",
+    "network_multiplier": "the scale of the adapter while training",
+    "resize_interpolation": "the resize filters are area when shrinking and Lanczos otherwise",
+    "validation_seed": "which images are held out follows from their names",
+    "skip_image_resolution": "see data.min_image_size",
+}
 
 NAMES: dict[str, str] = {"general": "general", "datasets": "datasets"}
 

@@ -80,7 +80,7 @@ def read(content: Content) -> Foreign:
     _rates(found)
     _noise(found)
     _attention(found)
-    _additional(found)
+    command_line.additional(found)
     dataset_toml.follow(found)
     return found
 
@@ -136,13 +136,3 @@ def _attention(found: Foreign) -> None:
         found.imply("sdpa", "xformers", True)
     if word in ("sdpa", "none", "xformers"):
         found.imply("xformers", "xformers", word == "xformers")
-
-
-def _additional(found: Foreign) -> None:
-    """A command line of its own, which comes before everything else."""
-    if not found.has("additional_parameters"):
-        return
-    words = command_line.words(found, found.take("additional_parameters", kinds.text))
-    for key, name, value in command_line.options(found, words):
-        found.drop(name)
-        found.add(f"additional_parameters {key}", name, value)

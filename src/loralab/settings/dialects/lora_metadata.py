@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from loralab.settings.content import Content
+from loralab.settings.content import Content, no_settings
 from loralab.settings.foreign import Foreign, Left
 from loralab.settings.section import NAME
 from loralab.settings.table import OPTIONS
@@ -58,7 +58,7 @@ def read(content: Content) -> Foreign:
     metadata = content.data.get("__metadata__", {}) if content.format == "safetensors" else content.data
     if not any(key.startswith(PREFIX) for key in metadata):
         remedy = "give the settings file it was trained with"
-        raise found.error("the file's metadata", "says nothing of its training", remedy)
+        raise no_settings(content.path, "has no metadata that says how it was trained", remedy)
     is_ours = NAME in metadata
     for key, value in metadata.items():
         _take(found, key, value, is_ours)

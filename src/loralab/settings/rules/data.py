@@ -14,6 +14,7 @@ from loralab.settings.rules.ours import Ours
 def data(foreign: Foreign, ours: Ours) -> None:
     if foreign.has("train_data_dir"):
         ours.choose("data", "folder", "train_data_dir")
+    _resolution(foreign, ours)
     _repeats(foreign, ours)
     _masks(foreign, ours)
     _bucket_limits(foreign, ours)
@@ -21,12 +22,24 @@ def data(foreign: Foreign, ours: Ours) -> None:
     _token_warmup(foreign, ours)
 
 
+def _resolution(foreign: Foreign, ours: Ours) -> None:
+    """Old files have the height apart."""
+    if height := foreign.take("height_resolution", kinds.whole):
+        width = foreign.take("resolution", kinds.size)
+        if isinstance(width, int):
+            ours.set(
+                "data.resolution", width if width == height else [width, height], "resolution", "height_resolution"
+            )
+        else:
+            foreign.leave("height_resolution", "train_resolution is no width alone")
+
+
 def _repeats(foreign: Foreign, ours: Ours) -> None:
     """Repeats are given to a folder of data.folders."""
     repeats = foreign.take("dataset_repeats", kinds.whole) or 1
-    if repeats > 1 and (folder := ours.values.pop("data.folder", None)):
+    if repeats > 1 and (folder := ours.drop("data.folder")):
         entry = {"path": folder, "repeats": repeats}
-        if metadata := ours.values.pop("data.metadata", None):
+        if metadata := ours.drop("data.metadata"):
             entry["metadata"] = metadata
         ours.set("data.folders", [entry], "dataset_repeats", "train_data_dir", "in_json")
     else:
@@ -50,16 +63,25 @@ LIMITS = {
 
 def _bucket_limits(foreign: Foreign, ours: Ours) -> None:
     """Limits that the dialect assumes give way to a resolution that the file gives."""
-    if not foreign.take("enable_bucket", kinds.flag):
-        for name in ("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "bucket_no_upscale"):
+    if not _has_buckets(foreign, ours):
+        for name in (*LIMITS, "bucket_reso_steps", "bucket_no_upscale"):
             foreign.leave(name, "there are no buckets: enable_bucket is off")
-            ours.values.pop({"bucket_reso_steps": "data.buckets.step"}.get(name, "data.buckets.no_upscale"), None)
+        for key in ("data.buckets.step", "data.buckets.no_upscale"):
+            ours.drop(key)
         return
-    resolution = foreign.take("resolution", kinds.size)
+    resolution = ours.value("data.resolution")
     for name, (key, limit) in LIMITS.items():
         value = foreign.take(name, kinds.whole)
         if value is not None and (foreign.has(name) or suits(value, limit, [resolution])):
             ours.set(key, value, name)
+
+
+def _has_buckets(foreign: Foreign, ours: Ours) -> bool:
+    """The command line comes first: a key, or a group by which images are sorted otherwise than assumed."""
+    if (given := ours.given.values.get("data.buckets.enabled")) is not None:
+        return bool(given)
+    assumed = not foreign.has("enable_bucket")
+    return bool((assumed and "data/buckets" in ours.given.choices) or foreign.take("enable_bucket", kinds.flag))
 
 
 def suits(value: int, limit: Callable[..., float], sizes: list[Any]) -> bool:
@@ -70,27 +92,32 @@ def suits(value: int, limit: Callable[..., float], sizes: list[Any]) -> bool:
 
 def _cache(foreign: Foreign, ours: Ours) -> None:
     memory, disk = foreign.take("cache_latents", kinds.flag), foreign.take("cache_latents_to_disk", kinds.flag)
-    if not foreign.has("cache_latents") and any(foreign.take(n, kinds.flag) for n in ("color_aug", "random_crop")):
+    varying = any(ours.value(f"data.augment.{name}") for name in ("color", "random_crop"))
+    if not foreign.has("cache_latents") and (varying or ours.given.choices.get("data/augment") == "full"):
         memory = False  # only the dialect's own value, and it would contradict
     if memory is not None or disk is not None:
         where = "disk" if disk else "memory" if memory else "none"
         ours.set("data.cache.latents", where, "cache_latents", "cache_latents_to_disk")
+    if (text := foreign.take("cache_text_encoder_outputs", kinds.flag)) is not None:
+        ours.set("data.cache.text", text, "cache_text_encoder_outputs")
 
 
 def _token_warmup(foreign: Foreign, ours: Ours) -> None:
     given = foreign.take("token_warmup_step", kinds.number) or 0
-    if (steps := warmup_steps(foreign, given)) is None:
+    if (steps := warmup_steps(foreign, ours, given)) is None:
         foreign.leave("token_warmup_step", NO_TOTAL)
-    elif given:
+    elif given or foreign.has("token_warmup_step"):
         ours.set("data.captions.token_warmup_steps", steps, "token_warmup_step")
 
 
 NO_TOTAL = "a share of a number of steps that the file does not give"
 
 
-def warmup_steps(foreign: Foreign, given: float) -> int | None:
+def warmup_steps(foreign: Foreign, ours: Ours, given: float) -> int | None:
     """Optimizer steps from a number of them or, below 1, a share of all; None where these are not known."""
     if not 0 < given < 1:
         return int(given)
-    total = None if foreign.has("max_train_epochs") else foreign.take("max_train_steps", kinds.whole)
+    total = ours.given.values.get("trainer.max_steps")
+    if total is None and not foreign.has("max_train_epochs"):
+        total = foreign.take("max_train_steps", kinds.whole)
     return int(given * total) if total else None

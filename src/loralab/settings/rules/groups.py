@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from loralab.settings.foreign import Foreign
 from loralab.settings.rules.ours import Ours
@@ -12,24 +13,42 @@ ONE_NODE = ("model", "adapter", "targets", "optimizer", "scheduler")
 
 
 def drop_what_is_not_there(foreign: Foreign, ours: Ours) -> None:
+    groups = {group: ours.chosen(group) for group in (*ONE_NODE, *ours.given.choices)}
     for key in list(ours.values):
-        group, _, rest = key.partition(".")
-        option = ours.choices.get(group)
-        if group not in ONE_NODE or not isinstance(option, str):
-            continue
-        if rest.split(".")[0] not in settings_of(group, option):
-            value, names = ours.values.pop(key), ours.origins.pop(key)
-            for name in names:
-                foreign.leave(name, f"{group}={option} has no {rest} ({value})")
+        for group, chosen in groups.items():
+            prefix = f"{group.replace('/', '.')}."
+            if not key.startswith(prefix) or chosen is None:
+                continue
+            options = chosen if isinstance(chosen, list) else [chosen]
+            rest = key.removeprefix(prefix)
+            if all(rest.split(".")[0] not in settings_of(group, str(option)) for option in options):
+                names, value = ours.origins.get(key, ()), ours.drop(key)
+                for name in names:
+                    foreign.leave(name, f"{group}={','.join(map(str, options))} has no {rest} ({value})")
+                break
 
 
 @cache
 def settings_of(group: str, option: str) -> frozenset[str]:
-    """The settings that an option's YAML writes out."""
+    """The settings that an option's YAML has, with those that it inherits."""
+    node = yaml_of(group, option)
+    found = set(map(str, node.get(group, node))) - {"defaults"}
+    for default in node.get("defaults", ()):
+        if isinstance(default, str) and default != "_self_":
+            found |= settings_of(group, default.split("@")[0])
+        elif isinstance(default, dict):
+            found |= {str(name).removeprefix(f"override /{group}/") for name in default}
+    return frozenset(found)
+
+
+@cache
+def yaml_of(group: str, option: str) -> dict[Any, Any]:
+    """An option as it is written; nothing where there is no such file."""
     from omegaconf import OmegaConf
 
     from loralab.config.compose import CONF
 
-    node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"), resolve=False)
+    file = CONF / group / f"{option}.yaml"
+    node = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
     assert isinstance(node, dict)
-    return frozenset(map(str, node.get(group, node)))
+    return node

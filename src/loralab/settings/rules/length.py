@@ -23,7 +23,7 @@ KEYS = {STEPS: "trainer.max_steps", EPOCHS: "trainer.max_epochs", "epoch": "trai
 
 
 def length(foreign: Foreign, ours: Ours) -> None:
-    order = DECIDES[foreign.dialect]
+    order = DECIDES[foreign.length or foreign.dialect]
     given = [name for name in order if foreign.has(name)]
     for name in given[1:]:
         foreign.take(name, kinds.whole)  # a wrong value is an error, used or not

@@ -21,14 +21,14 @@ def model(foreign: Foreign, ours: Ours) -> None:
         group, names = "sd2_v", (*names, "v_parameterization")
     if group is not None:
         ours.choose("model", group, *names)
-    if not foreign.has(BASE):
-        stays = "model.base is the usual one of that family" if group else "model=… stays as it is"
+    if not foreign.has(BASE) and "model" not in ours.given.choices and "model.base" not in ours.given.values:
+        stays = "model.base is the usual one of that family" if group else "give model=… and model.base=…"
         foreign.warnings.append(f"names no base model: {stays}")
     if velocity:
         ours.set("model.prediction_type", "v_prediction", "v_parameterization")
     if foreign.take("zero_terminal_snr", kinds.flag):
         ours.set("model.zero_terminal_snr", True, "zero_terminal_snr")
-    _clip_skip(foreign, ours, group)
+    _clip_skip(foreign, ours, ours.chosen("model"))
     _attention(foreign, ours)
 
 

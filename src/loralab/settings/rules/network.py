@@ -50,14 +50,15 @@ def network(foreign: Foreign, ours: Ours) -> None:
     _split_arguments(foreign)
     module = str(foreign.take("network_module", kinds.text) or "")
     lycoris = "lycoris" in module
-    kind = _kind(foreign, ours, module, lycoris)
+    everywhere = lycoris or module.startswith("locon.")
+    _kind(foreign, ours, module, lycoris)
     rank, alpha = foreign.take("network_dim", kinds.whole), foreign.take("network_alpha", kinds.number)
     if rank is not None:
         ours.set("adapter.rank", rank, "network_dim")
     if alpha is not None or rank is not None:
         ours.set("adapter.alpha", alpha or None, "network_alpha")  # 0 means the rank, as none does
-    if kind is not None:
-        _convolutions(foreign, ours, lycoris, rank, alpha)
+    if ours.chosen("adapter") is not None:
+        _convolutions(foreign, ours, everywhere, rank, alpha)
     _arguments(foreign, ours)
     if lycoris:
         _preset(foreign, ours)
@@ -76,16 +77,17 @@ def _split_arguments(foreign: Foreign) -> None:
         key = f"{foreign.keys['network_args']}.{name}"
         if value is not None:
             foreign.add(key, option, value)
+    foreign.drop("network_args")
 
 
 def _argument(foreign: Foreign, name: str, kind: kinds.Kind) -> Any:
     return foreign.take(f"network_args.{name}", kind)
 
 
-def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> str | None:
-    """The option of adapter; None where the file names none, or one that is not here."""
+def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
+    """The option of adapter; none where the file names none, or one that is not here."""
     if not module:
-        return None
+        return
     algorithm = str(_argument(foreign, "algo", kinds.text) or "").lower()
     if not lycoris:
         foreign.leave("network_args.algo", "only lycoris.kohya has algorithms")
@@ -95,7 +97,7 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> str | Non
     names = ("network_args.algo",) if lycoris and algorithm else ("network_module",)
     if kind is None:
         foreign.leave(names[0], "there is no such adapter here: lora, locon, loha, lokr, dora", "adapter")
-        return None
+        return
     if _argument(foreign, "dora_wd", kinds.flag):
         if kind in ("lora", "locon"):
             kind, names = "dora", ("network_args.dora_wd", *names)
@@ -105,21 +107,22 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> str | Non
             foreign.leave("network_args.dora_wd", f"only LoRA learns magnitudes apart, not {kind}", "adapter")
     if kind != "dora":
         foreign.leave("network_args.wd_on_output", "is of DoRA, which is not chosen")
-    ours.choose("adapter", kind, *names)
-    return kind
+    ours.choose("adapter", kind, *dict.fromkeys((*names, "network_module", "network_args.algo", "lyco", "locon")))
 
 
-def _convolutions(foreign: Foreign, ours: Ours, lycoris: bool, rank: int | None, alpha: float | None) -> None:
+def _convolutions(foreign: Foreign, ours: Ours, everywhere: bool, rank: int | None, alpha: float | None) -> None:
     """LyCORIS adapts k×k convolutions too unless told otherwise; sd-scripts where `conv_dim` is given."""
     conv_rank = _argument(foreign, "conv_dim", kinds.whole)
     conv_alpha = _argument(foreign, "conv_alpha", kinds.number)
-    if conv_rank is None and lycoris:
+    if conv_rank is None and everywhere:
         conv_rank = rank
-    if not conv_rank:
-        foreign.leave("network_args.conv_alpha", "convolutions get no adapter")
+    if conv_rank:
+        ours.set("adapter.conv_rank", conv_rank, "network_args.conv_dim")
+    elif not ours.value("adapter.conv_rank"):
+        for name in ("conv_dim", "conv_alpha"):
+            foreign.leave(f"network_args.{name}", "convolutions get no adapter")
         return
-    ours.set("adapter.conv_rank", conv_rank, "network_args.conv_dim")
-    conv_alpha = (alpha if lycoris else 1.0) if conv_alpha is None else conv_alpha
+    conv_alpha = (alpha if everywhere else 1.0) if conv_alpha is None else conv_alpha
     ours.set("adapter.conv_alpha", conv_alpha or None, "network_args.conv_alpha")
 
 
@@ -146,7 +149,7 @@ def _preset(foreign: Foreign, ours: Ours) -> None:
         foreign.leave("network_args.preset", "a choice of layers of its own: see targets.patterns", "targets")
         return
     for key, value in PRESETS[preset].items():
-        if key == "targets.ends" and ours.choices.get("model") == "sdxl":
+        if key == "targets.ends" and ours.chosen("model") == "sdxl":
             continue  # sd-scripts names SDXL's ends otherwise, and LyCORIS does not find them
         if key == "targets":
             ours.choose(key, value, "network_args.preset")
@@ -154,7 +157,7 @@ def _preset(foreign: Foreign, ours: Ours) -> None:
             ours.set(key, value, "network_args.preset")
         if key == "targets.conv" and value is False:
             for name in ("rank", "alpha"):
-                ours.values.pop(f"adapter.conv_{name}", None)
+                ours.drop(f"adapter.conv_{name}")
             for name in ("conv_dim", "conv_alpha"):
                 foreign.leave(f"network_args.{name}", f"preset {preset} leaves convolutions out")
 
@@ -220,7 +223,7 @@ def _filled(weights: list[float] | None, count: int) -> list[float]:
 def _loraplus(foreign: Foreign, ours: Ours) -> None:
     names = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
     ratio, unet, text = (_argument(foreign, name, kinds.number) or None for name in names)
-    only = ours.choices.get("targets")
+    only = ours.chosen("targets")
     trained = {part or ratio for part, other in ((unet, "text_encoder_only"), (text, "unet_only")) if only != other}
     if len(trained) == 1 and None not in trained:
         ours.set("targets.loraplus_ratio", trained.pop(), *(f"network_args.{name}" for name in names))

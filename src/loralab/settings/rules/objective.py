@@ -47,21 +47,28 @@ def objective(foreign: Foreign, ours: Ours) -> None:
 
 
 def _noise(foreign: Foreign, ours: Ours) -> None:
-    chosen = []
+    chosen, asked = [], _asked(ours, "objective/noise")
     for change, options in NOISE.items():
         values = {name: foreign.take(name, kind) for name, (_, kind) in options.items()}
         switch = next(iter(options))
-        if not values[switch]:
+        if not values[switch] and change not in asked:
             for name in options:
                 foreign.leave(name, f"{switch} is off")
             continue
-        chosen.append(change)
+        if values[switch]:
+            chosen.append(change)
         for name, (key, _) in options.items():
             if values[name] is not None:
                 ours.set(f"objective.noise.{change}.{key}", values[name], name)
     if chosen:
         switches = [next(iter(NOISE[change])) for change in chosen]
-        ours.choose("objective/noise", chosen if len(chosen) > 1 else chosen[0], *switches)
+        ours.choose("objective/noise", chosen if len(chosen) > 1 else chosen[0], *switches, "noise_offset_type")
+
+
+def _asked(ours: Ours, group: str) -> list[str]:
+    """The options of a group of several that the command line chooses."""
+    given = ours.given.choices.get(group, [])
+    return given if isinstance(given, list) else [given]
 
 
 def _timesteps(foreign: Foreign, ours: Ours) -> None:
@@ -81,18 +88,18 @@ def _loss(foreign: Foreign, ours: Ours) -> None:
         ours.choose("objective/loss", loss, "loss_type")
     for name, (key, kind) in THRESHOLD.items():
         value = foreign.take(name, kind)
-        if loss in ("huber", "smooth_l1") and value is not None:
+        if ours.chosen("objective/loss") in ("huber", "smooth_l1") and value is not None:
             ours.set(f"objective.loss.{key}", value, name)
         else:
-            foreign.leave(name, "only loss_type huber and smooth_l1 have a threshold")
+            foreign.leave(name, "only objective/loss=huber and smooth_l1 have a threshold")
 
 
 def _weighting(foreign: Foreign, ours: Ours) -> None:
-    chosen = {}
+    chosen, asked = {}, _asked(ours, "objective/weighting")
     for option, (name, kind, key) in WEIGHTING.items():
         value = foreign.take(name, kind)
-        if not value:
-            foreign.leave(name, "is off")
+        if not value or (asked and option not in asked):
+            foreign.leave(name, "is off" if not value else f"objective/weighting={','.join(asked)} is given")
             continue
         chosen[option] = name
         if key:

@@ -42,6 +42,12 @@ NEAREST = {
 }
 """Optimizers that are here in a slightly other form."""
 
+RATES = {
+    "learning_rate": "optimizer.lr",
+    "unet_lr": "targets.unet_lr",
+    "text_encoder_lr": "targets.text_encoder_lr",
+}
+
 ADAPTIVE = ("prodigy", "dadapt_adam")
 """They find one rate for all parts."""
 
@@ -50,32 +56,58 @@ def optimizer(foreign: Foreign, ours: Ours) -> None:
     given = foreign.take("optimizer_args", kwargs) or {}
     name, source = _name(foreign)
     lr = foreign.take("learning_rate", kinds.number)
-    if name is not None:
-        last = name.rpartition(".")[2].lower()
-        if last not in BY_NAME:
-            why = "there is no such optimizer here: write a YAML in conf/optimizer for it"
-            foreign.leave(source, why, "optimizer")
-            foreign.leave("optimizer_args", "of an optimizer that is not here")
+    own = _choose(foreign, ours, name, source) if name else None
+    chosen = ours.chosen("optimizer")
+    if own and own.startswith("sgdnesterov"):
+        given = {"momentum": 0.9, "nesterov": True, **given}
+    if own == "dadaptation" and foreign.dialect == "old-json":
+        given = {"decouple": True, **given}  # those scripts say so
+    if name and ours.choices.get("optimizer") != chosen:
+        foreign.leave("optimizer_args", f"of {name}, and optimizer={chosen} is given")
+        given = {}
+        if ours.choices.get("optimizer") and (chosen in ADAPTIVE) != (ours.choices["optimizer"] in ADAPTIVE):
+            _leave_rates(foreign, ours, f"of {name}, whose learning rates are of another size than {chosen}'s")
             return
-        ours.choose("optimizer", BY_NAME[last], source)
-        if last in NEAREST and source in foreign.options:
-            foreign.warnings.append(f"asks for {name}: optimizer={BY_NAME[last]} is it {NEAREST[last]}")
-        if last.startswith("sgdnesterov"):
-            given = {"momentum": 0.9, "nesterov": True, **given}
-    if ours.choices.get("optimizer") == "adafactor":
+    if chosen == "adafactor":
         lr, given = _adafactor(foreign, ours, lr, given)
-    if lr is not None or ours.choices.get("optimizer") == "adafactor":
+    if lr is not None or chosen == "adafactor":
         ours.set("optimizer.lr", lr, "learning_rate")
     for key, value in given.items():
         ours.set(f"optimizer.{key}", value, "optimizer_args")
-    if ours.choices.get("optimizer") in ADAPTIVE:
+    if chosen in ADAPTIVE:
         _one_rate(foreign, ours)
 
 
+def _choose(foreign: Foreign, ours: Ours, name: str, source: str) -> str | None:
+    """Chooses the option of that name, and gives the name's last part; None where there is no such optimizer here."""
+    last = name.rpartition(".")[2].lower()
+    if last not in BY_NAME:
+        foreign.leave(source, "there is no such optimizer here: write a YAML in conf/optimizer for it", "optimizer")
+        if "optimizer" not in ours.given.choices:
+            foreign.leave("optimizer_args", "of an optimizer that is not here")
+            foreign.drop("optimizer_args")
+        return None
+    ours.choose("optimizer", BY_NAME[last], source)
+    if last in NEAREST and source in foreign.options:
+        foreign.warnings.append(f"asks for {name}: optimizer={BY_NAME[last]} is it {NEAREST[last]}")
+    return last
+
+
+def _leave_rates(foreign: Foreign, ours: Ours, why: str) -> None:
+    for name, key in RATES.items():
+        ours.drop(key)
+        foreign.leave(name, why)
+    ours.drop("targets.text_encoder_2_lr")
+
+
 def _name(foreign: Foreign) -> tuple[str | None, str]:
-    """The optimizer's name, and the option that says so; old flags come before the dialect's own default."""
-    if foreign.has("optimizer_type"):
-        for flag in ("use_8bit_adam", "use_lion_optimizer"):
+    """The optimizer's name, and the option that says so; old flags come before the dialect's own default, and in the
+    old scripts before everything."""
+    flags = ("use_8bit_adam", "use_lion_optimizer")
+    if foreign.dialect == "old-json" and any(foreign.take(flag, kinds.flag) for flag in flags if foreign.has(flag)):
+        foreign.leave("optimizer_type", "use_8bit_adam or use_lion decides")
+    elif foreign.has("optimizer_type"):
+        for flag in flags:
             if foreign.take(flag, kinds.flag):
                 foreign.leave(flag, f"{foreign.keys['optimizer_type']} decides")
         return foreign.take("optimizer_type", kinds.text), "optimizer_type"
@@ -95,13 +127,14 @@ def _adafactor(
     given = {"scale_parameter": True, "relative_step": True, "warmup_init": False, **given}
     if not given["relative_step"] and not given["warmup_init"]:
         return lr, given
-    for name, key in (("unet_lr", "targets.unet_lr"), ("text_encoder_lr", "targets.text_encoder_lr")):
-        if ours.values.pop(key, None) is not None:
-            foreign.leave(name, "Adafactor finds its own rate (relative_step)")
+    why = "Adafactor finds its own rate (relative_step)"
+    _leave_rates(foreign, ours, why)
     for key in [key for key in ours.values if key.startswith("scheduler.")]:
-        del ours.values[key]
+        for name in ours.origins[key]:
+            foreign.leave(name, why)
+        ours.drop(key)
     if ours.choices.get("scheduler") not in (None, "constant"):
-        foreign.leave("lr_scheduler", "Adafactor finds its own rate (relative_step)")
+        foreign.leave("lr_scheduler", why)
     ours.choose("scheduler", "constant", "lr_scheduler")
     return None, {**given, "relative_step": True}
 
@@ -113,11 +146,15 @@ def _one_rate(foreign: Foreign, ours: Ours) -> None:
     base = ours.values.get("optimizer.lr")
     if not keys:
         return
-    parts = 1 if ours.choices.get("targets") in ("unet_only", "text_encoder_only") else 2
+    parts = 1 if ours.chosen("targets") in ("unet_only", "text_encoder_only") else 2
     every = {ours.values[key] for key in keys} | ({base} if len(keys) < parts else set())
     if len(every) > 1:
-        chosen = ours.choices["optimizer"]
+        chosen = ours.chosen("optimizer")
         foreign.warnings.append(f"gives several learning rates, and {chosen} finds one: the first counts")
-    ours.set("optimizer.lr", ours.values[keys[0]], *ours.origins[keys[0]])
+    first = ours.origins[keys[0]]
+    ours.set("optimizer.lr", ours.values[keys[0]], *first)
     for key in keys:
-        del ours.values[key]
+        ours.drop(key)
+    for name in RATES:
+        if name not in first:
+            foreign.leave(name, f"{ours.chosen('optimizer')} has one learning rate for everything")

@@ -20,12 +20,13 @@ def samples(foreign: Foreign, ours: Ours) -> None:
     times = {name: foreign.take(name, kinds.whole) or None for name in TIMES}
     first = foreign.take("sample_at_first", kinds.flag)
     prompts = foreign.take("sample_prompts", _prompts)
-    if not prompts or not (first or any(times.values())):
+    if not (prompts or ours.value("callbacks.samples.prompts")) or not (first or any(times.values())):
         for name in (*TIMES, "sample_at_first", "sample_prompts"):
             foreign.leave(name, "no pictures: that takes prompts, and times to draw them")
         return
     ours.set("callbacks.samples.enabled", True, "sample_prompts")
-    ours.set("callbacks.samples.prompts", prompts, "sample_prompts")
+    if prompts:
+        ours.set("callbacks.samples.prompts", prompts, "sample_prompts")
     ours.set("callbacks.samples.before", bool(first), "sample_at_first")
     for name, key in TIMES.items():
         if name in foreign.options:

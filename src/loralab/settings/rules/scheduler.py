@@ -36,7 +36,7 @@ def scheduler(foreign: Foreign, ours: Ours) -> None:
         _by_class(foreign, ours, custom)
     elif name:
         _by_name(foreign, ours, name)
-    chosen = ours.choices.get("scheduler")
+    chosen = ours.chosen("scheduler")
     for option, (key, kind, only) in ONLY_OF.items():
         value = foreign.take(option, kind)
         if chosen == only and value is not None:
@@ -46,8 +46,8 @@ def scheduler(foreign: Foreign, ours: Ours) -> None:
     arguments = foreign.take("lr_scheduler_args", kwargs) or {}
     if chosen == "polynomial":
         _polynomial_end(foreign, ours, arguments.pop("lr_end", LR_END))
-    if chosen is None:
-        foreign.leave("lr_scheduler_args", "of a schedule that is not here" if name or custom else "of no schedule")
+    if chosen is None or chosen != ours.choices.get("scheduler"):
+        foreign.leave("lr_scheduler_args", f"of {custom or name or 'no schedule'}, which is not chosen")
     else:
         for key, value in arguments.items():
             ours.set(f"scheduler.{key}", value, "lr_scheduler_args")
@@ -58,7 +58,13 @@ def _polynomial_end(foreign: Foreign, ours: Ours, end: Any) -> None:
     """sd-scripts' polynomial ends at a learning rate, ours at a ratio of optimizer.lr."""
     lr = foreign.take("learning_rate", kinds.number)
     if lr and isinstance(end, (int, float)):
-        ours.set("scheduler.end_ratio", min(1.0, float(f"{end / lr:.12g}")), "lr_scheduler", "learning_rate")
+        ours.set(
+            "scheduler.end_ratio",
+            min(1.0, float(f"{end / lr:.12g}")),
+            "lr_scheduler",
+            "learning_rate",
+            "lr_scheduler_args",
+        )
 
 
 def _by_name(foreign: Foreign, ours: Ours, name: str) -> None:
@@ -86,10 +92,13 @@ def _warmup(foreign: Foreign, ours: Ours) -> None:
         "lr_warmup": foreign.take("lr_warmup", kinds.number),
     }
     steps, ratio, percent = given.values()
+    decides = "lr_warmup_steps" if steps else "warmup_lr_ratio" if ratio else "lr_warmup"
     if steps and steps >= 1:
         ours.set("scheduler.warmup_steps", int(steps), "lr_warmup_steps")
         ours.set("scheduler.warmup_ratio", 0.0, "lr_warmup_steps")
-        foreign.leave("lr_warmup", "lr_warmup_steps decides")
     elif any(value is not None for value in given.values()):
         share = steps or ratio or (percent or 0) / 100
-        ours.set("scheduler.warmup_ratio", float(share), *(n for n, v in given.items() if v is not None))
+        ours.set("scheduler.warmup_ratio", float(share), *(n for n, v in given.items() if v == given[decides]))
+    for name in given:
+        if name not in ours.origins.get("scheduler.warmup_ratio", ()):
+            foreign.leave(name, f"{decides} decides")

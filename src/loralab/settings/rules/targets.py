@@ -14,13 +14,13 @@ UNET_ONLY, TEXT_ONLY = "network_train_unet_only", "network_train_text_encoder_on
 
 def targets(foreign: Foreign, ours: Ours) -> None:
     unet_only, text_only = foreign.take(UNET_ONLY, kinds.flag), foreign.take(TEXT_ONLY, kinds.flag)
-    if unet_only and text_only:
-        one, other = foreign.keys[UNET_ONLY], foreign.keys[TEXT_ONLY]
-        raise foreign.error(one, f"contradicts {other}: nothing is left to train", "keep one of them")
+    if unet_only and text_only and "targets" not in ours.given.choices:
+        other = foreign.keys[TEXT_ONLY]
+        foreign.problem(UNET_ONLY, f"contradicts {other}: nothing is left to train", "keep one, or give targets=both")
     option = "unet_only" if unet_only else "text_encoder_only" if text_only else "both"
     if foreign.absent or UNET_ONLY in foreign.options or TEXT_ONLY in foreign.options:
         ours.choose("targets", option, UNET_ONLY, TEXT_ONLY)
-    _rates(foreign, ours, option)
+    _rates(foreign, ours, ours.chosen("targets") or option)
 
 
 def _rates(foreign: Foreign, ours: Ours, option: str) -> None:

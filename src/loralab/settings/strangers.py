@@ -1,0 +1,75 @@
+"""Files of other programs that are not read here, told by keys that they alone have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from loralab.settings.content import Content
+
+DEPTH = 6
+"""Tables inside of tables that are looked into."""
+
+MARKS: tuple[tuple[str, str], ...] = (
+    (
+        "this program's own composed configuration (settings.save_folder writes what can be loaded)",
+        "_target_ suggested",
+    ),
+    ("a configuration of ai-toolkit", "job config process"),
+    ("a configuration of ai-toolkit", "process sd_trainer"),
+    ("a configuration of concept sliders", "prompts_file pretrained_model network"),
+    ("the prompts of concept sliders", "target positive unconditional neutral"),
+    ("a configuration of diffusion-pipe", "micro_batch_size_per_gpu"),
+    ("a configuration of diffusion-pipe", "pipeline_stages"),
+    ("a dataset configuration of diffusion-pipe", "directory path num_repeats resolutions"),
+    ("a dataset configuration of diffusion-pipe", "directory path enable_ar_bucket"),
+    ("a configuration of SimpleTuner", "data_backend_config"),
+    ("a configuration of SimpleTuner", "model_family model_type"),
+    ("a dataset configuration of SimpleTuner", "id dataset_type"),
+    ("a dataset configuration of SimpleTuner", "id instance_data_dir caption_strategy"),
+    ("a configuration of OneTrainer", "training_method base_model_name"),
+    ("a configuration of OneTrainer", "__version training_method"),
+    ("a configuration of OneTrainer", "concept_file_name"),
+    ("a list of concepts of OneTrainer", "__version image text path"),
+    ("a configuration of musubi-tuner", "dit"),
+    ("a dataset configuration of musubi-tuner", "datasets image_directory"),
+    ("a dataset configuration of musubi-tuner", "datasets video_directory"),
+    ("a dataset configuration of musubi-tuner", "datasets image_jsonl_file"),
+    ("a dataset configuration of musubi-tuner", "datasets video_jsonl_file"),
+    ("a configuration of EveryDream", "data_root resume_ckpt"),
+    ("a configuration of HCP-Diffusion", "_base_"),
+    ("a configuration of HCP-Diffusion", "lora_unet tokenizer_pt"),
+    ("a configuration of axolotl", "base_model adapter lora_r"),
+    ("a configuration of LLaMA-Factory", "model_name_or_path finetuning_type"),
+    ("a dreambooth configuration of diffusers", "instance_data_dir instance_prompt"),
+    ("the adapter_config.json of a PEFT adapter", "peft_type"),
+    ("a configuration of a diffusers model", "_diffusers_version"),
+    ("a configuration of a transformers model", "architectures model_type"),
+    ("a tokenizer", "model_max_length tokenizer_class"),
+    ("a workflow of ComfyUI", "class_type inputs"),
+    ("a workflow of ComfyUI", "nodes links"),
+)
+"""What a file is that has all of some keys, anywhere in it; leading -- are no part of a key."""
+
+YAML_KEY = re.compile(r"^[\s-]*[\"']?([A-Za-z_][\w.-]*)[\"']?\s*:(?:\s|$)", re.MULTILINE)
+YAML_TYPE = re.compile(r"^[\s-]*type:\s*[\"']?(\w+)", re.MULTILINE)
+
+
+def stranger(content: Content) -> str:
+    """What a file is, where it is another program's; "" where it is not known to be."""
+    if content.format == "text":
+        keys = {*YAML_KEY.findall(content.data), *YAML_TYPE.findall(content.data)}
+    else:
+        keys = {key.removeprefix("--") for key in _keys(content.data)}
+    return next((words for words, marks in MARKS if keys.issuperset(marks.split())), "")
+
+
+def _keys(data: Any, depth: int = DEPTH) -> Iterator[str]:
+    if depth and isinstance(data, dict):
+        for key, value in data.items():
+            yield key
+            yield from _keys(value, depth - 1)
+    if depth and isinstance(data, list):
+        for part in data[:20]:
+            yield from _keys(part, depth - 1)

@@ -118,7 +118,7 @@ class Check:
         self.checked.add(path)
         target = node["_target_"]
         if not is_trusted(path, target, self.allow):
-            found = f"'{target}' is not on the allow-list of what a configuration may build here"
+            found = f"'{target!s:.80}' is not on the allow-list of what a configuration may build here"
             return self._add(f"{path}._target_", found, "if you trust it: allow=[…] with its import name")
         self._how_it_is_built(path, node)
         return self._ours(path, node, target) if target.startswith(OURS) else self._third_party(path, node)

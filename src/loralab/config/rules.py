@@ -14,6 +14,7 @@ from loralab.config.place_rules import place_problems
 from loralab.config.rate_rules import rate_problems
 from loralab.config.target_rules import target_problems
 from loralab.config.tree import Tree, get, leaves
+from loralab.config.trusted import is_trusted
 from loralab.errors import Problem, UserError, invalid
 from loralab.models.probe import check
 from loralab.packages import missing, missing_for
@@ -33,7 +34,7 @@ def contradictions(
     for rule in (*RULES, *RULES_HERE) if here else RULES:
         try:
             found += rule(tree, choices, overrides)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             found.append(_refused_path(tree, error))
         except (TypeError, ValueError, AttributeError, KeyError):
             if not misshapen:
@@ -41,11 +42,17 @@ def contradictions(
     return found
 
 
-def _refused_path(tree: Tree, error: OSError) -> Problem:
-    """The setting whose path the system will not even look at: too long a name, say."""
-    path = str(error.filename)
-    setting = next((key for key, value in leaves(tree) if isinstance(value, str) and value and value in path), "a path")
-    return Problem(setting, f"cannot be looked at: {error.strerror}", "check the path")
+def _refused_path(tree: Tree, error: OSError | RuntimeError) -> Problem:
+    """The setting whose path the system will not even look at: too long a name, ~ of a user that is not there."""
+    texts = [(key, value) for key, value in leaves(tree) if isinstance(value, str) and value]
+    if isinstance(error, OSError):
+        path, why = str(error.filename), error.strerror
+        found = next((key for key, value in texts if value in path), None)
+    else:
+        found, why = next((key for key, value in texts if value.startswith("~")), None), "no such home folder"
+    if found is None:
+        raise error
+    return Problem(found, f"cannot be looked at: {why}", "check the path")
 
 
 def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -138,10 +145,15 @@ def _cached_texts(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
 
 def _packages(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """What is chosen must be installed."""
+    allow = [entry for entry in get(tree, "allow") or [] if isinstance(entry, str) and entry]
     nodes = [(name, tree.get(name)) for name in ("optimizer", "scheduler")]
     nodes += [(f"{group}.{name}", n) for group in BY_NAME for name, n in (get(tree, group) or {}).items()]
     for path, node in nodes:
-        if isinstance(node, dict) and node.get("enabled") is not False and isinstance(node.get("_target_"), str):
+        if (
+            isinstance(node, dict)
+            and node.get("enabled") is not False
+            and is_trusted(path, node.get("_target_"), allow)
+        ):
             yield from missing_for(path, node["_target_"])
     if str(get(tree, "data.metadata")).endswith(".parquet"):
         yield from missing("data.metadata", "pyarrow")

@@ -1,0 +1,94 @@
+"""Every key that the pages, the comments of conf/ and the messages speak of is one that can be set as it is written."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from loralab.config.command_line import checked
+from loralab.config.compose import CONF, compose, group_options, values
+from loralab.config.elsewhere import SHORT, option_of
+from loralab.config.origin import raw
+from loralab.config.tree import exists
+from loralab.errors import UserError
+from loralab.settings.table import OPTIONS
+
+ROOT = Path(__file__).parents[1]
+TOPS = sorted(
+    {group.split("/")[0] for group in group_options()} | {k for k in raw(CONF / "train.yaml") if k != "defaults"}
+)
+KEY = re.compile(rf"(?<![\w./$-])(?:{'|'.join(TOPS)})(?:\.[a-z_0-9]+)+(?=[^\w(.]|\.\s|\.$|$)")
+CHOICE = re.compile(rf"(?<![\w./$-])((?:{'|'.join(TOPS)})(?:/[a-z_]+)*)=([a-z][a-z0-9_]*)\b")
+NOT_KEYS = re.compile(r"\.(md|py|yaml|json|html|txt|png|safetensors|csv|log|jsonl|parquet|pkl)$|_$|^optimizer\.step$")
+FREE = ("data.folders.", "targets.patterns.", "suggested.", "hydra.", "callbacks.mine", "logger.mine", "optimizer.lrr")
+OTHERS = ("model.diffusion_model", "callbacks.clock", "settings.recipe")
+"""Names of tensors, of modules, of what the benchmark adds."""
+
+
+@cache
+def tree() -> dict:
+    return values(compose([])[0])
+
+
+def is_setting(key: str) -> bool:
+    return exists(tree(), key) or option_of(key) is not None or key.startswith(FREE)
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_keys_of_pages(page: Path) -> None:
+    assert not wrong(page.read_text(encoding="utf8"))
+
+
+def test_keys_of_comments() -> None:
+    for file in CONF.rglob("*.yaml"):
+        assert not wrong("\n".join(re.findall(r"#(.*)", file.read_text(encoding="utf8")))), file
+
+
+def test_keys_of_messages() -> None:
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not wrong(node.value), (file, node.lineno)
+
+
+def wrong(text: str) -> list[str]:
+    keys = [key for key in KEY.findall(text) if not NOT_KEYS.search(key) and not key.startswith(OTHERS)]
+    return [key for key in keys if not is_setting(key)] + wrong_choices(text)
+
+
+def wrong_choices(text: str) -> list[str]:
+    groups = group_options()
+    free = ("mine", "group")
+    return [
+        f"{group}={option}"
+        for group, option in CHOICE.findall(text)
+        if group in groups and option not in (*groups[group], "null", *free)
+    ]
+
+
+def test_keys_that_other_trainers_names_lead_to() -> None:
+    for key in [*SHORT.values(), *(option.key for option in OPTIONS.values())]:
+        if key and "…" not in key and "=" not in key:
+            assert is_setting(key), key
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [f"targets.blocks.lr_factor={[1.0] * 25}".replace(" ", "")],
+        [f"targets.blocks.rank={[4] * 25}".replace(" ", ""), "targets=unet_only"],
+        ["objective/noise=offset", "objective.noise.offset.strength=0.05"],
+        ["objective/noise=[offset,multires]", "objective.noise.multires.discount=0.2"],
+    ],
+)
+def test_as_it_is_written(overrides: list[str]) -> None:
+    try:
+        checked(overrides)
+    except UserError as error:
+        pytest.fail(str(error))

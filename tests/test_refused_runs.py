@@ -1,0 +1,53 @@
+"""What only shows once the data or the base is known: told as a user's mistake, before the first step."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loralab import cli
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trainer.limit_train_batches=0.0001", "trainer.limit_train_batches: 0.0001 of"),
+        ("trainer.overfit_batches=0.001", "trainer.overfit_batches: 0.001 of"),
+    ],
+)
+def test_a_share_of_the_batches_that_is_none(override: str, words: str, train, capsys) -> None:
+    train(override, code=1)
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "flow_prediction"])
+def test_a_base_that_predicts_something_else(prediction_type: str, random_base: Path, tmp_path: Path, train, capsys):
+    base = shutil.copytree(random_base, tmp_path / "base")
+    file = base / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": prediction_type}))
+    train(f"model.base={base}", code=1)
+    said = capsys.readouterr().err
+    assert f"model.prediction_type: {base} predicts '{prediction_type}'" in said
+    assert not (tmp_path / "run").exists(), "before anything is loaded or written"
+
+
+@pytest.mark.parametrize("words", [["--steps", "0"], ["--warmup", "0"], ["--repeats", "0"], ["--batch-size", "-1"]])
+def test_benchmarks_need_steps(words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "train", *words])
+    assert stop.value.code == 2
+    assert f"argument {words[0]}: {words[1]} is below 1" in capsys.readouterr().err
+
+
+def test_a_benchmark_whose_training_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loralab.cli", "bench", "train", "--steps=1", "--warmup=1", "optimizer.lr=-1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "optimizer.lr: invalid value -1" in done.stderr
+    assert "train.py: did not finish" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -74,7 +74,7 @@ def problems(*overrides: str) -> str:
         (["optimizer=prodigy", "targets.unet_lr=0.5"], ["targets.unet_lr", "one for everything"]),
         (["optimizer=prodigy", "targets.loraplus_ratio=16"], ["targets.loraplus_ratio", "one for everything"]),
         (["model.attention=xformers", "trainer.accelerator=cpu"], ["model.attention", "needs a GPU"]),
-        (["targets.blocks={rnk: [4]}"], ["targets.blocks.rnk", "is not a setting", "rank"]),
+        (["targets.blocks={rnk: [4]}"], ["targets.blocks.rnk", "did you mean 'targets.blocks.rank'"]),
         (["targets.blocks={rank: [-1]}"], ["targets.blocks.rank", "at least 0"]),
         (["targets.patterns=[{rank: 4}]"], ["targets.patterns.0.match", "is missing"]),
         (["targets.patterns=[{match: attn, rank: x}]"], ["targets.patterns.0.rank", "whole number"]),

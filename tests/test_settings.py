@@ -550,7 +550,7 @@ def test_a_mistake_in_a_file_is_told_by_the_files_key(write):
     with pytest.raises(UserError) as caught:
         prepare([f"settings.load={path}", "adapter.alpha=-1"])
     told = str(caught.value)
-    assert "adapter.rank: 0 does not fit (net_dim in settings.json)" in told
+    assert "adapter.rank: invalid value 0 (net_dim in settings.json)" in told
     assert "data.folder: '/nowhere' is not there (img_folder in settings.json)" in told
     assert "adapter.alpha: -1 does not fit (given as adapter.alpha=-1)" in told
 

@@ -117,7 +117,11 @@ def _bad_merge(override: Override, chosen: list[Override], tree: dict[str, Any])
     try:
         compose(first_point([*chosen, override]))
     except HydraException:
-        remedy = f"valid: like {get(tree, key)}" if exists(tree, key) else "see python train.py --help"
+        valid, value = get(tree, key), override.value()
+        if isinstance(valid, dict) and isinstance(value, dict):
+            for name in (str(name) for name in value if str(name) not in valid):
+                return Problem(f"{key}.{name}", "there is no such setting", nearest_key(f"{key}.{name}", tree, {}))
+        remedy = f"valid: like {valid}" if exists(tree, key) else "see python train.py --help"
         return Problem(key, f"takes no such value (given as {override.input_line})", remedy)
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import time
 from argparse import ArgumentParser
@@ -200,6 +201,38 @@ def test_extract_gives_back_what_was_merged(files, random_base, tmp_path):
             run(extract, random_base, other, "--rank", 4, "-o", tmp_path / "nothing.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("fp32", "bf16"), ("fp16", "bf16"), ("bf16", "fp16"), ("fp16", "widened")]
+)
+def test_rounding_is_not_extracted(ours, theirs, random_base, tmp_path):
+    """Nor that of weights which were rounded once and are stored in more bits now."""
+
+    def rounded(name: str) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(random_base, folder)
+        for path in (*folder.glob("unet/*.safetensors"), *folder.glob("text_encoder/*.safetensors")):
+            state = load_file(path)
+            dtype = torch.bfloat16 if name == "widened" else file.DTYPES[name]
+            state = {key: t.to(dtype) if t.is_floating_point() else t for key, t in state.items()}
+            widened = {key: t.float() if t.is_floating_point() else t for key, t in state.items()}
+            save_file(widened if name == "widened" else state, path)
+        return folder
+
+    base, other = rounded(ours), rounded(theirs)
+    with pytest.raises(UserError, match="does not differ"):
+        run(extract, base, other, "--rank", 4, "--conv", "-o", tmp_path / "out.safetensors")
+    path = next(other.glob("unet/*.safetensors"))
+    state = load_file(path)
+    key = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    state[key] = (state[key].float() + 0.5).to(state[key])
+    save_file(state, path)
+    run(extract, base, other, "--rank", 1, "-o", tmp_path / "out.safetensors")
+    found = changes(tmp_path / "out.safetensors")
+    assert list(found) == ["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"]
+    (change,) = found.values()
+    close(change.float(), torch.full_like(change.float(), 0.5), 5e-3)
+
+
 def test_convert_there_and_back(files, tmp_path):
     source = files / "lora.safetensors"
     run(convert, source, "--layout", "diffusers", "-o", tmp_path / "a.bin")
@@ -321,6 +354,18 @@ def test_inspect(files, tmp_path, capsys):
     told = report(tmp_path / "odd.safetensors", capsys)
     assert told["format"] == "pickle"
     assert ["numbers" in told["problems"][0], "zero" in told["problems"][1]] == [True, True]
+
+
+def test_inspect_opens_with_a_summary(capsys):
+    """Of the demo's own adapter, as it is; of one with the metadata of a training."""
+    demo = Path(__file__).parent / "golden" / "bundle_emb.safetensors"
+    told = report(demo, capsys)
+    assert (told["family"], told["layout"], told["kinds"]) == ("tiny", "kohya", {"LoRA": 96})
+    assert "mytoken" in told["notes"][0]
+    run(inspect, demo)
+    first = capsys.readouterr().out.splitlines()[0]
+    for words in ("LoRA adapter for the embedded demo model", "rank 4, alpha 2", "84 modules of the UNet", "0.3 MB"):
+        assert words in first
 
 
 def test_inspect_tells_families(capsys, tmp_path):

@@ -6,6 +6,7 @@ Everything is given as displayed (EXIF orientation applied). Arrays are numpy, (
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,12 +18,22 @@ import numpy as np
 from PIL import Image, ImageFile
 
 EXTENSIONS = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl", ".heic")
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+        *(".avif", ".avifs", ".jxl", ".heic", ".heics", ".heif", ".heifs", ".hif"),
+    )
 )
 """Of files that are taken for images; those that Pillow cannot read are reported."""
 
 # EPS and PDF would start other programs; nothing outside this list is even tried.
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JXL")
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JXL", "HEIF")
+
+_EXTRAS = {
+    "HEIF": (rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", "pillow-heif", "heic"),
+    "JXL": (rb"\xff\x0a|\0\0\0\x0cJXL ", "pillow-jxl-plugin", "jxl"),
+    "AVIF": (rb"....ftypavi[fs]", "a Pillow with AVIF", ""),
+}
+"""Formats that not every installation reads: how such a file begins, what reads it, and our extra that installs it."""
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: a few kilobytes can claim to be a gigapixel image (the limit is Pillow's own)."""
@@ -175,8 +186,7 @@ def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
     except FileNotFoundError as error:
         raise ImageError("is not there") from error
     except Image.UnidentifiedImageError as error:
-        remedy = "; JPEG XL needs the package pillow-jxl-plugin" * os.fsdecode(path).lower().endswith(".jxl")
-        raise ImageError(f"is not an image of a known format{remedy}") from error
+        raise ImageError(_missing(path) or "is not an image of a known format") from error
     except Exception as error:  # decoders meet foreign bytes: they raise about everything
         raise ImageError(f"cannot be decoded ({error or type(error).__name__})") from error
 
@@ -185,8 +195,22 @@ def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
 def _formats() -> list[str]:
     with suppress(ImportError):
         import pillow_jxl  # noqa: F401  # pyright: ignore[reportMissingImports]
+    with suppress(ImportError):
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+
+        pillow_heif.register_heif_opener()
     Image.init()
     return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _missing(path: str | bytes | os.PathLike) -> str | None:
+    """What is to be installed for an image, where its format is one that is not read here."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    for name, (beginning, package, extra) in _EXTRAS.items():
+        if name not in _formats() and re.match(beginning, start, re.DOTALL):
+            return f"needs {package}, which is not installed" + (f": pip install 'loralab[{extra}]'" if extra else "")
+    return None
 
 
 def _orientation(image: Image.Image) -> int:

@@ -117,7 +117,7 @@ def test_masks_within_the_folder_are_no_images_and_what_has_no_partner_is_told(f
     picture(folder / "masks" / "a.png")
     (folder / "c.txt").write_text("of no image")
     index = look(Folder(str(folder), mask_folder=str(folder / "masks")))
-    assert index.notes[1].endswith("caption files of no image: 1")
+    assert index.notes[1].endswith("caption files without an image: 1 (c.txt)")
     assert [item.mask for item in index] == [str(folder / "masks" / "a.png"), None]
     assert index.notes[0].endswith("which count everywhere: 1")
 

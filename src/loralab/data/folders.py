@@ -42,6 +42,11 @@ class Folder:
     def extension(self) -> str:
         return self.captions.suffix_of_files
 
+    @property
+    def captions_setting(self) -> str:
+        """Where the extension of its caption files is given: a list's folders have rules of their own."""
+        return f"{self.beside('captions') if self.setting.startswith('data.folders') else 'data.captions'}.extension"
+
 
 def gather(
     folder: str | None,

@@ -81,6 +81,12 @@ class Index(Sequence[Item]):
         sources = [source for source, folder in enumerate(self.folders) if folder.is_reg]
         return int(np.isin(np.array(self._rows.source)[self._chosen], sources).sum())
 
+    @property
+    def with_alpha(self) -> int:
+        """How many images have an alpha channel."""
+        modes = np.array([kind.split()[-1] in ("RGBA", "LA", "PA", "RGBa", "La") for kind in self._rows.kinds], bool)
+        return int(modes[np.array(self._rows.kind)[self._chosen]].sum())
+
     def origin(self, position: int) -> Origin:
         """Where the caption of an image comes from."""
         return ORIGINS[self._rows.origin[self._chosen[position]]]
@@ -176,11 +182,11 @@ def scan(
     keep_outside([folder.path for folder in folders], where, "data.cache_folder")
     with progress("reading images", None, "files") as advance, Catalog(where, advance) as catalog:
         for source, folder in enumerate(folders):
-            before = len(rows), len(skipped)
+            before = len(rows), len(skipped), len(notes)
             reader = Reader(folder, source, catalog, rows, skipped, notes)
             reader.read((min_size or 0, max_size or sys.maxsize))
             if len(rows) == before[0]:
-                raise _empty(folder, skipped[before[1] :], reader.outside)
+                raise _empty(folder, skipped[before[1] :], notes[before[2] :], reader.outside)
     _stop_at(skipped, on_error)
     return Index(folders, rows, skipped, notes)
 
@@ -200,7 +206,7 @@ def _check_place(folder: Folder) -> None:
         raise user_error(folder.setting, f"{root} {found}", "give the folder that holds the images")
 
 
-def _empty(folder: Folder, skipped: list[Skipped], outside: int) -> UserError:
+def _empty(folder: Folder, skipped: list[Skipped], notes: list[str], outside: int) -> UserError:
     if outside:
         found = f"all {outside} images that {folder.path} holds are smaller or larger than allowed"
         return user_error(folder.setting, found, "change data.min_image_size and data.max_image_size")
@@ -208,6 +214,7 @@ def _empty(folder: Folder, skipped: list[Skipped], outside: int) -> UserError:
     found = f"{folder.path} holds no image that can be used"
     if skipped:
         found += f" ({len(skipped)} cannot, e.g. {printable(skipped[0].path)} {skipped[0].reason})"
+    found += "".join("; " + note.partition(": ")[2] for note in notes)
     return user_error(folder.setting, found, f"put images ({kinds}) in it or in sub-folders called N_name")
 
 

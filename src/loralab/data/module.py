@@ -93,6 +93,7 @@ class DataModule(L.LightningDataModule):
             max_image_size=max_image_size,
             cache_folder=cache_folder,
             hashed=True,
+            alpha_mask=alpha_mask,
         )
         self._resumed = (0, 0)
         self._replaced: set[str] = set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loralab.data.buckets import Buckets
@@ -26,7 +26,7 @@ class Planner:
     sizes: the pixel budgets. batch: batch size of a bucket. captions: the rules where a folder has none of its own.
     on_error: what becomes of files that cannot be used. min_image_size, max_image_size: of the shorter and the longer
     side, pixels. cache_folder: of the index (see store.cache_folder). hashed: images are hashed, as caches and
-    training states need.
+    training states need. alpha_mask: transparency is the loss mask.
     """
 
     folders: Sequence[Folder]
@@ -40,6 +40,7 @@ class Planner:
     max_image_size: int | None = None
     cache_folder: str | None = None
     hashed: bool = False
+    alpha_mask: bool = False
 
     @property
     def all_folders(self) -> list[Folder]:
@@ -80,7 +81,17 @@ class Planner:
     def _scan(self, folders: Sequence[Folder]) -> Index:
         limits = {"min_size": self.min_image_size, "max_size": self.max_image_size}
         index = scan(folders, self.cache_folder, self.on_error, **limits)
+        index.notes.extend(self._of_alpha(index))
         return index.hashed(self.cache_folder, self.on_error) if self.hashed else index
+
+    def _of_alpha(self, index: Index) -> Iterator[str]:
+        """Transparency that is not used, and a mask that there is not."""
+        count = index.with_alpha
+        if count and not self.alpha_mask:
+            words = f"images with an alpha channel, which lie on white: {count}"
+            yield f"{words}; data.alpha_mask=true makes transparency the loss mask"
+        if self.alpha_mask and not count:
+            yield "data.alpha_mask has no effect: no image has an alpha channel"
 
     def _apart(
         self, index: Index, damaged: Mapping[str, str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from loralab.data.folders import Folder
 from loralab.data.images import ImageError
 from loralab.data.metadata import Metadata
 from loralab.data.rows import ORIGINS, UNKNOWN, Rows
+from loralab.data.unread import Unread
 from loralab.data.walk import Directory, Skipped, walk
 from loralab.errors import UserError, user_error
 from loralab.files import printable
@@ -38,7 +40,10 @@ class Reader:
             path, setting = Path(folder.metadata).expanduser().absolute(), folder.beside("metadata")
             self.metadata[()] = Metadata(path, Path(self.root), setting, folder.captions.separator)
         self.masks = dict(self._find_masks()) if folder.mask_folder else {}
-        self.outside = self.unmasked = self.stretched = self.stray = 0
+        self.unread = Unread(folder)
+        self.outside = self.unmasked = self.stretched = self.masked = 0
+        self.like_masks: Counter[str] = Counter()
+        """Images that seem to be loss masks, by what is in their names."""
 
     def read(self, limits: tuple[int, int]) -> None:
         """limits: the shortest and the longest side an image may have, pixels."""
@@ -46,6 +51,7 @@ class Reader:
         for directory in walk(self.root, self.folder.extension, frozenset(omit), self.skipped):
             if directory.tables and not self.folder.metadata:
                 self._find_metadata(directory)
+            self.unread.look(directory)
             if directory.images.names:
                 self._read(directory, limits)
         for metadata in self.metadata.values():
@@ -55,12 +61,26 @@ class Reader:
                 self._note(f"rows of {metadata.path} about an image that another row is about: {metadata.repeated}")
         if self.outside:
             self._note(f"images smaller or larger than data.min_image_size and max_image_size allow: {self.outside}")
-        if self.unmasked:
-            self._note(f"images without a mask in {self.folder.mask_folder}, which count everywhere: {self.unmasked}")
+        self._tell_of_masks()
+        for note in self.unread.notes():
+            self._note(note)
+
+    def _tell_of_masks(self) -> None:
+        """Masks that have no effect, or another one than may be thought."""
+        place = self.folder.mask_folder
+        if self.masks and not self.masked:
+            name = printable(os.fsdecode(next(iter(self.masks))[-1]))
+            found = f"no mask in {place} has the path and name of an image, so masks have no effect"
+            self._note(f"{found}: {len(self.masks)} masks, for example {name}")
+        elif place and self.unmasked:
+            self._note(f"images without a mask in {place}, which count everywhere: {self.unmasked}")
+        if self.masked and (spare := len(self.masks) - self.masked) > 0:
+            self._note(f"masks in {place} without an image: {spare}")
         if self.stretched:
             self._note(f"masks of another shape than their images, which are stretched: {self.stretched}")
-        if self.stray:
-            self._note(f"caption files of no image: {self.stray}")
+        for name, count in self.like_masks.items():
+            words = f"images that seem to be masks ({name}) are trained on like the others: {count}"
+            self._note(f"{words}; if they are masks, set {self.folder.beside('mask_folder')} to their folder")
 
     def _read(self, directory: Directory, limits: tuple[int, int]) -> None:
         names = directory.images.names
@@ -73,6 +93,7 @@ class Reader:
         if directory.parts and directory.parts[-1].isdigit():
             number = directory.parts[-1].decode()
             self._note(f"images of the folder {number} are not repeated by its name; {number}_NAME would say so")
+        self.like_masks.update(_like_masks(directory.parts, stems))
         headers, bad = self.catalog.headers(directory)
         masks = self._masks_of(directory, stems, headers, bad)
         for position, caption in enumerate(captions):
@@ -117,7 +138,6 @@ class Reader:
         texts, errors = self.catalog.captions(directory)
         by_stem = {name[:-ending]: text for name, text in zip(directory.texts.names, texts.tolist(), strict=True)}
         by_stem |= {directory.texts.names[position][:-ending]: error for position, error in errors.items()}
-        self.stray += len(by_stem.keys() - set(stems))
         captions = [by_stem.get(stem, tokens) for stem in stems]
         origins = [_FILE if stem in by_stem else _FOLDER if tokens else _NONE for stem in stems]
         for metadata, below in self._metadata(directory.parts):
@@ -165,6 +185,7 @@ class Reader:
         for position, stem in enumerate(stems) if self.folder.mask_folder else ():
             mask = self.masks.get((*directory.parts, stem))
             self.unmasked += mask is None
+            self.masked += mask is not None
             if isinstance(mask, str):
                 bad.setdefault(position, ImageError(mask))
             elif mask is not None and position not in bad:
@@ -176,3 +197,15 @@ class Reader:
 
     def _note(self, text: str) -> None:
         self.notes.append(printable(f"{self.folder.setting}: {text}"))
+
+
+def _like_masks(parts: tuple[bytes, ...], stems: list[bytes]) -> Iterator[str]:
+    """What the names of images that seem to be loss masks have in common, once for each."""
+    if parts and re.fullmatch(rb"_?masks?", parts[-1].lower()):
+        yield from [f"in {printable(os.fsdecode(parts[-1]))}"] * len(stems)
+        return
+    known = set(stems)
+    for stem in stems:
+        found = re.fullmatch(rb"(.+)([-_.]mask(?:label)?)", stem, re.DOTALL)
+        if found and found[1] in known:
+            yield f"*{os.fsdecode(found[2])}"

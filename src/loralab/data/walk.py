@@ -15,6 +15,15 @@ from loralab.data.metadata import NAMES
 # Names are bytes: a file name need not be UTF-8.
 _IMAGES = frozenset(extension.encode() for extension in EXTENSIONS)
 _TABLES = {name.encode(): name for name in NAMES}
+_SYSTEM = frozenset(
+    (
+        *(b"$recycle.bin", b"recycler", b"recycled", b"system volume information", b"thumbs.db", b"ehthumbs.db"),
+        *(b"desktop.ini", b"$winreagent", b"found.000", b"__macosx", b"network trash folder", b"temporary items"),
+        *(b"@eadir", b"@tmp", b"@recycle", b"@recently-snapshot", b"@__thumb", b"#recycle", b"#snapshot"),
+        *(b"lost+found", b"__pycache__"),
+    )
+)
+"""What systems and network drives put beside images: bins, thumbnails, resource forks; in lower case."""
 
 
 class Skipped(NamedTuple):
@@ -55,15 +64,20 @@ class Directory(NamedTuple):
     """Files with the caption extension."""
     tables: list[str]
     """Names of metadata files, in the order of NAMES."""
+    others: list[bytes]
+    """Names of files that are none of these."""
+    hidden: list[bytes]
+    """Names of files and folders that are not looked at, as they are hidden or a system's own."""
 
 
 def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]) -> Iterator[Directory]:
-    """Every directory under `root`, sorted, links followed but not in circles; what is hidden is not looked at.
+    """Every directory under `root`, sorted, links followed but not in circles; what is hidden or a system's own is
+    not looked at.
 
-    extension: of caption files, with its dot; omit: absolute folders that are not entered.
+    extension: of caption files, with its dot, in any case; omit: absolute folders that are not entered.
     What cannot be read is appended to `skipped`.
     """
-    suffix, left_out = os.fsencode(extension), frozenset(map(os.fsencode, omit))
+    suffix, left_out = os.fsencode(extension).lower(), frozenset(map(os.fsencode, omit))
     todo: list[tuple[bytes, tuple[bytes, ...], frozenset, int]] = [(os.fsencode(root), (), frozenset(), 0)]
     seen: set[tuple[int, int]] = set()
     while todo:
@@ -95,15 +109,21 @@ def _list(path: bytes, parts: tuple, suffix: bytes, skipped: list[Skipped]) -> t
     texts: list[tuple[bytes, int, int]] = []
     tables: list[str] = []
     inner: list[bytes] = []
+    others: list[bytes] = []
+    hidden: list[bytes] = []
     with os.scandir(path) as entries:
         for entry in entries:
-            name = entry.name
-            if name.startswith(b"."):
+            name, low = entry.name, entry.name.lower()
+            if name.startswith(b".") or low in _SYSTEM:
+                hidden.append(name)
                 continue
-            rows = texts if name.endswith(suffix) else images if name[name.rfind(b".") :].lower() in _IMAGES else None
+            rows = texts if low.endswith(suffix) else images if low[low.rfind(b".") :] in _IMAGES else None
             try:
                 if rows is None and not entry.is_dir():
-                    tables += [_TABLES[name]] if name in _TABLES else []
+                    if name in _TABLES:
+                        tables.append(_TABLES[name])
+                    else:
+                        others.append(name)
                     continue
                 status = entry.stat()
                 if S_ISDIR(status.st_mode):
@@ -116,4 +136,5 @@ def _list(path: bytes, parts: tuple, suffix: bytes, skipped: list[Skipped]) -> t
                 is_broken = entry.is_symlink() and isinstance(error, FileNotFoundError)
                 reason = "is a link to nothing" if is_broken else error.strerror or str(error)
                 skipped.append(Skipped(os.fsdecode(entry.path), reason))
-    return Directory(path, parts, Files.of(images), Files.of(texts), sorted(tables, key=NAMES.index)), inner
+    tables.sort(key=NAMES.index)
+    return Directory(path, parts, Files.of(images), Files.of(texts), tables, sorted(others), sorted(hidden)), inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,26 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
         f"optimizer {_optimizer(module)}",
         f"files     {output.path()}",
     ]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "opening"):
+            lines += callback.opening(module, data)
     lines += [f"note      {note}" for note in (*module.adapters.notes, *facts["notes"])]
-    lines += [f"left out  {skipped['path']}: {skipped['reason']}" for skipped in facts["skipped"][:10]]
-    if len(facts["skipped"]) > 10:
-        lines.append(f"left out  and {len(facts['skipped']) - 10} more: see run.json")
+    lines += [f"left out  {words}" for words in _left_out(facts["skipped"])]
     return "\n".join(lines)
+
+
+def _left_out(skipped: list[dict[str, str]]) -> Iterator[str]:
+    """A line for each of a few files; many that are left out for the same reason are counted."""
+    reasons: dict[str, list[str]] = {}
+    for each in skipped:
+        reasons.setdefault(each["reason"], []).append(each["path"])
+    for reason, paths in [*reasons.items()][:10]:
+        if len(paths) > 3:
+            yield f"{len(paths)} files: {reason} ({paths[0]} … see run.json)"
+        else:
+            yield from (f"{path}: {reason}" for path in paths)
+    if more := sum(len(paths) for paths in [*reasons.values()][10:]):
+        yield f"and {more} more: see run.json"
 
 
 def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Output) -> dict[str, Any]:

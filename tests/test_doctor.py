@@ -391,6 +391,29 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert run().returncode == 1
 
 
+@pytest.mark.parametrize("name", ["plain", "with blank, comma (and) = 'signs' $x", "Größe", "10_cat"])
+def test_a_path_will_do(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In front of settings and flags or behind them; several are a folder each."""
+    from loralab import cli
+
+    def run(*words: str) -> tuple[int, dict]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["doctor", *words])
+        return int(stop.value.code or 0), json.loads(capsys.readouterr().out)
+
+    path = photo(tmp_path / name / "a.png", caption="a cat")
+    settings = ["--json", "data.resolution=64", f"data.cache_folder={tmp_path / 'cache'}"]
+    code, report = run(*settings, str(path.parent))
+    assert (code, [row["path"] for row in report["images"]]) == (0, [str(path)])
+    other = photo(tmp_path / "other" / "b.png", seed=1)
+    code, report = run(str(path.parent), str(other.parent), *settings)
+    assert [row["path"] for row in report["images"]] == [str(path), str(other)]
+    for wrong, words in ((str(path), "is a file, not a folder"), (str(tmp_path / "nowhere"), "folder not found")):
+        code, report = run(wrong, *settings)
+        assert code == 1
+        assert words in report["findings"][0]["text"]
+
+
 def test_damaged_images_of_the_validation_are_told(folder: Path, look, tmp_path: Path) -> None:
     photo(folder / "a.png", (64, 64), 1)
     photo(tmp_path / "apart" / "whole.png", (64, 64), 2)

@@ -31,7 +31,11 @@ def main(argv: list[str] | None = None) -> None:
         sub = verbs.add_parser(verb, help=words, description=words)
         if argv[:1] == [verb]:  # only the verb that is used is imported
             importlib.import_module(module).add_arguments(sub)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if any(word.startswith("-") for word in rest) or not hasattr(args, "overrides"):
+        args = parser.parse_args(argv)
+    else:
+        args.overrides += rest  # argparse takes none behind a flag
     try:
         code = importlib.import_module(VERBS[args.verb][0]).main(args)
     except UserError as error:

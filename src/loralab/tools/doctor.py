@@ -1,9 +1,10 @@
-"""`loralab doctor OVERRIDE…`: looks at images as a training with these settings would, without a model or a GPU."""
+"""`loralab doctor PATH…`: looks at images as a training with these settings would, without a model or a GPU."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +28,7 @@ from loralab.data.validation import Validation
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import atomic_path
 from loralab.models.chunks import CHUNK, chunked
+from loralab.settings.overrides import written
 from loralab.tools import doctor_findings as find
 from loralab.tools.doctor_html import to_html
 from loralab.tools.doctor_report import BucketRow, Finding, Report, Row, Totals
@@ -37,7 +39,8 @@ from loralab.types import Fit, Item
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data.folder=PATH …")
+    words = "a folder of images; and settings as for train.py: model=sdxl data.resolution=768 …"
+    parser.add_argument("overrides", nargs="*", metavar="PATH|OVERRIDE", help=words)
     parser.add_argument("--json", action="store_true", help="the findings as JSON")
     parser.add_argument("--html", metavar="FILE", help="write a page with pictures and histograms")
     parser.add_argument("--quick", action="store_true", help="decode nothing: duplicates and inner damage stay unseen")
@@ -65,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _looked(args: argparse.Namespace) -> tuple[Report, str]:
     """The report on what the arguments say, and its title."""
-    prepared = prepare(args.overrides)
+    prepared = prepare(with_paths(args.overrides))
     settings = values(prepared.cfg)
     model, trainer, data = settings["model"], settings["trainer"], settings["data"]
     planner = planner_of(data)
@@ -84,6 +87,9 @@ def _looked(args: argparse.Namespace) -> tuple[Report, str]:
     return report, f"loralab doctor: {', '.join(folder.path for folder in planner.folders)}"
 
 
+_PLANNED = ("on_error", "min_image_size", "max_image_size", "cache_folder", "alpha_mask")
+
+
 def _check_place(page: Path) -> None:
     """Raises a UserError where the page cannot be written, before anything is looked at."""
     place = page.expanduser().absolute()
@@ -94,6 +100,29 @@ def _check_place(page: Path) -> None:
 
 def _fatal(problem: Problem) -> Finding:
     return Finding("fatal", "error", str(problem))
+
+
+_OVERRIDE = re.compile(r"\+{0,2}\w[\w./@:-]*=|~\w")
+"""How an override begins, unlike a path."""
+
+
+def with_paths(words: list[str]) -> list[str]:
+    """The overrides, with the paths among them as settings. Raises a UserError for a path that is no folder."""
+    paths = [word for word in words if os.path.isdir(os.path.expanduser(word)) or not _OVERRIDE.match(word)]
+    overrides = [word for word in words if word not in paths]
+    if problems := [Problem(path, _no_folder(path), "give a folder of images") for path in paths if _no_folder(path)]:
+        raise UserError(*problems)
+    if len(paths) == 1:
+        overrides.append(f"data.folder={written(paths[0])}")
+    elif paths:
+        overrides.append(f"data.folders={written([{'path': path} for path in paths])}")
+    return overrides
+
+
+def _no_folder(path: str) -> str:
+    """Why a path is no folder; empty where it is one."""
+    place = os.path.expanduser(path)
+    return "" if os.path.isdir(place) else "is a file, not a folder" if os.path.exists(place) else "folder not found"
 
 
 def planner_of(data: dict[str, Any]) -> Planner:
@@ -116,7 +145,7 @@ def planner_of(data: dict[str, Any]) -> Planner:
         rules["buckets"],
         rules["captions"],
         rules["validation"],
-        **{name: data[name] for name in ("on_error", "min_image_size", "max_image_size", "cache_folder")},
+        **{name: data[name] for name in _PLANNED},
     )
 
 

@@ -377,3 +377,15 @@ def test_original_names_are_those_that_diffusers_converts(name: str):
     for part, text in family.text_encoders.items():
         converted = shapes(original_text(original, part, architecture.text_encoders[part]))
         assert converted == shapes(text.state_dict())
+
+
+def test_a_picture_is_decoded_in_tiles_where_memory_is_short(random_family, monkeypatch) -> None:
+    def without_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no memory left")
+
+    latents = torch.randn(1, 4, 12, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = random_family.decode(latents)
+        monkeypatch.setattr(random_family.vae, "decode", without_memory)
+        torch.testing.assert_close(random_family.decode(latents), whole)
+        assert random_family.decode(torch.zeros(1, 4, 80, 72)).shape == (1, 3, 640, 576)

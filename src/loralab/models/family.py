@@ -121,7 +121,13 @@ class Family(ABC):
         """Pixels of scaled latents."""
         with self._vae_precision():
             unscaled = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
-            return self.vae.decode(unscaled, return_dict=False)[0].float().clamp(-1, 1)
+            try:
+                pixels = self.vae.decode(unscaled, return_dict=False)[0]
+            except torch.OutOfMemoryError:  # beside a training there may be little room: in overlapping tiles
+                torch.cuda.empty_cache()
+                self.vae.tile_latent_min_size, self.vae.tile_sample_min_size = 64, 512
+                pixels = self.vae.tiled_decode(unscaled, return_dict=False)[0]
+            return pixels.float().clamp(-1, 1)
 
     def _vae_precision(self) -> torch.autocast:
         """The VAE runs in its own precision: half is too narrow for SDXL's, and a cache must not depend on it."""

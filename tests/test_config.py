@@ -300,5 +300,5 @@ def test_sd15_with_a_folder_is_free_of_the_demo(tmp_path: Path) -> None:
     assert data["buckets"]["step"] == 64
     assert (trainer["max_epochs"], trainer["max_steps"], trainer["precision"]) == (10, None, "32-true")
     assert (tree["optimizer"]["lr"], tree["adapter"]["rank"]) == (1e-4, 16)
-    assert tree["callbacks"]["samples"]["enabled"] is False
+    assert tree["callbacks"]["samples"]["enabled"] is True
     assert tree["callbacks"]["samples"]["prompts"] is None

@@ -34,9 +34,9 @@ def test_tensorboard_has_every_curve(train) -> None:
     assert found["memory_gb"][0] > 0.05
 
     images = events.Images("samples")
-    assert [image.step for image in images] == [0, 3, 6, 6]
+    assert [image.step for image in images] == [0, 3, 6]
     heights = [image.height for image in images]
-    assert heights[0] < heights[1] < heights[2], "the grid grows with training"
+    assert heights[0] < heights[1] == heights[2], "the pictures of the moment, below those before training"
     assert b"optimizer" in events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0]
     assert "_hparams_/experiment" in WithPlugins(str(folder)).Reload().PluginTagToContent("hparams")
 

@@ -12,20 +12,22 @@ from typing import Annotated
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Valid values are low ≤ x ≤ high; low < x where `above` is set, x < high where `below` is."""
+    """Valid values are low ≤ x ≤ high, multiples of `step`; low < x where `above` is set, x < high where `below` is."""
 
     low: float = -inf
     high: float = inf
     above: bool = False
     below: bool = False
+    step: int = 0
 
     def __contains__(self, x: float) -> bool:
-        return (x > self.low if self.above else x >= self.low) and (x < self.high if self.below else x <= self.high)
+        inside = (x > self.low if self.above else x >= self.low) and (x < self.high if self.below else x <= self.high)
+        return inside and not (self.step and x % self.step)
 
     def __str__(self) -> str:
         low = f"{'above' if self.above else 'at least'} {self.low:.12g}" if self.low > -inf else ""
         high = f"{'below' if self.below else 'at most'} {self.high:.12g}" if self.high < inf else ""
-        return " and ".join(filter(None, (low, high)))
+        return " and ".join(filter(None, (low, high))) + (f", a multiple of {self.step}" if self.step else "")
 
 
 # The outer limits of numbers without a natural one are those beyond which float32 or patience ends.
@@ -60,3 +62,12 @@ Pixels = Annotated[int, Range(8, 4096)]
 Timestep = Annotated[int, Range(0, 1000)]
 Bands = Annotated[int, Range(1, 1000)]
 """Into how many the timesteps are divided."""
+
+SamplingSteps = Annotated[int, Range(1, 1000)]
+"""Denoising steps of a picture: models are trained with 1000 timesteps."""
+
+PictureSide = Annotated[int, Range(8, 4096, step=8)]
+"""Pixels."""
+
+Guidance = Annotated[float, Range(0, 100)]
+"""The scale of classifier-free guidance."""

@@ -1,27 +1,33 @@
-"""What pictures are asked for: in settings, or in a text file with a prompt a line."""
+"""What pictures are asked for: in settings, or in a file as sd-scripts reads it (text, TOML, JSON)."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from loralab.errors import user_error
+from loralab.config.signature import parameters
+from loralab.errors import Problem, UserError, user_error
+from loralab.values import Guidance, PictureSide, SamplingSteps
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 SETTING = "callbacks.samples.prompts"
-KINDS: dict[str, tuple[type, ...]] = {
-    "prompt": (str,),
-    "negative": (str,),
-    "seed": (int,),
-    "width": (int,),
-    "height": (int,),
-    "steps": (int,),
-    "guidance": (float, int),
-}
 FLAGS = {"w": "width", "h": "height", "d": "seed", "s": "steps", "l": "guidance", "n": "negative"}
 """What `--w 768` and the like behind a prompt say, in sd-scripts' files and here."""
+KEYS = {"negative_prompt": "negative", "sample_steps": "steps", "scale": "guidance"}
+"""sd-scripts' names in TOML and JSON, where they are not ours."""
+LARGEST_FILE = 1 << 22
+"""Bytes; a larger file holds no prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,10 @@ class Prompt:
     prompt: str
     negative: str
     seed: int
-    width: int
-    height: int
-    steps: int
-    guidance: float
+    width: PictureSide
+    height: PictureSide
+    steps: SamplingSteps
+    guidance: Guidance
 
     def described(self) -> str:
         """The settings in the form that web UIs write into their pictures and read back."""
@@ -44,58 +50,136 @@ class Prompt:
         )
 
 
-def read(given: str | Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The settings of each prompt, as far as they are given: of texts and mappings, or of the lines of a file.
+def read(given: str | Sequence[str | Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """The settings of each prompt, as far as they are given; and the options of a file that have no counterpart here,
+    with their number.
 
-    Raises a UserError for a file that is not there, and for what is no prompt.
+    given: the path of a file, or prompts: lines as in a text file, and mappings. Raises a UserError that lists
+    everything wrong with them, and where there is no prompt.
     """
-    entries = list(_lines(Path(given).expanduser())) if isinstance(given, str) else given
-    return [_checked({"prompt": entry} if isinstance(entry, str) else dict(entry)) for entry in entries]
+    from_file = isinstance(given, str)
+    entries = list(_of_file(Path(given).expanduser()) if from_file else _numbered(given))
+    ignored: Counter[str] = Counter()
+    prompts: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for where, entry in entries:
+        found, unknown = _settings(entry)
+        prompts.append(found)
+        problems += [Problem(SETTING, f"{where}: {words}", remedy) for words, remedy in _wrong(found)]
+        if unknown and isinstance(entry, Mapping) and not from_file:
+            valid = ", ".join(field.name for field in fields(Prompt))
+            problems.append(Problem(SETTING, f"{where}: unknown {', '.join(unknown)}", f"valid: {valid}"))
+        ignored.update(unknown)
+    if problems:
+        raise UserError(*problems)
+    if not prompts:
+        found = f"'{given}' contains no prompt" if from_file else "the list is empty"
+        raise user_error(SETTING, found, "one prompt a line (# starts a comment); null: captions of the images")
+    return prompts, ignored
 
 
 def split(line: str) -> tuple[str, list[tuple[str, str]]]:
     """The words of a line, and (flag, value) of each option behind them: `a star --w 64 --n blue`."""
-    words, *options = re.split(r"\s+--(?=\w+(?:\s|$))", line.strip())
-    flags = [option.partition(" ") for option in options]
-    return words, [(flag, value.strip()) for flag, _, value in flags]
+    words, *options = re.split(r"(?:^|\s+)--(?=[A-Za-z])", line.strip())
+    flags = [re.split(r"[\s=]+", option, maxsplit=1) for option in options]
+    return words, [(flag.lower(), value[0].strip() if value else "") for flag, *value in flags]
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Empty lines and those that begin with # are none."""
-    if not path.is_file():
-        raise user_error(SETTING, f"'{path}' is not there", "a text file, or a list of prompts")
-    for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+def _settings(entry: Any) -> tuple[dict[str, Any], list[str]]:
+    """The settings of a line or a mapping by our names, and the names of those that are none of ours."""
+    if isinstance(entry, str):
+        words, flags = split(entry)
+        named = {FLAGS.get(flag, f"--{flag}"): _number(flag, value) for flag, value in flags}
+        if named.get("seed") == -1:  # what web UIs call a random one
+            del named["seed"]
+        named = {"prompt": words} | named if words else named
+    elif isinstance(entry, Mapping):
+        named = {KEYS.get(key, key): value for key, value in entry.items() if value is not None}
+    else:
+        named = {"prompt": entry}
+    ours = {field.name for field in fields(Prompt)}
+    return {k: v for k, v in named.items() if k in ours}, [str(key) for key in named if key not in ours]
+
+
+def _number(flag: str, text: str) -> str | int | float:
+    """The value of an option: a number where it must be and is one, else the text."""
+    kinds = {"w": (int,), "h": (int,), "d": (int,), "s": (int,), "l": (int, float)}
+    for kind in kinds.get(flag, ()):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _wrong(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the settings of one prompt, each with its remedy."""
+    if "prompt" not in settings:
+        yield "no prompt", "write the prompt in front of its options"
+    valid = parameters(f"{__name__}.Prompt")
+    assert valid, "read from this file"
+    for name, value in settings.items():
+        if expected := valid[name].mismatch(value):
+            yield f"invalid {name}: {value!r}", f"valid: {expected}"
+
+
+def _numbered(entries: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"prompt {number}", entry) for number, entry in enumerate(entries, 1))
+
+
+def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where it stands, line or mapping) for each prompt of a file."""
+    text, kind = _text(path), path.suffix.lower()
+    if kind not in ("", ".txt", ".toml", ".json"):
+        raise user_error(SETTING, f"'{path}' is not a prompts file", "valid: .txt, .toml, .json, or a list of prompts")
+    if kind not in (".toml", ".json"):
+        yield from _lines(path, text)
+        return
+    try:
+        table = tomllib.loads(text) if kind == ".toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise user_error(SETTING, f"'{path}' is not valid {kind[1:].upper()} ({error})", "correct the file") from None
+    yield from ((f"{where} of '{path}'", entry) for where, entry in _numbered(_of_table(path, table)))
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
+    """Empty lines and comments, which begin with #, are none."""
+    for number, line in enumerate(re.split(r"\r\n?|\n", text), 1):
         if line.strip() and not line.lstrip().startswith("#"):
-            words, flags = split(line)
-            try:
-                yield {"prompt": words} | {FLAGS[flag]: _value(FLAGS[flag], value) for flag, value in flags}
-            except (KeyError, ValueError):
-                valid = ", ".join(f"--{flag} {name}" for flag, name in FLAGS.items())
-                raise user_error(SETTING, f"line {number} of '{path}' is not a prompt: {line}", valid) from None
+            yield f"line {number} of '{path}'", line
 
 
-def _value(name: str, text: str) -> str | int | float:
-    return text if name == "negative" else float(text) if name == "guidance" else int(text)
+def _of_table(path: Path, table: Any) -> list[Any]:
+    """A list of prompts; or {prompt: {…, subset: […]}}, what all have in common and what each has of its own."""
+    common = table.get("prompt") if isinstance(table, dict) else None
+    subsets = common.get("subset") if isinstance(common, dict) else None
+    if isinstance(common, dict) and isinstance(subsets, list) and all(isinstance(each, dict) for each in subsets):
+        shared = {key: value for key, value in common.items() if key != "subset"}
+        return [shared | each for each in subsets]
+    if isinstance(common, dict) and "subset" not in common:
+        return [common] if common else []
+    if isinstance(common, str):
+        return [table]
+    if isinstance(table, list):
+        return table
+    remedy = "valid: a list of prompts, or [prompt] with a [[prompt.subset]] for each"
+    raise user_error(SETTING, f"'{path}' contains no prompts", remedy)
 
 
-def _checked(entry: dict[str, Any]) -> dict[str, Any]:
-    if "prompt" not in entry or entry.keys() - KINDS.keys():
-        raise user_error(SETTING, f"{entry!r} is not a prompt", f"it may have: {', '.join(KINDS)}")
-    for name, value in entry.items():
-        if not isinstance(value, KINDS[name]) or isinstance(value, bool):
-            raise user_error(SETTING, f"{name}: {value!r} of {entry['prompt']!r} does not fit", _valid(name))
-        if name in ("width", "height"):
-            check_side(SETTING, value)
-        if name == "steps" and value < 1:
-            raise user_error(SETTING, f"steps: {value} of {entry['prompt']!r} does not fit", "at least 1")
-    return entry
-
-
-def check_side(setting: str, side: int | None) -> None:
-    """Raises a UserError for a side that the model cannot draw; None stands for its own."""
-    if side is not None and (side < 8 or side % 8):
-        raise user_error(setting, f"a picture cannot have a side of {side} px", "a multiple of 8")
-
-
-def _valid(name: str) -> str:
-    return "a text" if str in KINDS[name] else "a number" if float in KINDS[name] else "a whole number"
+def _text(path: Path) -> str:
+    """The text of a file. Raises a UserError where there is none."""
+    remedy = "give a prompts file (.txt, .toml, .json), or a list: ['a cat','a dog']"
+    if not os.path.isfile(path):  # unlike Path's, it takes any text
+        found = "is a folder" if os.path.isdir(path) else "is not a file" if os.path.exists(path) else "not found"
+        raise user_error(SETTING, f"'{path}' {found}", remedy)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise user_error(SETTING, f"'{path}' is larger than {LARGEST_FILE >> 20} MB", remedy)
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise user_error(SETTING, f"'{path}' cannot be read ({error.strerror})", remedy) from None
+    except UnicodeDecodeError:
+        raise user_error(SETTING, f"'{path}' is not UTF-8 text", "save the file as UTF-8") from None
+    if "\0" in text:
+        raise user_error(SETTING, f"'{path}' is a binary file", remedy)
+    return text

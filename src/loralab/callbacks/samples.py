@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
@@ -15,15 +16,27 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL.Image import Image
 
 from loralab.callbacks.due import due, epochs_done, steps_done
-from loralab.callbacks.pictures import grid, save, to_image
-from loralab.callbacks.prompts import Prompt, check_side, read
+from loralab.callbacks.pictures import grid, save, thumbnail, to_image
+from loralab.callbacks.prompts import SETTING, Prompt, read
 from loralab.models.preview import sample
 from loralab.training.module import LoraModule
-from loralab.values import AtLeastOne, NonNegative
+from loralab.values import AtLeastOne, Guidance, PictureSide, SamplingSteps
+
+if TYPE_CHECKING:
+    from loralab.data.module import DataModule
+
+
+BATCH_PIXELS = 1 << 20
+"""Pictures are drawn together up to so many pixels, and up to …"""
+BATCH = 8
+"""… so many pictures: one of 1024 × 1024 takes all the memory that there may be beside training."""
+OF_CAPTIONS = 4
+"""So many captions of the images are drawn where no prompts are given."""
 
 
 class Samples(Callback):
-    """Writes `samples/step00000500-00.png` …, and a grid of all times that grows with training, also to TensorBoard.
+    """Writes `samples/step00000500-00.png` …, and a sheet of thumbnails of all times, `grid.png`. Loggers that take
+    pictures are given those of the moment beside the first ones.
 
     The same seed gives a prompt the same noise each time. Training's randomness is left alone.
     """
@@ -38,25 +51,42 @@ class Samples(Callback):
         after: bool = True,
         negative: str = "",
         seed: int = 0,
-        width: AtLeastOne | None = None,
-        height: AtLeastOne | None = None,
-        steps: AtLeastOne = 20,
-        guidance: NonNegative = 7.0,
+        width: PictureSide | None = None,
+        height: PictureSide | None = None,
+        steps: SamplingSteps = 20,
+        guidance: Guidance = 7.0,
         run_folder: Path,
     ) -> None:
-        self.given = None if prompts is None else read(prompts)
+        self.given, self.ignored = (None, Counter[str]()) if prompts is None else read(prompts)
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
-        for name, side in (("width", width), ("height", height)):
-            check_side(f"callbacks.samples.{name}", side)
         self.before, self.after = before, after
         self.common = {"negative": negative, "seed": seed, "width": width, "height": height}
         self.common |= {"steps": steps, "guidance": guidance}
         self.folder = run_folder / "samples"
         self.times: dict[str, list[Image]] = {}
-        self.written: list[Path] = []
+        """Thumbnails of what was drawn, by what its row of the sheet is called."""
+        self.drawn_at: int | None = None
+
+    def opening(self, module: LoraModule, data: DataModule) -> list[str]:
+        """What is going to be drawn, and when; and what of the prompts is not used."""
+        prompts = self._prompts(module, data)
+        sizes = sorted({f"{prompt.width}×{prompt.height}" for prompt in prompts})
+        steps = sorted({prompt.steps for prompt in prompts})
+        source = "captions of the images" if self.given is None else "prompts"
+        words = f"{len(prompts)} {source} at {', '.join(sizes)}, {' or '.join(map(str, steps))} sampling steps"
+        lines = [f"pictures  {words} · {self._when()} · callbacks.samples.enabled=false to skip them"]
+        if self.ignored:
+            options = ", ".join(f"{name} ({count})" for name, count in self.ignored.items())
+            lines.append(f"note      {SETTING}: options without a counterpart, ignored: {options}")
+        return lines
+
+    def _when(self) -> str:
+        times: dict[str, object] = {"before": self.before, f"every {self.every_n_steps} steps": self.every_n_steps}
+        times |= {f"every {self.every_n_epochs} epochs": self.every_n_epochs, "after training": self.after}
+        return ", ".join(words for words, wanted in times.items() if wanted) or "never: no time for them is set"
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
-        self.prompts = list(self._prompts(trainer, module.family.resolution))
+        self.prompts = self._prompts(module, trainer.datamodule)  # type: ignore[attr-defined]
         if self.before and trainer.global_step == 0:
             self._draw(trainer, module, "before")
 
@@ -69,37 +99,35 @@ class Samples(Callback):
                 self._draw(trainer, module, f"epoch {epoch}")
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
-        if self.after:
+        if self.after and self.drawn_at != trainer.global_step:
             self._draw(trainer, module, "after")
 
     def _draw(self, trainer: Trainer, module: LoraModule, time: str) -> None:
-        """Draws every prompt once; `time` is what the row of the grid is called."""
+        """Draws every prompt once; `time` is what the row of the sheet is called."""
         if not trainer.is_global_zero:
             return
-        images = list(self._sampled(module))
-        stem = f"step{trainer.global_step:08d}"
-        for i, (image, prompt) in enumerate(zip(images, self.prompts, strict=True)):
-            self.written.append(save(image, self.folder / f"{stem}-{i:02d}.png", prompt.described()))
-        self.times[time] = images
-        sheet = grid(self.times, [prompt.prompt for prompt in self.prompts])
-        path = save(sheet, self.folder / "grid.png", "\n".join(prompt.described() for prompt in self.prompts))
-        self.written = [*dict.fromkeys([*self.written, path])]
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
-                pixels = pixels.view(sheet.height, sheet.width, 3)
-                logger.experiment.add_image("samples", pixels, trainer.global_step, dataformats="HWC")
+        self.drawn_at = trainer.global_step
+        row: list[Image] = []
+        for i, (image, prompt) in enumerate(zip(self._sampled(module), self.prompts, strict=True)):
+            save(image, self.folder / f"step{trainer.global_step:08d}-{i:02d}.png", prompt.described())
+            row.append(thumbnail(image))
+        self.times[time] = row
+        words = [prompt.prompt for prompt in self.prompts]
+        settings = "\n".join(prompt.described() for prompt in self.prompts)
+        save(grid(self.times, words), self.folder / "grid.png", settings)
+        first = next(iter(self.times))
+        _log(trainer, grid({name: self.times[name] for name in (first, time)}, words))
 
     def _sampled(self, module: LoraModule) -> Iterator[Image]:
         """Pictures in the order of the prompts; neighbours of the same size and steps share a batch."""
         with module.looking():
             for kind, group in groupby(self.prompts, lambda p: replace(p, prompt="", seed=0)):
-                for prompts in _chunks(list(group), 8):
-                    texts, seeds = [p.prompt for p in prompts], [p.seed for p in prompts]
+                count = max(1, min(BATCH, BATCH_PIXELS // (kind.width * kind.height)))
+                for prompts in _chunks(list(group), count):
                     pixels = sample(
                         module.family,
-                        texts,
-                        seeds,
+                        [prompt.prompt for prompt in prompts],
+                        [prompt.seed for prompt in prompts],
                         negative=kind.negative,
                         width=kind.width,
                         height=kind.height,
@@ -108,16 +136,25 @@ class Samples(Callback):
                     )
                     yield from map(to_image, pixels)
 
-    def _prompts(self, trainer: Trainer, side: int) -> Iterator[Prompt]:
+    def _prompts(self, module: LoraModule, data: DataModule) -> list[Prompt]:
         given = self.given
-        if given is None:
-            given = read(trainer.datamodule.example_captions(4))  # type: ignore[attr-defined]
-        for entry in given:
-            settings: dict[str, Any] = self.common | entry
-            settings["width"], settings["height"] = settings["width"] or side, settings["height"] or side
-            yield Prompt(**settings)
+        if given is None:  # images without any caption are trained on the empty one
+            given = [{"prompt": caption} for caption in data.example_captions(OF_CAPTIONS) or [""]]
+        own = {name: self.common[name] or module.family.resolution for name in ("width", "height")}
+        return [Prompt(**{**self.common, **own, **entry}) for entry in given]
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _log(trainer: Trainer, sheet: Image) -> None:
+    """Gives a sheet to the loggers that take pictures: TensorBoard's, and those with Lightning's `log_image`."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
+            pixels = pixels.view(sheet.height, sheet.width, 3)
+            logger.experiment.add_image("samples", pixels, trainer.global_step, dataformats="HWC")
+        elif log_image := getattr(logger, "log_image", None):
+            log_image("samples", [sheet], step=trainer.global_step)

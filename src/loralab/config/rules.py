@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loralab.callbacks import prompts
 from loralab.config.adapter_rules import adapter_problems
 from loralab.config.data_rules import data_problems
 from loralab.config.device_rules import device_problems
@@ -194,6 +195,17 @@ def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) 
         yield from error.problems
 
 
+def _pictures(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """Prompts are looked at before a model is loaded."""
+    samples = get(tree, "callbacks.samples")
+    given = samples.get("prompts") if isinstance(samples, dict) and samples.get("enabled") is not False else None
+    if isinstance(given, (str, list)):
+        try:
+            prompts.read(given)
+        except UserError as error:
+            yield from error.problems
+
+
 def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """What goes by the validation loss needs one."""
     validated = get(tree, "callbacks.validation.enabled") and (
@@ -232,6 +244,7 @@ RULES_HERE: tuple[Rule, ...] = (
     _base_model,
     _device,
     _packages,
+    _pictures,
     _state_to_resume,
 )
 """Of what there is on this machine."""

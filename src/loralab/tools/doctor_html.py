@@ -198,6 +198,7 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 .tile { color: var(--soft) }
 .tile b { display: block; font-size: 24px; color: var(--ink) }
 .finding { padding: 6px 0; border-bottom: 1px solid var(--line) } .finding:last-child { border: 0 }
+div.finding { padding-left: 88px } div.finding .mark { margin-left: -72px }
 .mark { display: inline-block; width: 68px; font-size: 12px; font-weight: 600; text-transform: uppercase }
 summary { cursor: pointer } ul { color: var(--soft); font-size: 13px; overflow-wrap: anywhere }
 table { border-collapse: collapse; width: 100% }

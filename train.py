@@ -1,6 +1,10 @@
 """Trains a LoRA: python train.py [group=option …] [key=value …]; --help shows the menu."""
 
-from loralab.run import main
+from loralab import console, signals
 
 if __name__ == "__main__":
-    main()
+    with signals.listening(for_good=True), console.kept():
+        console.greet()
+        from loralab.run import main  # takes a second
+
+        main()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,33 @@ from torch.overrides import TorchFunctionMode
 
 
 class SignalAt(Callback):
-    """Sends this process a signal when a batch, counted from 1 over all epochs, begins."""
+    """Sends this process a signal when a batch, counted from 1 over all epochs, begins; again: once more at once, or
+    when so many seconds have passed."""
 
-    def __init__(self, batch: int, name: str = "SIGTERM") -> None:
-        self.batch, self.name = batch, name
+    def __init__(self, batch: int, name: str = "SIGTERM", again: float | None = None) -> None:
+        self.batch, self.name, self.again = batch, name, again
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.fit_loop.total_batch_idx + 1 == self.batch:
             os.kill(os.getpid(), signal.Signals[self.name])
+            if self.again is not None:
+                time.sleep(self.again)
+                os.kill(os.getpid(), signal.Signals[self.name])
+
+
+class InTheWay(Callback):
+    """Puts things in the way of side work: a file where pictures go, a folder where tags go, no folder for the CSV."""
+
+    def __init__(self, *, run_folder: Path) -> None:
+        self.folder = run_folder
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        (self.folder / "samples").touch()
+        (self.folder / "adapter-tags.txt").mkdir()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        shutil.rmtree(self.folder / "csv", ignore_errors=True)
+        raise LookupError("and fails itself")
 
 
 class LookLate(Callback):

@@ -8,6 +8,7 @@ import torch
 
 from loralab import run
 from loralab.adapters.inject import inject
+from loralab.callbacks.side_work import SideWork
 from loralab.config.command_line import checked
 from loralab.config.compose import group_options, values
 from loralab.data.module import DataModule
@@ -59,9 +60,9 @@ def build(name: str, cfg, family, folder: Path):
     if name == "callbacks":
         output = run.instantiate(cfg.output)(run_folder=folder, describe=lambda epoch, step: {})
         given = {"output": output, "run_folder": folder, "settings": values(cfg), "states": States(folder)}
-        return run._callbacks(node, **given)
+        return run._callbacks(node, SideWork(), **given)
     if name == "logger":
-        return run._loggers(node, folder)
+        return run._loggers(node, SideWork(), folder)
     built = run.instantiate(node)
     if name in ("adapter", "targets"):
         adapters = inject(family, run.instantiate(cfg.adapter), run.instantiate(cfg.targets), 0)

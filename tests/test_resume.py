@@ -116,7 +116,7 @@ def test_an_open_accumulation_window_is_finished(go) -> None:
     whole = go(*words, name="whole")
     assert json.loads((state(whole, 4) / "state.json").read_text())["epoch"] == 2
     signal_at = ("+callbacks.stop._target_=tests.stopping.SignalAt", "+callbacks.stop.batch=2")
-    stopped = go(*words, *signal_at, name="stopped")
+    stopped = go(*words, *signal_at, name="stopped", code=143)
     assert json.loads((stopped / "run.json").read_text())["status"] == "interrupted"
     marker = json.loads((state(stopped, 1) / "state.json").read_text())
     assert (marker["step"], marker["epoch"], marker["batch"]) == (1, 0, 3)

@@ -142,11 +142,10 @@ def test_a_sweep_is_one_folder_a_point_and_its_runs_are_compared(
 
 
 def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_path: Path) -> None:
-    """And a warning of a module reaches the user."""
+    """With default settings. And a warning of a module reaches the user and the log."""
     words = ["trainer.max_steps=100000", f"model.base={random_base}", "callbacks.samples.enabled=false"]
     words += ["model.prediction_type=v_prediction"]
     words += [f"hydra.run.dir={tmp_path / 'run'}", f"data.cache_folder={tmp_path / 'cache'}"]
-    words += ["callbacks.state.enabled=true"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         events = tmp_path / "run" / "tensorboard"
@@ -156,8 +155,10 @@ def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_p
         time.sleep(3)
         os.kill(process.pid, signal.SIGINT)
         told, said = process.communicate(timeout=120)
+    assert process.returncode == 130
     assert "Traceback" not in said
     assert said.count("the base model says epsilon") == 1
+    assert (tmp_path / "run" / "train.log").read_text().count("the base model says epsilon") == 1
     assert "resume=auto" in told
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "interrupted"

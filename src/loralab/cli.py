@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 
+from loralab import console, signals
 from loralab.errors import UserError
 
 VERBS = {
@@ -36,14 +37,13 @@ def main(argv: list[str] | None = None) -> None:
         args = parser.parse_args(argv)
     else:
         args.overrides += rest  # argparse takes none behind a flag
-    try:
-        code = importlib.import_module(VERBS[args.verb][0]).main(args)
-    except UserError as error:
-        print(f"loralab {args.verb}:\n{_indented(error)}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code or 0)
+    with signals.listening(), console.kept():
+        try:
+            code = importlib.import_module(VERBS[args.verb][0]).main(args)
+        except UserError as error:
+            print(f"loralab {args.verb}:\n{_indented(error)}", file=sys.stderr)
+            code = 1
+        sys.exit(code or 0)
 
 
 def _indented(error: UserError) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig
 
+from loralab import console, signals
 from loralab.config.command_line import prepare, refuse, split, sweeps
 from loralab.config.compose import CONF, choices_of, register_resolvers, values
 from loralab.config.menu import menu
@@ -28,39 +32,50 @@ if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
+    from loralab.callbacks.side_work import SideWork
     from loralab.data.module import DataModule
     from loralab.training.module import LoraModule
     from loralab.training.resume import Resume
 
 failed: list[str] = []
-"""Folders of the runs of this process that a user's mistake ended: a sweep goes on, its exit code is 1."""
+"""Folders of the runs of this process that an error ended, or that finished with errors: the exit code is 1."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """`python train.py …`: checks the command line, then lets Hydra run the task once or for each point of a sweep."""
-    flags, overrides = split(sys.argv[1:] if argv is None else argv)
+    with signals.listening(for_good=argv is None), console.kept():
+        try:
+            sys.exit(_main(sys.argv[1:] if argv is None else argv))
+        except signals.Interrupted as interrupted:
+            print(f"interrupted by {interrupted}", file=sys.stderr)
+            # of several processes the first would be killed if another ended with anything but 0
+            sys.exit(interrupted.code if console.is_first() else 0)
+
+
+def _main(argv: list[str]) -> int:
+    """Gives the exit code."""
+    flags, overrides = split(argv)
     if {"--help", "-h"} & set(flags):
         print(menu())
-        return
+        return 0
     try:
         overrides, warnings, _, cfg, _ = prepare(overrides, sweeps(flags, overrides))
         if problems := list(run_problems(values(cfg), overrides)):
             raise UserError(*problems)
     except UserError as error:
-        sys.exit(_told(error))
+        return _told(error)
     for warning in warnings:
         print(f"note: {warning}", file=sys.stderr)
     if folder := many.run_folder(overrides):
-        sys.exit(many.run(folder, overrides, flags))
+        try:
+            return many.run(folder, overrides, flags)
+        except UserError as error:
+            return _told(error)
     sys.argv[1:] = [*flags, *overrides]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
     register_resolvers()
-    try:
-        hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
-    except KeyboardInterrupt:  # not while it trains: see callbacks/interrupt.py
-        print("\nstopped", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(1 if failed else 0)
+    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
+    return 1 if failed and console.is_first() else 0
 
 
 def task(cfg: DictConfig) -> float | None:
@@ -68,14 +83,18 @@ def task(cfg: DictConfig) -> float | None:
     context = HydraConfig.get()
     folder, overrides = Path(context.runtime.output_dir), list(context.overrides.task)
     choices = choices_of(context)
-    try:
-        refuse(cfg, choices, overrides)
-        if cfg.settings.save_folder:
-            print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
-        return None if cfg.settings.save_only else train(cfg, folder, overrides, choices)
-    except UserError as error:
+    log = None if cfg.settings.save_only or not console.is_first() else folder / "train.log"
+    with signals.listening(), console.kept(log):  # in a process of a sweep's own, too
+        try:
+            refuse(cfg, choices, overrides)
+            if cfg.settings.save_folder:
+                print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
+            return None if cfg.settings.save_only else train(cfg, folder, overrides, choices)
+        except UserError as error:
+            _told(error)
+        except Exception:  # here, so that the log has it
+            traceback.print_exc()
         failed.append(str(folder))
-        _told(error)
         return None
 
 
@@ -85,6 +104,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
 
     quiet()
     from loralab.adapters.inject import inject
+    from loralab.callbacks.side_work import SideWork
     from loralab.report.record import Record
     from loralab.report.summary import closing, ending, opening
     from loralab.training.describe import Describe
@@ -94,9 +114,10 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
     from loralab.training.signature import signature
     from loralab.training.state import States
 
-    settings = values(cfg)
+    settings, side_work = values(cfg), SideWork()
     with Record(folder, overrides) as record, memory_advice(settings):
         data = instantiate(cfg.data, _partial_=False, seed=cfg.seed)  # before a model is loaded: it may find mistakes
+        print(f"loading   {cfg.model.base}", file=sys.stderr)
         family = instantiate(cfg.model)
         data.attach(family)
         method, targets = instantiate(cfg.adapter), instantiate(cfg.targets)
@@ -119,8 +140,11 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
         states = States(folder / "states")
         given = {"output": output, "run_folder": folder, "settings": settings, "states": states}
         trainer = instantiate(cfg.trainer)(
-            callbacks=[instantiate(cfg.health)(states=states), *_callbacks(cfg.callbacks, **given)],
-            logger=_loggers(cfg.logger, folder),
+            callbacks=[
+                instantiate(cfg.health)(output=output, states=states),
+                *_callbacks(cfg.callbacks, side_work, **given),
+            ],
+            logger=_loggers(cfg.logger, side_work, folder),
             default_root_dir=folder,
         )
         states.signature = signature(settings, family, adapters, data.plan, trainer.world_size)
@@ -128,8 +152,15 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
         record.add(resumed=resume and str(resume.state.path))
         print(opening(module, data, trainer, output), flush=True)
         _fit(trainer, module, data, resume)
-        record.add(**ending(module, data, trainer, output))
-        print(closing(record.facts, folder))
+        interrupted = signals.received() or (signal.SIGTERM if module.interrupted else None)
+        status = "interrupted" if interrupted else "finished with errors" if side_work.errors else "finished"
+        facts = ending(module, data, trainer, output)
+        record.add(**facts, status=status, errors=list(side_work.errors.values()))
+        print(closing(record.facts, folder), flush=True)
+        if side_work.errors:
+            failed.append(str(folder))
+        if interrupted:
+            raise signals.Interrupted(interrupted)
         return record.facts["loss"]
 
 
@@ -142,9 +173,9 @@ def _fit(trainer: Trainer, module: LoraModule, data: DataModule, resume: Resume 
         trainer.callbacks.append(Resumed(resume))  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=resume and resume.state.file, weights_only=True)
-    except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes a failure of it
-            raise KeyboardInterrupt from None
+    except signals.Interrupted:
+        if hasattr(trainer.strategy.launcher, "kill"):  # it started the processes of the other devices
+            trainer.strategy.launcher.kill(signal.SIGTERM)  # type: ignore[union-attr]
         raise
 
 
@@ -158,31 +189,31 @@ def instantiate(node: Any, **given: Any) -> Any:
         raise
 
 
-def _callbacks(nodes: DictConfig, **given: Any) -> list[Callback]:
+def _callbacks(nodes: DictConfig, side_work: SideWork, **given: Any) -> list[Callback]:
     """The enabled callbacks; each is given those of the run's own objects that it asks for."""
     built = []
-    for node in (nodes or {}).values():
+    for name, node in (nodes or {}).items():
         if node is None or not node.get("enabled", True):
             continue
         settings = {key: value for key, value in node.items() if key != "enabled"}
         callback = instantiate(settings)
         asked = {key: value for key, value in given.items() if key in (parameters(node["_target_"]) or {})}
-        built.append(callback(**asked) if node.get("_partial_") else callback)
+        built.append(side_work.callback(str(name), callback(**asked) if node.get("_partial_") else callback))
     return built
 
 
-def _loggers(nodes: DictConfig, folder: Path) -> list[Logger]:
+def _loggers(nodes: DictConfig, side_work: SideWork, folder: Path) -> list[Logger]:
     """Loggers write into the run's folder; under a `save_dir` of the user's, each run is a version of its own."""
     built = []
-    for node in (nodes or {}).values():
+    for name, node in (nodes or {}).items():
         if node is not None:
             place = (
                 {}
                 if node.get("save_dir")
                 else {"save_dir": str(folder)} | ({"version": ""} if "version" in node else {})
             )
-            built.append(instantiate(node, **place))
-    return built
+            built.append(side_work.logger(str(name), partial(instantiate, node, **place)))
+    return [logger for logger in built if logger is not None]
 
 
 def _told(error: UserError) -> int:

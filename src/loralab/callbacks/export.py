@@ -27,6 +27,7 @@ class Export(Callback):
         self.every_n_epochs, self.every_n_steps, self.keep_last = every_n_epochs, every_n_steps, keep_last
         self.output = output
         self.kept: list[Path] = []
+        self.ended = False
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         step, epoch = steps_done(trainer), epochs_done(trainer)
@@ -35,8 +36,15 @@ class Export(Callback):
         if due(epoch, self.every_n_epochs):
             self._save(trainer, module, f"-{epoch:06d}")
 
+    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
+        if trainer.global_step or not module.interrupted:
+            self._save(trainer, module, f"-step{trainer.global_step:08d}" if module.interrupted else "", keep=True)
+        self.ended = True
+
     def on_fit_end(self, trainer: Trainer, module: LoraModule) -> None:
-        self._save(trainer, module, f"-step{trainer.global_step:08d}" if module.interrupted else "", keep=True)
+        """Where there was nothing left to train."""
+        if not self.ended:
+            self.on_train_end(trainer, module)
 
     def _save(self, trainer: Trainer, module: LoraModule, suffix: str, keep: bool = False) -> None:
         if not trainer.is_global_zero:

@@ -13,12 +13,15 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
+from loralab import signals
 from loralab.callbacks.due import steps_done
 from loralab.data.dataset import collate
-from loralab.errors import user_error
+from loralab.errors import UserError, user_error
 from loralab.training.module import LoraModule
 from loralab.training.movement import Movement
+from loralab.training.output import Output
 from loralab.training.probe import first_bad_module
+from loralab.training.rescue import rescue
 from loralab.training.state import States
 from loralab.types import Batch, Item, Place
 from loralab.values import AtLeastOne
@@ -61,7 +64,8 @@ class Health(Callback):
 
     On a CPU, and where steps may be skipped, every step is looked at before it is made. A GPU would have to be waited
     for: there it happens every trainer.log_every_n_steps steps, and before weights are used or saved. If a step since
-    the last look was bad, what is kept is the state at that look.
+    the last look was bad, what is kept is the state at that look. Whatever error ends the training, adapter and state
+    as of the last good step are saved.
     """
 
     def __init__(
@@ -70,9 +74,10 @@ class Health(Callback):
         on_nan: Literal["stop", "skip"] = "stop",
         skips_in_a_row: AtLeastOne = 20,
         movement: bool = True,
+        output: Output,
         states: States,
     ) -> None:
-        self.on_nan, self.skips_in_a_row, self.states = on_nan, skips_in_a_row, states
+        self.on_nan, self.skips_in_a_row, self.output, self.states = on_nan, skips_in_a_row, output, states
         self.watches_movement = movement
         self.movement: Movement | None = None
         self.skipped = self.in_a_row = 0
@@ -80,6 +85,8 @@ class Health(Callback):
         self.unseen: list[Step] = []
         self.good: tuple[int, tuple[int, int], dict[str, Any]] | None = None
         """Step, position and state at the last look; None where every step is looked at."""
+        self.begun: int | None = None
+        """The optimizer step at which this training began; None before, and when all that can be is saved."""
 
     def on_fit_start(self, trainer: Trainer, module: LoraModule) -> None:
         if trainer.estimated_stepping_batches < 1:
@@ -92,6 +99,7 @@ class Health(Callback):
         self.movement = Movement(module.adapters, module.family) if self.watches_movement else None
         self._keep(trainer, module)
         module.assure = lambda: self.look(trainer, module)
+        self.begun = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:
         self.batch = batch
@@ -113,6 +121,8 @@ class Health(Callback):
             self.movement.note(gradients)
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
+        module.between_steps = True
+        signals.release()
         if not self.movement or not steps_done(trainer):
             return
         if dead := self.movement.dead(module.weights):
@@ -124,6 +134,24 @@ class Health(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
         self.look(trainer, module)
+
+    def on_exception(self, trainer: Trainer, module: LoraModule, exception: BaseException) -> None:
+        """Of several processes that no longer go in step, only the adapter is saved."""
+        begun, self.begun = self.begun, None
+        try:
+            if begun is not None and trainer.global_step > begun:
+                self._rescue(trainer, module, alone=trainer.world_size == 1)
+        finally:
+            signals.release()
+
+    def _rescue(self, trainer: Trainer, module: LoraModule, alone: bool) -> None:
+        if alone:
+            try:
+                self.look(trainer, module)
+            except UserError:  # a bad step; what was good before it is saved
+                return
+        place = trainer.global_step, module.position
+        rescue(trainer, module, self.output, self.states, *place, with_state=alone and module.between_steps)
 
     def look(self, trainer: Trainer, module: LoraModule) -> None:
         """Looks at the steps since the last look, in one transfer from the device, and skips or stops at a bad one."""
@@ -151,14 +179,14 @@ class Health(Callback):
 
     def _stop(self, trainer: Trainer, module: LoraModule, bad: Step | None) -> None:
         step, position, checkpoint = self.good or (trainer.global_step, module.position, None)
+        self.begun = None
+        if checkpoint:  # weights and optimizer of now may hold nothing finite
+            module.load_state_dict(checkpoint["state_dict"], strict=False)
+            module.ema.load_state_dict(checkpoint["ema"])
+            trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
         remedy = "look at these images; lower optimizer.lr; set trainer.precision=32-true; or set health.on_nan=skip"
-        if step:
-            state = self.states.save(trainer, step, *position, checkpoint=checkpoint)
-            remedy += (
-                f"\n    the last good state is kept: resume={state.path}, with resume_force=true for a changed setting"
-            )
-        if checkpoint:
-            module.load_state_dict(checkpoint["state_dict"], strict=False)  # those of now may hold nothing finite
+        if step and (state := rescue(trainer, module, self.output, self.states, step, position, checkpoint)):
+            remedy += f"\n    the last good state is kept: resume={state}, with resume_force=true for a changed setting"
         found = _described(bad) + (f"; first bad value: {_origin(trainer, module, bad)}" if bad else "")
         row = f", {self.in_a_row} such steps in a row" if self.in_a_row > 1 else ""
         raise user_error("health.on_nan", found + row, remedy)

@@ -1,47 +1,46 @@
-"""Ctrl-C and SIGTERM end a run between two optimizer steps, with everything saved."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run between two optimizer steps, with adapter and state saved."""
 
 from __future__ import annotations
-
-import signal
-from types import FrameType
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from loralab import signals
 from loralab.callbacks.due import steps_done
 from loralab.training.module import LoraModule
+from loralab.training.state import States
+
+FIRST = "ending after this optimizer step, with adapter and state saved; once more: at once, as of the step before"
 
 
 class Interrupt(Callback):
-    """The first signal asks the run to stop after the current optimizer step; a second one stops it at once."""
+    """The first signal ends the run after the current optimizer step, its adapter and, with or without
+    callbacks.state, its training state saved; a second one ends it at once, as of the last whole step. The last
+    pictures are not drawn then. Of several processes one signal ends all, after the same step.
+    """
 
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self.before: dict[signal.Signals, object] = {}
+    def __init__(self, *, states: States) -> None:
+        self.states = states
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-        print(f"\n{self.received}: stopping after this step; once more to stop at once", flush=True)
-        signal.signal(number, signal.default_int_handler)
+        signals.be_patient(FIRST)
+        self._look(trainer, module)
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
-        if steps_done(trainer) is None:  # an open accumulation window is finished first
-            return
-        if trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):
+        if steps_done(trainer) is not None:  # an open accumulation window is finished first
+            self._look(trainer, module)
+
+    def _look(self, trainer: Trainer, module: LoraModule) -> None:
+        if trainer.strategy.reduce_boolean_decision(signals.received() is not None, all=False):
             trainer.should_stop = module.interrupted = True
 
+    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
+        if module.interrupted and trainer.global_step:
+            self.states.save(trainer, trainer.global_step, *module.position)
+
     def teardown(self, trainer: Trainer, module: LoraModule, stage: str) -> None:
-        """Not before: what is drawn and saved at the end is finished, too."""
-        self._give_back()
+        """Not before: what is saved at the end is finished, too."""
+        signals.be_patient(None)
 
     def on_exception(self, trainer: Trainer, module: LoraModule, exception: BaseException) -> None:
-        self._give_back()
-
-    def _give_back(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self.before.clear()
+        signals.be_patient(None)

@@ -1,39 +1,49 @@
-"""The progress bar of a run."""
+"""How far a run is: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
+from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from loralab import console
+from loralab.callbacks.due import steps_done
 from loralab.training.module import LoraModule
 from loralab.values import AtLeastOne
 
 
 class ProgressBar(Callback):
-    """Optimizer steps done, epoch, loss (smoothed over about 50 batches), images a second, time left.
+    """Optimizer steps done, epoch, loss (smoothed over about 50 batches), learning rate, images a second, time left.
 
     The loss is averaged where it is, and shown every trainer.log_every_n_steps steps: a look would wait for the device.
+    Where there is no terminal, and in the run's log, a line every so many seconds says the same.
     """
 
-    def __init__(self, *, refresh_every_n_steps: AtLeastOne = 1) -> None:
-        self.refresh_every_n_steps = refresh_every_n_steps
+    def __init__(self, *, refresh_every_n_steps: AtLeastOne = 1, line_every_n_seconds: AtLeastOne = 30) -> None:
+        self.refresh_every_n_steps, self.line_every_n_seconds = refresh_every_n_steps, line_every_n_seconds
         self.loss: Tensor | None = None
         """() on the device of the training."""
         self.shown = ""
+        self.bar: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         if not trainer.is_global_zero:
             return
+        self.begun: tuple[float, int] | None = None
+        self.next_line = 0.0
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),
             TextColumn("{task.description}"),
             TimeRemainingColumn(elapsed_when_finished=True),
+            disable=not Console().is_terminal,
         )
         self.task = self.bar.add_task("", total=trainer.estimated_stepping_batches, completed=trainer.global_step)
         self.bar.start()
@@ -41,17 +51,44 @@ class ProgressBar(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LoraModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not hasattr(self, "bar"):
+        if self.bar is None:
             return
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning has divided it
         self.loss = mean = loss if self.loss is None else self.loss.lerp(loss, 0.02)
-        if not self.shown or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.shown = f"loss {mean.item():.4f}"
-        if trainer.global_step % self.refresh_every_n_steps == 0:
-            words = f"epoch {trainer.current_epoch + 1} · {self.shown} · {module.pace.rate:.1f} images/s"
-            self.bar.update(self.task, completed=trainer.global_step, description=words)
+        step = trainer.global_step
+        if not self.shown or step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.shown = f"loss {mean.item():.4f} · lr {_rates(trainer)}"
+        words = f"epoch {trainer.current_epoch + 1} · {self.shown} · {module.pace.rate:.1f} images/s"
+        if step % self.refresh_every_n_steps == 0:
+            self.bar.update(self.task, completed=step, description=words)
+        now = time.monotonic()
+        self.begun = self.begun or (now, step)  # the first step takes longer than others
+        if now >= self.next_line and steps_done(trainer):
+            self.next_line = now + self.line_every_n_seconds
+            total = self.bar.tasks[0].total or step
+            line = f"step {step}/{total:.0f} · {words}"
+            if done := step - self.begun[1]:  # the time of pictures and files counts
+                left = (now - self.begun[0]) / done * (total - step)
+                line += f" · {timedelta(seconds=round(left))} left"
+            self._line(line)
+
+    def _line(self, words: str) -> None:
+        assert self.bar is not None
+        if self.bar.disable:
+            print(words, flush=True)
+        else:
+            console.note(words)
 
     def teardown(self, trainer: Trainer, module: LoraModule, stage: str) -> None:
-        if hasattr(self, "bar"):
+        if self.bar is not None:
             self.bar.stop()
-            del self.bar
+            self.bar = None
+
+    def on_exception(self, trainer: Trainer, module: LoraModule, exception: BaseException) -> None:
+        self.teardown(trainer, module, "fit")
+
+
+def _rates(trainer: Trainer) -> str:
+    """The learning rates of the optimizer's groups, of those that estimate one times their estimate."""
+    groups = trainer.optimizers[0].param_groups
+    return "/".join(dict.fromkeys(f"{float(group['lr']) * float(group.get('d', 1.0)):.2e}" for group in groups))

@@ -99,7 +99,7 @@ class Samples(Callback):
                 self._draw(trainer, module, f"epoch {epoch}")
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
-        if self.after and self.drawn_at != trainer.global_step:
+        if self.after and not module.interrupted and self.drawn_at != trainer.global_step:
             self._draw(trainer, module, "after")
 
     def _draw(self, trainer: Trainer, module: LoraModule, time: str) -> None:

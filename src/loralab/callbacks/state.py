@@ -15,7 +15,8 @@ from loralab.values import AtLeastOne
 class SaveState(Callback):
     """Saves with every adapter file, every so many epochs or optimizer steps, and when the run ends or is stopped.
 
-    Only between optimizer steps, as the last of the callbacks, so that a state holds what the others did at that step.
+    Only between optimizer steps, right after the adapter. A validation of the same step comes later, and is made up for
+    by the run that goes on from the state (see Validation).
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
+from loralab import signals
 from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.diffusion.loss import L2
 from loralab.diffusion.objective import Objective
@@ -48,13 +49,21 @@ class Validation(Callback):
         self.loaders: list[DataLoader] = []
         self.best: dict[str, float] = {}
         """loss and step of the best validation."""
+        self.last = 0
+        """The optimizer step of the last validation."""
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
+        """A state is saved before the validation of its step, which is made up for here."""
         self.loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        epoch, batch = module.position
+        if trainer.global_step > self.last:
+            self._validate_if_due(trainer, module, trainer.global_step, None if batch else epoch)
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
-        wanted = due(steps_done(trainer), self.every_n_steps) or due(epochs_done(trainer), self.every_n_epochs)
-        if self.loaders and wanted:
+        self._validate_if_due(trainer, module, steps_done(trainer), epochs_done(trainer))
+
+    def _validate_if_due(self, trainer: Trainer, module: LoraModule, step: int | None, epoch: int | None) -> None:
+        if self.loaders and (due(step, self.every_n_steps) or due(epoch, self.every_n_epochs)):
             with module.pace.pause():
                 self.validate(trainer, module)
 
@@ -62,6 +71,7 @@ class Validation(Callback):
         """Measures, logs, and lets those know who go by it."""
         figures = self.figures(module)
         loss = figures["validation/loss"]
+        self.last = trainer.global_step
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
         for logger in trainer.loggers:
             logger.log_metrics(figures, trainer.global_step)
@@ -84,8 +94,13 @@ class Validation(Callback):
         return figures
 
     def _losses(self, module: LoraModule, loader: DataLoader) -> Tensor:
-        """(N, bands) of a loader's images, on the CPU."""
-        return torch.cat([self._losses_of(module, batch.to(module.device)).cpu() for batch in loader])
+        """(N, bands) of a loader's images, on the CPU. A signal ends it between two batches (see signals)."""
+        losses = []
+        for batch in loader:
+            if module.trainer.world_size == 1:  # several go in step
+                signals.check()
+            losses.append(self._losses_of(module, batch.to(module.device)).cpu())
+        return torch.cat(losses)
 
     def _losses_of(self, module: LoraModule, batch: Batch) -> Tensor:
         """(B, bands)"""
@@ -120,7 +135,7 @@ class Validation(Callback):
                 self.output.save(module.adapters, module.position[0], trainer.global_step, "-best")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best, self.last = state_dict["best"], state_dict["last"]

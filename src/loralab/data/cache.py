@@ -29,6 +29,7 @@ from loralab.errors import user_error
 from loralab.files import digest_file
 from loralab.progress import progress
 from loralab.rng import python_random
+from loralab.signals import masked
 from loralab.types import Conditioning
 from loralab.values import AtLeastOne, Count, Repeats
 
@@ -110,11 +111,17 @@ class Cache:
         failed: dict[int, str] = {}
         made = 0
         self._latents.close()  # before workers are forked
-        batches = list(_batches(jobs, todo, batch_size))
         workers = (min(4, os.cpu_count() or 1) if len(todo) >= _MANY else 0) if workers is None else workers
-        loader = DataLoader(_Decoding(self, jobs), batch_sampler=batches, num_workers=workers, collate_fn=_gather)
+        loader = DataLoader(
+            _Decoding(self, jobs),
+            batch_sampler=list(_batches(jobs, todo, batch_size)),
+            num_workers=workers,
+            collate_fn=_gather,
+        )
         with progress("encoding images", len(todo), "images") as advance:
-            for decoded in loader:
+            with masked():
+                batches = iter(loader)
+            for decoded in batches:
                 if decoded.pixels is not None:
                     self._encode(decoded, family)
                 failed.update(decoded.failed)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from loralab.data.dataset import Dataset, collate
 from loralab.errors import UserError
+from loralab.signals import masked
 from loralab.types import Batch, Example, Place
 
 
@@ -23,7 +24,9 @@ class Loader(DataLoader):
         self.draws, self.replaced = dataset.draws, replaced
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
+        with masked():
+            batches = super().__iter__()
+        for batch in batches:
             if isinstance(batch, UserError):
                 raise batch
             wanted = [self.draws[draw].item.path for draw in batch.draws]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def locate(
 def _fetch(repository: str, setting: str, folders: tuple[str, ...], weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
+    print(f"fetching  {repository} from the hub", file=sys.stderr)
     try:
         chosen = needed(HfApi().list_repo_files(repository), folders, weights)
         return Path(snapshot_download(repository, allow_patterns=chosen))

@@ -21,6 +21,7 @@ from loralab.models.family import Base, Prediction
 from loralab.models.hub import locate
 from loralab.models.probe import identify, look_at_base, look_at_tokenizer, look_at_vae
 from loralab.models.quantize import quantize_linears
+from loralab.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,13 @@ def build(cls: Any, config: Mapping[str, Any], state: dict[str, Tensor], dtype: 
         raise user_error(
             setting, f"its {cls.__name__} does not fit: {found} (and {count - 1} more)", "is the file whole?"
         )
-    model.load_state_dict({name: state.pop(name).to(dtype) for name in wanted}, assign=True)
+    size = sum(state[name].nbytes for name in wanted)
+    with progress(f"loading {cls.__name__}", size // 2**20, "MB") as advance:
+        tensors = {}
+        for name in wanted:
+            advance(state[name].nbytes / 2**20)
+            tensors[name] = state.pop(name).to(dtype)
+    model.load_state_dict(tensors, assign=True)
     for module in model.modules():
         if hasattr(module, "position_ids"):  # not among the weights, so still on meta
             module.position_ids = torch.arange(module.position_ids.shape[-1]).expand(1, -1)

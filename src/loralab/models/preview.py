@@ -9,6 +9,7 @@ from torch import Tensor
 
 from loralab.models.family import Family
 from loralab.rng import generator
+from loralab.signals import check
 
 
 def start_noise(seeds: list[int], height: int, width: int) -> Tensor:
@@ -32,7 +33,7 @@ def sample(
     """Pictures (B, 3, H, W), one a prompt and its seed, with classifier-free guidance (arXiv 2207.12598).
 
     None for a side is the native one. A picture depends on its own seed alone, not on its neighbours or on any global
-    random state.
+    random state. A signal ends it between two steps (see signals).
     """
     assert len(prompts) == len(seeds), "a seed for each prompt"
     height, width = height or family.resolution, width or family.resolution
@@ -49,6 +50,7 @@ def sample(
 
     latents = start_noise(seeds, height, width).to(family.device) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
+        check()
         noisy = scheduler.scale_model_input(latents, timestep)
         noisy = torch.cat([noisy, noisy]) if guided else noisy
         prediction = family.predict(noisy, timestep.to(family.device).expand(len(noisy)), conditioning)

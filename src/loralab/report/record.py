@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Any
 
 from loralab import __version__
+from loralab.console import is_first
 from loralab.errors import UserError
 from loralab.files import as_json, atomic_path
-from loralab.training.quiet import is_first
+from loralab.signals import Interrupted, held
 
 LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes", "safetensors", "hydra-core")
 
@@ -38,13 +39,14 @@ class Record:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is not None:
-            interrupted = isinstance(error, KeyboardInterrupt)
+            interrupted = isinstance(error, Interrupted)
             self.facts["status"] = "interrupted" if interrupted else "failed"
-            self.facts["error"] = str(error) if isinstance(error, UserError) else repr(error)
+            self.facts["error"] = str(error) if interrupted or isinstance(error, UserError) else repr(error)
         elif self.facts["status"] == "running":
             self.facts["status"] = "finished"
         self.facts["seconds"] = round(time.time() - self.started, 3)
-        self.write()
+        with held():
+            self.write()
 
     def add(self, **facts: Any) -> None:
         """Adds facts and writes them."""

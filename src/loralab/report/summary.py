@@ -55,7 +55,6 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     pace = module.pace
     return {
-        "status": "interrupted" if module.interrupted else "finished",
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
         "training_seconds": round(pace.seconds, 3),
@@ -86,7 +85,8 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
         )
     lines += [f"  {path}" for path in facts["files"]]
     others = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-    lines.append(f"  {folder}: {others}, run.json")
+    lines.append(f"  {folder}: {others}, run.json, train.log")
+    lines += [f"  error: {error.splitlines()[0]}" for error in facts["errors"]]
     if facts["status"] == "interrupted" and (folder / "states").is_dir():
         lines.append("  go on with the same command and resume=auto")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from loralab import signals
 from loralab.errors import UserError, user_error
 from loralab.files import atomic_path
 from loralab.settings import content as contents
@@ -56,10 +57,11 @@ def run(folder: Path, overrides: list[str], flags: list[str], start: Start | Non
         target.mkdir(parents=True)
         own = [f"settings.load={written(str(file))}", f"{RUN_FOLDER}=null", f"hydra.run.dir={written(str(target))}"]
         code = start([*flags, *common, *own])
-        status = "finished" if code == 0 else "failed"
+        status = "finished" if code == 0 else "interrupted" if code in signals.EXIT_CODES else "failed"
         record["runs"][key] = {"file": file.name, "folder": target.name, "status": status, "exit_code": code}
         _write(root, record)
         results[file.name] = f"{status} ({target.name})"
+        signals.check()
     return _summary(results)
 
 
@@ -105,9 +107,11 @@ def multirun_folder(folder: Path, overrides: list[str]) -> Path:
 
 
 def start_process(words: list[str]) -> int:
-    """Trains in a process of its own, so that no run can harm the next."""
+    """Trains in a process of its own, so that no run can harm the next; a signal is its to meet first."""
     command = [sys.executable, "-c", "from loralab.run import main; main()", *words]
-    return subprocess.run(command, check=False).returncode
+    process = subprocess.Popen(command)
+    with signals.relayed(process.send_signal):
+        return process.wait()
 
 
 def _next_folder(root: Path) -> Path:
@@ -144,4 +148,4 @@ def _summary(results: dict[str, str]) -> int:
     print(file=sys.stderr)
     for name, result in results.items():
         print(f"{shown(name)}: {result}", file=sys.stderr)
-    return 1 if any(result.startswith("failed") for result in results.values()) else 0
+    return 0 if all(result.startswith("finished") for result in results.values()) else 1

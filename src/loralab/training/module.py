@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from loralab import signals
 from loralab.adapters.inject import AdapterSet
 from loralab.diffusion.noise import normal
 from loralab.diffusion.objective import Losses, Objective, Predict
@@ -65,6 +66,8 @@ class LoraModule(L.LightningModule):
         """Whether the last optimizer step was left out, its gradient not finite (see Health)."""
         self.interrupted = False
         """Whether a signal ended the training."""
+        self.between_steps = True
+        """Whether weights, optimizer and schedule are those after a whole optimizer step: else no state is one."""
         self.assure: Callable[[], None] = lambda: None
         """Called before the weights are looked at or saved; raises where they are no good (see Health)."""
 
@@ -132,6 +135,10 @@ class LoraModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "reduce_on_plateau": False},
         }
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        signals.hold()  # until Health finds the step whole
+        self.between_steps = False
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.skipped = False
         groups = self.trainer.optimizers[0].param_groups
@@ -155,7 +162,7 @@ class LoraModule(L.LightningModule):
         """Within it the adapter has the weights to look at and to keep: the average, where there is one."""
         self.assure()
         averaged = self.ema.swapped(self.weights) if self.ema.decay else nullcontext()
-        with evaluation_weights(self.trainer.optimizers[0]), averaged:
+        with signals.held(), evaluation_weights(self.trainer.optimizers[0]), averaged:
             yield
 
     @contextmanager

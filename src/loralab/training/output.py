@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from loralab import signals
 from loralab.adapters import file
 from loralab.adapters.inject import AdapterSet
 from loralab.adapters.layouts import Layout, folded_alphas
@@ -48,6 +49,7 @@ class Output:
             remedy = "choose another output.name or output.folder, or move the file away"
             raise user_error("output.name", f"{self.path()} exists already", remedy)
 
+    @signals.held()
     def save(self, adapters: AdapterSet, epoch: int, step: int, suffix: str = "") -> Path:
         """Writes the adapter as it is after `epoch` epochs and `step` optimizer steps."""
         described = self.describe(epoch, step) if self.metadata else None

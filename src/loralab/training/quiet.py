@@ -7,6 +7,8 @@ import os
 import sys
 import warnings
 
+from loralab.console import is_first
+
 TALKATIVE = ("lightning.pytorch", "lightning.fabric", "bitsandbytes", "diffusers", "transformers", "huggingface_hub")
 
 KNOWN_HARMLESS = (
@@ -24,13 +26,12 @@ KNOWN_HARMLESS = (
 
 
 def quiet() -> None:
-    """Errors of the talkative libraries stay, their tips and progress bars go. Call before the others are imported.
+    """Errors of the talkative libraries stay, their tips go. Call before the others are imported.
 
     Of several processes only the first speaks.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import lightning.pytorch  # noqa: F401  # sets its own level when imported
 
     for name in TALKATIVE:
@@ -39,10 +40,3 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
-
-
-def is_first() -> bool:
-    """Whether this is the only process of a run, or the first of those on its devices."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    return rank_zero_only.rank == 0

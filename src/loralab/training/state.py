@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loralab import __version__
+from loralab import __version__, signals
 from loralab.files import digest_file
 from loralab.training.marker import MARKER, TENSORS, DamagedState, State, looks_like_state, read, write
 
@@ -32,6 +32,7 @@ class States:
         """The run's; set before the first state is saved."""
         self.written: list[State] = []
 
+    @signals.held()
     def save(
         self, trainer: Trainer, step: int, epoch: int, batch: int, checkpoint: dict[str, Any] | None = None
     ) -> State:

@@ -1,0 +1,146 @@
+"""What a process prints: to the terminal, and into the log of its run; a terminal that goes away harms nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from loralab import __version__
+
+CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f]")
+"""Colours and movements of a terminal's cursor."""
+FIRST = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+
+
+def is_first() -> bool:
+    """Whether this is the only process of a run, or the first of those on its devices."""
+    return int(next((os.environ[name] for name in FIRST if name in os.environ), 0)) == 0
+
+
+class Log:
+    """A file of the lines that were printed, as a terminal shows them in the end.
+
+    What is printed while no file is open is kept for the files to come.
+    """
+
+    def __init__(self) -> None:
+        self.file: IO[str] | None = None
+        self.early: deque[str] = deque(maxlen=1000)
+
+    def line(self, text: str) -> None:
+        """Writes a line; its last state, where a bar draws over itself."""
+        line = CONTROL.sub("", text.rstrip("\r").rpartition("\r")[2]) + "\n"
+        if self.file is None:
+            self.early.append(line)
+            return
+        try:
+            self.file.write(line)
+            self.file.flush()
+        except OSError:  # a full disk: the terminal shows it all the same
+            self.file = None
+
+    def open(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("a", encoding="utf8", errors="backslashreplace")
+        except OSError as error:
+            print(f"note: no log is kept: {error}", file=sys.stderr)
+            return
+        for line in self.early:
+            self.line(line.removesuffix("\n"))
+
+    def close(self) -> None:
+        file, self.file = self.file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError:
+            pass
+
+
+class Stream:
+    """Standard output or error that also goes into the log and outlives its reader."""
+
+    def __init__(self, stream: TextIO | None, log: Log) -> None:
+        self.stream: Any = stream or io.StringIO()  # None: closed when the process started
+        self.log = log
+        self.begun = ""
+        """Of a line."""
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self._try(self.stream.write, text)
+        *whole, self.begun = (self.begun + text).split("\n")
+        for line in whole:
+            self.log.line(line)
+        if whole:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def writelines(self, lines: list[str]) -> None:
+        self.write("".join(lines))
+
+    def _try(self, do: Any, *words: str) -> None:
+        try:
+            do(*words)
+        except (OSError, ValueError):  # the reader has ended (`| head`), the terminal is closed, the disk is full
+            self._lose()
+
+    def _lose(self) -> None:
+        """Lets the stream lead to nowhere, for those too who write to it by themselves."""
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+        except (OSError, ValueError):
+            self.stream = io.StringIO()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+_log = Log()
+ASKS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
+"""Flags that nothing is trained under."""
+
+
+def greet() -> None:
+    """The first line of a training, before anything that takes a while."""
+    if is_first() and not {word.partition("=")[0] for word in sys.argv[1:]} & ASKS:
+        print(f"loralab {__version__}: reading the settings", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Writes into the log alone."""
+    for line in text.rstrip("\n").split("\n"):
+        _log.line(line)
+
+
+@contextmanager
+def kept(path: Path | None = None) -> Iterator[None]:
+    """Within it standard output and error go on whatever becomes of their readers, and into the log at the path."""
+    before = sys.stdout, sys.stderr
+    outermost = not isinstance(sys.stderr, Stream)
+    if outermost:
+        _log.early.clear()
+        sys.stdout, sys.stderr = (Stream(stream, _log) for stream in before)  # type: ignore[assignment]
+    if path:
+        _log.open(path)
+    try:
+        yield
+    finally:
+        if path:
+            _log.close()
+        if outermost:
+            sys.stdout, sys.stderr = before

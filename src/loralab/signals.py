@@ -1,0 +1,183 @@
+"""Signals that ask the process to end: Ctrl-C, SIGTERM, SIGHUP (a closed terminal).
+
+Wherever nothing is at stake, a signal ends the process at once, by an exception with the exit code that shells know.
+What must be whole is done under `held`: a signal then waits for its end. A training is `patient`: it looks for itself,
+between two steps, whether a signal was received, and only a second one interrupts it. Loops of side work that take
+long call `check`. Handlers never print: a print that they interrupt could not bear it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from types import FrameType
+
+ENDING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, n))
+EXIT_CODES = tuple(128 + number for number in ENDING)
+SAME = 1.0
+"""Seconds within which a further signal is the same request: it is often sent to a process and to its group."""
+
+
+class Interrupted(SystemExit):
+    """A signal asks the process to end. The exit code is 128 + its number."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(128 + received)
+        self.signal = received
+
+    def __str__(self) -> str:
+        return self.signal.name
+
+
+class _Requests:
+    """What was received and how it is met; one of a process, as signals are."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.last = 0.0
+        self.handled: tuple[signal.Signals, ...] = ()
+        self.holding = self.waiting = False
+        self.patient = False
+        self.announcement = ""
+        self.relay: Callable[[int], object] | None = None
+
+    def listen(self) -> None:
+        for number in self.handled:
+            signal.signal(number, self.handle)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        now, first = time.monotonic(), self.received is None
+        if not first and now - self.last < SAME:
+            return
+        self.last = now
+        if first:
+            self.received = signal.Signals(number)
+        if self.relay:
+            self.relay(number)
+        elif first and self.patient:
+            _say(f"\n{signal.Signals(number).name}: {self.announcement}\n")
+        elif self.holding:
+            self.waiting = True
+        else:
+            self.raise_it()
+
+    def raise_it(self) -> None:
+        self.waiting = False
+        assert self.received is not None
+        raise Interrupted(self.received)
+
+
+_requests = _Requests()
+
+
+def received() -> signal.Signals | None:
+    """The first signal that asked this process to end."""
+    return _requests.received
+
+
+def is_patient() -> bool:
+    return _requests.patient
+
+
+def check() -> None:
+    """Raises Interrupted where a signal was received."""
+    if _requests.received is not None:
+        _requests.raise_it()
+
+
+def be_patient(announcement: str | None) -> None:
+    """From now on the first signal is only noted, and answered with the announcement; None: no longer."""
+    _requests.listen()  # Lightning has put a handler of its own in the place
+    _requests.patient, _requests.announcement = announcement is not None, announcement or ""
+
+
+@contextmanager
+def listening(for_good: bool = False) -> Iterator[None]:
+    """Within it the ending signals are met as described above; for_good: behind it they are ignored."""
+    if _requests.handled or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _requests.__init__()
+    before = {number: signal.getsignal(number) for number in ENDING}
+    ignored = [number for number in ENDING if number.name == "SIGHUP" and before[number] == signal.SIG_IGN]  # nohup
+    _requests.handled = tuple(number for number in ENDING if number not in ignored)
+    _requests.listen()
+    try:
+        yield
+    finally:
+        be_patient(None)
+        _requests.handled = ()
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if for_good else handler)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Within it no signal interrupts; one that came is met at its end."""
+    before = _requests.holding
+    hold()
+    try:
+        yield
+    finally:
+        release(before)
+
+
+def hold() -> None:
+    """Begins what must be whole, until `release`; where one function can hold both, use `held`."""
+    _requests.holding = True
+
+
+def release(holding: bool = False) -> None:
+    _requests.holding = holding
+    if _requests.waiting and not holding:
+        _requests.raise_it()
+
+
+@contextmanager
+def relayed(send: Callable[[int], object]) -> Iterator[None]:
+    """Within it signals are passed on to another process, and only noted here."""
+    _requests.relay = send
+    try:
+        yield
+    finally:
+        _requests.relay = None
+
+
+@contextmanager
+def masked() -> Iterator[None]:
+    """Processes and threads started within it never see the ending signals: their parent decides when they end.
+
+    Whoever signals a whole group ends a run by its first process, which needs the others until then.
+    """
+    _kill_at_exit()
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends none to a process's children
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@cache
+def _kill_at_exit() -> None:
+    """Multiprocessing would ask its processes by SIGTERM, and wait."""
+
+    @atexit.register
+    def kill() -> None:
+        for process in multiprocessing.active_children():
+            if process.daemon:
+                process.kill()
+
+
+def _say(words: str) -> None:
+    with suppress(OSError):  # nobody listens
+        os.write(2, words.encode())

@@ -29,7 +29,8 @@ format: ## lets ruff put the code in order
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-docs: ## docs/parameters.md from the table that the importer uses
+docs: ## the pages that are written from code: parameters and settings
 	$(PYTHON) -m loralab.settings.document
+	$(PYTHON) -m loralab.config.reference
 
 .PHONY: help install train test test-slow test-gpu lint format docs

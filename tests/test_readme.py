@@ -1,43 +1,162 @@
-"""What the README promises exists: its commands, files and settings."""
+"""What README and docs promise: every command runs as written, links lead somewhere, generated pages are up to date."""
 
+from __future__ import annotations
+
+import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from loralab.config.command_line import checked, prepare, split, sweeps
+from loralab import cli
+from loralab.config import reference
+from loralab.config.command_line import prepare, split, sweeps
+from loralab.config.compose import PACKAGE, values
+from loralab.config.place_rules import run_problems
+from loralab.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FAMILY_KEYS = {
+    "model.safetensors": ["cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"],
+    "sdxl.safetensors": [
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight",
+        "conditioner.embedders.1.model.positional_embedding",
+    ],
+}
+NOT_RUN = re.compile(
+    r"git (clone|pull)|cd loralab$|python3 -m venv|source \.venv|(\S*/)?pip install|tensorboard --logdir outputs$"
+    r"|python -c |make "
+)
+"""Installation, which .ci/run does for real, and a server that does not end."""
 
 
 def commands(page: Path) -> list[str]:
-    """Every `python train.py …` of the page's code blocks, without the trailing comment."""
+    """The commands of the page's code blocks, without trailing comments."""
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf8"), re.S)
-    lines = [line.split("   #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("python train.py")]
+    lines = [re.split(r"\s+#", line)[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not NOT_RUN.match(line)]
+
+
+COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page)))
+TRAINING = [command for command in COMMANDS if command.startswith("python train.py")]
+TOOLS = [command for command in COMMANDS if command.startswith("loralab ")]
+FULL_SIZE = ("model.base=", "settings.load=", "settings.run_folder=", "trainer=gpu")
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the pages name, made by real commands on the embedded model."""
+    folder = tmp_path_factory.mktemp("workshop")
+    shutil.copytree(PACKAGE / "assets" / "shapes" / "reg" / "1_shape", folder / "images")
+    for name, keys in FAMILY_KEYS.items():
+        marks = [*keys, "model.diffusion_model.out.2.weight", "first_stage_model.decoder.conv_in.weight"]
+        save_file({key: torch.zeros(1) for key in marks}, folder / name)
+    words = ["trainer.max_steps=1", "adapter.rank=4", "callbacks.samples.enabled=false", "optimizer.lr=1e-4,1e-3"]
+    subprocess.run([sys.executable, str(ROOT / "train.py"), "-m", *words], cwd=folder, check=True, capture_output=True)
+    for name, adapter in zip("ab", sorted(folder.glob("multirun/**/adapter.safetensors")), strict=True):
+        shutil.copy(adapter, folder / f"{name}.safetensors")
+    shutil.copy(folder / "a.safetensors", folder / "adapter.safetensors")
+    shutil.copytree(PACKAGE / "assets" / "tiny", folder / "model_folder")
+    shutil.copytree(folder / "model_folder", folder / "tuned_folder")
+    unet = next((folder / "tuned_folder" / "unet").glob("*.safetensors"))
+    save_file({key: value * 1.01 for key, value in load_file(unet).items()}, unet, {"format": "pt"})
+    old = {"base_model": "model.safetensors", "img_folder": "images", "net_dim": 8, "mixed_precision": "no"}
+    (folder / "my_settings").mkdir()
+    for name in ("old.json", "old_settings.json", "my_settings/one.json"):
+        (folder / name).write_text(json.dumps(old))
+    (folder / "config.toml").write_text(
+        'pretrained_model_name_or_path = "model.safetensors"\ntrain_data_dir = "images"\nnetwork_dim = 8\n'
+    )
+    return folder
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf8"))
-    assert not [link for link in links if not (page.parent / link).exists()]
+    for link in re.findall(r"\]\(([^):]+)\)", page.read_text(encoding="utf8")):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", target.read_text("utf8"), re.M)
+            assert anchor in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], link
 
 
-@pytest.mark.parametrize("command", [command for page in PAGES for command in commands(page)])
-def test_training_commands_pass_the_check(command: str, tmp_path: Path) -> None:
-    model, images = tmp_path / "model.safetensors", tmp_path / "images"
-    model.touch()
-    images.mkdir()
-    flags, overrides = split(command.split()[2:])
-    assert set(flags) <= {"-m", "--help", "--cfg", "job"}
-    overrides = [o for o in overrides if not o.startswith(("settings.load=", "model.base=", "trainer=gpu"))]
-    checked_overrides, *_ = prepare(
-        [o.replace("PATH/images", str(images)).replace("=images", f"={images}") for o in overrides],
-        sweeps(flags, overrides),
-    )
-    if "-m" not in flags:
-        assert checked(checked_overrides)[0].trainer
+def test_every_command_is_of_a_known_kind() -> None:
+    assert sorted({*COMMANDS} - {*TRAINING} - {*TOOLS}) == []
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_training_commands_pass_the_check(command: str, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workshop)
+    flags, overrides = split(shlex.split(command)[2:])
+    if "--help" in flags:
+        return
+    if "trainer=gpu" in overrides:
+        with pytest.raises(UserError) as error:
+            prepare(overrides)
+        assert all("GPU" in str(problem) for problem in error.value.problems), error.value
+        return
+    prepared = prepare(overrides, sweeps(flags, overrides))
+    assert not list(run_problems(values(prepared.cfg), prepared.overrides))
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("command", [c for c in TRAINING if not any(word in c for word in FULL_SIZE)])
+def test_training_commands_run(command: str, workshop: Path) -> None:
+    """For one step, which is all that is added to what is written."""
+    words = shlex.split(command)[2:]
+    words += [] if "--help" in words or "--cfg" in words else ["debug=one_step"]
+    ran = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=workshop, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("command", [command for command in TOOLS if " bench " not in command])
+def test_tool_commands_run(command: str, workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a folder with the same files, so that none needs what another wrote."""
+    for file in workshop.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SystemExit) as end:
+        cli.main(shlex.split(command)[1:])
+    assert not end.value.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in TOOLS if " bench " in command])
+def test_benchmark_commands_are_verbs(command: str) -> None:
+    words = [sys.executable, "-m", "loralab.cli", *shlex.split(command)[1:3], "--help"]
+    assert subprocess.run(words, capture_output=True, env=os.environ).returncode == 0
+
+
+def test_the_diffusers_snippet_runs(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workshop)
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "use-the-file.md").read_text("utf8"), re.S)
+    assert snippet
+    code = snippet[1].replace("stable-diffusion-v1-5/stable-diffusion-v1-5", "model_folder").replace('.to("cuda")', "")
+    code = code.replace("float16", "float32")  # a CPU's
+    exec(compile(code.replace('cat")', 'cat", num_inference_steps=1)'), "use-the-file.md", "exec"), {})
+    assert (workshop / "cat.png").is_file()
+
+
+def test_the_list_of_settings_is_up_to_date() -> None:
+    assert reference.PAGE.read_text("utf8") == reference.text(), "make docs"
+
+
+def test_every_setting_is_explained() -> None:
+    listed = [line.split(" | ") for line in reference.text().splitlines() if line.startswith("| `")]
+    assert len(listed) > 200
+    assert [cells[0] for cells in listed if not cells[-1].strip(" |")] == [], "a comment in its YAML of conf/"
 
 
 def test_the_two_commands_are_one_line_each() -> None:

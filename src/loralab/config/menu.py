@@ -26,11 +26,11 @@ def menu() -> str:
     for group, options in group_options().items():
         lines.append(f"  {group}")
         width = max(map(len, options))
-        lines += [f"      {option:{width}}  {_first_comment(group, option)}" for option in options]
+        lines += [f"      {option:{width}}  {first_comment(group, option)}" for option in options]
     return "\n".join([*lines, "", FOOT])
 
 
-def _first_comment(group: str, option: str) -> str:
+def first_comment(group: str, option: str) -> str:
     """What the option's YAML says it is for."""
     for line in (CONF / group / f"{option}.yaml").read_text(encoding="utf8").splitlines():
         if line.startswith("#") and "@package" not in line:

@@ -36,6 +36,11 @@ class Parameter:
         names = [part.id for part in ast.walk(self.annotation or ast.Constant(None)) if isinstance(part, ast.Name)]
         return any(name[0].isupper() and name not in _TYPING and not hasattr(values, name) for name in names)
 
+    @property
+    def words(self) -> str:
+        """What fits the annotation, in words; "" where anything does."""
+        return self.mismatch(object()) or ""
+
 
 @cache
 def parameters(target: str) -> dict[str, Parameter] | None:

@@ -13,8 +13,9 @@ LEFT_OUT = (
     *("model.base", "model.vae", "model.tokenizer", "adapter.weights", "output.folder"),
     *("data.folder", "data.folders", "data.reg_folder", "data.mask_folder", "data.metadata", "data.validation.folder"),
     *("data.cache", "data.cache_folder", "data.num_workers", "data.persistent_workers"),
-    *("callbacks.samples.prompts", "suggested.prompts", "trainer.log_every_n_steps"),
-    *(f"callbacks.{name}" for name in ("state", "progress", "monitor", "hparams", "interrupt")),
+    *("suggested.pictures", "suggested.prompts", "suggested.guidance", "trainer.log_every_n_steps"),
+    *(f"callbacks.{name}" for name in ("state", "progress", "monitor", "hparams", "interrupt", "samples", "export")),
+    "callbacks.tag_occurrence",
 )
 """Paths, the machine, what is watched: they say nothing about the adapter, and equal trainings give equal files."""
 

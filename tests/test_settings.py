@@ -552,7 +552,7 @@ def test_a_mistake_in_a_file_is_told_by_the_files_key(write):
     told = str(caught.value)
     assert "adapter.rank: invalid value 0 (net_dim in settings.json)" in told
     assert "data.folder: '/nowhere' is not there (img_folder in settings.json)" in told
-    assert "adapter.alpha: -1 does not fit (given as adapter.alpha=-1)" in told
+    assert "adapter.alpha: invalid value -1 (given as adapter.alpha=-1)" in told
 
 
 def test_where_the_values_of_a_file_come_from(write, capsys):

@@ -51,3 +51,14 @@ def test_a_benchmark_whose_training_is_refused(tmp_path: Path) -> None:
     assert "optimizer.lr: invalid value -1" in done.stderr
     assert "train.py: did not finish" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_step_whose_adapters_are_all_left_out(train) -> None:
+    assert (train("adapter.module_dropout=0.999") / "adapter.safetensors").is_file()
+
+
+def test_a_limit_of_time(train, capsys) -> None:
+    folder = train("trainer.max_time=00:00:00:03", "trainer.max_steps=100000", "trainer.log_every_n_steps=1000")
+    assert (folder / "adapter.safetensors").is_file()
+    train("trainer.max_time=3h", name="refused", code=1)
+    assert "trainer.max_time: invalid value '3h'" in capsys.readouterr().err

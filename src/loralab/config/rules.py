@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,9 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
     seed = get(tree, "seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
         yield invalid("seed", seed, "a whole number")
+    limit = get(tree, "trainer.max_time")
+    if isinstance(limit, str) and not re.fullmatch(r"\d{1,3}(:\d{1,2}){3}", limit):
+        yield invalid("trainer.max_time", limit, "days:hours:minutes:seconds, like 00:12:00:00")
     name = get(tree, "output.name")
     if isinstance(name, str) and (not name or "/" in name or "\\" in name):
         yield Problem("output.name", f"{name!r} is not a file name", "a name without folders or extension")

@@ -10,6 +10,7 @@ from loralab.settings.section import below
 LEFT_OUT = (
     *("allow", "logger", "resume", "resume_root", "resume_force", "experiment", "debug", "sweep"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.profiler"),
+    "trainer.max_time",
     *("model.base", "model.vae", "model.tokenizer", "adapter.weights", "output.folder"),
     *("data.folder", "data.folders", "data.reg_folder", "data.mask_folder", "data.metadata", "data.validation.folder"),
     *("data.cache", "data.cache_folder", "data.num_workers", "data.persistent_workers"),

@@ -87,6 +87,8 @@ class LoraModule(L.LightningModule):
         loss = self.last_losses.loss.mean()
         self.pace.count(len(batch) * self.trainer.world_size)
         self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        if not loss.requires_grad:  # module dropout left every adapter out: the gradient is zero
+            loss = loss + 0 * sum(weight.sum() for weight in self.adapters.parameters())
         return loss
 
     def losses(self, batch: Batch, seed: int) -> Losses:

@@ -30,7 +30,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "counted with what it is multiplied by": ("data.batch_size", "data.batch_pixels"),
     "how images come into memory": ("data.num_workers", "data.persistent_workers"),
     "length: a schedule that depends on it refuses another": ("trainer.max_epochs", "trainer.max_steps"),
-    "whether a run goes on": ("data.on_error", "health.movement", "health.skips_in_a_row"),
+    "whether a run goes on": ("data.on_error", "health.movement", "health.skips_in_a_row", "trainer.max_time"),
     "watching, saving, and starting": (
         *("callbacks", "logger", "output", "settings", "resume", "resume_force", "allow"),
         *("trainer.log_every_n_steps", "trainer.profiler"),

@@ -86,7 +86,7 @@ def test_side_work_that_fails_costs_nothing(
     from loralab.callbacks.hparams import HParams
     from loralab.callbacks.validation import Validation
 
-    both = ("data/validation=share", "callbacks.validation.every_n_steps=1", "output.metadata=false")
+    both = ("data/validation=share", "callbacks.validation.every_n_steps=1", "output.metadata=false", "ema.decay=0.9")
     whole = train(*both, "callbacks.validation.enabled=false", name="whole")
 
     def fails(*_: object) -> None:
@@ -97,7 +97,8 @@ def test_side_work_that_fails_costs_nothing(
     monkeypatch.setattr(TensorBoardLogger, "experiment", property(fails))
     capsys.readouterr()
     words = ["+callbacks.way._target_=tests.stopping.InTheWay", "+callbacks.way._partial_=true", "allow=[tests.]"]
-    words += ["callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.tag_occurrence.enabled=true"]
+    words += ["callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.samples.every_n_steps=1"]
+    words += ["callbacks.samples.before=false", "callbacks.tag_occurrence.enabled=true"]
     run = train(*both, *words, "logger=many", "trainer.log_every_n_steps=1", name="run", code=1)
     assert adapter(run) == adapter(whole)
     assert record(run)["status"] == "finished with errors"

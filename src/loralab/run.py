@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> None:
         try:
             sys.exit(_main(sys.argv[1:] if argv is None else argv))
         except signals.Interrupted as interrupted:
-            print(f"interrupted by {interrupted}", file=sys.stderr)
+            if console.is_first():
+                print(f"interrupted by {interrupted}", file=sys.stderr)
             # of several processes the first would be killed if another ended with anything but 0
             sys.exit(interrupted.code if console.is_first() else 0)
 
@@ -117,7 +118,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
     settings, side_work = values(cfg), SideWork()
     with Record(folder, overrides) as record, memory_advice(settings):
         data = instantiate(cfg.data, _partial_=False, seed=cfg.seed)  # before a model is loaded: it may find mistakes
-        print(f"loading   {cfg.model.base}", file=sys.stderr)
+        print(f"loading   {cfg.model.base}", flush=True)
         family = instantiate(cfg.model)
         data.attach(family)
         method, targets = instantiate(cfg.adapter), instantiate(cfg.targets)

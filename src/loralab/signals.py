@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from types import FrameType
 
+from loralab.console import is_first
+
 ENDING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, n))
 EXIT_CODES = tuple(128 + number for number in ENDING)
 SAME = 1.0
@@ -179,5 +181,6 @@ def _kill_at_exit() -> None:
 
 
 def _say(words: str) -> None:
-    with suppress(OSError):  # nobody listens
-        os.write(2, words.encode())
+    if is_first():
+        with suppress(OSError):  # nobody listens
+            os.write(2, words.encode())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -108,9 +109,10 @@ class Samples(Callback):
             return
         self.drawn_at = trainer.global_step
         row: list[Image] = []
-        for i, (image, prompt) in enumerate(zip(self._sampled(module), self.prompts, strict=True)):
-            save(image, self.folder / f"step{trainer.global_step:08d}-{i:02d}.png", prompt.described())
-            row.append(thumbnail(image))
+        with closing(self._sampled(module)) as images:  # so that training's weights come back whatever is raised here
+            for i, (image, prompt) in enumerate(zip(images, self.prompts, strict=True)):
+                save(image, self.folder / f"step{trainer.global_step:08d}-{i:02d}.png", prompt.described())
+                row.append(thumbnail(image))
         self.times[time] = row
         words = [prompt.prompt for prompt in self.prompts]
         settings = "\n".join(prompt.described() for prompt in self.prompts)
@@ -118,7 +120,7 @@ class Samples(Callback):
         first = next(iter(self.times))
         _log(trainer, grid({name: self.times[name] for name in (first, time)}, words))
 
-    def _sampled(self, module: LoraModule) -> Iterator[Image]:
+    def _sampled(self, module: LoraModule) -> Generator[Image]:
         """Pictures in the order of the prompts; neighbours of the same size and steps share a batch."""
         with module.looking():
             for kind, group in groupby(self.prompts, lambda p: replace(p, prompt="", seed=0)):

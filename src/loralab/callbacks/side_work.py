@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ class SideWork:
     def __init__(self) -> None:
         self.errors: dict[tuple[str, type], str] = {}
         """What failed, in words, by who and how."""
+        threading.excepthook = self._in_a_thread  # loggers write by one
 
     def callback(self, name: str, callback: C) -> C:
         ready = [True]
@@ -86,11 +88,18 @@ class SideWork:
         return logger
 
     def report(self, name: str, error: Exception) -> None:
-        """Tells of an error, the first time that its kind comes."""
-        key = (name, type(error))
+        """Tells of an error, by what caused it, the first time that its kind comes."""
+        cause = error
+        while isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        key = (name, type(cause))
         if key in self.errors:
             return
-        words = str(error).strip() or "no message"
-        self.errors[key] = f"{name} failed: {type(error).__name__}: {words}"
+        words = str(cause).strip() or "no message"
+        self.errors[key] = f"{name} failed: {type(cause).__name__}: {words}"
         print(f"error     {self.errors[key].splitlines()[0]}; the run goes on", file=sys.stderr)
         console.note("".join(traceback.format_exception(error)))
+
+    def _in_a_thread(self, failed: threading.ExceptHookArgs) -> None:
+        if isinstance(failed.exc_value, Exception):
+            self.report(f"thread {failed.thread.name if failed.thread else ''}", failed.exc_value)

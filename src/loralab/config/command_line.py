@@ -89,7 +89,8 @@ def _of_later_points(parsed: list[Override], cfg: DictConfig, choices: dict[str,
     for key, value in later_values(parsed):
         point = cfg.copy()
         OmegaConf.update(point, key, value)
-        problems += Check(point, choices, [f"{key}={value}"]).problems
+        others = [o.input_line or "" for o in parsed if o.get_key_element() != key]
+        problems += Check(point, choices, [*others, f"{key}={value}"]).problems
     return problems
 
 

@@ -100,3 +100,13 @@ class _Noting(TorchFunctionMode):
             if "torch/optim" not in caller.f_code.co_filename:  # its counts of steps are on the CPU
                 self.found.add(f"{func.__name__} in {caller.f_code.co_filename}:{caller.f_lineno}")
         return func(*args, **kwargs or {})
+
+
+class FillDisk(Callback):
+    """Fills a folder's disk when training starts."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        (self.folder / "filler").write_bytes(b"x" * shutil.disk_usage(self.folder).free)

@@ -13,6 +13,7 @@ from loralab.config.command_line import checked
 from loralab.config.compose import group_options, values
 from loralab.data.module import DataModule
 from loralab.errors import UserError
+from loralab.training.fallback import Fallback
 from loralab.training.state import States
 
 SHAPES = Path(run.__file__).parent / "assets" / "shapes" / "train"
@@ -58,8 +59,9 @@ def build(name: str, cfg, family, folder: Path):
         assert isinstance(data, DataModule)
         return data
     if name == "callbacks":
-        output = run.instantiate(cfg.output)(run_folder=folder, describe=lambda epoch, step: {})
-        given = {"output": output, "run_folder": folder, "settings": values(cfg), "states": States(folder)}
+        fallback = Fallback(folder, print)
+        output = run.instantiate(cfg.output)(fallback=fallback, describe=lambda epoch, step: {})
+        given = {"output": output, "run_folder": folder, "settings": values(cfg), "states": States(folder, fallback)}
         return run._callbacks(node, SideWork(), **given)
     if name == "logger":
         return run._loggers(node, SideWork(), folder)

@@ -33,9 +33,9 @@ from loralab.errors import UserError
         (["data.buckets.step=0"], ["data.buckets.step", "0"]),
         (["data.min_image_size=200", "data.max_image_size=100"], ["data.min_image_size", "no image is left"]),
         (["data.captions.extension=PNG"], ["data.captions.extension", "images"]),
-        (["data.metadata=/nowhere.json"], ["data.metadata", "is not there"]),
+        (["data.metadata=/nowhere.json"], ["data.metadata", "was not found"]),
         (["data.mask_folder=/etc/hostname"], ["data.mask_folder", "is a file, not a folder"]),
-        (["data.validation.folder=/nowhere"], ["data.validation.folder", "is not there"]),
+        (["data.validation.folder=/nowhere"], ["data.validation.folder", "was not found"]),
         (["data.captions.separator=''"], ["data.captions.separator", "separates nothing"]),
         (["data=folder", "data.folders=[{path: /tmp, captions: 5}]"], ["data.folders.0.captions", "does not fit"]),
         (

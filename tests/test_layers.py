@@ -7,7 +7,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LAYERS: list[tuple[str, ...]] = [
-    ("types", "rng", "errors", "values", "files", "packages", "progress", "signals", "console"),
+    ("types", "rng", "errors", "values", "files", "places", "writing", "packages", "progress", "signals", "console"),
     ("diffusion", "data", "adapters", "models", "optim"),
     (
         *("data.dataset", "adapters.inject", "adapters.file"),

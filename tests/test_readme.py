@@ -19,7 +19,7 @@ from loralab import cli
 from loralab.config import reference
 from loralab.config.command_line import prepare, split, sweeps
 from loralab.config.compose import PACKAGE, values
-from loralab.config.place_rules import run_problems
+from loralab.config.run_folder import folder_problems, planned
 from loralab.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -104,8 +104,10 @@ def test_training_commands_pass_the_check(command: str, workshop: Path, monkeypa
             prepare(overrides)
         assert all("GPU" in str(problem) for problem in error.value.problems), error.value
         return
-    prepared = prepare(overrides, sweeps(flags, overrides))
-    assert not list(run_problems(values(prepared.cfg), prepared.overrides))
+    is_sweep = sweeps(flags, overrides)
+    prepared, place = prepare(overrides, is_sweep), planned(is_sweep)
+    assert place is not None
+    assert not list(folder_problems(values(prepared.cfg), place))
 
 
 @pytest.mark.slow

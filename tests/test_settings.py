@@ -551,7 +551,7 @@ def test_a_mistake_in_a_file_is_told_by_the_files_key(write):
         prepare([f"settings.load={path}", "adapter.alpha=-1"])
     told = str(caught.value)
     assert "adapter.rank: invalid value 0 (net_dim in settings.json)" in told
-    assert "data.folder: '/nowhere' is not there (img_folder in settings.json)" in told
+    assert "data.folder: '/nowhere' was not found (img_folder in settings.json)" in told
     assert "adapter.alpha: invalid value -1 (given as adapter.alpha=-1)" in told
 
 

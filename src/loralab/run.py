@@ -20,12 +20,14 @@ from loralab import console, signals
 from loralab.config.command_line import prepare, refuse, split, sweeps
 from loralab.config.compose import CONF, choices_of, register_resolvers, values
 from loralab.config.menu import menu
-from loralab.config.place_rules import run_problems
+from loralab.config.run_folder import claim, folder_problems, planned, take
 from loralab.config.signature import parameters
 from loralab.errors import UserError
+from loralab.places import full
 from loralab.settings import many
 from loralab.settings.recipe import recipe
 from loralab.settings.save import save as save_settings
+from loralab.writing import try_to_write
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -60,18 +62,19 @@ def _main(argv: list[str]) -> int:
         print(menu())
         return 0
     try:
-        overrides, warnings, _, cfg, _ = prepare(overrides, sweeps(flags, overrides))
-        if problems := list(run_problems(values(cfg), overrides)):
+        is_sweep = sweeps(flags, overrides)
+        overrides, warnings, _, cfg, _ = prepare(overrides, is_sweep)
+        place = planned(is_sweep)
+        if place and (problems := list(folder_problems(values(cfg), place))):
             raise UserError(*problems)
+        for warning in warnings:
+            print(f"note: {warning}", file=sys.stderr)
+        if folder := many.run_folder(overrides):
+            return many.run(folder, overrides, flags)
+        if place and not console.ASKS & set(flags):
+            overrides = [*overrides, claim(place, is_resumed=cfg.resume is not None)]
     except UserError as error:
         return _told(error)
-    for warning in warnings:
-        print(f"note: {warning}", file=sys.stderr)
-    if folder := many.run_folder(overrides):
-        try:
-            return many.run(folder, overrides, flags)
-        except UserError as error:
-            return _told(error)
     sys.argv[1:] = [*flags, *overrides]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
     register_resolvers()
@@ -88,6 +91,9 @@ def task(cfg: DictConfig) -> float | None:
     with signals.listening(), console.kept(log):  # in a process of a sweep's own, too
         try:
             refuse(cfg, choices, overrides)
+            take(folder, cfg.resume is not None)
+            if cfg.output.folder:
+                try_to_write(full(cfg.output.folder), "output.folder")
             if cfg.settings.save_folder:
                 print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
             return None if cfg.settings.save_only else train(cfg, folder, overrides, choices)
@@ -109,6 +115,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
     from loralab.report.record import Record
     from loralab.report.summary import closing, ending, opening
     from loralab.training.describe import Describe
+    from loralab.training.fallback import Fallback
     from loralab.training.memory import memory_advice
     from loralab.training.module import LoraModule
     from loralab.training.resume import choose
@@ -135,10 +142,11 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
             seed=cfg.seed,
             ema=instantiate(cfg.ema),
         )
+        fallback = Fallback(folder, side_work.tell)
         describe = Describe(settings, recipe(settings, choices), family, adapters, data)
-        output = instantiate(cfg.output)(run_folder=folder, describe=describe)
+        output = instantiate(cfg.output)(fallback=fallback, describe=describe)
         output.refuse_to_overwrite()
-        states = States(folder / "states")
+        states = States(folder / "states", fallback)
         given = {"output": output, "run_folder": folder, "settings": settings, "states": states}
         trainer = instantiate(cfg.trainer)(
             callbacks=[

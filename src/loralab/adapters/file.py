@@ -19,13 +19,17 @@ from loralab.adapters.kinds import Group, problems_of, some, sort_out
 from loralab.adapters.layouts import Alphas, folded_into, to_kohya
 from loralab.adapters.peft import CONFIG, PREFIX, Configs, configs_of
 from loralab.errors import Problem, UserError, user_error
-from loralab.files import atomic_path
 from loralab.models.checkpoint import contents
 from loralab.models.weights import read
+from loralab.writing import atomic_path
 
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 FORMATS = ("safetensors", "ckpt", "pt", "bin")
+_LARGEST_HEADER = 100_000_000
+"""Bytes; the safetensors library refuses to read a longer one."""
+_HASHES = 200
+"""Bytes of the header that `hashes` needs."""
 
 _SAFETENSORS_DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -53,36 +57,57 @@ def save(
     state: Mapping[str, Tensor],
     metadata: Mapping[str, str] | None = None,
     precision: Precision | None = "fp16",
-) -> None:
+    setting: str = "--output",
+) -> list[str]:
     """Writes tensors in the format of the path's extension, reads them back, and only then replaces an old file.
 
     A precision of None leaves each tensor its own. The same tensors and metadata give the same bytes. Metadata
-    (safetensors only) is completed with the hashes that UIs know a file by; None leaves it out. Raises a UserError
-    where the tensors don't fit the precision or the file cannot be written.
+    (safetensors only) is completed with the hashes that UIs know a file by; None leaves it out. Returns the names of
+    the metadata that had no room. Raises an OutOfRange where values don't fit the precision, and a WriteError that
+    names `setting` where the file cannot be written.
     """
     tensors = dict(state)
     if precision is not None:
         tensors = {key: _cast(key, tensor, DTYPES[precision]) for key, tensor in state.items()}
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
-        found = f"not a number, or too large for {precision}: {some(broken)}"
-        raise user_error("output.precision", found, "output.precision=bf16 or fp32 if the training itself went well")
-    write(path, tensors, None if metadata is None else {**metadata, **hashes(tensors, metadata)})
+        kind = "too large for " + precision if precision and _all_finite(state, broken) else "infinite or not a number"
+        remedy = "write it in bf16 or fp32" if precision else "there is no precision that holds them"
+        raise OutOfRange(Problem(setting, f"values are {kind}: {some(broken)}", remedy))
+    if metadata is None:
+        write(path, tensors, None, setting)
+        return []
+    fitting = without_largest(metadata, _LARGEST_HEADER - len(_header_bytes(tensors, {})) - _HASHES)
+    write(path, tensors, {**fitting, **hashes(tensors, fitting)}, setting)
+    return [key for key in metadata if key not in fitting]
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors as they are; reads them back, and only then replaces an old file."""
+class OutOfRange(UserError):
+    """Values that a file cannot hold in the precision asked for."""
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None, setting: str) -> None:
+    """Writes tensors as they are; reads them back, and only then replaces an old file. Raises a WriteError."""
     path = Path(path)
-    try:
-        with atomic_path(path) as beside:
-            if path.suffix == ".safetensors":
-                _write_safetensors(beside, tensors, metadata)
-            else:
-                beside.write_bytes(_pickled(tensors))
-            _verify(beside, tensors)
-    except OSError as error:
-        found = f"{path} could not be written: {error.strerror or error}"
-        raise user_error("output.folder", found, "free some space, or choose another folder") from error
+    with atomic_path(path, setting) as beside:
+        if path.suffix == ".safetensors":
+            _write_safetensors(beside, tensors, metadata)
+        else:
+            beside.write_bytes(_pickled(tensors))
+        _verify(beside, tensors)
+
+
+def without_largest(metadata: Mapping[str, str], room: int) -> dict[str, str]:
+    """The metadata without its largest entries, so that what is left takes `room` bytes at most."""
+    sizes = {key: len(json.dumps({key: value})) for key, value in metadata.items()}
+    by_size = sorted(sizes, key=lambda key: sizes[key])
+    while sum(sizes[key] for key in by_size) > room:
+        by_size.pop()
+    return {key: value for key, value in metadata.items() if key in by_size}
+
+
+def _all_finite(state: Mapping[str, Tensor], keys: list[str]) -> bool:
+    return all(bool(state[key].isfinite().all()) for key in keys)
 
 
 def load(path: Path | str, table: Table | None = None, setting: str = "adapter.weights") -> AdapterFile:

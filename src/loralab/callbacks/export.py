@@ -8,6 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.training.file_names import after_epoch, after_step
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.values import AtLeastOne
@@ -31,14 +32,14 @@ class Export(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         step, epoch = steps_done(trainer), epochs_done(trainer)
-        if due(step, self.every_n_steps):
-            self._save(trainer, module, f"-step{step:08d}")
-        if due(epoch, self.every_n_epochs):
-            self._save(trainer, module, f"-{epoch:06d}")
+        if step and due(step, self.every_n_steps):
+            self._save(trainer, module, after_step(step))
+        if epoch and due(epoch, self.every_n_epochs):
+            self._save(trainer, module, after_epoch(epoch))
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
         if trainer.global_step or not module.interrupted:
-            self._save(trainer, module, f"-step{trainer.global_step:08d}" if module.interrupted else "", keep=True)
+            self._save(trainer, module, after_step(trainer.global_step) if module.interrupted else "", keep=True)
         self.ended = True
 
     def on_fit_end(self, trainer: Trainer, module: LoraModule) -> None:

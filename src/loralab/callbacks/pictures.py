@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from loralab.files import atomic_path
+from loralab.writing import atomic_path
 
 MARGIN = 8
 CELLS = (96, 256)
@@ -32,7 +32,7 @@ def save(image: Image.Image, path: Path, parameters: str) -> Path:
     """Writes a PNG with its settings in the `parameters` text, where web UIs look for them."""
     info = PngInfo()
     info.add_itxt("parameters", parameters)
-    with atomic_path(path) as beside:
+    with atomic_path(path, "hydra.run.dir") as beside:
         image.save(beside, format="PNG", pnginfo=info)
     return path
 

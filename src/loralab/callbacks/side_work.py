@@ -87,6 +87,11 @@ class SideWork:
                 setattr(logger, write, guarded(getattr(logger, write)))
         return logger
 
+    def tell(self, words: str) -> None:
+        """Tells of a loss that no exception stands for."""
+        self.errors[words, str] = words
+        print(f"error     {words}", file=sys.stderr)
+
     def report(self, name: str, error: Exception) -> None:
         """Tells of an error, by what caused it, the first time that its kind comes."""
         cause = error

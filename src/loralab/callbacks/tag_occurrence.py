@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from loralab.files import atomic_path
+from loralab.training.file_names import TAGS
 from loralab.training.output import Output
+from loralab.writing import atomic_path
 
 
 class TagOccurrence(Callback):
@@ -23,7 +25,10 @@ class TagOccurrence(Callback):
         counts = trainer.datamodule.tag_counts()  # type: ignore[attr-defined]
         alphabetical = self.sort == "alphabetical"
         ordered = sorted(counts.items(), key=lambda tag: tag[0] if alphabetical else (-tag[1], tag[0]))
-        path = self.output.folder / f"{self.output.name}-tags.txt"
-        with atomic_path(path) as beside:
-            beside.write_text("".join(f"{count}\t{tag}\n" for tag, count in ordered), encoding="utf8")
-        self.output.written.append(path)
+        text = "".join(f"{count}\t{tag}\n" for tag, count in ordered)
+
+        def write(path: Path) -> None:
+            with atomic_path(path, "output.folder") as beside:
+                beside.write_text(text, encoding="utf8")
+
+        self.output.write(self.output.folder / f"{self.output.name}{TAGS}", write)

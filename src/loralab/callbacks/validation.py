@@ -16,6 +16,7 @@ from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.diffusion.loss import L2
 from loralab.diffusion.objective import Objective
 from loralab.diffusion.timesteps import Uniform
+from loralab.training.file_names import BEST
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.types import Batch
@@ -132,7 +133,7 @@ class Validation(Callback):
     def _keep_best(self, trainer: Trainer, module: LoraModule) -> None:
         if self.save_best and trainer.is_global_zero:
             with module.evaluation_weights():
-                self.output.save(module.adapters, module.position[0], trainer.global_step, "-best")
+                self.output.save(module.adapters, module.position[0], trainer.global_step, BEST)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "last": self.last}

@@ -22,6 +22,7 @@ from loralab.config.overrides import (
     with_keys,
     with_options,
 )
+from loralab.config.place_rules import place_notes
 from loralab.config.trusted import hydra_problems
 from loralab.errors import Problem, UserError
 from loralab.settings.expand import expand
@@ -80,7 +81,8 @@ def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
         problems += error.problems
     if problems:
         raise UserError(*problems)
-    return Prepared(expanded, [*warnings, *device_notes(values(cfg))], origins, cfg, choices)
+    tree = values(cfg)
+    return Prepared(expanded, [*warnings, *device_notes(tree), *place_notes(tree)], origins, cfg, choices)
 
 
 def _of_later_points(parsed: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:

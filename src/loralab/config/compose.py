@@ -47,7 +47,7 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     """
     register_resolvers()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), job_name="train", version_base="1.3"):
         cfg = hydra_compose("train", overrides, return_hydra_config=True)
     choices = choices_of(cfg.hydra)
     HydraConfig.instance().set_config(cfg)

@@ -11,40 +11,76 @@ from loralab.config.tree import Tree, get
 from loralab.data.index import keep_outside
 from loralab.data.store import cache_folder
 from loralab.errors import Problem, UserError
-
-RUNS = {"hydra.run.dir": "outputs", "hydra.sweep.dir": "multirun"}
-"""Where Hydra puts runs, unless told otherwise."""
+from loralab.places import full, invisible_characters, not_for_windows, too_long, unusable
+from loralab.training import file_names
+from loralab.writing import part_name
 
 
 def place_problems(tree: Tree) -> Iterator[Problem]:
     """What is wrong with the places that settings name."""
     for key, (path, is_folder) in _read(tree):
-        place = Path(path).expanduser()
-        if not (place.is_dir() if is_folder else place.is_file()):
+        place = os.path.expanduser(path)
+        if not (os.path.isdir(place) if is_folder else os.path.isfile(place)):
             kind, other = ("folder", "file") if is_folder else ("file", "folder")
-            found = f"is a {other}, not a {kind}" if place.exists() else "is not there"
+            found = f"is a {other}, not a {kind}" if os.path.exists(place) else "was not found"
             remedy = "check the path; a relative path starts at " + os.getcwd()
             yield Problem(key, f"'{path}' {found}", remedy)
-    yield from _not_to_write_to(tree, _written(tree))
+    yield from written_problems(tree, _written(tree))
+    yield from _output_name(tree)
 
 
-def run_problems(tree: Tree, overrides: list[str]) -> Iterator[Problem]:
-    """What is wrong with where a training's own folder will be; overrides: of the command line, which may say where."""
-    given = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
-    yield from _not_to_write_to(tree, ((key, given.get(key, usual)) for key, usual in RUNS.items()))
+def place_notes(tree: Tree) -> Iterator[str]:
+    """What may become a difficulty."""
+    name = get(tree, "output.name")
+    if isinstance(name, str) and (found := not_for_windows(name)):
+        yield f"output.name: '{name}' {found}: the file cannot be copied to Windows"
 
 
-def _not_to_write_to(tree: Tree, written: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+def written_problems(tree: Tree, written: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    """What is wrong with paths to write to, each by its setting: not usable, or in a folder of images."""
     images = [path for key, (path, _) in _read(tree) if not key.endswith(("metadata", "mask_folder"))]
     for key, path in written:
-        place = Path(path).expanduser().absolute()
+        if found := unusable(path):
+            yield Problem(key, f"'{path}' {found[0]}", found[1])
+            continue
         try:
-            keep_outside(images, place, key)
+            keep_outside(images, full(path), key)
         except UserError as error:
             yield from error.problems
-            continue
-        if found := _unwritable(place):
-            yield Problem(key, f"'{path}' {found}", "choose a folder that you may write to")
+
+
+def logged(tree: Tree, run_folder: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Where loggers write: those with a folder of their own, or those that write into the run's."""
+    for name, node in (get(tree, "logger") or {}).items():
+        own, inner = get(node, "save_dir"), get(node, "name")
+        key = f"logger.{name}.save_dir" if own else f"logger.{name}.name"
+        if isinstance(folder := own if run_folder is None else None if own else str(run_folder), str):
+            is_folder = isinstance(inner, str) and "wandb" not in str(get(node, "_target_")).lower()
+            yield key, os.path.join(folder, inner) if is_folder else folder
+
+
+def _output_name(tree: Tree) -> Iterator[Problem]:
+    name, format = get(tree, "output.name"), str(get(tree, "output.format"))
+    if not isinstance(name, str):
+        return
+    if found := _not_a_name(name):
+        yield Problem("output.name", f"{name!r} {found}", "give a file name without folders or extension")
+        return
+    folder = full(get(tree, "output.folder") or get(tree, "resume_root") or ".")
+    longest = part_name(file_names.longest(name, format))
+    if found := too_long(folder / longest):
+        size = len(os.fsencode(name))
+        more = len(os.fsencode(longest)) - size
+        words = f"has {size} bytes, and {more} are added for step, extension and while it is written: the file's name"
+        yield Problem("output.name", f"{words} {found[0]}", found[1])
+
+
+def _not_a_name(name: str) -> str | None:
+    if not name or "/" in name or "\\" in name:
+        return "is not a file name"
+    if invisible := invisible_characters(name):
+        return f"contains the invisible characters {invisible}"
+    return "has a blank at the start or end" if name != name.strip() else None
 
 
 def _read(tree: Tree) -> Iterator[tuple[str, tuple[str, bool]]]:
@@ -58,7 +94,7 @@ def _read(tree: Tree) -> Iterator[tuple[str, tuple[str, bool]]]:
 
 
 def _written(tree: Tree) -> Iterator[tuple[str, str]]:
-    given = {key: get(tree, key) for key in ("output.folder", "settings.save_folder", "logger.tensorboard.save_dir")}
+    given = {key: get(tree, key) for key in ("output.folder", "settings.save_folder")} | dict(logged(tree))
     given["data.cache_folder"] = str(cache_folder(_text(tree, "data.cache_folder")))
     latents = str(cache_folder(_text(tree, "data.cache.folder")))
     if get(tree, "data.cache.latents") == "disk" and latents != given["data.cache_folder"]:
@@ -69,10 +105,3 @@ def _written(tree: Tree) -> Iterator[tuple[str, str]]:
 def _text(tree: Tree, key: str) -> str | None:
     value = get(tree, key)
     return value if isinstance(value, str) else None
-
-
-def _unwritable(folder: Path) -> str | None:
-    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("."))
-    if not existing.is_dir():
-        return f"cannot be a folder: {existing} is a file"
-    return None if os.access(existing, os.W_OK | os.X_OK) else f"is not writable ({existing})"

@@ -180,9 +180,6 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
     limit = get(tree, "trainer.max_time")
     if isinstance(limit, str) and not re.fullmatch(r"\d{1,3}(:\d{1,2}){3}", limit):
         yield invalid("trainer.max_time", limit, "days:hours:minutes:seconds, like 00:12:00:00")
-    name = get(tree, "output.name")
-    if isinstance(name, str) and (not name or "/" in name or "\\" in name):
-        yield Problem("output.name", f"{name!r} is not a file name", "a name without folders or extension")
 
 
 def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:

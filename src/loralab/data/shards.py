@@ -6,7 +6,6 @@ writes to a file of its own, so two may add at once. Every record carries a chec
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 import time
@@ -15,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from loralab import writing as disk
 from loralab.data.store import connect, writing
 from loralab.data.walk import stamp
-from loralab.errors import UserError, user_error
+from loralab.errors import UserError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shards (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, stamp INTEGER);
@@ -28,7 +28,6 @@ CREATE TABLE IF NOT EXISTS records (
 SETTING = "data.cache.folder"
 _LARGEST = 1 << 30
 """Bytes; a shard that has grown over it is followed by another."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Damaged(Exception):
@@ -54,12 +53,8 @@ class Shards:
 
     def put(self, records: Mapping[bytes, bytes]) -> None:
         """Adds records, all or none; when this returns, they outlive the process. Raises a UserError on a full disk."""
-        try:
+        with disk.writing(self.folder, SETTING):
             self._append(self._open_shard(), records)
-        except OSError as error:
-            full = "the disk is full" if error.errno in _FULL else f"cannot be written ({error})"
-            remedy = "free some space, or choose another folder; what is cached already is kept"
-            raise user_error(SETTING, f"{self.folder}: {full}", remedy) from error
 
     def get(self, key: bytes) -> bytes:
         """A key's record. KeyError where there is none; Damaged, and then forgotten, where it is not what was put."""

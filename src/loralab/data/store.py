@@ -55,11 +55,14 @@ def writing(connection: sqlite3.Connection, setting: str = "data.cache_folder") 
 
 def _opened(path: Path, schema: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA synchronous = OFF")
-    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+    try:
+        connection.execute("PRAGMA synchronous = OFF")
+        if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError(f"{path} is damaged")
+        connection.executescript(schema)
+    except BaseException:
         connection.close()
-        raise sqlite3.DatabaseError(f"{path} is damaged")
-    connection.executescript(schema)
+        raise
     return connection
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loralab.files import atomic_path
 from loralab.models.family import Family
 from loralab.models.names import ENDS, RESIDUAL_BLOCK, slots
+from loralab.writing import atomic_path
 
 NORMS = {"norm1": "in_layers.0", "norm2": "out_layers.0"}
 
@@ -64,7 +64,7 @@ def save_single_file(family: Family, path: Path, dtype: torch.dtype) -> None:
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in original_state(family)}
     marks = {"v_pred": family.prediction_type == "v_prediction", "ztsnr": family.zero_terminal_snr}
     state |= {name: torch.tensor([]) for name, marked in marks.items() if marked}
-    with atomic_path(path) as beside:
+    with atomic_path(path, "path") as beside:
         save_file(state, beside, metadata={"format": "pt"})
 
 

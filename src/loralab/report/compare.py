@@ -17,9 +17,10 @@ from rich.text import Text
 from yaml import YAMLError
 
 from loralab.config.compose import register_resolvers
-from loralab.errors import Problem, UserError, user_error
-from loralab.files import as_json, atomic_path, printable
+from loralab.errors import Problem, UserError
+from loralab.files import as_json, printable
 from loralab.tools.show_config import leaves
+from loralab.writing import atomic_path
 
 FIGURES = ("steps", "seconds", "images_per_second", "loss")
 METRIC = "validation/loss"
@@ -136,13 +137,9 @@ def _resolved(config: DictConfig, key: str, value: Any) -> Any:
 def _write_page(path: Path, rows: list[dict[str, Any]], runs: list[Run]) -> None:
     from loralab.report.page import page
 
-    try:
-        with atomic_path(path) as beside:
-            text = page(sheet(rows), {str(run.folder): run.grid for run in runs if run.grid.is_file()})
-            beside.write_text(text, encoding="utf8", errors="backslashreplace")
-    except OSError as error:
-        found = f"{path} cannot be written: {error.strerror or error}"
-        raise user_error("--html", found, "give a file in a folder that can be written to") from None
+    text = page(sheet(rows), {str(run.folder): run.grid for run in runs if run.grid.is_file()})
+    with atomic_path(path, "--html") as beside:
+        beside.write_text(text, encoding="utf8", errors="backslashreplace")
 
 
 def differences(runs: list[Run]) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 from loralab import __version__
 from loralab.console import is_first
 from loralab.errors import UserError
-from loralab.files import as_json, atomic_path
+from loralab.files import as_json
 from loralab.signals import Interrupted, held
+from loralab.writing import WriteError, atomic_path
 
 LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes", "safetensors", "hydra-core")
 
@@ -24,6 +27,7 @@ class Record:
     def __init__(self, folder: Path, overrides: list[str]) -> None:
         self.path = folder / "run.json"
         self.started = time.time()
+        self._unwritten = False
         self.facts: dict[str, Any] = {
             "status": "running",
             "overrides": overrides,
@@ -34,7 +38,8 @@ class Record:
         }
 
     def __enter__(self) -> Record:
-        self.write()
+        if is_first():
+            self._write()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -54,10 +59,30 @@ class Record:
         self.write()
 
     def write(self) -> None:
+        """Writes the facts; where that is not possible the run goes on, and this is told once."""
         if not is_first():
             return
-        with atomic_path(self.path) as beside:
+        try:
+            self._write()
+            self._unwritten = False
+        except WriteError as error:
+            self._shorten()
+            if not self._unwritten:
+                print(f"error: {error.problems[0].found}", file=sys.stderr, flush=True)
+            self._unwritten = True
+
+    def _write(self) -> None:
+        with atomic_path(self.path, "hydra.run.dir") as beside:
             beside.write_text(as_json(self.facts) + "\n", encoding="utf8")
+
+    def _shorten(self) -> None:
+        """On a full disk: the most important facts in the place of those that are there, which needs no more room."""
+        kept = {key: self.facts[key] for key in ("status", "steps", "error", "files", "errors") if key in self.facts}
+        with suppress(OSError), open(self.path, "r+b") as file:
+            size = self.path.stat().st_size
+            while len(text := as_json(kept).encode()) > size and len(kept) > 1:
+                kept.popitem()
+            file.write(text.ljust(size))
 
 
 def _versions() -> dict[str, str]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from loralab import signals
 from loralab.errors import UserError, user_error
-from loralab.files import atomic_path
 from loralab.settings import content as contents
 from loralab.settings.content import NotSettings, shown
 from loralab.settings.convert import converted
 from loralab.settings.expand import value_of
 from loralab.settings.overrides import written
+from loralab.writing import atomic_path
 
 RUN_FOLDER = "settings.run_folder"
 SUFFIXES = (".json", ".toml", ".txt", ".safetensors", ".sh", ".bat", ".cmd", ".ps1", ".yaml", ".yml")
@@ -140,7 +140,7 @@ def _read(root: Path) -> dict[str, Any]:
 
 
 def _write(root: Path, record: dict[str, Any]) -> None:
-    with atomic_path(root / RECORD) as path:
+    with atomic_path(root / RECORD, RUN_FOLDER) as path:
         path.write_text(json.dumps(record, indent=2) + os.linesep, "utf8")
 
 

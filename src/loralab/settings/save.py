@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from loralab.files import atomic_path
 from loralab.settings.content import Content
 from loralab.settings.convert import converted
 from loralab.settings.foreign import SPECIAL
 from loralab.settings.section import NAME
 from loralab.settings.table import PARAMETERS
+from loralab.writing import atomic_path, unused
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -27,12 +27,8 @@ def save(tree: Tree, choices: Choices, folder: Path) -> Path:
     The file is called after the adapter; a file that is there already is left alone.
     """
     folder = folder.expanduser()
-    name = get(tree, "output.name") or "settings"
-    path, count = folder / f"{name}.json", 1
-    while path.exists():
-        count += 1
-        path = folder / f"{name}-{count}.json"
-    with atomic_path(path) as beside:
+    path = unused(folder / f"{get(tree, 'output.name') or 'settings'}.json")
+    with atomic_path(path, "settings.save_folder") as beside:
         beside.write_text(json.dumps(as_json(tree, choices), indent=4, ensure_ascii=False) + "\n", "utf8")
     return path
 

@@ -81,7 +81,18 @@ def write(
 ) -> None:
     """Writes LoRAs in the kohya layout; what the metadata says of rank and alpha is brought up to date."""
     state = state_of(dict(groups))
-    file.save(path, state, _described(groups, metadata or {}), precision)
+    save(path, state, _described(groups, metadata or {}), precision)
+
+
+def save(
+    path: Path,
+    state: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] | None,
+    precision: file.Precision | None,
+) -> None:
+    """Writes an adapter file, and says what of its metadata had no room."""
+    if left_out := file.save(path, state, metadata, precision):
+        print(f"note: the metadata is larger than a file can hold; left out: {', '.join(left_out)}", file=sys.stderr)
 
 
 def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loralab.adapters import file
 from loralab.adapters.keys import Table
-from loralab.errors import user_error
+from loralab.errors import UserError, user_error
 from loralab.models import original, weights
 from loralab.models.architecture import ARCHITECTURES
 from loralab.models.family import Family
@@ -25,6 +25,7 @@ from loralab.models.names import Target, text_targets, unet_targets
 from loralab.models.probe import look_at_base
 from loralab.models.sd import StableDiffusion
 from loralab.models.sdxl import StableDiffusionXL
+from loralab.writing import atomic_folder
 
 FAMILIES: dict[str, type[Family]] = {"sd1": StableDiffusion, "sd2": StableDiffusion, "sdxl": StableDiffusionXL}
 WEIGHTS = ("*.safetensors", "*.bin", "*.index*.json", "*.ckpt", "*.msgpack", "*.onnx", "*.h5")
@@ -51,38 +52,41 @@ class BaseModel:
         where, key, rows = self._find(part, target)
         return self.tensors[where][key][rows]
 
-    def add(self, part: str, target: Target, change: Tensor) -> None:
-        """Adds to a weight, computed in fp32."""
+    def add(self, part: str, target: Target, change: Tensor, precision: file.Precision | None = None) -> None:
+        """Adds to a weight, computed in fp32 and kept in a precision, or that of the file.
+
+        Raises a UserError where the sum is too large for it.
+        """
         where, key, rows = self._find(part, target)
-        whole = self.tensors[where][key].clone()
-        whole[rows] = (whole[rows].float() + change.reshape(whole[rows].shape).to("cpu")).to(whole.dtype)
+        before = self.tensors[where][key]
+        sums = before[rows].float() + change.reshape(before[rows].shape).to("cpu")
+        whole = before.to(file.DTYPES[precision] if precision else before.dtype, copy=True)
+        whole[rows] = sums
+        if not whole[rows].isfinite().all():
+            raise _too_large(target.kohya, whole.dtype)
         self.tensors[where][key] = whole
         self.changed.add(where)
 
     def save(self, path: Path, precision: file.Precision | None) -> None:
-        """Writes the whole model, as the kind of thing it was read from: a folder, or one .safetensors file."""
+        """Writes the whole model, as the kind of thing it was read from: a folder, or one .safetensors file.
+
+        Raises a UserError where a weight is too large for the precision.
+        """
         for where in self.tensors:
             if precision:
                 self.changed.add(where)
-                self.tensors[where] = {k: _cast(t, file.DTYPES[precision]) for k, t in self.tensors[where].items()}
+                self.tensors[where] = {k: _cast(k, t, file.DTYPES[precision]) for k, t in self.tensors[where].items()}
         if "" in self.tensors:
-            file.write(path, self.tensors[""], file.read_metadata(self.path) or None)
+            file.write(path, self.tensors[""], file.read_metadata(self.path) or None, "--output")
         else:
             self._save_folder(path)
 
     def _save_folder(self, path: Path) -> None:
-        beside = path.with_name(f".{path.name}.part")
-        shutil.rmtree(beside, ignore_errors=True)
-        try:
+        with atomic_folder(path, "--output") as beside:
             shutil.copytree(self.path, beside, ignore=self._outdated)
             for part in self.changed:
                 stem = "diffusion_pytorch_model" if part == "unet" else "model"
-                file.write(beside / part / f"{stem}.safetensors", self.tensors[part], {"format": "pt"})
-            if path.exists():
-                shutil.rmtree(path)
-            beside.rename(path)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+                file.write(beside / part / f"{stem}.safetensors", self.tensors[part], {"format": "pt"}, "--output")
 
     def _outdated(self, folder: str, names: list[str]) -> set[str]:
         """Weights of the parts that are written anew."""
@@ -147,5 +151,17 @@ def _config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text(encoding="utf8"))
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    cast = tensor.to(dtype)
+    if not (cast.isfinite() | ~tensor.isfinite()).all():
+        raise _too_large(name, dtype)
+    return cast
+
+
+def _too_large(name: str, dtype: torch.dtype) -> UserError:
+    found = f"{name} has values too large for {str(dtype).removeprefix('torch.')}"
+    return user_error(
+        "--precision", found, "give --precision bf16 or fp32, lower --weights, or check the adapter's alpha"
+    )

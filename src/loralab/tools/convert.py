@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from loralab.adapters import file, keys, layouts
+from loralab.adapters import keys, layouts
 from loralab.files import printable
 from loralab.tools import adapter
 
@@ -23,6 +23,6 @@ def main(args: Namespace) -> None:
     if args.layout == "diffusers":
         told |= layouts.folded_alphas(state)
         state = layouts.to_diffusers(state, keys.public_table(state))
-    file.save(path, state, told or None, args.precision)
+    adapter.save(path, state, told or None, args.precision)
     precision = args.precision or adapter.precision_of(state)
     print(f"{printable(str(path))}: {len(state)} tensors, {args.layout} layout, {precision}")

@@ -26,7 +26,6 @@ from loralab.data.sampler import BucketSampler
 from loralab.data.store import cache_folder
 from loralab.data.validation import Validation
 from loralab.errors import Problem, UserError, user_error
-from loralab.files import atomic_path
 from loralab.models.chunks import CHUNK, chunked
 from loralab.settings.overrides import written
 from loralab.tools import doctor_findings as find
@@ -36,6 +35,7 @@ from loralab.tools.doctor_text import print_report
 from loralab.tools.looks import look_at, near_duplicates
 from loralab.tools.tokens import Tokens, tokens_of
 from loralab.types import Fit, Item
+from loralab.writing import atomic_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +57,9 @@ def main(args: argparse.Namespace) -> int:
             raise
         report, title = Report(findings=[_fatal(problem) for problem in error.problems]), "loralab doctor"
     if args.html:
-        with atomic_path(args.html) as beside:
-            beside.write_text(to_html(report, title), encoding="utf8")
+        text = to_html(report, title)
+        with atomic_path(args.html, "--html") as beside:
+            beside.write_text(text, encoding="utf8")
     if args.json:
         print(report.to_json())
     else:

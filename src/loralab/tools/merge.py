@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from loralab.adapters.file import Precision
 from loralab.adapters.kinds import Group, some
 from loralab.adapters.lora import LoRA
 from loralab.adapters.low_rank import Size, concatenated, spectrum_of
@@ -20,7 +22,9 @@ from loralab.tools.base_model import BaseModel, open_base
 Adapters = Sequence[Mapping[str, Group]]
 
 
-def merged_into_base(base: BaseModel, adapters: Adapters, weights: Sequence[float]) -> None:
+def merged_into_base(
+    base: BaseModel, adapters: Adapters, weights: Sequence[float], precision: Precision | None = None
+) -> None:
     """Adds each adapter's changes, times its weight, to the base's own weights: all of them to the original ones."""
     targets = {target.kohya: (part, target) for part in base.table for target in base.table[part]}
     names = sorted({name for groups in adapters for name in groups})
@@ -32,7 +36,7 @@ def merged_into_base(base: BaseModel, adapters: Adapters, weights: Sequence[floa
             for groups, factor in zip(adapters, weights, strict=True):
                 if name in groups:
                     change += factor * _fitting(name, groups[name], weight)
-            base.add(part, target, change)
+            base.add(part, target, change, precision)
             advance(1)
 
 
@@ -89,6 +93,8 @@ def main(args: Namespace) -> None:
     weights = args.weights or [1.0] * len(args.files)
     if len(weights) != len(args.files):
         raise user_error("--weights", f"{len(weights)} for {len(args.files)} files", "give one for each file")
+    if not all(map(math.isfinite, weights)):
+        raise user_error("--weights", f"{weights} are not all finite numbers", "give numbers such as 0.8")
     if args.base:
         _into_base(args, weights)
     elif len(args.files) < 2:
@@ -103,7 +109,7 @@ def _into_base(args: Namespace, weights: list[float]) -> None:
     base = open_base(args.base, "--base")
     path = adapter.check_output(args, () if base.path.is_dir() else ("safetensors",))
     adapters = [adapter.load(name, base.table).groups for name in args.files]
-    merged_into_base(base, adapters, weights)
+    merged_into_base(base, adapters, weights, args.precision)
     base.save(path, args.precision)
     print(f"{printable(str(path))}: {sum(map(len, adapters))} changes merged into {base.path.name}")
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loralab.files import atomic_path, digest_file
+from loralab.files import digest_file
 from loralab.models.checkpoint import Unreadable, contents
+from loralab.writing import atomic_path
 
 TENSORS, MARKER = "state.ckpt", "state.json"
 FORMAT = 2
@@ -98,13 +100,13 @@ def read(path: Path) -> State:
 def write(state: State) -> None:
     """Writes the marker of a state."""
     facts = {"format": FORMAT} | {name: value for name, value in asdict(state).items() if name in KINDS}
-    with atomic_path(state.path / MARKER) as marker:
+    with atomic_path(state.path / MARKER, "hydra.run.dir") as marker:
         marker.write_text(json.dumps(facts | {"checksum": _checksum(facts)}, indent=1), encoding="utf8")
 
 
 def looks_like_state(path: Path) -> bool:
     """By its name."""
-    return path.name.startswith("step") and path.name[4:].isdigit()
+    return re.fullmatch(r"step\d+(-\d+)?", path.name) is not None
 
 
 def _judged(facts: Any, path: Path) -> State:

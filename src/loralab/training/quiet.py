@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import warnings
 
 from loralab.console import is_first
@@ -38,5 +39,12 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in KNOWN_HARMLESS:
         warnings.filterwarnings("ignore", message=message)
+    threading.excepthook = _one_message
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
+
+
+def _one_message(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread of its own, and raises its error at the next call, too."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(args)

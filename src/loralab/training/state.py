@@ -8,16 +8,21 @@ without it, or where one of them is wrong, a state is damaged. Reading a marker 
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loralab import __version__, signals
 from loralab.files import digest_file
+from loralab.training.fallback import Fallback
 from loralab.training.marker import MARKER, TENSORS, DamagedState, State, looks_like_state, read, write
+from loralab.writing import atomic_folder, atomic_path, unused
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -26,8 +31,8 @@ if TYPE_CHECKING:
 class States:
     """The states of one run, in one folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, fallback: Fallback) -> None:
+        self.folder, self.fallback = folder, fallback
         self.signature: dict[str, Any] = {}
         """The run's; set before the first state is saved."""
         self.written: list[State] = []
@@ -36,22 +41,16 @@ class States:
     def save(
         self, trainer: Trainer, step: int, epoch: int, batch: int, checkpoint: dict[str, Any] | None = None
     ) -> State:
-        """Writes the run as it is after so many steps, or as it was for `checkpoint`; every rank takes part."""
-        path = self.folder / f"step{step:08d}"
-        if self.written and self.written[-1].path == path:
+        """Writes the run as it is after so many steps, or as it was for `checkpoint`; every rank takes part.
+
+        Raises a WriteError where it can be written nowhere.
+        """
+        if self.written and self.written[-1].step == step:
             return self.written[-1]
-        if trainer.is_global_zero:
-            shutil.rmtree(path, ignore_errors=True)  # a damaged one of this run that was resumed in its own folder
-            path.mkdir(parents=True)
-        trainer.strategy.barrier("state folder")
-        beside = path / f".{TENSORS}.part"
-        if checkpoint is None:
-            trainer.save_checkpoint(beside, weights_only=False)
-        else:
-            trainer.strategy.save_checkpoint(checkpoint, beside)
+        checkpoint = checkpoint or trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         schedule = trainer.lr_scheduler_configs[0].scheduler
         state = State(
-            path,
+            self.folder / f"step{step:08d}",
             step,
             epoch,
             batch,
@@ -59,12 +58,23 @@ class States:
             signature=self.signature,
             versions=versions(),
             written=time.time(),
-            digest=_finish(beside, path) if trainer.is_global_zero else "",
+            digest="",
         )
         if trainer.is_global_zero:
-            write(state)
+            state = self._write(state, checkpoint)
+        trainer.strategy.barrier("state")
         self.written.append(state)
         return state
+
+    def _write(self, state: State, checkpoint: dict[str, Any]) -> State:
+        """Where it was written: not over a whole state, which a run resumed in its own folder finds."""
+        with suppress(DamagedState):
+            there = read(state.path).check()
+            if there.signature == state.signature:
+                return there
+            state = replace(state, path=unused(state.path))
+        path = self.fallback.write(state.path, lambda place: _write(place, state, checkpoint))
+        return read(path)
 
     def keep_last(self, count: int) -> None:
         """Removes all but the newest of those that this run wrote: the marker first, so that none looks whole."""
@@ -74,12 +84,17 @@ class States:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _finish(beside: Path, path: Path) -> str:
-    """Gives the file its name, when all of it is on the disk; returns its digest."""
-    with open(beside, "rb+") as file:
-        os.fsync(file.fileno())
-    beside.rename(path / TENSORS)
-    return digest_file(path / TENSORS)
+def _write(path: Path, state: State, checkpoint: dict[str, Any]) -> None:
+    """The marker last: without it a state is damaged. Raises a WriteError."""
+    import torch
+
+    buffer = io.BytesIO()  # torch has no clear error for a full disk
+    torch.save(checkpoint, buffer)
+    with atomic_folder(path, "hydra.run.dir") as beside:
+        beside.mkdir()
+        with atomic_path(beside / TENSORS, "hydra.run.dir") as tensors:
+            tensors.write_bytes(buffer.getbuffer())
+        write(replace(state, path=beside, digest=digest_file(beside / TENSORS)))
 
 
 def below(roots: Iterable[Path]) -> list[Path]:

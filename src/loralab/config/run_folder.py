@@ -1,0 +1,109 @@
+"""The folder of a run: judged and taken before Hydra writes into it, so that no two runs share one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from loralab.config.place_rules import logged, written_problems
+from loralab.config.tree import Tree, get
+from loralab.console import is_first
+from loralab.errors import Problem, UserError, user_error
+from loralab.settings.overrides import written
+from loralab.writing import hold, make_new, try_to_write, unused, writing
+
+RECORD = "run.json"
+
+
+class RunFolder(NamedTuple):
+    """Where Hydra is to put a run, or a sweep."""
+
+    setting: str
+    """hydra.run.dir or hydra.sweep.dir"""
+    path: Path
+    """Of that setting."""
+    run: Path
+    """The run's own, or that of a sweep's first run."""
+    config: Path | None
+    """Where its configuration is written; None: nowhere."""
+    is_new: bool
+    """Whether its name is ours to choose."""
+
+
+def planned(is_sweep: bool) -> RunFolder | None:
+    """That of the configuration composed last. None where it cannot be known yet, or another process has made it."""
+    if not is_first():
+        return None
+    hydra: Any = HydraConfig.get()
+    root = hydra._get_parent()  # of which compose() leaves our settings alone
+    root._content["hydra"] = hydra
+    group = hydra.sweep if is_sweep else hydra.run
+    try:
+        with read_write(hydra), open_dict(hydra):
+            hydra.job.num, hydra.job.id = 0, "0"
+        path = Path(os.path.abspath(str(group.dir)))
+        run = path / str(hydra.sweep.subdir) if is_sweep else path
+        config = None if hydra.output_subdir is None else run / str(hydra.output_subdir)
+    except OmegaConfBaseException:
+        return None
+    finally:
+        del root._content["hydra"]
+    raw: Any = OmegaConf.to_container(group, resolve=False)
+    setting = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+    return RunFolder(setting, path, run, config, str(raw["dir"]).startswith("${fresh:"))
+
+
+def folder_problems(tree: Tree, folder: RunFolder) -> Iterator[Problem]:
+    """What is wrong with it, and with what is written into it."""
+    first = list(written_problems(tree, [(folder.setting, str(folder.path))]))
+    if first:
+        yield from first
+        return
+    inner = {"hydra.sweep.subdir": folder.run, "hydra.output_subdir": folder.config}
+    yield from written_problems(tree, [(key, str(path)) for key, path in inner.items() if path is not None])
+    yield from written_problems(tree, logged(tree, folder.run))
+    if (folder.run / RECORD).exists() and get(tree, "resume") is None:
+        yield _used(folder.setting, folder.run)
+
+
+def claim(folder: RunFolder, is_resumed: bool) -> str:
+    """Makes the folder, or another where a run that started at the same time was faster; gives the override for it.
+
+    Raises a UserError where another run has it, and a WriteError where it cannot be written to.
+    """
+    path = make_new(folder.path, folder.setting) if folder.is_new else folder.path
+    try_to_write(path, folder.setting)
+    if folder.setting == "hydra.run.dir":
+        take(path, is_resumed, None if folder.is_new else folder.config)
+    return f"{folder.setting}={written(str(path))}"
+
+
+def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
+    """Holds a run's own folder until the process ends; what a run resumed in it would overwrite gets another name.
+
+    Raises a UserError where another run holds or has used it.
+    """
+    if not is_first():
+        return
+    with writing(run, "hydra.run.dir"):
+        run.mkdir(parents=True, exist_ok=True)
+        if not hold(run):
+            raise user_error("hydra.run.dir", f"another run writes into {run}", "give each run a folder of its own")
+        if not (run / RECORD).exists():
+            return
+        if not is_resumed:
+            raise UserError(_used("hydra.run.dir", run))
+        for earlier in (run / RECORD, config):
+            if earlier is not None and earlier.exists():
+                earlier.rename(unused(earlier))
+
+
+def _used(setting: str, run: Path) -> Problem:
+    remedy = "give another folder, or none for a new one; with resume=auto a run goes on in its own"
+    return Problem(setting, f"{run} has the files of another run", remedy)

@@ -1,0 +1,100 @@
+"""Paths that will be written to: what can be known of them before anything is."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+_JOINERS = "\u200c\u200d"
+"""Invisible, but part of words and of emoji."""
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def full(path: str | os.PathLike) -> Path:
+    """The absolute path, `~` expanded, links kept."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest of the folders above it that is there."""
+    return next(place for place in (path, *path.parents) if os.path.exists(place))
+
+
+def unusable(path: str | os.PathLike) -> tuple[str, str] | None:
+    """What is wrong with a folder to write into, and the remedy; it need not be there."""
+    return malformed(os.fspath(path)) or _unwritable(full(path)) or too_long(full(path))
+
+
+def unusable_file(path: str | os.PathLike) -> tuple[str, str] | None:
+    """What is wrong with a file to write, and the remedy; its folder need not be there."""
+    place = full(path)
+    if place.is_dir():
+        return "is a folder", "give the name of a file"
+    return malformed(os.fspath(path)) or _unwritable(place.parent) or too_long(place)
+
+
+def malformed(path: str) -> tuple[str, str] | None:
+    """What is wrong with a path that nothing on this system is likely to be meant by, and the remedy."""
+    if invisible := invisible_characters(path):
+        return f"contains the invisible characters {invisible}", "remove them"
+    if os.path.exists(os.path.expanduser(path)):
+        return None
+    if any(part != part.strip() for part in Path(path).parts):
+        return "has a blank at the start or end of a name", f"remove it: '{trimmed(path)}'"
+    if "://" in path:
+        return "is an address, not a path", "give a folder of this machine"
+    if os.name != "nt" and re.match(r"[A-Za-z]:([\\/]|$)", path):
+        return "has a drive letter, and this is not Windows", "give a path of this machine"
+    if os.name != "nt" and "\\" in path:
+        return "has backslashes, which separate no folders here", f"write '{path.replace(chr(92), '/')}'"
+    if os.path.expanduser(path).startswith("~"):
+        return "names the home folder of an unknown user", "give the whole path"
+    return None
+
+
+def trimmed(path: str) -> str:
+    """Without blanks at the start or end of a name."""
+    return "/".join(part.strip() for part in path.split("/"))
+
+
+def invisible_characters(text: str) -> str:
+    """Control characters, and those that only say how others are shown, as escapes."""
+    found = {c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c not in _JOINERS}
+    return ", ".join(sorted(c.encode("unicode_escape").decode() for c in found))
+
+
+def too_long(path: Path) -> tuple[str, str] | None:
+    """What is wrong with the length of a path, bytes of each name and of all, on the disk where it will be."""
+    near = existing(path)
+    longest, limit = max((len(os.fsencode(part)), part) for part in path.parts)[0], _limit(near, "PC_NAME_MAX", 255)
+    if longest > limit:
+        return f"has a name of {longest} bytes; {limit} are possible on this disk", "give a shorter one"
+    size, limit = len(os.fsencode(path)), _limit(near, "PC_PATH_MAX", 4096)
+    return (f"has {size} bytes; a path may have {limit}", "give a shorter one") if size >= limit else None
+
+
+def not_for_windows(name: str) -> str | None:
+    """Why a file of this name cannot be copied to Windows."""
+    if found := sorted(set('<>:"|?*') & set(name)):
+        return f"contains {' '.join(found)}"
+    if name.endswith("."):
+        return "ends in a dot"
+    return "is a reserved name" if _RESERVED.fullmatch(name) else None
+
+
+def _unwritable(folder: Path) -> tuple[str, str] | None:
+    near = existing(folder)
+    if not near.is_dir():
+        return f"cannot be a folder: {near} is a file", "choose another folder"
+    if not os.access(near, os.W_OK | os.X_OK):
+        return f"is not writable ({near})", "choose a folder that you may write to"
+    return None
+
+
+def _limit(place: Path, name: str, usual: int) -> int:
+    try:
+        return os.pathconf(place, name)
+    except (AttributeError, OSError, ValueError):  # Windows, some file systems
+        return usual

@@ -1,0 +1,153 @@
+"""Files and folders written whole or not at all, and what is told where they cannot be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from loralab.errors import Problem, UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class WriteError(UserError):
+    """A file or folder could not be written. Nothing of it is left, and what was there before is as it was."""
+
+    def __init__(self, *problems: Problem, is_full: bool = False) -> None:
+        super().__init__(*problems)
+        self.is_full = is_full
+        """Whether for want of room."""
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike, setting: str) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed over it, on error removed.
+
+    Raises a WriteError that names `setting`, which gave the path, for any error of the file system.
+    """
+    path = Path(path)
+    with _beside(path, setting) as beside:
+        yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike, setting: str) -> Iterator[Path]:
+    """Like `atomic_path` for a folder, which is to be made at the path yielded."""
+    path = Path(path)
+    with _beside(path, setting) as beside:
+        yield beside
+        replaced = beside.with_suffix(".old")
+        if path.exists():
+            os.replace(path, replaced)
+        os.replace(beside, path)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: str | os.PathLike, setting: str) -> Iterator[None]:
+    """Makes a WriteError of what the file system raises while `path` is written."""
+    try:
+        yield
+    except OSError as error:
+        code, reason = error.errno, error.strerror or str(error)
+        if isinstance(error, shutil.Error):  # of a copied folder: one entry for each file
+            reason = str(error.args[0][0][-1])
+        remedy = "choose another folder"
+        if full := code in _FULL or os.strerror(errno.ENOSPC) in reason:
+            reason, remedy = "the disk is full", "free some space, or choose another folder"
+        if code in _FORBIDDEN:
+            remedy = "choose a folder that you may write to"
+        elif code == errno.ENAMETOOLONG:
+            remedy = "choose a shorter name"
+        raise WriteError(Problem(setting, f"{path} could not be written: {reason}", remedy), is_full=full) from error
+
+
+@contextmanager
+def _beside(path: Path, setting: str) -> Iterator[Path]:
+    with writing(path, setting):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(part_name(path.name))
+        try:
+            yield beside
+        finally:
+            with suppress(OSError):  # the folder may be gone, too
+                shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+
+
+def part_name(name: str) -> str:
+    """What a file is called while it is being written."""
+    return f".{name}.{os.getpid()}.part"
+
+
+def unused(path: Path) -> Path:
+    """The path, or the first of name-2, name-3 … that nothing has."""
+    free, count = path, 1
+    while os.path.lexists(free):
+        count += 1
+        free = path.with_name(f"{path.stem}-{count}{path.suffix}")
+    return free
+
+
+def make_new(folder: Path, setting: str) -> Path:
+    """Makes a folder that was not there, this one or folder-2, folder-3 …; only one process gets each."""
+    with writing(folder, setting):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new, count = folder, 1
+        while True:
+            try:
+                new.mkdir()
+            except FileExistsError:
+                count += 1
+                new = folder.with_name(f"{folder.name}-{count}")
+            else:
+                return new
+
+
+def try_to_write(folder: Path, setting: str) -> None:
+    """Makes a folder and writes a little into it, to see that it can be. Raises a WriteError."""
+    with writing(folder, setting):
+        was_there = folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / part_name("trial")
+        try:
+            trial.write_bytes(bytes(1 << 16))
+        except OSError:
+            trial.unlink(missing_ok=True)
+            if not was_there:
+                folder.rmdir()
+            raise
+        trial.unlink()
+
+
+_held: dict[Path, int] = {}
+
+
+def hold(folder: Path) -> bool:
+    """Holds a folder until the process ends, however it ends; False where another process does.
+
+    Nothing is held where the system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    folder = folder.resolve()
+    if folder in _held:
+        return True
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, it is not inherited by loader processes
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            os.close(handle)
+            return False
+    _held[folder] = handle
+    return True

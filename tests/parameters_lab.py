@@ -170,12 +170,12 @@ class Lab:
         return self.runs[key]
 
     def _run(self, change: Change, *overrides: str) -> Run:
-        overrides = (*overrides, "callbacks.progress.enabled=false")
+        overrides = (*overrides, "callbacks.progress.enabled=false", "callbacks.samples.enabled=false")
         config, choices, expanded = self._composed(change, *overrides)
         refuse(config, choices, expanded)
         folder = self.fresh()
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            run.train(config, folder, expanded)
+            run.train(config, folder, expanded, choices)
         return Run(folder, Path(config.output.folder or folder), config.output.name, said.getvalue())
 
     def command(self, *overrides: str) -> tuple[int, Path, str]:

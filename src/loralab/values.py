@@ -45,6 +45,9 @@ Real = Annotated[float, Range(-1e3, 1e3)]
 Rate = Annotated[float, Range(0, 1e3)]
 """A learning rate, or a multiple of one."""
 
+Exponent = Annotated[float, Range(0, 10)]
+"""A power."""
+
 Count = Annotated[int, Range(0, 10**9)]
 """A whole number, zero included."""
 
@@ -58,6 +61,9 @@ Repeats = Annotated[int, Range(1, 100_000)]
 
 Pixels = Annotated[int, Range(8, 4096)]
 """A side of what a model is given."""
+
+BucketStep = Annotated[int, Range(8, 256)]
+"""Pixels that the sides of buckets are multiples of."""
 
 Timestep = Annotated[int, Range(0, 1000)]
 Bands = Annotated[int, Range(1, 1000)]

@@ -98,7 +98,7 @@ def _devices(value: Any, cpu: bool) -> Iterator[Problem]:
     elif cpu and many == -1:
         remedy = "trainer.devices=2 for two processes on the CPU"
         yield Problem("trainer.devices", "-1 means every GPU, and there is none", remedy)
-    elif cpu and isinstance(value, list):
+    elif cpu and (isinstance(value, list) or "," in str(value)):
         yield invalid("trainer.devices", value, "on a CPU a number of processes")
     else:
         there = (os.cpu_count() or 1) if cpu else _visible_gpus()

@@ -27,7 +27,7 @@ from typing import Literal
 
 from loralab.data.geometry import Size, cover
 from loralab.errors import user_error
-from loralab.values import Pixels
+from loralab.values import BucketStep, Pixels
 
 LATENT = 8
 """Pixels a side of one latent cell."""
@@ -60,7 +60,7 @@ class Buckets:
     enabled: bool = True
     min_resolution: Pixels | None = None
     max_resolution: Pixels | None = None
-    step: Pixels = 64
+    step: BucketStep = 64
     no_upscale: bool = False
     partial: Literal["keep", "merge", "drop"] = "keep"
 

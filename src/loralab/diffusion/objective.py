@@ -16,7 +16,7 @@ from loralab.diffusion.tags import TagRarity
 from loralab.diffusion.timesteps import Timesteps, timesteps_for
 from loralab.diffusion.weighting import PredictionType, Weighting
 from loralab.types import Batch, Item
-from loralab.values import NonNegative
+from loralab.values import Exponent, NonNegative
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """predict(noisy (B, C, h, w), timesteps (B,)) -> prediction (B, C, h, w)."""
@@ -55,7 +55,7 @@ class Objective:
         loss: Loss,
         weighting: dict[str, Weighting],
         prior_loss_weight: NonNegative = 1.0,
-        tag_weighting: NonNegative = 0.0,
+        tag_weighting: Exponent = 0.0,
         preservation_weight: NonNegative = 0.0,
         preservation_caption: str | None = "",
     ) -> None:

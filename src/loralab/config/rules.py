@@ -39,7 +39,7 @@ def contradictions(
         except (OSError, RuntimeError) as error:
             found.append(_refused_path(tree, error))
         except (TypeError, ValueError, AttributeError, KeyError):
-            if not misshapen:
+            if not (misshapen or found):
                 raise
     return found
 
@@ -224,6 +224,7 @@ def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[
 Rule = Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]]
 
 RULES: tuple[Rule, ...] = (
+    _plain_values,
     _adapter,
     _data,
     _something_to_do,
@@ -233,7 +234,6 @@ RULES: tuple[Rule, ...] = (
     _rates,
     _precision_of_base,
     _cached_texts,
-    _plain_values,
     _validation_is_watched,
 )
 """Of the settings alone."""

@@ -280,3 +280,17 @@ def test_it_speaks_at_once(tmp_path: Path) -> None:
     assert told.stdout == "\n"
     asked = [sys.executable, str(ROOT / "train.py"), "--help"]
     assert not subprocess.run(asked, capture_output=True, text=True, check=True, cwd=tmp_path).stderr
+
+
+def test_a_stream_outlives_its_reader(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    log = console.Log()
+    with os.fdopen(writer, "w") as stream:
+        kept = console.Stream(stream, log)
+        print("read", file=kept)
+        os.close(reader)
+        print("not read", file=kept)
+        os.write(stream.fileno(), b"nor is this, and it harms nobody")
+        log.open(tmp_path / "train.log")
+    log.close()
+    assert (tmp_path / "train.log").read_text() == "read\nnot read\n"

@@ -70,7 +70,7 @@ class Stream:
 
     def __init__(self, stream: TextIO | None, log: Log) -> None:
         self.stream: Any = stream or io.StringIO()  # None: closed when the process started
-        self.log = log
+        self.log, self.terminal = log, self.stream.isatty()
         self.begun = ""
         """Of a line."""
         if isinstance(stream, io.TextIOWrapper):
@@ -87,6 +87,9 @@ class Stream:
 
     def flush(self) -> None:
         self._try(self.stream.flush)
+
+    def isatty(self) -> bool:
+        return self.terminal  # also when it is gone: what is drawn goes on in the same way
 
     def writelines(self, lines: list[str]) -> None:
         self.write("".join(lines))

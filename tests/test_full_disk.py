@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from loralab import cli
@@ -175,3 +176,81 @@ def test_a_run_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     said = command(*USUAL, cache, f"output.folder={small_disk}", where=tmp_path)
     assert "output.folder" in said
     assert "full" in said
+
+
+def test_too_little_room_is_told_before_training(random_base: Path, small_disk: Path, tmp_path: Path) -> None:
+    """With the figures: of files and states, and of latents."""
+    usual = (*USUAL[2:3], f"model.base={random_base}", "optimizer.lr=1e-3", f"hydra.run.dir={small_disk / 'run'}")
+    words = ("trainer.max_steps=1000", "callbacks.export.every_n_steps=1", "adapter.rank=4", "data.cache.latents=none")
+    said = command(*usual, *words, f"data.cache_folder={tmp_path / 'cache'}", where=tmp_path)
+    assert "1001 adapter files of" in said
+    assert "MB are free" in said
+    assert "finished" not in said
+    fill(small_disk, room=200_000)
+    latents = (
+        f"data.cache_folder={tmp_path / 'cache'}",
+        "data.cache.latents=disk",
+        "data.resolution=256",
+        f"data.cache.folder={small_disk / 'latents'}",
+        "trainer.max_steps=1",
+    )
+    said = command(*USUAL[1:3], f"model.base={random_base}", *latents, "hydra.run.dir=run", where=tmp_path)
+    assert "are needed for latents" in said
+
+
+def test_metadata_that_no_file_can_hold(tmp_path: Path) -> None:
+    """The largest tables are left out and named; the file can be read by the safetensors library."""
+    from loralab.adapters import file
+
+    state = {"lora_unet_x.lora_down.weight": torch.ones(4, 8), "lora_unet_x.lora_up.weight": torch.ones(8, 4)}
+    tables = {"ss_tag_frequency": "ä" * 20_000_000, "ss_bucket_info": "x" * 40_000_000, "ss_seed": "1"}
+    path = tmp_path / "x.safetensors"
+    assert file.save(path, state, tables) == ["ss_tag_frequency"]
+    with safe_open(path, "pt") as opened:
+        assert opened.metadata().keys() >= {"ss_bucket_info", "ss_seed", "sshs_model_hash"}
+        assert "ss_tag_frequency" not in opened.metadata()
+    assert not left(tmp_path)
+
+
+def test_a_merge_that_overflows(
+    random_base: Path, adapters: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ("merge", adapters[0], "--base", random_base, "-o", tmp_path / "merged")
+    assert "too large for float16" in tool(capsys, *words, "--precision", "fp16", "--weights", "1e6")
+    assert "too large for float32" in tool(capsys, *words, "--weights", "1e38")
+    assert not (tmp_path / "merged").exists()
+    assert "finite" in tool(capsys, *words, "--weights", "nan")
+    assert not left(tmp_path)
+
+
+def test_names_that_tools_cannot_write(adapters: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, words in (
+        ("n" * 240 + ".safetensors", "bytes"),
+        ("a\tb.safetensors", "invisible"),
+        (" x.safetensors", "blank"),
+    ):
+        assert words in tool(capsys, "convert", adapters[0], "-o", tmp_path / name), name
+    assert "bytes" in tool(capsys, "compare", tmp_path, "--html", tmp_path / ("n" * 250 + ".html"))
+    assert "bytes" in tool(capsys, "doctor", "data=shapes", "--html", tmp_path / ("n" * 250 + ".html"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_in_its_own_folder_keeps_what_was_there(train, tmp_path: Path) -> None:
+    """Metrics, record, configuration and pictures of the first part; and the same file in the end."""
+    saves = ("callbacks.state.enabled=true", "logger=csv", "scheduler=constant", "trainer.log_every_n_steps=1")
+    train(*saves, name="run")
+    run = tmp_path / "run"
+    (run / "adapter.safetensors").unlink()
+    metrics = (run / "csv" / "metrics.csv").read_bytes()
+    state = run / "states" / "step00000003" / "state.ckpt"
+    stamp = state.stat().st_mtime_ns
+    train(*saves, name="run", code=1)  # not resumed: refused
+    assert (run / "csv" / "metrics.csv").read_bytes() == metrics
+    train(*saves, "resume=auto", "trainer.max_steps=5", "resume_root=nowhere", name="run")
+    assert (run / "csv" / "metrics-2.csv").read_bytes() == metrics
+    assert (run / "csv" / "metrics.csv").read_bytes() != metrics
+    assert json.loads((run / "run-2.json").read_text())["steps"] == 3
+    assert json.loads((run / "run.json").read_text())["steps"] == 5
+    assert (run / "config-2" / "config.yaml").is_file()
+    assert state.stat().st_mtime_ns == stamp
+    train(*saves, "resume=auto", "trainer.max_steps=5", "resume_root=nowhere", name="run", code=1)  # its file is there

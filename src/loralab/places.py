@@ -7,6 +7,9 @@ import re
 import unicodedata
 from pathlib import Path
 
+from loralab.errors import user_error
+from loralab.writing import part_name
+
 _JOINERS = "\u200c\u200d"
 """Invisible, but part of words and of emoji."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -27,12 +30,14 @@ def unusable(path: str | os.PathLike) -> tuple[str, str] | None:
     return malformed(os.fspath(path)) or _unwritable(full(path)) or too_long(full(path))
 
 
-def unusable_file(path: str | os.PathLike) -> tuple[str, str] | None:
-    """What is wrong with a file to write, and the remedy; its folder need not be there."""
+def check_place(path: str | os.PathLike, setting: str, is_folder: bool = False) -> None:
+    """Raises a UserError where a tool could not write its result to a path; the folder above need not be there."""
     place = full(path)
-    if place.is_dir():
-        return "is a folder", "give the name of a file"
-    return malformed(os.fspath(path)) or _unwritable(place.parent) or too_long(place)
+    found = malformed(os.fspath(path)) or too_long(place.with_name(part_name(place.name)) if place.name else place)
+    if not found and not is_folder and place.is_dir():
+        found = "is a folder", "give the name of a file"
+    if found := found or _unwritable(place.parent):
+        raise user_error(setting, f"'{path}' {found[0]}", found[1])
 
 
 def malformed(path: str) -> tuple[str, str] | None:

@@ -20,14 +20,12 @@ from loralab import console, signals
 from loralab.config.command_line import prepare, refuse, split, sweeps
 from loralab.config.compose import CONF, choices_of, register_resolvers, values
 from loralab.config.menu import menu
-from loralab.config.run_folder import claim, folder_problems, planned, take
+from loralab.config.run_folder import claim, folder_problems, planned, refuse_to_overwrite, take
 from loralab.config.signature import parameters
 from loralab.errors import UserError
-from loralab.places import full
 from loralab.settings import many
 from loralab.settings.recipe import recipe
 from loralab.settings.save import save as save_settings
-from loralab.writing import try_to_write
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -92,8 +90,7 @@ def task(cfg: DictConfig) -> float | None:
         try:
             refuse(cfg, choices, overrides)
             take(folder, cfg.resume is not None)
-            if cfg.output.folder:
-                try_to_write(full(cfg.output.folder), "output.folder")
+            refuse_to_overwrite(values(cfg.output), folder)
             if cfg.settings.save_folder:
                 print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
             return None if cfg.settings.save_only else train(cfg, folder, overrides, choices)
@@ -113,12 +110,13 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
     from loralab.adapters.inject import inject
     from loralab.callbacks.side_work import SideWork
     from loralab.report.record import Record
-    from loralab.report.summary import closing, ending, opening
+    from loralab.report.summary import closing, ending, length, opening
     from loralab.training.describe import Describe
     from loralab.training.fallback import Fallback
     from loralab.training.memory import memory_advice
     from loralab.training.module import LoraModule
     from loralab.training.resume import choose
+    from loralab.training.room import room_problems
     from loralab.training.signature import signature
     from loralab.training.state import States
 
@@ -145,7 +143,6 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
         fallback = Fallback(folder, side_work.tell)
         describe = Describe(settings, recipe(settings, choices), family, adapters, data)
         output = instantiate(cfg.output)(fallback=fallback, describe=describe)
-        output.refuse_to_overwrite()
         states = States(folder / "states", fallback)
         given = {"output": output, "run_folder": folder, "settings": settings, "states": states}
         trainer = instantiate(cfg.trainer)(
@@ -158,6 +155,10 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
         )
         states.signature = signature(settings, family, adapters, data.plan, trainer.world_size)
         resume = choose(cfg.resume, [Path(cfg.resume_root), folder], states.signature, cfg.resume_force)
+        steps, epochs = length(trainer, data.summary()["batches"])
+        left = 1 - resume.state.step / max(1, steps) if resume else 1
+        if problems := list(room_problems(settings, adapters, folder, int(left * steps), int(left * epochs))):
+            raise UserError(*problems)
         record.add(resumed=resume and str(resume.state.path))
         print(opening(module, data, trainer, output), flush=True)
         _fit(trainer, module, data, resume)

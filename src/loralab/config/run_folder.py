@@ -15,6 +15,7 @@ from loralab.config.place_rules import logged, written_problems
 from loralab.config.tree import Tree, get
 from loralab.console import is_first
 from loralab.errors import Problem, UserError, user_error
+from loralab.places import full
 from loralab.settings.overrides import written
 from loralab.writing import hold, make_new, try_to_write, unused, writing
 
@@ -99,9 +100,20 @@ def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
             return
         if not is_resumed:
             raise UserError(_used("hydra.run.dir", run))
-        for earlier in (run / RECORD, config):
+        for earlier in (run / RECORD, config, run / "samples" / "grid.png", *run.rglob("metrics.csv")):
             if earlier is not None and earlier.exists():
                 earlier.rename(unused(earlier))
+
+
+def refuse_to_overwrite(output: Tree, run: Path) -> None:
+    """Raises a UserError where the file of the whole training is there already, and a WriteError where it could not be
+    written."""
+    folder = full(get(output, "folder")) if get(output, "folder") else run
+    last = folder / f"{get(output, 'name')}.{get(output, 'format')}"
+    if last.exists():
+        remedy = "choose another output.name or output.folder, or move the file away"
+        raise user_error("output.name", f"{last} exists already", remedy)
+    try_to_write(folder, "output.folder" if get(output, "folder") else "hydra.run.dir")
 
 
 def _used(setting: str, run: Path) -> Problem:

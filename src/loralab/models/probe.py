@@ -119,7 +119,7 @@ def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | N
     one for a hub id that is not wholly cached while offline.
     """
     local = Path(path).expanduser()
-    if local.exists():
+    if os.path.exists(local):
         look(local)
         return local
     if not is_hub_id(path):

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from loralab.config.compose import register_resolvers
 from loralab.errors import Problem, UserError
 from loralab.files import as_json, printable
+from loralab.places import check_place
 from loralab.tools.show_config import leaves
 from loralab.writing import atomic_path
 
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.html:
+        check_place(args.html, "--html")
     runs, damaged = gather(args.folders)
     if not runs:
         raise UserError(*(Problem(folder, why, "give the folder of a run") for folder, why in damaged.items()))

@@ -117,13 +117,19 @@ def _buckets(facts: dict[str, Any]) -> str:
     return f"{len(rows)} ({', '.join(rows[:8])}{more}) · {facts['batches']} batches an epoch"
 
 
-def _length(trainer: Trainer, batches: int) -> str:
+def length(trainer: Trainer, batches: int) -> tuple[int, float]:
+    """Optimizer steps and epochs that a run is to make; batches: of an epoch."""
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     windows = max(1, -(-batches // trainer.accumulate_grad_batches))
     steps = trainer.max_steps if trainer.max_steps > 0 else windows * (trainer.max_epochs or 0)
+    return steps, steps / windows
+
+
+def _length(trainer: Trainer, batches: int) -> str:
+    steps, epochs = length(trainer, batches)
     accumulated = f" of {trainer.accumulate_grad_batches} batches" if trainer.accumulate_grad_batches > 1 else ""
-    return f"{steps} optimizer steps{accumulated}, {steps / windows:.1f} epochs"
+    return f"{steps} optimizer steps{accumulated}, {epochs:.1f} epochs"
 
 
 def _optimizer(module: LoraModule) -> str:

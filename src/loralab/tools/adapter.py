@@ -17,6 +17,7 @@ from loralab.adapters.kinds import Group
 from loralab.adapters.low_rank import Size, state_of
 from loralab.errors import user_error
 from loralab.files import printable
+from loralab.places import check_place
 from loralab.training.metadata import RECIPE
 
 CPU = torch.device("cpu")
@@ -58,6 +59,7 @@ def check_output(args: Namespace, extensions: tuple[str, ...] = file.FORMATS) ->
         raise user_error("--output", f"{path.name} has none of the extensions {', '.join(extensions)}", "add one")
     if path.exists() and not args.overwrite:
         raise user_error("--output", f"{path} exists already", "choose another name, or add --overwrite")
+    check_place(path, "--output", is_folder=not extensions)
     return path
 
 

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from loralab.config.command_line import prepare
@@ -25,8 +24,9 @@ from loralab.data.planner import Planner
 from loralab.data.sampler import BucketSampler
 from loralab.data.store import cache_folder
 from loralab.data.validation import Validation
-from loralab.errors import Problem, UserError, user_error
+from loralab.errors import Problem, UserError
 from loralab.models.chunks import CHUNK, chunked
+from loralab.places import check_place
 from loralab.settings.overrides import written
 from loralab.tools import doctor_findings as find
 from loralab.tools.doctor_html import to_html
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit code 1 where training would fail."""
     if args.html:
-        _check_place(Path(args.html))
+        check_place(args.html, "--html")
     try:
         report, title = _looked(args)
     except UserError as error:
@@ -89,14 +89,6 @@ def _looked(args: argparse.Namespace) -> tuple[Report, str]:
 
 
 _PLANNED = ("on_error", "min_image_size", "max_image_size", "cache_folder", "alpha_mask")
-
-
-def _check_place(page: Path) -> None:
-    """Raises a UserError where the page cannot be written, before anything is looked at."""
-    place = page.expanduser().absolute()
-    above = next(folder for folder in place.parents if folder.exists())
-    if place.is_dir() or not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise user_error("--html", f"{page} cannot be written", "give the name of a file, in a folder that may be")
 
 
 def _fatal(problem: Problem) -> Finding:

@@ -13,7 +13,6 @@ from loralab import signals
 from loralab.adapters import file
 from loralab.adapters.inject import AdapterSet
 from loralab.adapters.layouts import Layout, folded_alphas
-from loralab.errors import user_error
 from loralab.files import digest_file
 from loralab.training.fallback import Fallback
 from loralab.writing import unused
@@ -53,12 +52,6 @@ class Output:
 
     def path(self, suffix: str = "") -> Path:
         return self.folder / f"{self.name}{suffix}.{self.format}"
-
-    def refuse_to_overwrite(self) -> None:
-        """Raises a UserError where the last file is there already: another run's work."""
-        if self.path().exists():
-            remedy = "choose another output.name or output.folder, or move the file away"
-            raise user_error("output.name", f"{self.path()} exists already", remedy)
 
     @signals.held()
     def save(self, adapters: AdapterSet, epoch: int, step: int, suffix: str = "") -> Path:

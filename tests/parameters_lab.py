@@ -199,6 +199,7 @@ class Lab:
     def refused(self, change: Change, *overrides: str) -> str:
         """What a user is told of a training that cannot be."""
         with pytest.raises(UserError) as error:
+            self.prepared(change, *overrides)
             self.run(change, *overrides)
         return str(error.value)
 

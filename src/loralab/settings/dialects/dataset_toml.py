@@ -86,9 +86,10 @@ def read(content: Content) -> Foreign:
 
 def follow(found: Foreign) -> None:
     """Reads the file that `dataset_config` names; a relative path starts here, or beside the file that names it."""
-    if not found.has("dataset_config"):
+    given = found.take("dataset_config", kinds.path)
+    if given is None:
         return
-    path = Path(found.take("dataset_config", kinds.path))
+    path = Path(given)
     beside = found.content.path.parent / path
     try:
         content = contents.read(path if path.exists() or not beside.exists() else beside)

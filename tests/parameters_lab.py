@@ -147,8 +147,10 @@ class Lab:
         """That, the choices made, and the overrides as the file's and these."""
         key = _key(change, *overrides)
         if key not in self.configs:
-            expanded = expand([self.load(change), *overrides]).overrides
-            self.configs[key] = (*compose(expanded), expanded)
+            file = expand([self.load(change), *overrides])
+            if file.problems:
+                raise UserError(*file.problems)
+            self.configs[key] = (*compose(file.overrides), file.overrides)
         return self.configs[key]
 
     def tree(self, change: Change, *overrides: str) -> dict:
@@ -199,7 +201,6 @@ class Lab:
     def refused(self, change: Change, *overrides: str) -> str:
         """What a user is told of a training that cannot be."""
         with pytest.raises(UserError) as error:
-            self.prepared(change, *overrides)
             self.run(change, *overrides)
         return str(error.value)
 

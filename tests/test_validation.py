@@ -104,13 +104,33 @@ def test_the_best_adapter_is_kept(train) -> None:
         assert int(file.metadata()["ss_steps"]) == 1 + losses.index(min(losses))
 
 
-def test_early_stopping_ends_the_run(train) -> None:
+def test_early_stopping_ends_the_run_and_says_why(train, capsys: pytest.CaptureFixture) -> None:
     stopping = ("callbacks.early_stopping.enabled=true", "callbacks.early_stopping.patience=2")
     folder = train(
         *SHARE, *EVERY_STEP, *STILL, *stopping, "callbacks.early_stopping.min_delta=0.1", "trainer.max_steps=5"
     )
-    assert json.loads((folder / "run.json").read_text())["steps"] == 3, "the first sets the mark, two are no better"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["steps"] == 3, "the first sets the mark, two are no better"
     assert (folder / "adapter.safetensors").is_file()
+    first = curves(folder)["validation/loss"][0]
+    why = f"early stopping at step 3: validation/loss was not better than {first:.4f} by more than 0.1 in 2 validations"
+    assert record["stopped"].startswith(why)
+    assert record["stopped"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "plateau"])
+def test_a_run_shorter_than_its_intervals_is_validated_at_its_end(train, scheduler: str, capsys) -> None:
+    """And what waits for more validations than there will be is told."""
+    words = ("callbacks.validation.save_best=true", "callbacks.early_stopping.enabled=true")
+    folder = train(*SHARE, *words, f"scheduler={scheduler}", "callbacks.early_stopping.patience=1")
+    assert len(curves(folder)["validation/loss"]) == 1
+    assert (folder / "adapter-best.safetensors").is_file()
+    said = capsys.readouterr().out
+    early = "callbacks.early_stopping.patience=1 has no effect here: it takes 2 validations, and the run has 0"
+    assert early in said
+    assert ("scheduler.patience=3 has no effect here: it takes 5" in said) == (scheduler == "plateau")
+    train(*SHARE, *EVERY_STEP, *words, "callbacks.early_stopping.patience=2", name="longer")
+    assert "no effect" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", ["scheduler=plateau", "callbacks.early_stopping.enabled=true"])

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from loralab import signals
 from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.callbacks.early_stopping import EarlyStopping
 from loralab.diffusion.loss import L2
 from loralab.diffusion.objective import Objective
 from loralab.diffusion.timesteps import Uniform
@@ -56,9 +57,30 @@ class Validation(Callback):
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         """A state is saved before the validation of its step, which is made up for here."""
         self.loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        if self.loaders:
+            self._tell_who_waits_in_vain(trainer)
         epoch, batch = module.position
         if trainer.global_step > self.last:
             self._validate_if_due(trainer, module, trainer.global_step, None if batch else epoch)
+
+    def _tell_who_waits_in_vain(self, trainer: Trainer) -> None:
+        """A plateau schedule and early stopping act after so many validations without a better loss, after a first."""
+        steps = int(trainer.estimated_stepping_batches)
+        an_epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        times = set(range(self.every_n_steps or steps + 1, steps + 1, self.every_n_steps or 1))
+        times |= {epoch * an_epoch for epoch in range(1, steps // an_epoch + 1) if due(epoch, self.every_n_epochs)}
+        schedule = trainer.lr_scheduler_configs[0].scheduler
+        waiting = {"scheduler.patience": schedule.patience + 1} if isinstance(schedule, ReduceLROnPlateau) else {}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                waiting["callbacks.early_stopping.patience"] = callback.patience
+        for setting, patience in waiting.items():
+            if len(times) <= patience:
+                value, needed = patience - setting.startswith("scheduler"), patience + 1
+                print(
+                    f"note      {setting}={value} has no effect here: it takes {needed} validations, and the run "
+                    f"has {len(times)}; lower it, or validate more often: callbacks.validation.every_n_steps"
+                )
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         self._validate_if_due(trainer, module, steps_done(trainer), epochs_done(trainer))
@@ -68,22 +90,32 @@ class Validation(Callback):
             with module.pace.pause():
                 self.validate(trainer, module)
 
+    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
+        """What the run came to is measured, too, however short it was."""
+        if self.loaders and trainer.global_step > self.last and not module.interrupted:
+            self.measure(trainer, module)
+
     def validate(self, trainer: Trainer, module: LoraModule) -> None:
-        """Measures, logs, and lets those know who go by it."""
+        """Measures, and lets those know who go by it."""
+        loss = self.measure(trainer, module)
+        schedule = trainer.lr_scheduler_configs[0].scheduler
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(loss)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            callback.on_validation_end(trainer, module)
+
+    def measure(self, trainer: Trainer, module: LoraModule) -> float:
+        """Measures, logs and keeps the best adapter; returns validation/loss."""
         figures = self.figures(module)
         loss = figures["validation/loss"]
         self.last = trainer.global_step
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
         for logger in trainer.loggers:
             logger.log_metrics(figures, trainer.global_step)
-        schedule = trainer.lr_scheduler_configs[0].scheduler
-        if isinstance(schedule, ReduceLROnPlateau):
-            schedule.step(loss)
         if loss < self.best.get("loss", float("inf")):
             self.best = {"loss": loss, "step": trainer.global_step}
             self._keep_best(trainer, module)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            callback.on_validation_end(trainer, module)
+        return loss
 
     def figures(self, module: LoraModule) -> dict[str, float]:
         with module.looking():

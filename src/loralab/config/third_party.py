@@ -38,12 +38,6 @@ RANGES: dict[str, dict[str, Range | tuple[str, ...]]] = {
         "weight_lr_power": FACTOR,
         "min_8bit_size": Range(0, 1e12),
     },
-    "callbacks.early_stopping": {
-        "monitor": ("validation/loss", "validation/trained", "validation/gap"),
-        "mode": ("min", "max"),
-        "patience": STEPS,
-        "min_delta": FACTOR,
-    },
 }
 """By node and key: limits of a number, or of every one in a list; words to choose from."""
 

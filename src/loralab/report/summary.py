@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning import Trainer
 
+from loralab.callbacks.early_stopping import EarlyStopping
 from loralab.data.module import DataModule
 from loralab.optim.build import eight_bit
 from loralab.training.memory import peak_gigabytes
@@ -67,6 +68,7 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
         "adapter_notes": module.adapters.notes,
         "eight_bit": _eight_bit(trainer),
         "files": [str(path) for path in output.written],
+        "stopped": _stopped(trainer),
     }
 
 
@@ -83,13 +85,19 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
         lines.append(
             f"  {len(replaced)} images could not be read, and others took their place: {replaced[0]} …, run.json"
         )
-    lines += [f"  {path}" for path in facts["files"]]
+    lines += [f"  {path}" for path in [*facts["files"], *sorted(folder.glob("fit-profile*.txt"))]]
+    lines += [f"  {facts['stopped']}"] if facts.get("stopped") else []
     others = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
     lines.append(f"  {folder}: {others}, run.json, train.log")
     lines += [f"  error: {error.splitlines()[0]}" for error in facts["errors"]]
     if facts["status"] == "interrupted" and (folder / "states").is_dir():
         lines.append("  go on with the same command and resume=auto")
     return "\n".join(lines)
+
+
+def _stopped(trainer: Trainer) -> str | None:
+    """When and why the run ended before its length."""
+    return next((c.stopped for c in trainer.callbacks if isinstance(c, EarlyStopping)), None)  # type: ignore[attr-defined]
 
 
 def _eight_bit(trainer: Trainer) -> tuple[int, int] | None:

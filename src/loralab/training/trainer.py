@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from loralab.errors import user_error
 from loralab.values import AtLeastOne, NonNegative, Share
+
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+"""They write fit-profile.txt into the run's folder; to the terminal they would write nothing (see quiet)."""
 
 
 def build(
@@ -54,7 +58,7 @@ def build(
             enable_progress_bar=False,
             limit_train_batches=limit_train_batches,
             overfit_batches=overfit_batches,
-            profiler=profiler,
+            profiler=profiler and PROFILERS[profiler](given.get("default_root_dir"), "profile"),
             num_sanity_val_steps=0,
             enable_checkpointing=False,
             enable_model_summary=False,

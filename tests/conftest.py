@@ -158,7 +158,6 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         argv = [*given.values(), *(f"{key}={value}" for key, value in usual.items() if key not in given)]
         monkeypatch.setattr("sys.argv", ["train.py"])
         monkeypatch.chdir(tmp_path)
-        run.failed.clear()
         with pytest.raises(SystemExit) as stop:
             run.main(argv)
         assert (stop.value.code or 0) == code

@@ -189,7 +189,6 @@ class Lab:
     @staticmethod
     def main(*argv: str) -> tuple[int, str]:
         """The command with these words: its exit code, and what it printed."""
-        run.failed.clear()
         with (
             contextlib.redirect_stdout(io.StringIO()) as said,
             contextlib.redirect_stderr(said),

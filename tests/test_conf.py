@@ -13,6 +13,7 @@ from loralab.config.command_line import checked
 from loralab.config.compose import group_options, values
 from loralab.data.module import DataModule
 from loralab.errors import UserError
+from loralab.report.loggers import finish
 from loralab.training.fallback import Fallback
 from loralab.training.state import States
 
@@ -23,6 +24,14 @@ OF_OTHER_FAMILIES = ("sd2", "sd2_v", "sdxl")
 """Models whose constructors are sd15's and tiny_sdxl's, for bases that no test has in small."""
 NOT_HERE = ("there is no GPU on this machine", "needs a GPU", "not installed", "every GPU")
 PARTS = ("adapter", "targets", "objective", "optimizer", "scheduler", "callbacks", "logger", "data")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch):
+    """What would log to a server writes to the disk, and ends with the test."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    yield
+    finish(0)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -64,7 +73,7 @@ def build(name: str, cfg, family, folder: Path):
         given = {"output": output, "run_folder": folder, "settings": values(cfg), "states": States(folder, fallback)}
         return run._callbacks(node, SideWork(), **given)
     if name == "logger":
-        return run._loggers(node, SideWork(), folder)
+        return run._loggers(node, SideWork(), folder, [])
     built = run.instantiate(node)
     if name in ("adapter", "targets"):
         adapters = inject(family, run.instantiate(cfg.adapter), run.instantiate(cfg.targets), 0)

@@ -52,7 +52,7 @@ def problems(*overrides: str) -> str:
         (["data.folder=/not/there"], ["data.folder", "'/not/there' was not found"]),
         (["data=folder"], ["data.folder", "is missing"]),
         (["~optimizer"], ["optimizer: is missing", "adam8bit"]),
-        (["logger=null"], ["logger: cannot be null", "tensorboard"]),
+        (["scheduler=null"], ["scheduler: cannot be null", "constant"]),
         (["data.augment.color=true", "data.cache.latents=memory"], ["data.augment.color", "data.cache.latents=none"]),
         (["callbacks.export.every_n_epoch=1"], ["callbacks.export.every_n_epoch", "every_n_epochs"]),
         (["optimizer._target_=os.system"], ["optimizer._target_", "allow-list"]),
@@ -198,10 +198,10 @@ def test_all_mistakes_are_listed_together() -> None:
 
 def test_every_value_of_a_sweep_is_checked_before_the_first_run() -> None:
     with pytest.raises(UserError) as caught:
-        prepare(["adapter.rank=4,0", "optimizer.lr=1e-4,1e-3,fast", "output.format='ckpt','zip'"], sweep=True)
+        prepare(["adapter.rank=4,0", "optimizer.lr=1e-4,1e-3,fast", "output.format='ckpt','zip'"], multirun=True)
     assert [problem.setting for problem in caught.value.problems] == ["adapter.rank", "optimizer.lr", "output.format"]
     assert "invalid value 'fast' (given as optimizer.lr=fast)" in str(caught.value)
-    prepare(["adapter.rank=4,8", "optimizer.lr=interval(1e-4,1e-3)", "scheduler=cosine,linear"], sweep=True)
+    prepare(["adapter.rank=4,8", "optimizer.lr=choice(1e-4,1e-3)", "scheduler=cosine,linear"], multirun=True)
 
 
 def test_where_a_mistake_stands() -> None:

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from loralab import cli
 from loralab.config import reference
-from loralab.config.command_line import prepare, split, sweeps
+from loralab.config.command_line import prepare
 from loralab.config.compose import PACKAGE, values
+from loralab.config.flags import split
 from loralab.config.run_folder import folder_problems, planned
 from loralab.errors import UserError
 
@@ -97,15 +98,15 @@ def test_every_command_is_of_a_known_kind() -> None:
 def test_training_commands_pass_the_check(command: str, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop)
     flags, overrides = split(shlex.split(command)[2:])
-    if "--help" in flags:
+    if "help" in flags:
         return
     if "trainer=gpu" in overrides:
         with pytest.raises(UserError) as error:
             prepare(overrides)
         assert all("GPU" in str(problem) for problem in error.value.problems), error.value
         return
-    is_sweep = sweeps(flags, overrides)
-    prepared, place = prepare(overrides, is_sweep), planned(is_sweep)
+    prepared = prepare(overrides, "multirun" in flags)
+    place = planned(prepared.swept is not None)
     assert place is not None
     assert not list(folder_problems(values(prepared.cfg), place))
 

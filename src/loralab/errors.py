@@ -30,7 +30,11 @@ class UserError(Exception):
         super().__init__("\n".join(map(str, problems)))
 
     def __reduce__(self) -> tuple:  # as it is sent from one process to another
-        return UserError, self.problems
+        return type(self), self.problems
+
+
+class Diverged(UserError):
+    """The training came to losses, gradients or weights that are not finite: a search goes on with other settings."""
 
 
 def invalid(setting: str, value: Any, valid: str) -> Problem:

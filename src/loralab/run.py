@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
+import time
 import traceback
 from functools import partial
 from pathlib import Path
@@ -12,17 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig
 
 from loralab import console, signals
-from loralab.config.command_line import prepare, refuse, split, sweeps
-from loralab.config.compose import CONF, choices_of, register_resolvers, values
+from loralab.config import flags, sweep
+from loralab.config.command_line import prepare, refuse
+from loralab.config.compose import Places, choices_of, know_places, use_sources, values
 from loralab.config.menu import menu
+from loralab.config.overrides import plain_value
+from loralab.config.rerun import rerun
 from loralab.config.run_folder import claim, folder_problems, planned, refuse_to_overwrite, take
 from loralab.config.signature import parameters
-from loralab.errors import UserError
+from loralab.errors import Diverged, UserError
+from loralab.report.loggers import finish, placed
+from loralab.report.record import record_failure
+from loralab.report.sweep import Runs, announced, to_minimise
 from loralab.settings import many
 from loralab.settings.recipe import recipe
 from loralab.settings.save import save as save_settings
@@ -36,9 +45,6 @@ if TYPE_CHECKING:
     from loralab.data.module import DataModule
     from loralab.training.module import LoraModule
     from loralab.training.resume import Resume
-
-failed: list[str] = []
-"""Folders of the runs of this process that an error ended, or that finished with errors: the exit code is 1."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -55,36 +61,85 @@ def main(argv: list[str] | None = None) -> None:
 
 def _main(argv: list[str]) -> int:
     """Gives the exit code."""
-    flags, overrides = split(argv)
-    if {"--help", "-h"} & set(flags):
-        print(menu())
-        return 0
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
+    given, overrides = flags.split(argv)
     try:
-        is_sweep = sweeps(flags, overrides)
-        overrides, warnings, _, cfg, _ = prepare(overrides, is_sweep)
-        place = planned(is_sweep)
-        if place and (problems := list(folder_problems(values(cfg), place))):
-            raise UserError(*problems)
-        for warning in warnings:
-            print(f"note: {warning}", file=sys.stderr)
-        if folder := many.run_folder(overrides):
-            return many.run(folder, overrides, flags)
-        if place and not console.ASKS & set(flags):
-            overrides = [*overrides, claim(place, is_resumed=cfg.resume is not None)]
+        flags.check(given, overrides)
+        flags.use_places(given, overrides)
+        if "help" in given:
+            print(menu())
+        elif "experimental_rerun" in given:
+            rerun(given["experimental_rerun"], task)
+        elif "shell_completion" in given:  # what is typed is not finished
+            _hydra(given, overrides)
+        else:
+            return _prepared(given, overrides)
     except UserError as error:
         return _told(error)
-    sys.argv[1:] = [*flags, *overrides]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
-    register_resolvers()
-    hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
-    return 1 if failed and console.is_first() else 0
+    return 0
+
+
+def _prepared(given: flags.Flags, overrides: list[str]) -> int:
+    """Hydra's work with checked overrides; gives the exit code."""
+    prepared = prepare(overrides, "multirun" in given)
+    overrides, swept = prepared.overrides, prepared.swept
+    place = planned(swept is not None)
+    if place and (problems := list(folder_problems(values(prepared.cfg), place))):
+        raise UserError(*problems)
+    for warning in prepared.warnings:
+        print(f"note: {warning}", file=sys.stderr)
+    if folder := many.run_folder(overrides):
+        return many.run(folder, overrides, flags.spelt(given))
+    if swept is not None and "cfg" in given:
+        _show_points(given, swept)
+    elif not {"cfg", "info", "hydra_help"}.isdisjoint(given):
+        _hydra(given, overrides)
+    else:
+        claimed = [claim(place, is_resumed=prepared.cfg.resume is not None)] if place else []
+        if swept is not None and claimed:
+            return _sweep(given, [*overrides, *claimed], prepared.cfg, swept)
+        _hydra(given, [*overrides, *claimed])
+    return 0
+
+
+def _show_points(given: flags.Flags, swept: list[Override]) -> None:
+    """The configuration of each point of a sweep; where a sweeper chooses them, of one that it may choose."""
+    for number, point in enumerate(sweep.points(swept), 1):
+        print(f"# run {number}: {' '.join(sweep.own(point, swept))}")
+        _hydra({name: value for name, value in given.items() if name != "multirun"}, [*point, "hydra.mode=RUN"])
+
+
+def _sweep(given: flags.Flags, overrides: list[str], cfg: DictConfig, swept: list[Override]) -> int:
+    """A run for each point; then what became of them, the exit code 1 where one failed."""
+    search, started = sweep.is_search(), time.time()
+    total = HydraConfig.get().sweeper.get("n_trials") if search else sweep.count(swept)
+    folder = Path(next(plain_value(o) for o in reversed(overrides) if o.startswith("hydra.sweep.dir=")))
+    runs = Runs(folder, swept, started, 0 if cfg.settings.save_only else total)
+    try:
+        _hydra(given, [*overrides, announced(swept, total)])
+    finally:
+        print(runs.table(), flush=True)
+    return 1 if runs.failed(search) else 0
+
+
+def _hydra(given: flags.Flags, overrides: list[str]) -> None:
+    """What Hydra does with these words."""
+    know_places()
+    words = flags.spelt({name: value for name, value in given.items() if name not in flags.OF_PLACES})
+    sys.argv[1:] = [*words, *overrides]
+    hydra.main(config_path=str(Places.main), config_name=Places.name, version_base="1.3")(task)()
 
 
 def task(cfg: DictConfig) -> float | None:
-    """One run in the folder that Hydra made for it; gives a sweeper the value to minimise."""
+    """One run in the folder that Hydra made for it; gives a sweeper the value to minimise.
+
+    A single run that fails ends the process, exit code 1. A failed point of a sweep is told and recorded, and the sweep
+    goes on: its value is None, or infinite where the training diverged.
+    """
     context = HydraConfig.get()
-    folder, overrides = Path(context.runtime.output_dir), list(context.overrides.task)
-    choices = choices_of(context)
+    use_sources(context)
+    folder, overrides, choices = Path(context.runtime.output_dir), list(context.overrides.task), choices_of(context)
+    facts: dict[str, Any] = {}
     log = None if cfg.settings.save_only or not console.is_first() else folder / "train.log"
     with signals.listening(), console.kept(log):  # in a process of a sweep's own, too
         try:
@@ -93,17 +148,21 @@ def task(cfg: DictConfig) -> float | None:
             refuse_to_overwrite(values(cfg.output), folder)
             if cfg.settings.save_folder:
                 print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
-            return None if cfg.settings.save_only else train(cfg, folder, overrides, choices)
-        except UserError as error:
-            _told(error)
-        except Exception:  # here, so that the log has it
-            traceback.print_exc()
-        failed.append(str(folder))
-        return None
+            if not cfg.settings.save_only:
+                facts = train(cfg, folder, overrides, choices)
+        except Exception as error:  # here, so that the log has it
+            _told(error) if isinstance(error, UserError) else traceback.print_exc()
+            record_failure(folder, overrides, error)
+            facts = {"status": "diverged" if isinstance(error, Diverged) else "failed"}
+        finally:
+            finish(exit_code=int(facts.get("status") != "finished"))
+    if not sweep.is_multirun() and facts.get("status", "finished") != "finished":
+        sys.exit(1 if console.is_first() else 0)
+    return math.inf if facts.get("status") == "diverged" else to_minimise(facts)
 
 
-def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any]) -> float:
-    """Builds the objects, trains, and keeps the record of it in `folder`/run.json; returns the loss to minimise."""
+def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any]) -> dict[str, Any]:
+    """Builds the objects, trains, and keeps the record of it in `folder`/run.json, and returns it."""
     from loralab.training.quiet import quiet
 
     quiet()
@@ -150,7 +209,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
                 instantiate(cfg.health)(output=output, states=states),
                 *_callbacks(cfg.callbacks, side_work, **given),
             ],
-            logger=_loggers(cfg.logger, side_work, folder),
+            logger=_loggers(cfg.get("logger"), side_work, folder, overrides) or False,
             default_root_dir=folder,
         )
         states.signature = signature(settings, family, adapters, data.plan, trainer.world_size)
@@ -167,11 +226,9 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
         facts = ending(module, data, trainer, output)
         record.add(**facts, status=status, errors=list(side_work.errors.values()))
         print(closing(record.facts, folder), flush=True)
-        if side_work.errors:
-            failed.append(str(folder))
         if interrupted:
             raise signals.Interrupted(interrupted)
-        return record.facts["loss"]
+        return record.facts
 
 
 def _fit(trainer: Trainer, module: LoraModule, data: DataModule, resume: Resume | None) -> None:
@@ -212,16 +269,13 @@ def _callbacks(nodes: DictConfig, side_work: SideWork, **given: Any) -> list[Cal
     return built
 
 
-def _loggers(nodes: DictConfig, side_work: SideWork, folder: Path) -> list[Logger]:
-    """Loggers write into the run's folder; under a `save_dir` of the user's, each run is a version of its own."""
+def _loggers(nodes: DictConfig | None, side_work: SideWork, folder: Path, overrides: list[str]) -> list[Logger]:
+    """Loggers write into the run's folder, or under a `save_dir` of the user's into one of its name."""
     built = []
+    own = sweep.own_of_run(overrides)
     for name, node in (nodes or {}).items():
         if node is not None:
-            place = (
-                {}
-                if node.get("save_dir")
-                else {"save_dir": str(folder)} | ({"version": ""} if "version" in node else {})
-            )
+            place = placed(node, folder, own, sweep.folder())
             built.append(side_work.logger(str(name), partial(instantiate, node, **place)))
     return [logger for logger in built if logger is not None]
 

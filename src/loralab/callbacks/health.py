@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from loralab import signals
 from loralab.callbacks.due import steps_done
 from loralab.data.dataset import collate
-from loralab.errors import UserError, user_error
+from loralab.errors import Diverged, Problem, UserError, user_error
 from loralab.training.module import LoraModule
 from loralab.training.movement import Movement
 from loralab.training.output import Output
@@ -189,7 +189,7 @@ class Health(Callback):
             remedy += f"\n    the last good state is kept: resume={state}, with resume_force=true for a changed setting"
         found = _described(bad) + (f"; first bad value: {_origin(trainer, module, bad)}" if bad else "")
         row = f", {self.in_a_row} such steps in a row" if self.in_a_row > 1 else ""
-        raise user_error("health.on_nan", found + row, remedy)
+        raise Diverged(Problem("health.on_nan", found + row, remedy))
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}

@@ -13,15 +13,12 @@ from loralab.config import rules
 from loralab.config.compose import CONF, group_options, values
 from loralab.config.elsewhere import remedy_for
 from loralab.config.origin import NOWHERE, Origins, Sources, raw
-from loralab.config.overrides import composition_problem
+from loralab.config.overrides import OPTIONAL, composition_problem
 from loralab.config.signature import parameters
 from loralab.config.third_party import misfit
 from loralab.config.tree import get, is_node, leaves, settings_of
 from loralab.config.trusted import ENTRY, OURS, is_trusted, nodes
 from loralab.errors import Problem, invalid
-
-OPTIONAL = frozenset(("experiment", "sweep", "debug"))
-"""Groups of which nothing need be chosen."""
 
 HYDRAS_OWN = ("_args_", "_convert_", "_partial_", "_recursive_")
 """Keys that say how Hydra builds a node; what the files of conf/ say is part of the program."""

@@ -9,16 +9,19 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from loralab.config import sweep
 from loralab.config.check import Check
-from loralab.config.compose import compose, values
+from loralab.config.compose import compose, group_options, values
 from loralab.config.device_rules import device_notes
 from loralab.config.origin import NOWHERE, Origins
 from loralab.config.overrides import (
     composition_problem,
     first_point,
-    later_values,
     parse,
+    plain_value,
     several_values,
+    spelt,
+    values_of,
     with_keys,
     with_options,
 )
@@ -26,26 +29,6 @@ from loralab.config.place_rules import place_notes
 from loralab.config.trusted import hydra_problems
 from loralab.errors import Problem, UserError
 from loralab.settings.expand import expand
-
-SWEEP = frozenset(("-m", "--multirun"))
-FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
-
-
-def split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags (with their values) and the overrides."""
-    flags, overrides = [], []
-    rest = iter(argv)
-    for word in rest:
-        if word in FLAGS_WITH_VALUE:
-            flags += [word, next(rest, "")]
-        else:
-            (flags if word.startswith("-") else overrides).append(word)
-    return flags, overrides
-
-
-def sweeps(flags: list[str], overrides: list[str]) -> bool:
-    """Whether several values of a setting are asked to be a run each."""
-    return bool(SWEEP & set(flags)) or any(o.startswith(("sweep=", "hydra.mode=")) for o in overrides)
 
 
 class Prepared(NamedTuple):
@@ -60,39 +43,56 @@ class Prepared(NamedTuple):
     """What they compose to: of a sweep, its first point."""
     choices: dict[str, Any]
     """The option of each group."""
+    swept: list[Override] | None
+    """Of a sweep its overrides, those that hydra.sweeper.params has first; None: it is a single run."""
 
 
-def prepare(overrides: list[str], sweep: bool = False) -> Prepared:
+def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
     """Looks through what a user typed, and at all that it composes to.
 
-    sweep: whether several values are a run for each. Raises a UserError that lists everything wrong with them.
+    multirun: whether a flag makes a run of each of several values; settings may say so, too. Raises a UserError that
+    lists everything wrong with them.
     """
     parsed, problems = parse(overrides)
     good, misnamed = with_options(parsed)
     problems += misnamed
-    problems += [] if sweep else several_values(good)
+    HydraConfig.instance().cfg = None
+    swept: list[Override] | None = None
     try:
-        expanded, warnings, origins, wrong = expand([o.input_line or "" for o in good])
+        expanded, warnings, origins, wrong = expand([*map(spelt, good)])
         problems += wrong
         expanded = _own_images(_one_length(expanded))
-        cfg, choices = checked(first_point(parse(expanded)[0]), origins)
-        problems += _of_later_points(good, cfg, choices)
+        given = parse(expanded)[0]
+        cfg, choices = checked(first_point(given), origins)
+        if multirun or sweep.is_multirun():
+            own, unreadable = parse(sweep.parameters())
+            problems += unreadable
+            swept = list({o.get_key_element(): o for o in [*own, *given]}.values())  # the command line's count
+            cfg, choices = checked(first_point(swept), origins) if own else (cfg, choices)
+            problems += [*sweep.problems(swept), *_of_later_points(swept, cfg, choices)]
     except UserError as error:
         problems += error.problems
+    problems += [] if multirun or sweep.is_multirun() else several_values(good)
     if problems:
         raise UserError(*problems)
     tree = values(cfg)
-    return Prepared(expanded, [*warnings, *device_notes(tree), *place_notes(tree)], origins, cfg, choices)
+    return Prepared(expanded, [*warnings, *device_notes(tree), *place_notes(tree)], origins, cfg, choices, swept)
 
 
-def _of_later_points(parsed: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:
+def _of_later_points(given: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:
     """What is wrong with the other values of a sweep, each in the place of the first."""
     problems: list[Problem] = []
-    for key, value in later_values(parsed):
-        point = cfg.copy()
-        OmegaConf.update(point, key, value)
-        others = [o.input_line or "" for o in parsed if o.get_key_element() != key]
-        problems += Check(point, choices, [*others, f"{key}={value}"]).problems
+    first, groups = first_point(given), group_options()
+    for place, override in enumerate(given):
+        others = [*first[:place], *first[place + 1 :]]
+        for text in values_of(override)[1:] if override.is_sweep_override() else ():
+            changed = f"{override.get_key_element()}={text}"
+            if override.key_or_group in groups:
+                point, chosen = compose([*first[:place], changed, *first[place + 1 :]])
+            else:
+                point, chosen = cfg.copy(), choices
+                OmegaConf.update(point, override.key_or_group, plain_value(changed))
+            problems += Check(point, chosen, [*others, changed]).problems
     return problems
 
 

@@ -1,26 +1,65 @@
-"""Hydra composition: conf/ and overrides make one configuration."""
+"""Hydra composition: conf/, folders of the user's own, and overrides make one configuration."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = PACKAGE.parents[1] / "conf"
 
 
+class Places:
+    """Where the files of a configuration are, the first that has one first: process-wide, like Hydra's own state."""
+
+    main: Path = CONF
+    """--config-path"""
+    name: str = "train"
+    """--config-name: the file that composition starts with."""
+    further: tuple[Path, ...] = ()
+    """--config-dir, a conf/ in the working folder, hydra.searchpath."""
+
+    @classmethod
+    def use(cls, main: Path = CONF, name: str = "train", further: Iterable[Path] = ()) -> None:
+        cls.main, cls.name = main, name
+        cls.further = tuple(folder for folder in dict.fromkeys(further) if folder != main)
+
+    @classmethod
+    def files(cls, pattern: str) -> Iterator[tuple[str, Path]]:
+        """(group, file) for each file of any folder that the pattern fits; hidden ones stay hidden."""
+        seen: set[Path] = set()
+        for folder in (cls.main, *cls.further):
+            for file in sorted(folder.glob(pattern)):
+                inside = file.relative_to(folder)
+                if inside not in seen:
+                    seen.add(inside)
+                    yield inside.parent.as_posix(), file
+
+
+class _Further(SearchPathPlugin):
+    """Adds the user's own folders to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in Places.further:
+            search_path.append("user", f"file://{folder}")
+
+
 def _asset(name: str) -> str:
     return str(PACKAGE / "assets" / name)
 
 
-def _fresh(folder: str) -> str:
+def fresh(folder: str) -> str:
     """The folder, or the first of folder-2, folder-3 … that is not there: a run never writes into another's folder."""
     fresh, count = Path(folder), 1
     while fresh.exists():
@@ -33,11 +72,16 @@ def _now(pattern: str) -> str:
     return datetime.datetime.now().strftime(pattern)
 
 
-def register_resolvers() -> None:
-    """${asset:NAME} is a path of an embedded asset; ${fresh:FOLDER} a folder that is not there yet."""
-    OmegaConf.register_new_resolver("asset", _asset, replace=True)
-    OmegaConf.register_new_resolver("fresh", _fresh, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("now", _now, use_cache=True, replace=True)
+# ${asset:NAME} is a path of an embedded asset; ${fresh:FOLDER} a folder that is not there yet. Here, so that they are
+# known wherever a configuration is read: a launcher's processes, too.
+OmegaConf.register_new_resolver("asset", _asset, replace=True)
+OmegaConf.register_new_resolver("fresh", fresh, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("now", _now, use_cache=True, replace=True)
+
+
+def know_places() -> None:
+    """Makes the user's folders known to Hydra."""
+    Plugins.instance().register(_Further)
 
 
 def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
@@ -45,14 +89,21 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
 
     Raises hydra.errors.HydraException where the overrides do not compose.
     """
-    register_resolvers()
+    know_places()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), job_name="train", version_base="1.3"):
-        cfg = hydra_compose("train", overrides, return_hydra_config=True)
+    with initialize_config_dir(str(Places.main), job_name="train", version_base="1.3"):
+        cfg = hydra_compose(Places.name, overrides, return_hydra_config=True)
     choices = choices_of(cfg.hydra)
     HydraConfig.instance().set_config(cfg)
     del cfg._content["hydra"]  # type: ignore[union-attr]  # what is left is ours
     return cfg, choices
+
+
+def use_sources(hydra: Any) -> None:
+    """Looks where a run was composed from: `hydra` is its configuration's node, in whatever process it runs."""
+    folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
+    if folders:
+        Places.use(folders[0], hydra.job.config_name or Places.name, folders[1:])
 
 
 def choices_of(hydra: Any) -> dict[str, Any]:
@@ -68,10 +119,14 @@ def values(cfg: DictConfig) -> dict[str, Any]:
 
 
 def group_options() -> dict[str, list[str]]:
-    """Every group of conf/ with its options, by name."""
+    """Every group with its options, by name."""
     groups: dict[str, list[str]] = {}
-    for file in sorted(CONF.rglob("*.yaml")):
-        group = file.parent.relative_to(CONF).as_posix()
+    for group, file in sorted(Places.files("**/*.yaml")):
         if group != "." and group.split("/")[0] != "hydra":
             groups.setdefault(group, []).append(file.stem)
     return groups
+
+
+def option_file(group: str, option: str) -> Path | None:
+    """The YAML of a group's option."""
+    return next((file for _, file in Places.files(f"{group}/{option}.yaml")), None)

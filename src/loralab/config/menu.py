@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loralab.config.compose import CONF, group_options
+from loralab.config.compose import group_options, option_file
 
 HEAD = """\
 loralab trains LoRA adapters for Stable Diffusion.
@@ -32,7 +32,8 @@ def menu() -> str:
 
 def first_comment(group: str, option: str) -> str:
     """What the option's YAML says it is for."""
-    for line in (CONF / group / f"{option}.yaml").read_text(encoding="utf8").splitlines():
+    file = option_file(group, option)
+    for line in file.read_text(encoding="utf8").splitlines() if file else ():
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").split(": python ")[0]
     return ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from loralab.config.compose import CONF
+from loralab.config.compose import CONF, Places, option_file
 from loralab.config.quoting import as_text, to_paste
 from loralab.config.tree import exists, get
 
@@ -31,7 +31,7 @@ class Sources:
         for file, package, written in reversed(self._files):
             for prefix in ("", f"{package}."):
                 if path.startswith(prefix) and exists(written, path[len(prefix) :]):
-                    return f" (in {file.relative_to(CONF.parent)})"
+                    return f" (in {file.relative_to(CONF.parent) if file.is_relative_to(CONF) else file})"
         return ""
 
     def given(self, path: str) -> str:
@@ -64,16 +64,14 @@ class Sources:
     @cached_property
     def _files(self) -> list[tuple[Path, str, dict[str, Any]]]:
         """The YAML files that were composed, each after those that it starts from: path, package and content."""
-        files = [CONF / "train.yaml"]
+        files = [("", CONF / "train.yaml"), *Places.files(f"{Places.name}.yaml")]
         tops = [group for group in self.choices if "/" not in group][::-1]  # Hydra names the last first
         # a group's own file has the last word over those of its sub-groups
         for group in sorted(self.choices, key=lambda g: (tops.index(g.split("/")[0]), -g.count("/"))):
             chosen = self.choices[group]
             options = chosen if isinstance(chosen, list) else [chosen]
-            files += [f for option in options if option for f in _composed(CONF / group.split("@")[0], str(option))]
-        return [
-            (file, file.parent.relative_to(CONF).as_posix().strip(".").replace("/", "."), raw(file)) for file in files
-        ]
+            files += [f for option in options if option for f in _composed(group.split("@")[0], str(option))]
+        return [(file, group.strip(".").replace("/", "."), raw(file)) for group, file in files]
 
 
 @cache
@@ -83,15 +81,15 @@ def raw(file: Path) -> dict[str, Any]:
     return written if isinstance(written, dict) else {}  # type: ignore[return-value]
 
 
-def _composed(folder: Path, option: str) -> Iterator[Path]:
-    """The file of an option, after those of its group that its own defaults list names."""
-    file = folder / f"{option}.yaml"
-    if not file.is_file():
+def _composed(group: str, option: str) -> Iterator[tuple[str, Path]]:
+    """The file of an option with its group, after those of its group that its own defaults list names."""
+    file = option_file(group, option)
+    if file is None:
         return
     for default in raw(file).get("defaults") or ():
         if isinstance(default, str) and default != "_self_":
-            yield from _composed(folder, default.split("@")[0])
-    yield file
+            yield from _composed(group, default.split("@")[0])
+    yield group, file
 
 
 def _cut(text: str) -> str:

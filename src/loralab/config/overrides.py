@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from loralab.config.compose import compose, group_options, values
@@ -17,11 +17,22 @@ from loralab.config.quoting import as_text, to_paste
 from loralab.config.tree import exists, get
 from loralab.errors import Problem
 
+OPTIONAL = frozenset(("experiment", "sweep", "debug", "logger"))
+"""Groups of which nothing need be chosen."""
+
+
+class _Options:
+    """What Hydra's parser asks for the options that a glob() chooses from."""
+
+    def get_group_options(self, group: str, **_: Any) -> list[str]:
+        return group_options().get(group, [])
+
 
 def parse(overrides: list[str]) -> tuple[list[Override], list[Problem]]:
     """The overrides in Hydra's grammar, and a problem for each that is not in it. What seems to be meant is parsed in
     its place, so that nothing false is said of the rest."""
-    parser, parsed, problems = OverridesParser.create(), [], []
+    parser = OverridesParser.create(config_loader=_Options())  # type: ignore[arg-type]
+    parsed, problems = [], []
     for text in overrides:
         try:
             parsed += parser.parse_overrides([text])
@@ -34,17 +45,16 @@ def parse(overrides: list[str]) -> tuple[list[Override], list[Problem]]:
     return parsed, problems
 
 
+def values_of(sweep: Override) -> list[str]:
+    """The values of a sweep, as they are written behind `=`; of an interval its start."""
+    if sweep.is_interval_sweep():
+        return [str(sweep.value().start)]  # type: ignore[union-attr]
+    return list(sweep.sweep_string_iterator())
+
+
 def first_point(parsed: Iterable[Override]) -> list[str]:
     """The overrides with each sweep replaced by its first value: one point of the sweep."""
-    return [_first(o) for o in parsed]
-
-
-def _first(override: Override) -> str:
-    if not override.is_sweep_override():
-        return override.input_line or ""
-    if override.is_interval_sweep():
-        return f"{override.get_key_element()}={override.value().start}"  # type: ignore[union-attr]
-    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+    return [f"{o.get_key_element()}={values_of(o)[0]}" if o.is_sweep_override() else o.input_line or "" for o in parsed]
 
 
 def several_values(parsed: Iterable[Override]) -> list[Problem]:
@@ -63,16 +73,20 @@ def _of_one_value(override: str) -> str:
     return f"add -m for a run each, or write a list: {to_paste(f'{key}=[{values}]')}{text}"
 
 
-def later_values(parsed: Iterable[Override]) -> Iterator[tuple[str, Any]]:
-    """(key, value) for each plain value of a sweep but the first, which stands for it elsewhere."""
-    groups = group_options()
-    for o in parsed:
-        if o.is_sweep_override() and not o.is_interval_sweep() and o.key_or_group not in groups:
-            for text in list(o.sweep_string_iterator())[1:]:
-                value: Any = parse([f"{o.key_or_group}={text}"])[0][0].value()
-                value = getattr(value, "text", value)  # of a quoted text
-                if not isinstance(value, (list, dict)):
-                    yield o.key_or_group, value
+def spelt(override: Override) -> str:
+    """The override as Hydra takes it: of an optional group it has no null, but an empty list."""
+    if override.key_or_group not in OPTIONAL or override.is_delete():
+        return override.input_line or ""
+    if override.is_sweep_override():
+        options = ",".join("[]" if value == "null" else value for value in values_of(override))
+        return f"{override.get_key_element()}=choice({options})"
+    return f"{override.key_or_group}=[]" if override.value() is None else override.input_line or ""
+
+
+def plain_value(override: str) -> Any:
+    """The value of an override, quotes taken off."""
+    value: Any = parse([override])[0][0].value()
+    return getattr(value, "text", value)
 
 
 def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
@@ -87,6 +101,9 @@ def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]
         if name in given and not o.is_hydra_override():
             twice = f"is given twice: {given[name].input_line} and {o.input_line}"
             problems.append(Problem(name, twice, "keep one of them"))
+        elif empty := _no_match(o, groups):
+            problems.append(empty)
+            wrong.add(o.key_or_group)
         elif o.key_or_group in groups and (found := list(_bad_options(o, groups))):
             problems += found
             wrong.add(o.key_or_group)
@@ -144,13 +161,28 @@ def composition_problem(error: Exception) -> Problem:
 def _bad_options(override: Override, groups: dict[str, list[str]]) -> Iterator[Problem]:
     group, options = override.key_or_group, groups[override.key_or_group]
     if override.is_sweep_override():
-        chosen: list[Any] = list(override.sweep_iterator())
+        chosen: list[Any] = [plain_value(f"{group}={text}") for text in values_of(override)]
     else:
         chosen = override.value() if isinstance(override.value(), list) else [override.value()]  # type: ignore[assignment]
     for option in chosen:
+        if option is None and group in OPTIONAL:
+            continue
         if str(option) not in options and not override.is_delete():
             found = "cannot be null" if option is None else f"has no option '{option}'"
-            yield Problem(group, found, _suggestion(str(option), options) or _menu(options))
+            near = "" if option is None else _suggestion(str(option), options)
+            yield Problem(group, found, near or _menu(options))
+
+
+def _no_match(override: Override, groups: dict[str, list[str]]) -> Problem | None:
+    """A glob that stands for nothing."""
+    if isinstance(override.value(), Glob) and not values_of(override):
+        options = groups.get(override.key_or_group)
+        found = (
+            "glob() matches no option" if options else "glob() is for the options of a group, and this is not a group"
+        )
+        remedy = _menu(options) if options else f"list the values: {override.key_or_group}=a,b"
+        return Problem(override.key_or_group, f"{found} (given as {override.input_line})", remedy)
+    return None
 
 
 def _menu(options: list[str]) -> str:

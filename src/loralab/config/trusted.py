@@ -38,8 +38,11 @@ MORE: dict[str, tuple[str, ...]] = {
 }
 """Classes that no file of conf/ names."""
 
-HYDRA = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.", "optuna.pruners.")
-"""What Hydra's own node may build: launchers, sweepers and what belongs to them."""
+HYDRA = (
+    *("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins."),
+    *("optuna.samplers.", "optuna.pruners."),
+)
+"""What Hydra's own node may build: launchers, sweepers and what belongs to them, callbacks that keep settings."""
 
 ENTRY = re.compile(r"[A-Za-z_]\w*(\.\w+)*\.?")
 """What `allow` lists: a class, a module or a package by its dotted name."""

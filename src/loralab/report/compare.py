@@ -16,7 +16,6 @@ from rich.table import Column, Table
 from rich.text import Text
 from yaml import YAMLError
 
-from loralab.config.compose import register_resolvers
 from loralab.errors import Problem, UserError
 from loralab.files import as_json, printable
 from loralab.places import check_place
@@ -86,7 +85,6 @@ def gather(folders: list[Path]) -> tuple[list[Run], dict[str, str]]:
 
 def read(folder: Path) -> Run:
     """The record and the resolved settings of a run. Raises Damaged."""
-    register_resolvers()
     file = "run.json"
     try:
         figures = _figures(json.loads((folder / file).read_text(encoding="utf8")))

@@ -13,7 +13,7 @@ from typing import Any
 
 from loralab import __version__
 from loralab.console import is_first
-from loralab.errors import UserError
+from loralab.errors import Diverged, UserError
 from loralab.files import as_json
 from loralab.signals import Interrupted, held
 from loralab.writing import WriteError, atomic_path
@@ -44,8 +44,8 @@ class Record:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is not None:
-            interrupted = isinstance(error, Interrupted)
-            self.facts["status"] = "interrupted" if interrupted else "failed"
+            interrupted, diverged = isinstance(error, Interrupted), isinstance(error, Diverged)
+            self.facts["status"] = "interrupted" if interrupted else "diverged" if diverged else "failed"
             self.facts["error"] = str(error) if interrupted or isinstance(error, UserError) else repr(error)
         elif self.facts["status"] == "running":
             self.facts["status"] = "finished"
@@ -83,6 +83,13 @@ class Record:
             while len(text := as_json(kept).encode()) > size and len(kept) > 1:
                 kept.popitem()
             file.write(text.ljust(size))
+
+
+def record_failure(folder: Path, overrides: list[str], error: Exception) -> None:
+    """Keeps that a run failed before it had a record."""
+    if not (folder / "run.json").exists():
+        with suppress(type(error)), Record(folder, overrides):
+            raise error
 
 
 def _versions() -> dict[str, str]:

@@ -141,10 +141,10 @@ def _given(overrides: list[str]) -> Settings:
 
 def _set_by(group: str, option: Any) -> Iterator[tuple[str, Any]]:
     """What a recipe sets anywhere in the configuration: it is part of the command line."""
-    from loralab.config.compose import CONF
+    from loralab.config.compose import option_file
 
-    file = CONF / group / f"{option}.yaml"
-    if not file.is_file() or "@package _global_" not in file.read_text("utf8").partition("\n")[0]:
+    file = option_file(group, str(option))
+    if file is None or "@package _global_" not in file.read_text("utf8").partition("\n")[0]:
         return
     recipe = dict(yaml_of(group, str(option)))
     for default in recipe.pop("defaults", []):

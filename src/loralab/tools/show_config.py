@@ -17,15 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    overrides, warnings, origins, cfg, choices = prepare(args.overrides)
-    tree = values(cfg)
+    prepared = prepare(args.overrides)
+    tree = values(prepared.cfg)
     if args.json:
         print(json.dumps(tree, indent=2, ensure_ascii=False))
         return
-    sources = Sources(choices, overrides, origins)
+    sources = Sources(prepared.choices, prepared.overrides, prepared.origins)
     for key, value in leaves(tree):
         print(f"{key}: {json.dumps(value, ensure_ascii=False)}  #{sources.where(key) or ' derived'}")
-    for warning in warnings:
+    for warning in prepared.warnings:
         print(f"note: {warning}")
 
 

@@ -46,9 +46,9 @@ def yaml_of(group: str, option: str) -> dict[Any, Any]:
     """An option as it is written; nothing where there is no such file."""
     from omegaconf import OmegaConf
 
-    from loralab.config.compose import CONF
+    from loralab.config.compose import option_file
 
-    file = CONF / group / f"{option}.yaml"
-    node = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
+    file = option_file(group, option)
+    node = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file else {}
     assert isinstance(node, dict)
     return node

@@ -1,0 +1,114 @@
+"""Hydra's flags: read by Hydra's own parser, judged before Hydra acts on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from loralab.config.compose import CONF, Places
+from loralab.errors import Problem, UserError
+
+Flags = dict[str, Any]
+"""Those that were given, by name: {"multirun": True, "cfg": "job"}."""
+
+COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")
+"""Each says what to do, so that two of them contradict each other; but a sweep's configurations can be shown."""
+OF_PLACES = ("config_path", "config_name", "config_dir")
+
+
+def split(argv: list[str]) -> tuple[Flags, list[str]]:
+    """Hydra's flags and the overrides, in whatever order they stand; exits with the usage where there is no such flag.
+
+    --version is answered at once.
+    """
+    given = vars(get_args_parser().parse_intermixed_args(argv))
+    overrides = given.pop("overrides")
+    return {name: value for name, value in given.items() if value not in (None, False)}, overrides
+
+
+def spelt(flags: Flags) -> list[str]:
+    """The flags as words of a command line."""
+    given = ((_flag(name), value) for name, value in flags.items() if value is not None)
+    return [word for flag, value in given for word in ([flag] if value is True else [flag, value])]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def check(flags: Flags, overrides: list[str]) -> None:
+    """Raises a UserError for flags that contradict each other, or that name nothing."""
+    if problems := list(_problems(flags, overrides)):
+        raise UserError(*problems)
+
+
+def _problems(flags: Flags, overrides: list[str]) -> Iterator[Problem]:
+    if "experimental_rerun" in flags and (more := [*spelt({**flags, "experimental_rerun": None}), *overrides]):
+        found = f"takes all settings from its file: {' '.join(more)} would have no effect"
+        yield Problem("--experimental-rerun", found, "leave them out")
+    commands = [name for name in COMMANDS if name in flags]
+    if len(commands) > 1 and commands != ["multirun", "cfg"]:
+        first, *others = map(_flag, commands)
+        yield Problem(first, f"cannot be combined with {' and '.join(others)}", "give one of them")
+    for name in ("resolve", "package"):
+        if name in flags and "cfg" not in flags and "help" not in flags:
+            yield Problem(_flag(name), "only has a meaning with --cfg", "add --cfg job")
+    for name in ("config_path", "config_dir"):
+        if name in flags and not Path(flags[name]).expanduser().is_dir():
+            found = f"folder '{flags[name]}' not found"
+            yield Problem(_flag(name), found, f"a relative path starts at {Path.cwd()}")
+
+
+def use_places(flags: Flags, overrides: list[str]) -> None:
+    """Composes from the folders and the file that flags, `hydra.searchpath` and the working folder say from now on.
+
+    Raises a UserError where the file is in none of them.
+    """
+    main = Path(flags.get("config_path", CONF)).expanduser().resolve()
+    name = flags.get("config_name", "train").removesuffix(".yaml")
+    further = [Path(flags["config_dir"]).expanduser().resolve()] if "config_dir" in flags else []
+    further += [place for place in [Path("conf").resolve()] if place.is_dir() and place != CONF]
+    further += map(_folder, _searchpath(overrides))
+    Places.use(main, name, further)
+    primary = next((file for _, file in Places.files(f"{name}.yaml")), None)
+    if primary is None:
+        have = ", ".join(file.stem for _, file in Places.files("*.yaml"))
+        raise UserError(Problem("--config-name", f"'{name}' not found", f"there is: {have or 'none'}"))
+    own = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath", default=[])
+    Places.use(main, name, [*further, *map(_folder, own or [])])
+
+
+def _searchpath(overrides: list[str]) -> list[str]:
+    """What `hydra.searchpath=[…]` says, where it is given and can be read."""
+    for override in overrides:
+        if override.lstrip("+").startswith("hydra.searchpath="):
+            try:
+                value: Any = OverridesParser.create().parse_overrides([override])[0].value()
+            except HydraException:
+                return []  # told when all overrides are read
+            return [str(getattr(part, "text", part)) for part in value] if isinstance(value, list) else []
+    return []
+
+
+def _folder(place: str) -> Path:
+    """The folder of an entry of Hydra's search path: file://FOLDER, pkg://PACKAGE or a plain path."""
+    if place.startswith("pkg://"):
+        return Path(*_package(place.removeprefix("pkg://")))
+    return Path(place.removeprefix("file://")).expanduser().resolve()
+
+
+def _package(name: str) -> list[str]:
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec(name.replace("/", "."))
+    except ModuleNotFoundError:
+        spec = None
+    places = spec.submodule_search_locations if spec else None
+    return list(places or [name])[:1]

@@ -1,0 +1,85 @@
+"""What a sweep is made of: its parameters and its points, as Hydra's basic sweeper makes them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+
+from loralab.config.overrides import parse, values_of
+from loralab.errors import Problem
+
+ANNOUNCE = "loralab"
+"""Under this name Hydra's callbacks have the one that announces the runs of a sweep."""
+
+
+def is_multirun() -> bool:
+    """Whether the settings composed last make a run of each of several values."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def is_search() -> bool:
+    """Whether a sweeper chooses the points by what came of those before (Optuna)."""
+    return HydraConfig.get().runtime.choices["hydra/sweeper"] != "basic"
+
+
+def folder() -> Path | None:
+    """The folder of the sweep that the current run is a point of."""
+    return Path(HydraConfig.get().sweep.dir).absolute() if is_multirun() else None
+
+
+def own_of_run(overrides: Iterable[str]) -> list[str]:
+    """What tells the current run from the others of its sweep, of its overrides."""
+    announced = (HydraConfig.get().callbacks or {}).get(ANNOUNCE) if is_multirun() else None
+    return own(overrides, parse(list(announced["swept"]))[0]) if announced else []
+
+
+def parameters() -> list[str]:
+    """The overrides that the chosen sweep has of its own: `hydra.sweeper.params`."""
+    found = HydraConfig.get().sweeper.get("params") or {}
+    return [f"{key}={value}" for key, value in found.items() if value is not None]
+
+
+def points(parsed: list[Override]) -> Iterator[list[str]]:
+    """The overrides of each point, in the order in which they run."""
+    named = {o.get_key_element(): o for o in parsed}  # the last one counts, in the place of the first
+    every = [[f"{key}={value}" for value in values_of(o)] for key, o in named.items() if o.is_sweep_override()]
+    alone = [o.input_line or "" for o in named.values() if not o.is_sweep_override()]
+    return ([*alone, *point] for point in itertools.product(*every))
+
+
+def own(point: Iterable[str], swept: Iterable[Override]) -> list[str]:
+    """What tells a point from the others: its overrides which all have not."""
+    varied = {o.get_key_element() for o in swept if o.is_sweep_override()}
+    return [_short(override) for override in point if override.partition("=")[0] in varied]
+
+
+def _short(override: str) -> str:
+    """With a small number written as 1e-4 rather than 0.0001, and no option as null."""
+    key, _, text = override.partition("=")
+    try:
+        mantissa, exponent = f"{float(text):e}".split("e")
+    except ValueError:
+        return f"{key}=null" if text == "[]" else override
+    shorter = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{key}={shorter if len(shorter) < len(text) and set('.e') & set(text) else text}"
+
+
+def count(swept: Iterable[Override]) -> int:
+    """How many points there are."""
+    return math.prod(len(values_of(o)) for o in swept if o.is_sweep_override())
+
+
+def problems(parsed: Iterable[Override]) -> Iterator[Problem]:
+    """A problem for each override that the sweeper cannot make runs of."""
+    for o in parsed:
+        if o.is_interval_sweep() and not is_search():
+            low, high = o.value().start, o.value().end  # type: ignore[union-attr]
+            found = f"a plain sweep runs listed values, not an interval (given as {o.input_line})"
+            remedy = f"{o.key_or_group}={low:g},{high:g}, or a sweeper that picks from intervals: hydra/sweeper=optuna"
+            yield Problem(o.key_or_group, found, remedy)

@@ -1,0 +1,115 @@
+"""Sweeps with real runs: what is said, and what becomes of points that fail, whichever launcher runs them."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from loralab.report.sweep import to_minimise
+
+ROOT = Path(__file__).parents[1]
+STEEP = ("optimizer=sgd", "adapter.alpha=1e6", "trainer.gradient_clip_val=null", "health.movement=false")
+BAD = (*STEEP, "optimizer.lr=1e-9,1e3")
+"""A point that trains, and one that diverges."""
+
+
+@pytest.fixture
+def sweep(random_base: Path, tmp_path: Path):
+    """sweep(*words) runs the command with three steps a point: the exit code, stdout, stderr."""
+
+    def start(*words: str) -> tuple[int, str, str]:
+        usual = [f"model.base={random_base}", "trainer.max_steps=3", "adapter.rank=2", "data.batch_size=1"]
+        usual += ["callbacks.samples.enabled=false", "callbacks.progress.enabled=false", "data.cache.latents=none"]
+        usual += [f"data.cache_folder={tmp_path / 'cache'}", f"hydra.sweep.dir={tmp_path / 'points'}"]
+        command = [sys.executable, str(ROOT / "train.py"), *words, *usual]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500)
+        return done.returncode, done.stdout, done.stderr
+
+    return start
+
+
+def statuses(folder: Path) -> list[str]:
+    return [json.loads(file.read_text())["status"] for file in sorted(folder.glob("points/*/run.json"))]
+
+
+def test_runs_are_numbered_and_a_failed_one_does_not_end_the_sweep(sweep, tmp_path: Path) -> None:
+    """The second diverges, the third is refused when it starts: its output is there already."""
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "adapter.safetensors").touch()
+    places = f"output.folder=null,{taken}"
+    code, said, wrong = sweep("-m", *BAD, places, "data/validation=share")
+    assert code == 1
+    assert statuses(tmp_path) == ["finished", "failed", "diverged", "failed"]
+    assert "run 1 of 4: optimizer.lr=1e-9 output.folder=" in said
+    assert "run 4 of 4: optimizer.lr=1e3 output.folder=" in said
+    summary = said[said.index("sweep: 4 runs: 1 finished, 2 failed, 1 diverged") :].splitlines()
+    assert "optimizer.lr=1e-9 " in summary[1]
+    assert "validation/loss 1." in summary[1]
+    assert summary[1].endswith("points/0")
+    assert "exists already" in summary[3]
+    assert "Traceback" not in wrong
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("launcher", "module"),
+    [("joblib", "hydra_joblib_launcher"), ("submitit_local", "hydra_submitit_launcher")],
+)
+def test_a_point_that_fails_in_another_process_gives_exit_code_1(
+    sweep, launcher: str, module: str, tmp_path: Path
+) -> None:
+    if find_spec(f"hydra_plugins.{module}") is None:
+        pytest.skip(f"pip install {module.replace('_', '-')}")
+    code, said, _ = sweep("-m", f"hydra/launcher={launcher}", *BAD)
+    assert code == 1
+    assert "sweep: 2 runs: 1 finished, 1 diverged" in said
+    assert statuses(tmp_path) == ["finished", "diverged"]
+
+
+def test_a_single_run_that_fails_gives_exit_code_1(train, tmp_path: Path) -> None:
+    folder = train(*STEEP, "optimizer.lr=1e3", code=1)
+    assert json.loads((folder / "run.json").read_text())["status"] == "diverged"
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_where_a_trial_diverges(sweep, tmp_path: Path) -> None:
+    if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        pytest.skip("pip install hydra-optuna-sweeper")
+    search = ("sweep=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.seed=3")
+    code, said, _ = sweep(*search, *STEEP, "optimizer.lr=choice(1e-9,1e3)", "seed=range(0,9)")
+    assert code == 0, said
+    assert "run 4 of 4: optimizer.lr=" in said
+    assert set(statuses(tmp_path)) == {"finished", "diverged"}
+    assert "optimizer.lr: 1.0e-09\n" in (tmp_path / "points" / "optimization_results.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("facts", "value"),
+    [
+        ({"loss": 0.5, "metrics": {"validation/loss": 0.7}}, 0.7),
+        ({"loss": 0.5, "metrics": {}}, 0.5),
+        ({"loss": 0.5}, 0.5),
+        ({"loss": math.nan}, math.inf),
+        ({"loss": 0.5, "metrics": {"validation/loss": math.nan}}, math.inf),
+        ({"loss": None}, None),
+    ],
+)
+def test_what_a_search_minimises(facts: dict, value: float | None) -> None:
+    assert to_minimise(facts) == value
+
+
+def test_the_embedded_search_is_composed_without_its_package() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "sweep=optuna", "--cfg", "job"], capture_output=True, text=True
+    )
+    if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        assert "pip install hydra-optuna-sweeper" in done.stderr
+    assert "Traceback" not in done.stderr

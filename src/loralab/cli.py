@@ -1,15 +1,18 @@
-"""`loralab`: the tools beside training, one verb each."""
+"""`loralab`: training and the tools beside it, one verb each."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import runpy
 import sys
 
 from loralab import console, signals
 from loralab.errors import UserError
 
+TRAIN = "train"
 VERBS = {
+    TRAIN: ("loralab.train", "trains an adapter: group=option and key=value, see loralab train --help"),
     "doctor": ("loralab.tools.doctor", "looks at your images as training would: buckets, captions, duplicates, damage"),
     "config": ("loralab.tools.show_config", "the composed configuration, and where each value comes from"),
     "settings": ("loralab.settings.show", "a settings file of another trainer as overrides to paste"),
@@ -25,9 +28,12 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> None:
     """Each verb's module has `add_arguments(parser)` and `main(args) -> int | None`, its exit code."""
-    parser = argparse.ArgumentParser(prog="loralab", description="Tools beside training; to train: python train.py")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == [TRAIN]:  # Hydra's own command line, in a main module that processes of other devices can start
+        sys.argv[1:] = argv[1:]
+        runpy.run_module(VERBS[TRAIN][0], run_name="__main__", alter_sys=True)
+    parser = argparse.ArgumentParser(prog="loralab", description="Trains adapters, and what goes with it.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (module, words) in VERBS.items():
         sub = verbs.add_parser(verb, help=words, description=words)
         if argv[:1] == [verb]:  # only the verb that is used is imported

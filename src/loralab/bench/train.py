@@ -14,9 +14,9 @@ from typing import Any
 
 from loralab.bench.arguments import at_least
 from loralab.bench.base import random_base
-from loralab.errors import user_error
+from loralab.errors import UserError, user_error
+from loralab.packages import missing
 
-ROOT = Path(__file__).resolve().parents[3]
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
 MODELS = {"tiny": "tiny", "sd1": "sd15", "sd2": "sd2", "sdxl": "sdxl"}
 WAYS = ("loralab", "plain")
@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Of each way the figures (see clock), and how many times as long as the plain loop a step takes."""
     args.resolution = args.resolution or (64 if args.shape == "tiny" else 256)
+    if absent := list(missing("loralab bench train", "peft")):
+        raise UserError(*absent)
     if args.way:
         return _plain(args)
     if args.folder is not None and not Path(args.folder).is_dir():
@@ -111,9 +113,9 @@ def ours(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
     clock = {"_target_": "loralab.bench.clock.Clock", "file": figures, "warmup": args.warmup, "started": time.time()}
     words = [*settings(args, scratch), f"hydra.run.dir={tempfile.mkdtemp(dir=scratch)}/run", *args.overrides]
     words += [f"+callbacks.clock.{key}={value}" for key, value in clock.items()]
-    command = [sys.executable, str(ROOT / "train.py"), *words]
+    command = [sys.executable, "-m", "loralab.train", *words]
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False, cwd=scratch).returncode or not figures.is_file():
-        raise user_error("train.py", "did not finish", "what it said is above")
+        raise user_error("loralab train", "did not finish", "what it said is above")
     return json.loads(figures.read_text())
 
 

@@ -17,7 +17,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 PACKAGE = Path(__file__).resolve().parents[1]
-CONF = PACKAGE.parents[1] / "conf"
+CONF = next((place for place in [PACKAGE / "conf"] if place.is_dir()), PACKAGE.parents[1] / "conf")
+"""In the package where it is installed, at the top of a clone."""
 
 
 class Places:

@@ -1,0 +1,16 @@
+"""Training: `loralab train`, `python -m loralab.train` and `python train.py` are the same."""
+
+from loralab import console, signals
+
+
+def main() -> None:
+    """Trains as the command line says: [group=option …] [key=value …]; --help shows the menu."""
+    with signals.listening(for_good=True), console.kept():
+        console.greet()
+        from loralab.run import main  # takes a second
+
+        main()
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
 from loralab.models.architecture import ARCHITECTURES, SD1, Architecture
-from loralab.models.load import diffusers_vae, original_text, read_single_file
+from loralab.models.load import diffusers_vae, load_tokenizers, original_text, read_single_file
 from loralab.models.miniature import sdxl
 from loralab.models.original import original_state, save_single_file
 from loralab.models.preview import sample, start_noise
@@ -27,6 +27,7 @@ from loralab.models.sd import load
 from loralab.types import Batch, Conditioning, Draw
 from test_names import modules
 
+PART = "text_encoder"
 PROMPTS = ["sks star", "a hill"]
 
 
@@ -102,7 +103,7 @@ def test_a_single_file_is_the_folder_again(random_base: Path, random_family, tmp
         torch.save({"state_dict": dict(original_state(random_family))}, path)
     text = json.loads((random_base / "text_encoder" / "config.json").read_text())
     unet = {"in_channels": 4, "out_channels": 4, "transformer_layers_per_block": 1, **UNET}
-    small = Architecture(unet, VAE, {"text_encoder": text}, SD1.tokenizers, SD1.pads)
+    small = Architecture(unet, VAE, {"text_encoder": text}, SD1.pads)
     parts = read_single_file(path, small, True, torch.float32)
     assert same(parts["unet"], random_family.unet)
     assert same(parts["vae"], random_family.vae)
@@ -139,14 +140,10 @@ def test_what_the_base_says_of_itself_and_what_the_user_wants(
     assert load(str(random_base), zero_terminal_snr=True).zero_terminal_snr
 
 
-def test_a_tokenizer_is_asked_for_where_there_is_none(
-    random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_model_of_another_vocabulary_asks_for_its_tokenizer(random_base: Path, tmp_path: Path):
     folder = tmp_path / "base"
     shutil.copytree(random_base, folder, ignore=shutil.ignore_patterns("tokenizer"))
-    with pytest.raises(UserError, match=r"model\.tokenizer"):
+    with pytest.raises(UserError, match=r"model\.tokenizer: has 49408 tokens"):
         load(str(folder))
     family = load(str(folder), tokenizer=str(random_base / "tokenizer"))
     torch.testing.assert_close(
@@ -154,19 +151,28 @@ def test_a_tokenizer_is_asked_for_where_there_is_none(
     )
 
 
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_a_single_file_reads_with_clips_vocabulary(family: str):
+    """The ids of another library's tokenizer, and the padding that each text encoder was trained with."""
+    loaded = load_tokenizers(None, ARCHITECTURES[family])
+    pads = {part: tokenizer.pad_token_id for part, tokenizer in loaded.items()}
+    assert pads == {"sd1": {PART: 49407}, "sd2": {PART: 0}, "sdxl": {PART: 49407, f"{PART}_2": 0}}[family]
+    golden = json.loads((Path(__file__).parent / "golden" / "clip_tokens.json").read_text("utf8"))
+    for tokenizer in loaded.values():
+        assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (49406, 49407)
+        for text, ids in golden.items():
+            assert tokenizer(text, add_special_tokens=False, verbose=False).input_ids == ids, text
+
+
 def test_the_hub_s_cache(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A whole model by its id, and the tokenizer that a base lacks, without a network."""
+    """A whole model by its id, without a network."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def cached(repository: str, folder: Path, *left_out: str) -> None:
-        place = tmp_path / "cache" / f"models--{repository.replace('/', '--')}"
-        shutil.copytree(folder, place / "snapshots" / "abc", ignore=shutil.ignore_patterns(*left_out))
-        (place / "refs").mkdir()
-        (place / "refs" / "main").write_text("abc")
-
-    cached("someone/model", random_base, "tokenizer")
-    cached("openai/clip-vit-large-patch14", random_base / "tokenizer")
+    place = tmp_path / "cache" / "models--someone--model"
+    shutil.copytree(random_base, place / "snapshots" / "abc")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
     family, plain = load("someone/model"), load(str(random_base))
     assert same(family.unet, plain.unet)
     assert family.text_id == plain.text_id

@@ -7,9 +7,13 @@ arXiv 2307.01952.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Config = dict[str, Any]
+
+VOCABULARY = Path(__file__).parents[1] / "assets" / "clip"
+"""CLIP's, by which all these models read; for those that come without one, as single files do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +24,6 @@ class Architecture:
     vae: Config
     text_encoders: dict[str, Config]
     """By part."""
-    tokenizers: dict[str, str]
-    """By part: a hub id whose tokenizer is the right one."""
     pads: dict[str, str]
     """By part: the token that fills up a prompt."""
 
@@ -73,14 +75,12 @@ def _text(**changes: Any) -> Config:
     }
 
 
-_CLIP_L = "openai/clip-vit-large-patch14"
 _END, _ZERO = "<|endoftext|>", "!"
 
 SD1 = Architecture(
     unet=_unet(),
     vae=_vae(),
     text_encoders={"text_encoder": _text()},
-    tokenizers={"text_encoder": _CLIP_L},
     pads={"text_encoder": _END},
 )
 
@@ -98,7 +98,6 @@ SD2 = Architecture(
             projection_dim=512,
         )
     },
-    tokenizers={"text_encoder": _CLIP_L},
     pads={"text_encoder": _ZERO},
 )
 
@@ -128,7 +127,6 @@ SDXL = Architecture(
             projection_dim=1280,
         ),
     },
-    tokenizers={"text_encoder": _CLIP_L, "text_encoder_2": _CLIP_L},
     pads={"text_encoder": _END, "text_encoder_2": _ZERO},
 )
 
@@ -155,7 +153,6 @@ MINIATURE_SDXL = Architecture(
             hidden_size=48, intermediate_size=96, num_hidden_layers=3, num_attention_heads=2, projection_dim=48
         ),
     },
-    tokenizers=SDXL.tokenizers,
     pads=SDXL.pads,
 )
 """SDXL's structure at a hundredth of its width."""

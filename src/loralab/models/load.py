@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from loralab.errors import user_error
 from loralab.models import hub, weights
-from loralab.models.architecture import ARCHITECTURES, Architecture
+from loralab.models.architecture import ARCHITECTURES, VOCABULARY, Architecture
 from loralab.models.attention import Attention, set_attention
 from loralab.models.clip import CHUNK, TextEncoder
 from loralab.models.family import Base, Prediction
@@ -59,6 +59,11 @@ def load_base(
         parts["vae"] = load_vae(locate(vae, "model.vae", look_at_vae, hub.VAE), architecture, "model.vae")
     if tokenizer is not None or "tokenizers" not in parts:
         parts["tokenizers"] = load_tokenizers(tokenizer, architecture)
+    for part, model in parts["text_encoders"].items():
+        known, has = len(parts["tokenizers"][part]), model.config.vocab_size
+        if known > has:
+            found = f"has {known} tokens, but the {part} of {base} knows {has}"
+            raise user_error("model.tokenizer", found, "give the folder of the tokenizer that belongs to it")
     return Base(
         path=base,
         prediction_type=_settled("prediction_type", prediction_type, found.prediction_type, "epsilon"),
@@ -248,10 +253,11 @@ def original_text(state: dict[str, Tensor], part: str, config: Mapping[str, Any]
 
 
 def load_tokenizers(path: str | None, architecture: Architecture) -> dict[str, Any]:
-    """A CLIP tokenizer for each text encoder, from `model.tokenizer` or the hub's usual place."""
-    tokenizers = {}
-    for part, usual in architecture.tokenizers.items():
-        folder = locate(path or usual, "model.tokenizer", look_at_tokenizer, hub.TOKENIZER, weights=False)
+    """A CLIP tokenizer for each text encoder: from `model.tokenizer`, or with CLIP's vocabulary."""
+    tokenizers, folder = {}, VOCABULARY
+    if path is not None:
+        folder = locate(path, "model.tokenizer", look_at_tokenizer, hub.TOKENIZER, weights=False)
+    for part in architecture.text_encoders:
         own, shared = folder / part.replace("text_encoder", "tokenizer"), folder / "tokenizer"
         tokenizer = _tokenizer(next((path for path in (own, shared) if path.is_dir()), folder))
         if not own.is_dir():

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +33,7 @@ from loralab.tools.doctor_html import to_html
 from loralab.tools.doctor_report import BucketRow, Finding, Report, Row, Totals
 from loralab.tools.doctor_text import print_report
 from loralab.tools.looks import look_at, near_duplicates
-from loralab.tools.tokens import Tokens, tokens_of
+from loralab.tools.tokens import tokens_of
 from loralab.types import Fit, Item
 from loralab.writing import atomic_path
 
@@ -143,7 +143,12 @@ def planner_of(data: dict[str, Any]) -> Planner:
 
 
 def examine(
-    planner: Planner, tokens: Tokens, *, max_tokens: int = CHUNK, accumulate: int = 1, decode: bool = True
+    planner: Planner,
+    tokens: Callable[[str], list[str]],
+    *,
+    max_tokens: int = CHUNK,
+    accumulate: int = 1,
+    decode: bool = True,
 ) -> Report:
     """What a training would make of the images, and what is odd about them.
 
@@ -162,7 +167,7 @@ def examine(
         rows = [_row(entry, captions) for entry in plan.draws.entries()]
         report.images = [*rows, *(_skipped_row(*skipped) for skipped in plan.skipped)]
         report.findings += find.of_index(plan.index, plan.skipped)
-        report.findings += find.of_rows(rows, captions.cut(rows), max_tokens, estimated=tokens.source is None)
+        report.findings += find.of_rows(rows, captions.cut(rows), max_tokens)
         report.findings += find.of_folders(planner.folders, plan.index)
         report.tags = tags.occurrences(plan.draws.training_items(), planner.folders)
         report.findings += find.of_tags(report.tags)
@@ -195,7 +200,7 @@ def _damaged(items: list[Item], planner: Planner, report: Report) -> dict[str, s
 class _Captions:
     """Captions without anything random, and their tokens."""
 
-    def __init__(self, planner: Planner, tokens: Tokens, most: int) -> None:
+    def __init__(self, planner: Planner, tokens: Callable[[str], list[str]], most: int) -> None:
         self.rules, self.tokens, self.chunks = fixed_rules(planner.all_folders), tokens, most // CHUNK
         self._known: dict[str, tuple[int, Fit]] = {}
 
@@ -214,7 +219,7 @@ class _Captions:
 
     def _of(self, text: str) -> tuple[int, Fit]:
         if text not in self._known:
-            names = self.tokens.of(text)
+            names = self.tokens(text)
             parts, lost = chunked(names, self.chunks)
             self._known[text] = len(names), Fit(max(1, sum(bool(names[part]) for part in parts)), lost)
         return self._known[text]

@@ -32,9 +32,8 @@ _ODD = {
 """Modes that are converted to RGB."""
 
 
-def of_rows(rows: Sequence[Row], cut: Sequence[str], max_tokens: int, estimated: bool) -> Iterator[Finding]:
-    """About images as they are trained; cut: those whose captions do not fit; estimated: tokens are not counted with
-    the model's vocabulary."""
+def of_rows(rows: Sequence[Row], cut: Sequence[str], max_tokens: int) -> Iterator[Finding]:
+    """About images as they are trained; cut: those whose captions do not fit."""
     enlarged = {row.path: _scale(row) for row in rows if _scale(row) > 1}
     most = max(enlarged.values(), default=1.0)
     yield from _about("upscaled", "warning", f"enlarged to fill the bucket, up to {most:.1f} times", enlarged)
@@ -43,7 +42,7 @@ def of_rows(rows: Sequence[Row], cut: Sequence[str], max_tokens: int, estimated:
     yield from _about("cut_captions", "warning", f"caption of more than {max_tokens} tokens, which is cut", cut)
     counts = sorted(row.tokens for row in rows)
     words = f"captions have {counts[0]} to {counts[-1]} tokens, {counts[len(counts) // 2]} in the middle"
-    yield Finding("tokens", "note", words + "; estimated, for want of the model's vocabulary" * estimated)
+    yield Finding("tokens", "note", words)
 
 
 def of_index(index: Index, skipped: Sequence[Skipped]) -> Iterator[Finding]:

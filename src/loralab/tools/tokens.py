@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from loralab.models.chunks import END_OF_WORD
+from loralab.models.architecture import VOCABULARY
 from loralab.models.emphasis import parse
-
-CLIP = "openai/clip-vit-large-patch14"
-"""All Stable Diffusion models read with this vocabulary."""
 
 _FILES = ("vocab.json", "merges.txt")
 _WHOLE = "tokenizer.json"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-class Tokens(NamedTuple):
-    """Names the tokens of a caption, begin and end not included."""
+def tokens_of(*places: str | None, emphasis: bool = False) -> Callable[[str], list[str]]:
+    """Names the tokens of a caption, begin and end not included.
 
-    of: Callable[[str], list[str]]
-    source: str | None
-    """Where the vocabulary was found; None: they are estimates."""
-
-
-def tokens_of(*places: str | None, emphasis: bool = False) -> Tokens:
-    """By the first CLIP vocabulary found in models, folders or cached hub ids; else estimates.
-
+    By the first vocabulary found in the places (models, folders, hub ids in the Hub's cache), else by CLIP's own.
     emphasis: captions are weighted, and the signs of that are no tokens.
     """
-    of, source = _found(*places)
-    if not emphasis:
-        return Tokens(of, source)
-    return Tokens(lambda text: [name for part, _ in parse(text) for name in of(part)], source)
-
-
-def _found(*places: str | None) -> Tokens:
-    for place in filter(None, (*places, CLIP)):
-        if (folder := _vocabulary(place)) is not None:
-            return Tokens(partial(_named, _tokenizer(folder)), str(folder))
-    return Tokens(_estimate, None)
+    folders = (_vocabulary(place) for place in places if place)
+    of = partial(_named, _tokenizer(next(filter(None, folders), VOCABULARY)))
+    return (lambda text: [name for part, _ in parse(text) for name in of(part)]) if emphasis else of
 
 
 def _named(tokenizer: Any, text: str) -> list[str]:
@@ -87,12 +68,3 @@ def _tokenizer(folder: Path) -> Any:
         ]
     )
     return tokenizer
-
-
-def _estimate(text: str) -> list[str]:
-    """A word has a token for every six letters begun, a digit or a run of signs one."""
-    names = []
-    for word in re.findall(r"[^\W\d_]+|\d|[^\w\s]+|_+", text):
-        parts = [word[at : at + 6] for at in range(0, len(word), 6)] if word[0].isalpha() else [word]
-        names += [*parts[:-1], parts[-1] + END_OF_WORD]
-    return names

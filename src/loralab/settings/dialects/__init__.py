@@ -66,19 +66,21 @@ def _of_text(content: Content) -> str:
 
 
 def _of_table(content: Content) -> str:
-    """A TOML is sd-scripts'. A JSON is the GUI's where more names in it are the GUI's alone than are old ones alone, or
-    where there are neither, but names that the old scripts did not use."""
-    keys = {key.lower() for key in _keys(content)}
-    if content.format == "toml":
-        if not keys & _lower(NAMES["sd-scripts-toml"]):
+    """A TOML is sd-scripts'. A JSON is the GUI's where more names in it are the GUI's alone than are old ones alone;
+    where there are neither, it is sd-scripts' if there are names that the old scripts did not use."""
+    sd_scripts = _lower(sd_scripts_toml.NAMES)
+    keys = {key.lower() for key in content.data}
+    theirs, old = keys & _lower(kohya_gui.NAMES), keys & _lower(old_json.OLD)
+    if content.format == "toml" or not (theirs or old):
+        if not sd_scripts.intersection(map(str.lower, _keys(content))):
             raise _nothing_known(content)
         return "sd-scripts-toml"
-    theirs, old = keys & _lower(kohya_gui.NAMES), keys & _lower(old_json.OLD)
-    if not theirs and not old:
-        raise _nothing_known(content)
     only_theirs, only_old = theirs - _lower(old_json.NAMES), old - theirs
-    is_gui = len(only_theirs) > len(only_old) if only_theirs or only_old else bool(theirs - old)
-    return "kohya-gui" if is_gui else "old-json"
+    if only_theirs or only_old:
+        return "kohya-gui" if len(only_theirs) > len(only_old) else "old-json"
+    if theirs <= old:
+        return "old-json"
+    return "sd-scripts-toml" if theirs <= sd_scripts else "kohya-gui"
 
 
 def _lower(names: Iterable[str]) -> set[str]:
@@ -87,8 +89,7 @@ def _lower(names: Iterable[str]) -> set[str]:
 
 def _keys(content: Content) -> list[str]:
     """The table's keys, those in its sections too."""
-    inside = [key for value in content.data.values() if isinstance(value, dict) for key in value]
-    return [*content.data, *(inside if content.format == "toml" else [])]
+    return [*content.data, *(key for value in content.data.values() if isinstance(value, dict) for key in value)]
 
 
 def _nothing_known(content: Content) -> NotSettings:

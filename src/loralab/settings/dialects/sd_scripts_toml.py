@@ -1,4 +1,4 @@
-"""sd-scripts' TOML configuration (`--config_file`), in sections or without; the sections' names mean nothing.
+"""sd-scripts' configuration (`--config_file`), as TOML or JSON, in sections or without, whose names mean nothing.
 
 Absent keys have sd-scripts' own values; values are what they are, 0 is 0. Epochs decide before steps. Warm-up is in
 optimizer steps, below 1 a share of them.
@@ -55,8 +55,8 @@ def read(content: Content) -> Foreign:
 
 
 def take(found: Foreign, key: str, value: object, names: Mapping[str, str] = NAMES, empty: bool = False) -> None:
-    """One option; empty texts are as good as absent, since no option means anything by them."""
+    """One option; null and empty texts are as good as absent, since no option means anything by them."""
     name = names.get(key, key)
     if name in found.options:
         raise found.error(key, "is given twice", "keep one of them")
-    found.add(key, name, value, empty=empty or value == "")
+    found.add(key, name, value, empty=empty or value in (None, ""))

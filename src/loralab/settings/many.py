@@ -16,6 +16,7 @@ from loralab.errors import UserError, user_error
 from loralab.settings import content as contents
 from loralab.settings.content import NotSettings, shown
 from loralab.settings.convert import converted
+from loralab.settings.dialects import dialect_of
 from loralab.settings.expand import value_of
 from loralab.settings.overrides import written
 from loralab.writing import atomic_path
@@ -79,17 +80,22 @@ def settings_files(folder: Path) -> list[Path]:
 
 
 def _is_something_else(path: Path) -> bool:
-    """Whether a file is no settings file, which is told. One that is damaged is one, and its run fails."""
+    """Whether a file is no settings file by itself, which is told. One that is damaged is one, and its run fails."""
     try:
-        converted(contents.read(path))
+        content = contents.read(path)
+        if dialect_of(content) == "sd-scripts-dataset":
+            found = (
+                "is a dataset configuration, which says nothing of training: dataset_config names it in a settings file"
+            )
+        else:
+            converted(content)
+            return False
     except NotSettings as error:
-        print(
-            f"note: skipped: {shown(path.name)} {error.problems[0].found.partition(chr(39) + ' ')[2]}", file=sys.stderr
-        )
-        return True
+        found = error.problems[0].found.partition("' ")[2]
     except UserError:
         return False
-    return False
+    print(f"note: skipped: {shown(path.name)} {found}", file=sys.stderr)
+    return True
 
 
 def multirun_folder(folder: Path, overrides: list[str]) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from loralab import cli
 from loralab.callbacks import pictures, prompts
 from loralab.callbacks.prompts import read
 from loralab.errors import UserError
@@ -21,7 +22,7 @@ def test_a_text_file_with_every_option_of_sd_scripts() -> None:
     found, ignored = read(str(GOLDEN / "kohya.txt"))
     circle = {"negative": "blurry, bad", "width": 64, "height": 96, "seed": 7, "guidance": 3.0, "steps": 4}
     assert found == [{"prompt": CIRCLE, **circle}, {"prompt": STAR, "seed": 8, "steps": 4}]
-    assert ignored == {"--ss": 1, "--am": 1}
+    assert ignored == {name: [f"line {n} of '{GOLDEN / 'kohya.txt'}'"] for name, n in (("--ss", 2), ("--am", 5))}
 
 
 def test_a_toml_file() -> None:
@@ -38,7 +39,8 @@ def test_a_json_file_with_mappings_and_lines(tmp_path: Path) -> None:
     found, ignored = read(str(GOLDEN / "prompts.json"))
     assert found[:2] == read(str(GOLDEN / "prompts.toml"))[0]
     assert found[2] == {"prompt": "a line", "width": 72}
-    assert ignored == {"sample_sampler": 1, "--am": 1}
+    place = f"prompt {{}} of '{GOLDEN / 'prompts.json'}'"
+    assert ignored == {"sample_sampler": [place.format(2)], "--am": [place.format(3)]}
     file = tmp_path / "nested.json"
     file.write_text(json.dumps({"prompt": {"width": 64, "subset": [{"prompt": "a"}, {"prompt": "b", "width": 72}]}}))
     assert read(str(file))[0] == [{"prompt": "a", "width": 64}, {"prompt": "b", "width": 72}]
@@ -65,7 +67,8 @@ def test_lines(line: str, expected: dict[str, Any], ignored: list[str], tmp_path
     file = tmp_path / "prompts.txt"
     file.write_text(f"\n{line}\r\n", encoding="utf-8-sig")
     for given in (str(file), [line]):
-        assert read(given) == ([expected], dict.fromkeys(ignored, 1))
+        where = "prompt 1" if given == [line] else f"line 2 of '{file}'"
+        assert read(given) == ([expected], {option: [where] for option in ignored})
 
 
 @pytest.mark.parametrize(
@@ -131,11 +134,60 @@ def test_a_run_draws_what_it_knows_and_names_the_rest(train, capsys: pytest.Capt
     folder = train("callbacks.samples.enabled=true", f"callbacks.samples.prompts={GOLDEN / 'kohya.txt'}")
     said = capsys.readouterr().out
     assert "2 prompts at 64×64, 64×96, 4 sampling steps · before, after training" in said
-    assert "ignored: --ss (1), --am (1)" in said
+    file = GOLDEN / "kohya.txt"
+    assert f"ignored: --ss (line 2 of '{file}'), --am (line 5 of '{file}')" in said
     first, second = sorted((folder / "samples").glob("step00000003-*.png"))
     assert Image.open(first).size == (64, 96)
     assert "Negative prompt: blurry, bad\nSteps: 4, CFG scale: 3, Seed: 7" in Image.open(first).text["parameters"]
     assert "Steps: 4, CFG scale: 3, Seed: 8" in Image.open(second).text["parameters"]
+
+
+@pytest.mark.parametrize("by", ["settings", "training"])
+@pytest.mark.parametrize("form", ["file", "inline"])
+def test_options_in_prompts_of_a_settings_file(by: str, form: str, train, tmp_path: Path, capsys) -> None:
+    """Whatever is ignored of a prompts file, or of prompts in the settings themselves, is said with its place."""
+    lines = "a cat --zz 3 --w 64 --h 64 --s 1\na dog --w 64 --h 64 --s 1 --zz\na fish --sm k --w 64 --h 64 --s 1"
+    (tmp_path / "prompts.txt").write_text(f"# drawn\n{lines}")
+    given = {"LoRA_type": "Standard", "sample_every_n_epochs": 9, "sample_at_first": True, "max_train_steps": 1}
+    given["sample_prompts"] = str(tmp_path / "prompts.txt") if form == "file" else lines
+    file = tmp_path / "gui.json"
+    file.write_text(json.dumps(given | {"optimizer": "AdamW", "mixed_precision": "no", "learning_rate": 1e-4}))
+    if by == "training":
+        train(f"settings.load={file}", "data=shapes", "callbacks.samples.enabled=true")
+        said = "".join(capsys.readouterr())
+    else:
+        assert _verb(str(file)) == 0
+        said = capsys.readouterr().out
+        assert _verb(str(file), "--json") == 0
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        assert sum("--zz" in note for note in notes) == 1
+    first, third = ("prompt 1", "prompt 3") if form == "inline" else ("line 2 of", "line 4 of")
+    assert said.count("--zz (") == 1, said
+    assert f"--zz ({first}" in said
+    assert " and 1 more), --sm (" in said
+    assert f"--sm ({third}" in said
+
+
+def _verb(*words: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["settings", *words])
+    return int(stop.value.code or 0)
+
+
+@pytest.mark.parametrize("form", ["file", "inline"])
+def test_wrong_values_in_prompts_of_a_settings_file(form: str, tmp_path: Path, capsys) -> None:
+    lines = "a cat --w 64px\na dog --s 2000"
+    (tmp_path / "prompts.txt").write_text(lines)
+    given = {"sample_prompts": str(tmp_path / "prompts.txt") if form == "file" else lines, "sample_at_first": True}
+    file = tmp_path / "gui.json"
+    file.write_text(json.dumps({"LoRA_type": "Standard", **given}))
+    assert _verb(str(file)) == (1 if form == "inline" else 0)
+    said = "".join(capsys.readouterr())
+    place = "prompt" if form == "inline" else "line"
+    assert f"{place} 1" in said
+    assert "invalid width: '64px'" in said
+    assert f"{place} 2" in said
+    assert "invalid steps: 2000" in said
 
 
 def test_own_images_are_drawn_by_default(train, random_base: Path, tmp_path: Path, capsys) -> None:

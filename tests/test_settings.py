@@ -16,6 +16,7 @@ from loralab import cli, run
 from loralab.config.command_line import prepare
 from loralab.config.compose import compose, values
 from loralab.errors import UserError
+from loralab.settings import content as contents
 from loralab.settings import document, many
 from loralab.settings.convert import read
 from loralab.settings.expand import expand
@@ -94,6 +95,40 @@ def test_every_key_of_a_file_is_taken_reported_or_unknown(path):
     found = read(path)
     accounted = found.taken + len({entry.key for entry in found.not_applicable} & set(content)) + len(found.unknown)
     assert accounted >= len(content)
+
+
+@pytest.mark.parametrize("sections", [True, False])
+def test_sd_scripts_configuration_as_json(write, sections):
+    """It says what the same content says as TOML; null is no value."""
+    table = contents.tomllib.loads((GOLDEN / "sd_scripts.toml").read_text("utf8"))
+    if not sections:
+        table = {key: value for section in table.values() for key, value in section.items()}
+    as_toml, as_json = read(GOLDEN / "sd_scripts.toml"), read(write({**table, "vae": None, "lr_scheduler_power": ""}))
+    assert as_json.dialect == as_toml.dialect
+    assert as_json.overrides == as_toml.overrides
+    assert as_json.unknown == as_toml.unknown
+    assert left(as_json).keys() - left(as_toml).keys() <= {"vae", "lr_scheduler_power"}
+
+
+@pytest.mark.parametrize(
+    ("content", "dialect"),
+    [
+        ({"pretrained_model_name_or_path": "/m", "network_module": "networks.lora"}, "sd-scripts-toml"),
+        (
+            {"network": {"network_dim": 8}, "training": {"max_train_epochs": 2, "train_data_dir": "/i"}},
+            "sd-scripts-toml",
+        ),
+        (
+            {"network_dim": 8, "network_args": ["conv_dim=4"], "datasets": [{"subsets": [{"image_dir": "/i"}]}]},
+            "sd-scripts-toml",
+        ),
+        ({"network_dim": 8, "train_data_dir": "/i", "LoRA_type": "Standard"}, "kohya-gui"),
+        ({"network_dim": 8, "train_data_dir": "/i", "max_resolution": "512,512", "epoch": 2}, "kohya-gui"),
+        ({"learning_rate": 1e-4, "batch_size": 2}, "old-json"),
+    ],
+)
+def test_dialects_of_json(write, content, dialect):
+    assert read(write(content)).dialect == dialect
 
 
 def test_one_line_tells_what_became_of_a_file():
@@ -812,6 +847,27 @@ def test_two_folders_of_one_name_do_not_mix(ten, tmp_path):
     many.run(ten, [], [], started)
     many.run(other, [], [], started)
     assert (tmp_path / "multirun" / "settings-2" / "run1" / "rank").read_text() == "adapter.rank=5"
+
+
+def test_what_is_no_settings_file_by_itself_is_passed_over(ten, capsys):
+    """A dataset configuration, with a mistake or without; a file that names it, or has it in itself, is a run."""
+    runs.clear()
+    for path in ten.iterdir():
+        path.unlink()
+    dataset = (GOLDEN / "dataset.toml").read_text("utf8")
+    (ten / "data1.toml").write_text(dataset)
+    (ten / "data2.toml").write_text('[general]\nresolution = "x"\n[[datasets]]\n')
+    (ten / "data3.json").write_text(json.dumps({"datasets": [{"subsets": [{"image_dir": "/i"}]}]}))
+    (ten / "prompts.toml").write_text((GOLDEN.parent / "prompts" / "prompts.toml").read_text())
+    (ten / "namesit.toml").write_text('network_dim = 4\ndataset_config = "data1.toml"')
+    (ten / "hasit.toml").write_text(f"network_dim = 4\n{dataset}")
+    assert many.run(ten, [], [], started) == 0
+    assert len(runs) == 2
+    said = capsys.readouterr().err
+    assert said.count(": finished") == 2
+    for name in ("data1.toml", "data2.toml", "data3.json"):
+        assert f"skipped: {name} is a dataset configuration" in said
+    assert "skipped: prompts.toml has no setting that is known" in said
 
 
 def test_the_folder_of_many_runs_must_have_some(tmp_path):

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from loralab.config.signature import parameters
 from loralab.errors import Problem, UserError, user_error
+from loralab.files import printable
 from loralab.values import Guidance, PictureSide, SamplingSteps
 
 if sys.version_info >= (3, 11):
@@ -50,16 +50,19 @@ class Prompt:
         )
 
 
-def read(given: str | Sequence[str | Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """The settings of each prompt, as far as they are given; and the options of a file that have no counterpart here,
-    with their number.
+Ignored = dict[str, list[str]]
+"""Option without a counterpart here → where it is given."""
+
+
+def read(given: str | Sequence[str | Mapping[str, Any]]) -> tuple[list[dict[str, Any]], Ignored]:
+    """The settings of each prompt, as far as they are given; and the options that are ignored.
 
     given: the path of a file, or prompts: lines as in a text file, and mappings. Raises a UserError that lists
     everything wrong with them, and where there is no prompt.
     """
     from_file = isinstance(given, str)
     entries = list(_of_file(Path(given).expanduser()) if from_file else _numbered(given))
-    ignored: Counter[str] = Counter()
+    ignored: Ignored = {}
     prompts: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for where, entry in entries:
@@ -69,13 +72,23 @@ def read(given: str | Sequence[str | Mapping[str, Any]]) -> tuple[list[dict[str,
         if unknown and isinstance(entry, Mapping) and not from_file:
             valid = ", ".join(field.name for field in fields(Prompt))
             problems.append(Problem(SETTING, f"{where}: unknown {', '.join(unknown)}", f"valid: {valid}"))
-        ignored.update(unknown)
+        for option in unknown:
+            ignored.setdefault(option, []).append(where)
     if problems:
         raise UserError(*problems)
     if not prompts:
         found = f"'{given}' contains no prompt" if from_file else "the list is empty"
         raise user_error(SETTING, found, "one prompt a line (# starts a comment); null: captions of the images")
     return prompts, ignored
+
+
+def notes(ignored: Ignored) -> list[str]:
+    """What is told of ignored options: each with its first place."""
+    if not ignored:
+        return []
+    places = {name: where[0] + (f" and {len(where) - 1} more" if where[1:] else "") for name, where in ignored.items()}
+    told = ", ".join(f"{printable(name)} ({printable(place)})" for name, place in places.items())
+    return [f"prompt options without a counterpart, ignored: {told}"]
 
 
 def split(line: str) -> tuple[str, list[tuple[str, str]]]:
@@ -101,15 +114,13 @@ def _settings(entry: Any) -> tuple[dict[str, Any], list[str]]:
     return {k: v for k, v in named.items() if k in ours}, [str(key) for key in named if key not in ours]
 
 
-def _number(flag: str, text: str) -> str | int | float:
+def _number(flag: str, text: str) -> str | float:
     """The value of an option: a number where it must be and is one, else the text."""
-    kinds = {"w": (int,), "h": (int,), "d": (int,), "s": (int,), "l": (int, float)}
-    for kind in kinds.get(flag, ()):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    kind = {"w": int, "h": int, "d": int, "s": int, "l": float}.get(flag, str)
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def _wrong(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -18,7 +17,7 @@ from PIL.Image import Image
 
 from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.callbacks.pictures import grid, save, thumbnail, to_image
-from loralab.callbacks.prompts import SETTING, Prompt, read
+from loralab.callbacks.prompts import SETTING, Prompt, notes, read
 from loralab.models.preview import sample
 from loralab.training.module import LoraModule
 from loralab.values import AtLeastOne, Guidance, PictureSide, SamplingSteps
@@ -58,7 +57,7 @@ class Samples(Callback):
         guidance: Guidance = 7.0,
         run_folder: Path,
     ) -> None:
-        self.given, self.ignored = (None, Counter[str]()) if prompts is None else read(prompts)
+        self.given, self.ignored = (None, {}) if prompts is None else read(prompts)
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.before, self.after = before, after
         self.common = {"negative": negative, "seed": seed, "width": width, "height": height}
@@ -76,10 +75,7 @@ class Samples(Callback):
         source = "captions of the images" if self.given is None else "prompts"
         words = f"{len(prompts)} {source} at {', '.join(sizes)}, {' or '.join(map(str, steps))} sampling steps"
         lines = [f"pictures  {words} · {self._when()} · callbacks.samples.enabled=false to skip them"]
-        if self.ignored:
-            options = ", ".join(f"{name} ({count})" for name, count in self.ignored.items())
-            lines.append(f"note      {SETTING}: options without a counterpart, ignored: {options}")
-        return lines
+        return [*lines, *(f"note      {SETTING}: {note}" for note in notes(self.ignored))]
 
     def _when(self) -> str:
         times: dict[str, object] = {"before": self.before, f"every {self.every_n_steps} steps": self.every_n_steps}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 
+from loralab.callbacks import prompts
 from loralab.errors import Problem, UserError
 from loralab.settings import content as contents
 from loralab.settings.convert import Converted, converted
@@ -23,6 +25,7 @@ def main(args: argparse.Namespace) -> int:
     found = converted(contents.read(args.file))
     if problems := [*found.problems, *_contradictions(found)]:
         raise UserError(*problems)
+    found.warnings.extend(_of_prompts(found))
     if args.json:
         print(json.dumps(found.as_json(), indent=2))
     else:
@@ -37,6 +40,17 @@ def _contradictions(found: Converted) -> list[Problem]:
 
     cfg, choices = compose(found.overrides)
     return Check(cfg, choices, found.overrides, found.origins, here=False).problems
+
+
+def _of_prompts(found: Converted) -> list[str]:
+    """What is wrong with a prompts file that the settings name, or ignored of it, where it is on this machine."""
+    given = found.settings.values.get(prompts.SETTING)
+    if not (isinstance(given, str) and os.path.isfile(given)):
+        return []
+    try:
+        return [f"names a file with {note}" for note in prompts.notes(prompts.read(given)[1])]
+    except UserError as error:
+        return [f"names a file that training will refuse: {problem.found}" for problem in error.problems]
 
 
 def lines(found: Converted) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from loralab.callbacks.prompts import FLAGS, split
+from loralab.callbacks import prompts
+from loralab.errors import UserError
 from loralab.settings import kinds
 from loralab.settings.foreign import Foreign
 from loralab.settings.rules.ours import Ours
@@ -19,33 +20,34 @@ TIMES = {
 def samples(foreign: Foreign, ours: Ours) -> None:
     times = {name: foreign.take(name, kinds.whole) or None for name in TIMES}
     first = foreign.take("sample_at_first", kinds.flag)
-    prompts = foreign.take("sample_prompts", _prompts)
-    if not (prompts or ours.value("callbacks.samples.prompts")) or not (first or any(times.values())):
+    given = _prompts(foreign)
+    if not (given or ours.value("callbacks.samples.prompts")) or not (first or any(times.values())):
         for name in (*TIMES, "sample_at_first", "sample_prompts"):
             foreign.leave(name, "no pictures: that takes prompts, and times to draw them")
         return
     ours.set("callbacks.samples.enabled", True, "sample_prompts")
-    if prompts:
-        ours.set("callbacks.samples.prompts", prompts, "sample_prompts")
+    if given:
+        ours.set("callbacks.samples.prompts", given, "sample_prompts")
     ours.set("callbacks.samples.before", bool(first), "sample_at_first")
     for name, key in TIMES.items():
         if name in foreign.options:
             ours.set(key, times[name], name)
 
 
-def _prompts(value: Any) -> str | list[dict[str, Any]]:
-    """The path of a text file with them, or the prompts themselves, one a line."""
-    given = kinds.text(value).strip()
-    if re.search(r"\.(txt|json|toml)$", given) and "\n" not in given:
-        return kinds.path(given)
-    return [_prompt(line) for line in given.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def _prompt(line: str) -> dict[str, Any]:
-    words, flags = split(line)
-    found: dict[str, Any] = {"prompt": words}
-    for flag, value in flags:
-        if key := FLAGS.get(flag):
-            kind = kinds.text if key == "negative" else kinds.number if key == "guidance" else kinds.whole
-            found[key] = kind(value)
+def _prompts(foreign: Foreign) -> str | list[dict[str, Any]] | None:
+    """The path of a file with them, or the prompts themselves, one a line; what is ignored or wrong is noted."""
+    given = foreign.take("sample_prompts", kinds.text)
+    given = given.strip() if given else None
+    if not given or (re.search(r"\.(txt|json|toml)$", given) and "\n" not in given):
+        return given and foreign.take("sample_prompts", kinds.path)
+    lines = [line for line in given.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        return None
+    try:
+        found, ignored = prompts.read(lines)
+    except UserError as error:
+        for problem in error.problems:
+            foreign.problem("sample_prompts", problem.found, problem.remedy)
+        return None
+    foreign.warnings += [f"has {note}" for note in prompts.notes(ignored)]
     return found

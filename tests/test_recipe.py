@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from loralab.adapters.file import read_metadata
 from loralab.config.command_line import prepare
 from loralab.config.compose import values
+from loralab.run import main as run_command
 from loralab.settings import convert
-from loralab.settings.recipe import LEFT_OUT, recipe
+from loralab.settings.recipe import recipe
 from loralab.settings.save import get, leaves
-from loralab.settings.section import below
+from loralab.settings.section import is_left_out
 
 RUNS = {
     "locon": (
@@ -95,7 +97,7 @@ def test_every_setting_is_held_or_left_out_for_a_reason() -> None:
     made = values(prepared.cfg)
     section = json.loads(json.dumps(recipe(made, prepared.choices)))
     assert section["values"].keys() == _held(made).keys()
-    assert all(any(below(key, other) for other in LEFT_OUT) for key in dict(leaves(made)).keys() - section["values"])
+    assert all(map(is_left_out, dict(leaves(made)).keys() - section["values"]))
 
 
 def test_nothing_of_this_machine_is_in_the_file(train, tmp_path: Path) -> None:
@@ -105,22 +107,74 @@ def test_nothing_of_this_machine_is_in_the_file(train, tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(read_metadata(file))
 
 
-def test_a_foreign_section_builds_nothing(tmp_path: Path) -> None:
+REFUSED = [
+    *('{"values": {"optimizer._target_": "os.system"}}', "[1", "null", '{"values": {"allow": ["os."]}}'),
+    *('{"choices": {"allow": ["os."]}}', '{"choices": {"settings": "x"}}', '{"values": {"allow.0": "os."}}'),
+    *('{"choices": {"hydra": "all"}}', '{"values": {"hydra.run.dir": "/tmp"}}', '{"choices": {"hydra/launcher": "x"}}'),
+    *('{"values": {"settings.save_folder": "/tmp"}}', '{"values": {"settings": {"run_folder": "/tmp"}}}'),
+    '{"values": {"callbacks.samples.prompts": [{"_target_": "os.system"}]}}',
+    '{"values": {"output.comment": "${oc.env:HOME}"}}',
+    '{"instead": {"allow": 1}}',
+]
+
+
+@pytest.mark.parametrize("section", REFUSED)
+def test_a_foreign_section_builds_and_allows_nothing(section: str, train, tmp_path: Path, capsys) -> None:
+    file = foreign(tmp_path / "evil.safetensors", section)
+    with safe_open(file, "pt") as opened:
+        assert opened.metadata()["loralab"] == section
+    saved = tmp_path / "evil.json"
+    saved.write_text(
+        json.dumps({"net_dim": 4, "loralab": section if section in ("[1", "null") else json.loads(section)})
+    )
+    for path in (file, saved):
+        train(f"settings.load={path}", "+callbacks.evil._target_=os.getcwd", code=1)
+        said = capsys.readouterr().err
+        assert "  loralab" in said
+        assert f"(in {path.name})" in said
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_is_of_another_machine_is_not_taken(tmp_path: Path) -> None:
+    values_ = {"seed": 9, "output.folder": "/elsewhere", "logger.csv.save_dir": "/elsewhere", "resume": "auto"}
+    choices = {"logger": "wandb", "scheduler": "cosine", "model": "sd15"}
+    section = {"choices": choices, "values": values_ | {"model.base": "/base"}}
+    found = convert.read(foreign(tmp_path / "a.safetensors", json.dumps(section)))
+    assert found.settings.choices == {"scheduler": "cosine", "model": "sd15"}
+    assert found.settings.values == {"seed": 9}
+    names = "logger, output.folder, logger.csv.save_dir, resume, model.base"
+    assert f"has settings of another machine, which are not taken: {names}" in found.warnings
+
+
+def foreign(file: Path, section: str) -> Path:
     import torch
 
-    from loralab.errors import UserError
+    save_file({"lora_unet_a.alpha": torch.ones(())}, file, {"ss_seed": "1", "loralab": section})
+    return file
 
-    for section in ('{"values": {"optimizer._target_": "os.system"}}', "[1", "null"):
-        file = tmp_path / "evil.safetensors"
-        save_file({"lora_unet_a.alpha": torch.ones(())}, file, {"ss_seed": "1", "loralab": section})
-        with safe_open(file, "pt") as opened:
-            assert opened.metadata()["loralab"] == section
-        with pytest.raises(UserError):
-            prepare([f"settings.load={file}"])
+
+def test_a_run_by_the_file_of_another(train, random_base: Path, tmp_path: Path) -> None:
+    """What sd-scripts' metadata has no name for (v_like) is held by the file's own section: the second run, by the file
+    of the first alone, writes the same bytes."""
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        Image.new("RGB", (64, 64), (90 * number, 9, 9)).save(tmp_path / "images" / f"{number}.png")
+    words = ("objective/weighting=[v_like,debiased]", "objective.weighting.v_like.strength=0.25", "seed=11")
+    images = f"data.folder={tmp_path / 'images'}"
+    file = train(*words, "data=folder", images, "model.resolution=64", name="first") / "adapter.safetensors"
+    assert not [key for key in read_metadata(file) if "v_pred" in key or "v_like" in key]
+    told = (f"settings.load={file}", f"model.base={random_base}", images, f"data.cache_folder={tmp_path}/cache")
+    with pytest.raises(SystemExit) as stop:
+        run_command([*told, f"hydra.run.dir={tmp_path / 'second'}", "callbacks.samples.enabled=false"])
+    assert not stop.value.code
+    made, again = (OmegaConf.load(tmp_path / name / "config" / "config.yaml") for name in ("first", "second"))
+    assert made.objective.weighting.v_like.strength == 0.25
+    assert OmegaConf.to_container(again.objective) == OmegaConf.to_container(made.objective)
+    assert (tmp_path / "second" / "adapter.safetensors").read_bytes() == file.read_bytes()
 
 
 def _held(tree: dict) -> dict:
-    return {key: value for key, value in leaves(tree) if not any(below(key, other) for other in LEFT_OUT)}
+    return {key: value for key, value in leaves(tree) if not is_left_out(key)}
 
 
 def test_rates_as_sd_scripts_writes_them_for_sdxl(tmp_path: Path) -> None:

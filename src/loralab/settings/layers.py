@@ -20,7 +20,7 @@ def layers(content: Content, skip: Iterable[str] = (), seen: tuple[Path, ...] = 
     """A file's options and own section, over those of the file that it starts from."""
     seen += (content.path.resolve(),)
     found: Foreign = DIALECTS[dialect_of(content)].read(content)
-    section = section_of(content)
+    section = section_of(content, found.warnings)
     for name in skip:
         if not (_skip(found, name) | section.skip(name)):
             found.warnings.append(f"has no {contents.shown(name)}, which settings.skip leaves out")

@@ -10,7 +10,7 @@ from typing import Any
 from loralab.settings.content import Content
 from loralab.settings.convert import converted
 from loralab.settings.foreign import SPECIAL
-from loralab.settings.section import NAME
+from loralab.settings.section import NAME, OF_THE_RUN
 from loralab.settings.table import PARAMETERS
 from loralab.writing import atomic_path, unused
 
@@ -70,10 +70,10 @@ def get(tree: Tree, key: str) -> Any:
 
 def leaves(tree: Tree, prefix: str = "", inside_node: bool = False) -> Iterator[tuple[str, Any]]:
     """Every setting by its dotted key; a table that is one argument of a node is one value. Nodes' own keys, and what
-    was asked of this run's settings files or allowed to it, are left out."""
+    is in no file, are left out."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if SPECIAL.fullmatch(name) or key in ("settings", "allow"):
+        if SPECIAL.fullmatch(name) or key in OF_THE_RUN:
             continue
         if isinstance(value, dict) and not (inside_node and value and not _builds(value)):
             yield from leaves(value, f"{key}.", "_target_" in value)

@@ -8,17 +8,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loralab.settings import kinds
-from loralab.settings.content import Content
+from loralab.settings.content import Content, shown
 from loralab.settings.foreign import SPECIAL
 from loralab.settings.overrides import Settings
 from loralab.settings.table import OPTIONS
 from loralab.training.metadata import RECIPE
+from loralab.training.signature import DEVICES, LOADING, PLACES, THIS_RUN
 
 NAME = RECIPE
 
 GROUP = re.compile(r"[a-z_]+(/[a-z_]+)*")
 OPTION = re.compile(r"\w[\w.-]*")
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+
+
+OF_THE_RUN = ("settings", "allow")
+"""What was asked of a run's settings files, or allowed to it: in no file."""
+NOT_A_FILES = ("hydra", *OF_THE_RUN)
+"""What a file cannot set."""
+LEFT_OUT = (
+    *PLACES,
+    *DEVICES,
+    *LOADING,
+    *THIS_RUN,
+    *("experiment", "debug", "sweep", "output.folder", "data.cache"),
+    *("suggested.pictures", "suggested.prompts", "suggested.guidance"),
+    *(f"callbacks.{name}" for name in ("state", "progress", "monitor", "hparams", "interrupt", "samples", "export")),
+    "callbacks.tag_occurrence",
+)
+"""Paths, the machine, what is watched: an adapter file says nothing of them, and equal trainings give equal files."""
 
 
 @dataclass(slots=True)
@@ -62,8 +80,14 @@ def below(key: str, prefix: str) -> bool:
     return key == prefix or key.startswith(f"{prefix}.")
 
 
-def section_of(content: Content) -> Section:
-    """A file's section, an empty one where it has none. Raises a UserError for what should not be in it."""
+def is_left_out(name: str) -> bool:
+    """Whether an adapter file says nothing of a group or key."""
+    return any(below(name.replace("/", "."), other) for other in LEFT_OUT)
+
+
+def section_of(content: Content, warnings: list[str]) -> Section:
+    """A file's section, an empty one where it has none; adds to the warnings what of it is not taken. Raises a
+    UserError for what should not be in it."""
     given = _given(content)
     if not isinstance(given, dict) or set(given) - {"choices", "values", "instead"}:
         raise content.error(NAME, "is not a section that this program wrote", "remove it, or save the settings again")
@@ -71,16 +95,20 @@ def section_of(content: Content) -> Section:
     for group, option in found.choices.items():
         options = option if isinstance(option, list) else [option]
         plain = all(isinstance(o, str) and OPTION.fullmatch(o) for o in options)
-        if not (plain and GROUP.fullmatch(group) and group.split("/")[0] != "hydra"):
+        if not (plain and GROUP.fullmatch(group)) or group.split("/")[0] in NOT_A_FILES:
             raise content.error(f"{NAME}.choices.{group}", "chooses nothing that can be chosen", "remove it")
     for key, value in found.values.items():
         parts = key.split(".")
-        if not KEY.fullmatch(key) or parts[0] in ("hydra", "allow") or any(map(SPECIAL.fullmatch, parts)):
+        if not KEY.fullmatch(key) or parts[0] in NOT_A_FILES or any(map(SPECIAL.fullmatch, parts)):
             raise content.error(f"{NAME}.values.{key}", "cannot be set by a settings file", "remove it")
         _check(content, f"{NAME}.values.{key}", value)
     instead = given.get("instead", [])
     if not isinstance(instead, list) or not all(isinstance(name, str) for name in instead):
         raise content.error(f"{NAME}.instead", "is no list of names", "remove it, or save the settings again")
+    if content.format == "safetensors" and (foreign := list(filter(is_left_out, [*found.choices, *found.values]))):
+        warnings.append(f"has settings of another machine, which are not taken: {', '.join(map(shown, foreign))}")
+        for name in foreign:
+            found.without(name, rivals=False)
     return Section(found, set(instead))
 
 

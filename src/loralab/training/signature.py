@@ -17,24 +17,30 @@ if TYPE_CHECKING:
 Signature = dict[str, Any]
 """Setting → value; what is no setting has a name with a space."""
 
+PLACES = (
+    *("model.base", "model.vae", "model.tokenizer", "adapter.weights"),
+    *("data.folder", "data.folders", "data.reg_folder", "data.mask_folder", "data.metadata"),
+    *("data.validation.folder", "data.cache_folder", "data.cache.folder", "resume_root"),
+)
+DEVICES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+LOADING = ("data.num_workers", "data.persistent_workers")
+THIS_RUN = (
+    *("allow", "logger", "resume", "resume_force"),
+    *("trainer.log_every_n_steps", "trainer.profiler", "trainer.max_time"),
+)
+"""What is allowed, watched and continued this time."""
+
 HARMLESS: dict[str, tuple[str, ...]] = {
-    "paths: what they lead to counts": (
-        *("model.base", "model.vae", "model.tokenizer", "adapter.weights"),
-        *("data.folder", "data.folders", "data.reg_folder", "data.mask_folder", "data.metadata"),
-        *("data.validation.folder", "data.cache_folder", "data.cache.folder", "resume_root"),
-    ),
+    "paths: what they lead to counts": PLACES,
     "which device, and how it computes: the same up to rounding": (
-        *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.deterministic"),
-        *("model.attention", "model.gradient_checkpointing"),
+        *DEVICES,
+        *("trainer.deterministic", "model.attention", "model.gradient_checkpointing"),
     ),
     "counted with what it is multiplied by": ("data.batch_size", "data.batch_pixels"),
-    "how images come into memory": ("data.num_workers", "data.persistent_workers"),
+    "how images come into memory": LOADING,
     "length: a schedule that depends on it refuses another": ("trainer.max_epochs", "trainer.max_steps"),
-    "whether a run goes on": ("data.on_error", "health.movement", "health.skips_in_a_row", "trainer.max_time"),
-    "watching, saving, and starting": (
-        *("callbacks", "logger", "output", "settings", "resume", "resume_force", "allow"),
-        *("trainer.log_every_n_steps", "trainer.profiler"),
-    ),
+    "whether a run goes on": ("data.on_error", "health.movement", "health.skips_in_a_row"),
+    "watching, saving, and starting": (*THIS_RUN, "callbacks", "output", "settings"),
     "others take their defaults from it": ("suggested",),
 }
 """Why → settings, with all that is below them, that do not change the result."""

@@ -251,6 +251,29 @@ def test_insisting_lets_the_new_settings_count(go) -> None:
     assert not all(torch.equal(start[name], end["state_dict"][name]) for name in start)
 
 
+def test_insisting_on_epochs_of_another_length(go, capsys: pytest.CaptureFixture) -> None:
+    """From states in epochs of seven batches: the steps of a run are never more than asked for, and its epochs are as
+    many, and whole."""
+    folder = go(*STATES, "data.batch_size=1", name="run")
+    steps = "trainer.max_epochs=null", "trainer.max_steps={}"
+    for at, words, step, place in (
+        (5, ("data.batch_size=2",), 9, (2, 0)),  # an epoch of four batches is over with the fifth
+        (5, ("data.batch_size=2", steps[0], steps[1].format(6)), 6, (1, 1)),
+        (3, ("data.batch_size=2", "trainer.accumulate_grad_batches=2"), 6, (2, 0)),  # one window of the epoch is left
+        (10, ("trainer.limit_train_batches=4",), 11, (2, 0)),  # one batch of the second epoch is left
+        (12, ("trainer.limit_train_batches=5",), 12, (2, 0)),  # it is over, and with it the run
+    ):
+        words = (*STATES, "data.batch_size=1", f"resume={state(folder, at)}", "resume_force=true", *words)
+        capsys.readouterr()
+        resumed = go(*{word.split("=")[0]: word for word in words}.values(), name=f"from {at} {len(words)}")
+        assert ("nothing left to do" in capsys.readouterr().out) == (step == at)
+        assert json.loads((resumed / "run.json").read_text())["steps"] == step
+        if step > at:
+            marker = json.loads((state(resumed, step) / "state.json").read_text())
+            assert (marker["epoch"], marker["batch"]) == place
+            assert max(path.name for path in resumed.glob("states/*")) == state(resumed, step).name
+
+
 def test_other_adapters_cannot_be_insisted_on(go, capsys: pytest.CaptureFixture) -> None:
     folder = go(*STATES, name="run")
     go(f"resume={state(folder, 4)}", "resume_force=true", "adapter.rank=4", name="other", code=1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
 from loralab.errors import user_error
 from loralab.optim.schedules import Schedule
+from loralab.training.counters import place
+from loralab.training.module import LoraModule
 from loralab.training.resume import Resume
 
 
@@ -19,10 +21,11 @@ class Resumed(Callback):
     def __init__(self, resume: Resume) -> None:
         self.state, self.insist, self.differing = resume.state, resume.insist, resume.differing
 
-    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """The optimizer and its schedule are made, but not restored yet."""
+    def on_fit_start(self, trainer: Trainer, module: LoraModule) -> None:
+        """The optimizer and its schedule are made, but neither they nor the counters are restored yet."""
         optimizer, schedule = trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler
-        saved = trainer._checkpoint_connector._loaded_checkpoint["optimizer_states"][0]["param_groups"]
+        checkpoint = trainer._checkpoint_connector._loaded_checkpoint
+        saved = checkpoint["optimizer_states"][0]["param_groups"]
         self.horizon = getattr(schedule, "horizon", None)
         if self.horizon != self.state.horizon and not self.insist:
             raise user_error(
@@ -38,7 +41,10 @@ class Resumed(Callback):
                 "keep them, or start from the adapter alone: adapter.weights=FILE",
             )
         total = trainer.estimated_stepping_batches
-        if self.state.step >= total:
+        trainer.fit_loop.setup_data()  # which says how many batches there are
+        module.position = epoch, batch = trainer.datamodule.begins_at()  # type: ignore[attr-defined]
+        place(checkpoint["loops"], epoch, batch, int(trainer.num_training_batches), self.state.step)
+        if self.state.step >= trainer.max_steps > 0 or epoch >= (trainer.max_epochs or 0) > 0:
             print(f"resume: nothing left to do, the state is at step {self.state.step} of {total:.0f}")
         self.fresh = self._insisted_on(optimizer)
 
@@ -49,7 +55,7 @@ class Resumed(Callback):
             keys |= {"lr", "initial_lr"}
         return [{key: value for key, value in group.items() if key in keys} for group in optimizer.param_groups]
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         for group, fresh in zip(trainer.optimizers[0].param_groups, self.fresh, strict=True):
             group.update(fresh)
         schedule = trainer.lr_scheduler_configs[0].scheduler

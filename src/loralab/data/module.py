@@ -136,12 +136,23 @@ class DataModule(L.LightningDataModule):
     def sampler(self, rank: int = 0, world: int = 1, accumulate: int = 1) -> BucketSampler:
         """The training batches of one rank of several; accumulate: batches in an optimizer step."""
         sampler = self.planner.sampler(self.plan, self.seed, rank=rank, world=world, accumulate=accumulate)
-        sampler.resume(*self._resumed)
+        sampler.resume(*self._place(len(sampler)))
         return sampler
 
     def resume(self, epoch: int, position: int) -> None:
         """Lets training begin in an epoch (counted from 0) after `position` of its batches."""
         self._resumed = (epoch, position)
+
+    def begins_at(self) -> tuple[int, int]:
+        """(epoch, its batches done) where training begins."""
+        return self._place(len(self._attached_sampler()))
+
+    def _place(self, batches: int) -> tuple[int, int]:
+        """The same for epochs of so many batches: one that has fewer than were done of it is over."""
+        limit = getattr(self.trainer, "limit_train_batches", None) or 1.0
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        epoch, position = self._resumed
+        return (epoch, position) if position < batches else (epoch + 1, 0)
 
     def train_dataloader(self) -> DataLoader:
         self._refuse_no_batches()

@@ -7,9 +7,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from conftest import UNET, VAE
 from loralab.adapters.file import read_metadata
+from loralab.models.architecture import ARCHITECTURES, SD1, Architecture
+from loralab.models.original import save_single_file
 from loralab.training.metadata import Data, Dates, Model, Progress, base_facts, metadata
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "metadata.json").read_text())
@@ -115,6 +120,36 @@ def test_rank_and_alpha_are_those_of_the_adapter(train):
     settings = ("adapter.rank=4", "adapter.alpha=2.0", "adapter.rank_stabilised=true", "trainer.max_steps=1")
     told = read_metadata(train(*settings, name="stabilised") / "adapter.safetensors")
     assert (told["ss_network_dim"], told["ss_network_alpha"]) == ("4", "2.0")  # in the tensors, 4.0
+
+
+def test_a_run_on_a_single_file_names_it_by_both_hashes(train, random_base, random_family, tmp_path, monkeypatch):
+    """The older hash, of a window of the file, and the newer one of all of it: by UIs and sd-scripts a model is known
+    by these."""
+    text = json.loads((random_base / "text_encoder" / "config.json").read_text())
+    unet = {"in_channels": 4, "out_channels": 4, "transformer_layers_per_block": 1, **UNET}
+    monkeypatch.setitem(ARCHITECTURES, "sd1", Architecture(unet, VAE, {"text_encoder": text}, SD1.tokenizers, SD1.pads))
+    base, vae = tmp_path / "base.safetensors", tmp_path / "vae.safetensors"
+    save_single_file(random_family, base, torch.float32)
+    save_file(dict(random_family.vae.state_dict()), vae)
+    content = base.read_bytes()
+    assert len(content) > 0x110000
+    words = ("model=sd15", f"model.base={base}", f"model.tokenizer={random_base / 'tokenizer'}", "data.resolution=64")
+    file = train(*words, f"model.vae={vae}", "trainer.max_steps=1", "trainer.precision=32-true") / "adapter.safetensors"
+    told = read_metadata(file)
+    assert told["ss_sd_model_name"] == "base.safetensors"
+    assert told["ss_sd_model_hash"] == hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8]
+    assert told["ss_new_sd_model_hash"] == hashlib.sha256(content).hexdigest()
+    content = vae.read_bytes()
+    assert told["ss_vae_name"] == "vae.safetensors"
+    assert told["ss_vae_hash"] == hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8]
+    assert told["ss_new_vae_hash"] == hashlib.sha256(content).hexdigest()
+    assert told["sshs_model_hash"] == hashlib.sha256(tensors_of(file)).hexdigest()
+
+
+def tensors_of(file: Path) -> bytes:
+    """What follows the header of a safetensors file."""
+    content = file.read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def test_hashes_of_the_base(tmp_path):

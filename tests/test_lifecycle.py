@@ -112,6 +112,43 @@ def test_side_work_that_fails_costs_nothing(
         assert len(re.findall(rf"^error +{name} failed: .+; the run goes on$", said, re.MULTILINE)) == 1, name
 
 
+def test_side_work_that_fails_for_a_while_is_tried_again(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Pictures that fail before training and at its last step, states that fail at the first two: each failure is said
+    once, what comes later is drawn and saved, and the adapter is that of a run where nothing fails."""
+    from loralab.callbacks import samples
+    from loralab.training.state import States
+
+    words = ("output.metadata=false", "callbacks.state.enabled=true", "callbacks.state.every_n_steps=1")
+    calls, sample, save = [0, 0], samples.sample, States.save
+
+    def drawn(*given: object, **named: object) -> object:
+        calls[0] += 1
+        if calls[0] in (1, 2, 5):
+            raise OSError(f"no room {calls[0] // 5}")
+        return sample(*given, **named)  # type: ignore[arg-type]
+
+    def saved(*given: object) -> object:
+        calls[1] += 1
+        if calls[1] < 3:
+            raise OSError("no room")
+        return save(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(samples, "sample", drawn)
+    monkeypatch.setattr(States, "save", saved)
+    capsys.readouterr()
+    pictures = ("callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.samples.every_n_steps=1")
+    run = train(*words, *pictures, "callbacks.samples.prompts=[a]", "trainer.max_steps=4", name="run", code=1)
+    # before and step 1 fail, steps 2 and 3 do not, step 4 does, and what it would show is drawn after training
+    shown = sorted(path.name for path in (run / "samples").iterdir())
+    assert shown == ["grid.png", *(f"step{step:08d}-00.png" for step in (2, 3, 4))]
+    assert [path.name for path in sorted((run / "states").iterdir())] == [f"step{step:08d}" for step in (3, 4)]
+    assert record(run)["errors"] == ["samples failed: OSError: no room 0", "state failed: OSError: no room"]
+    assert len(re.findall(r"^error ", capsys.readouterr().err, re.MULTILINE)) == 2
+    assert adapter(run) == adapter(train(*words, "trainer.max_steps=4", name="whole"))
+
+
 def test_an_error_in_training_leaves_the_last_whole_step(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     from loralab.training.module import LoraModule
 

@@ -82,8 +82,10 @@ class Samples(Callback):
         times |= {f"every {self.every_n_epochs} epochs": self.every_n_epochs, "after training": self.after}
         return ", ".join(words for words, wanted in times.items() if wanted) or "never: no time for them is set"
 
-    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
+    def on_fit_start(self, trainer: Trainer, module: LoraModule) -> None:
         self.prompts = self._prompts(module, trainer.datamodule)  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         if self.before and trainer.global_step == 0:
             self._draw(trainer, module, "before")
 
@@ -103,7 +105,6 @@ class Samples(Callback):
         """Draws every prompt once; `time` is what the row of the sheet is called."""
         if not trainer.is_global_zero:
             return
-        self.drawn_at = trainer.global_step
         row: list[Image] = []
         with closing(self._sampled(module)) as images:  # so that training's weights come back whatever is raised here
             for i, (image, prompt) in enumerate(zip(images, self.prompts, strict=True)):
@@ -114,6 +115,7 @@ class Samples(Callback):
         settings = "\n".join(prompt.described() for prompt in self.prompts)
         save(grid(self.times, words), self.folder / "grid.png", settings)
         first = next(iter(self.times))
+        self.drawn_at = trainer.global_step
         _log(trainer, grid({name: self.times[name] for name in (first, time)}, words))
 
     def _sampled(self, module: LoraModule) -> Generator[Image]:

@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import Logger
 from loralab import console, signals
 
 C = TypeVar("C", bound=Callback)
-STARTING = ("setup", "on_fit_start", "on_train_start")
-"""A callback that fails in one of these is not ready for the others."""
+PREPARING = ("setup", "on_fit_start")
+"""A callback that fails in one of these is not ready for the others; after any other failure it is tried again."""
 HOOKS = (
     *(name for name in vars(Callback) if name.startswith("on_") and name != "on_load_checkpoint"),
     *("setup", "teardown", "state_dict"),
@@ -27,7 +27,8 @@ WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")
 class SideWork:
     """Every callback of the group `callbacks`, and every logger: all but health and training itself.
 
-    What one of them raises is reported once, with its traceback in the log, and the run goes on. Those that save come
+    What one of them raises is reported once, with its traceback in the log, and the run goes on; the next time that it
+    has something to do, it is tried again: a disk that was full may have room by then. Those that save come
     before the others (see conf/callbacks/default.yaml): nothing is drawn, measured or logged in the end before adapter
     and state are on the disk. Where a signal was received, loops that look for it (`signals.check`) are cut short.
     """
@@ -54,7 +55,7 @@ class SideWork:
                         raise
                 except Exception as error:
                     self.report(name, error)
-                    ready[0] = hook not in STARTING
+                    ready[0] = hook not in PREPARING
                 return None
 
             return run

@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from loralab import cli
 from loralab.adapters import file
 from loralab.adapters.dora import DoRA
 from loralab.adapters.inject import check_start, inject
@@ -360,6 +361,36 @@ def test_an_alpha_that_is_no_number(tmp_path):
     refused(lambda: file.load(tmp_path / "a.safetensors"), key, "(3,)")
 
 
+def test_what_can_be_left_out_is(train, random_base, tmp_path, capsys):
+    """Counters beside the modules, in training and merge; an unknown tensor of a module is refused by both, as without
+    it the file would be another adapter, and what it is and why is said."""
+    source = train("trainer.max_steps=1", name="source") / "adapter.safetensors"
+    state, path = load_file(source), tmp_path / "a.safetensors"
+    save_file(state | {"step": torch.tensor(7), "iteration": torch.ones(1)}, path)
+    train(f"adapter.weights={path}", "trainer.max_steps=1", name="from it")
+    assert "a.safetensors: counters of a training ignored: step, iteration" in "".join(capsys.readouterr())
+    merge = ("merge", "--base", str(random_base), str(path), "-o", str(tmp_path / "merged"))
+    assert verb(*merge) == 0
+    assert "counters of a training ignored" in "".join(capsys.readouterr())
+    module = next(iter(state)).partition(".")[0]
+    for key, what in ((f"{module}.odd.weight", "no adapter known here has"), (f"{module}.diff_b", "not supported")):
+        save_file(state | {key: torch.ones(2, 2)}, path)
+        train(f"adapter.weights={path}", name="refused", code=1)
+        said = capsys.readouterr().err
+        assert f"1 of {len(state) + 1} keys are " in said
+        assert f"{what}: {key.removesuffix('.weight')}" in said
+        assert "the rest would be another adapter" in said
+        assert verb(*merge[:-1], str(tmp_path / "not merged")) == 1
+        assert key.removesuffix(".weight") in capsys.readouterr().err
+        assert not (tmp_path / "not merged").exists()
+
+
+def verb(*words):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(words))
+    return stop.value.code or 0
+
+
 def test_unknown_keys_are_listed(tmp_path):
     state = load_file(GOLDEN)
     path = tmp_path / "a.safetensors"
@@ -432,6 +463,7 @@ def test_a_full_disk(tmp_path):
 import resource
 from pathlib import Path
 from safetensors.torch import load_file
+from loralab import cli
 from loralab.adapters import file
 from loralab.errors import UserError
 state = load_file({str(GOLDEN)!r})

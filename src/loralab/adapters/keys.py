@@ -46,13 +46,19 @@ _OF_OTHER_KINDS = (
 """How keys look that can't be read, and what they are."""
 
 NO_MODULE = "are of no module of this model"
+NOT_SUPPORTED = ", which are not supported"
 AMBIGUOUS = "may be of either text encoder of SDXL"
 
 
 def strangeness(key: str) -> str:
     """What is said of a key that cannot be read."""
     found = next((what for pattern, what in _OF_OTHER_KINDS if pattern.search(key)), None)
-    return f"are {found}, which are not supported" if found else NO_MODULE
+    return f"are {found}{NOT_SUPPORTED}" if found else NO_MODULE
+
+
+def is_counter(key: str, numbers: int) -> bool:
+    """Whether it is one number beside the modules, like a step count: it has no place in any of them."""
+    return numbers == 1 and "." not in key and not key.startswith("lora_")
 
 
 def split(key: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from loralab.adapters.base import Method, change
 from loralab.adapters.dora import DoRA
-from loralab.adapters.keys import AMBIGUOUS, NO_MODULE, strangeness
+from loralab.adapters.keys import AMBIGUOUS, NO_MODULE, NOT_SUPPORTED, strangeness
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
@@ -22,10 +22,12 @@ LARGEST_ALPHA = 1e6
 """A larger one was never meant; where alpha has no effect (a LoKr without a rank), files have any."""
 
 INCOMPLETE = "are not a whole adapter"
+UNKNOWN = "are tensors of a module that no adapter known here has"
 NOT_FLOATS = "are empty, or no floating-point numbers"
 NOT_FINITE = "have values that are not finite numbers"
 DAMAGED = "the file is damaged, or of a kind that is not known here"
 REMEDIES = {
+    UNKNOWN: "what they do is not known, and the rest would be another adapter: take a LoRA, LoCon, LoHa, LoKr or DoRA",
     NO_MODULE: "the file belongs to another base model, or to no Stable Diffusion at all",
     AMBIGUOUS: "put PEFT's adapter_config.json beside the file: its auto_mapping says which",
     NOT_FINITE: "its training had failed; take an earlier file of it",
@@ -117,7 +119,8 @@ def grouped(state: Mapping[str, Tensor], setting: str = "adapter.weights") -> di
 
 def problems_of(faults: Faults, total: int, setting: str) -> Iterator[Problem]:
     for fault, keys in faults.items():
-        yield Problem(setting, f"{len(keys)} of {total} keys {fault}: {some(keys)}", REMEDIES.get(fault, DAMAGED))
+        remedy = REMEDIES[UNKNOWN] if fault.endswith(NOT_SUPPORTED) else REMEDIES.get(fault, DAMAGED)
+        yield Problem(setting, f"{len(keys)} of {total} keys {fault}: {some(keys)}", remedy)
 
 
 def _faults(kind: type[Method] | None, tensors: Mapping[str, Tensor], alpha: Tensor | None, values: bool) -> Faults:
@@ -126,7 +129,8 @@ def _faults(kind: type[Method] | None, tensors: Mapping[str, Tensor], alpha: Ten
     if kind is None:
         strange = {name: strangeness(f".{suffix(name)}") for name in tensors}
         known = {fault: [n for n in strange if strange[n] == fault] for fault in strange.values() if fault != NO_MODULE}
-        return known or {INCOMPLETE: list(tensors)}
+        odd = [name for name in tensors if not any(name in kind.required | kind.optional for kind in KINDS)]
+        return known or ({UNKNOWN: odd} if odd else {INCOMPLETE: list(tensors)})
     if wrong := [name for name, tensor in tensors.items() if not tensor.is_floating_point() or not tensor.numel()]:
         return {NOT_FLOATS: wrong}
     if wrong := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:

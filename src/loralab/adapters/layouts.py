@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loralab.adapters.base import magnitude_form
 from loralab.adapters.dora import DoRA
-from loralab.adapters.keys import AMBIGUOUS, EMBEDDING, Names, Table, public_table, split, strangeness
+from loralab.adapters.keys import AMBIGUOUS, EMBEDDING, Names, Table, is_counter, public_table, split, strangeness
 from loralab.adapters.kinds import Faults, Group, grouped
 from loralab.adapters.lora import LoRA
 from loralab.adapters.peft import Configs, is_number, parsed
@@ -118,6 +118,8 @@ def to_kohya(
         name = names.of(path)
         if word := EMBEDDING.match(key):
             beside.setdefault(f"the embedding {word['name'] or key}", []).append(key)
+        elif is_counter(key, tensor.numel()):
+            beside.setdefault("counters of a training", []).append(key)
         elif names.ambiguous(path):
             faults.setdefault(AMBIGUOUS, []).append(key)
         elif name is None or ending in modules.get(name, {}):

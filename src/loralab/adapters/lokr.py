@@ -31,6 +31,7 @@ class LoKr(Method):
     full_matrix: bool = False
     """Keeps w2 whole whatever the rank."""
 
+    required: ClassVar = frozenset()
     optional: ClassVar = frozenset(
         {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"}
     )

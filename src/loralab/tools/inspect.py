@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loralab.adapters import file
-from loralab.adapters.keys import public_table
+from loralab.adapters.keys import EMBEDDING, public_table
 from loralab.adapters.kinds import Group
 from loralab.adapters.layouts import layout_of
 from loralab.errors import user_error
@@ -87,7 +87,7 @@ def inspect(path: Path) -> Report:
         report.content, report.layout = "adapter", layout_of(tensors)
         report.problems = [problem.found for problem in found.problems]
         _describe(report, found.groups)
-    elif found.notes:
+    elif any(map(EMBEDDING.match, tensors)):
         report.content = "embedding"
     else:
         report.family = look_at_base(path, with_vae=False, setting="FILE").family

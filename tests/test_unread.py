@@ -50,7 +50,7 @@ def test_the_doctor_and_a_training_say_the_same(train, tmp_path: Path, capsys: p
         "data.folder: archives, not opened: 1 (more.zip); extract them to use the images in them",
         f"data.folder: no mask in {tmp_path / 'masks'} has the path and name of an image, so masks have no effect: "
         "1 masks, for example other",
-        "images with an alpha channel, which lie on white: 1; data.alpha_mask=true makes transparency the loss mask",
+        "images with transparency, which lie on white: 1; data.alpha_mask=true makes transparency the loss mask",
     ]
     words = [f"data.folder={tmp_path / 'images'}", f"data.mask_folder={tmp_path / 'masks'}", "data.resolution=64"]
     words.append(f"data.cache_folder={tmp_path / 'cache'}")
@@ -65,6 +65,24 @@ def test_the_doctor_and_a_training_say_the_same(train, tmp_path: Path, capsys: p
     train(*words, "data=folder", "trainer.max_steps=1", "model.resolution=64")
     opening = capsys.readouterr().out
     assert [note for note in expected if f"note      {note}\n" not in opening] == []
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_an_alpha_mask_without_transparency(transparent: bool, train, tmp_path: Path, capsys) -> None:
+    """A palette's transparent colour is transparency, too, without any alpha channel."""
+    picture(tmp_path / "images" / "a.png")
+    if transparent:
+        Image.new("P", (64, 64)).save(tmp_path / "images" / "b.png", transparency=0)
+    words = [f"data.folder={tmp_path / 'images'}", "data.resolution=64", "data.alpha_mask=true"]
+    words.append(f"data.cache_folder={tmp_path / 'cache'}")
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", str(tmp_path / "images"), *words[1:]])
+    told = " ".join(capsys.readouterr().out.split())
+    train(*words, "data=folder", "trainer.max_steps=1", "model.resolution=64")
+    opening = capsys.readouterr().out
+    note = "data.alpha_mask has no effect: no image has transparency"
+    assert (note in told, f"note      {note}\n" in opening) == (not transparent, not transparent)
+    assert ("palette with a transparent colour" in told) == transparent
 
 
 @pytest.mark.parametrize("extension", [".caption", "caption", ".png.txt", ".TXT"])

@@ -20,7 +20,9 @@ from loralab.data.walk import Directory, Files, stamp
 from loralab.errors import UserError, user_error
 from loralab.files import digest_file
 
-_HEADERS = Kind("header", np.dtype([("width", "<i4"), ("height", "<i4"), ("kind", "S16"), ("turned", "?")]))
+_HEADERS = Kind(
+    "header with transparency", np.dtype([("width", "<i4"), ("height", "<i4"), ("kind", "S16"), ("turned", "?")])
+)
 _DIGESTS = Kind("digest", np.dtype("V16"))
 _CAPTIONS = Kind("caption", np.dtype(object))
 _THREADS = 8

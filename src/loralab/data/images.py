@@ -77,7 +77,8 @@ def header(path: str | bytes | os.PathLike) -> Header:
         width, height = image.size
         if orientation >= 5 and image.format != "TIFF":
             width, height = height, width
-        kind = f"{image.format} {image.mode}"
+        has_clear_colour = image.has_transparency_data and not image.mode.upper().endswith("A")
+        kind = f"{image.format} {image.mode}{'+A' if has_clear_colour else ''}"
         if not _looks_whole(image):
             _decode(image)
         return Header(width, height, kind, orientation != 1)

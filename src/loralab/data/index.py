@@ -83,8 +83,8 @@ class Index(Sequence[Item]):
 
     @property
     def with_alpha(self) -> int:
-        """How many images have an alpha channel."""
-        modes = np.array([kind.split()[-1] in ("RGBA", "LA", "PA", "RGBa", "La") for kind in self._rows.kinds], bool)
+        """How many images have an alpha channel or a transparent colour."""
+        modes = np.array([kind.upper().endswith("A") for kind in self._rows.kinds], bool)
         return int(modes[np.array(self._rows.kind)[self._chosen]].sum())
 
     def origin(self, position: int) -> Origin:

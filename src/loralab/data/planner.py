@@ -88,10 +88,10 @@ class Planner:
         """Transparency that is not used, and a mask that there is not."""
         count = index.with_alpha
         if count and not self.alpha_mask:
-            words = f"images with an alpha channel, which lie on white: {count}"
+            words = f"images with transparency, which lie on white: {count}"
             yield f"{words}; data.alpha_mask=true makes transparency the loss mask"
         if self.alpha_mask and not count:
-            yield "data.alpha_mask has no effect: no image has an alpha channel"
+            yield "data.alpha_mask has no effect: no image has transparency"
 
     def _apart(
         self, index: Index, damaged: Mapping[str, str]

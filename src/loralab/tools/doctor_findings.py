@@ -28,6 +28,9 @@ _ODD = {
     "LA": "grey with transparency",
     "PA": "palette with transparency",
     "RGBA": "with an alpha channel",
+    "P+A": "palette with a transparent colour",
+    "L+A": "grey with a transparent colour",
+    "RGB+A": "with a transparent colour",
 }
 """Modes that are converted to RGB."""
 

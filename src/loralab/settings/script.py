@@ -5,10 +5,12 @@ Nothing is executed. What a script sets under a condition, in a loop, or by runn
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 Value = str | list[str]
 
@@ -21,12 +23,15 @@ QUOTED = re.compile(r"'[^']*'|\"(?:\\.|`.|[^\"\\`])*\"|[^'\"]+|.", re.DOTALL)
 
 VARIABLE = re.compile(
     r"\$\{(?:env:)?(?P<braced>\w+)(?:\[[@*]\])?(?::?[-=](?P<default>[^}]*))?\}"
-    r"|\$\(\$(?P<inner>\w+)\)|\$(?:env:)?(?P<plain>[A-Za-z_]\w*)|%(?P<percent>[A-Za-z_]\w*)%|!(?P<late>[A-Za-z_]\w*)!",
+    r"|\$\(\$(?P<inner>\w+)\)|\$(?:env:)?(?P<plain>[A-Za-z_]\w*)|%(?P<percent>[A-Za-z_]\w*)%|!(?P<late>[A-Za-z_]\w*)!"
+    r"|(?P<argument>\$[\d@*#]|%~[a-z]*\d|(?<!\w)%[\d*](?!\w))",
     re.IGNORECASE,
 )
 
 ASSIGNMENTS = (
-    re.compile(r"@?set\s+(?P<kind>/[ap]\s+)?\"?(?P<name>\w+)(?P<how>)=(?P<value>.*?)\"?\s*$", re.IGNORECASE),
+    re.compile(
+        r"@?set\s+(?P<kind>/[ap]\s+)?(?P<q>\")?(?P<name>\w+)(?P<how>)=(?P<value>.*?)(?(q)\"?)\s*$", re.IGNORECASE
+    ),
     re.compile(r"\$(?:env:|global:|script:)?(?P<name>\w+)\s*(?P<how>\+?)=(?P<kind>)\s*(?P<value>.*)$", re.IGNORECASE),
     re.compile(r"(?:(?:export|local|readonly|declare)\s+)?(?P<name>\w+)(?P<how>\+?)=(?P<kind>)(?P<value>.*)$"),
 )
@@ -42,6 +47,13 @@ UNASSIGNED, CONDITIONAL, COMPUTED = (
     "is assigned under a condition, and conditions are not evaluated",
     "is computed by the script, and nothing of a script is run",
 )
+ARGUMENT, LOOP = "is an argument of the script", "is set by a loop, and loops are not run"
+
+BESIDE = re.compile(
+    r"%~dp0[\\/]?|\$PSScriptRoot[\\/]|\$\(dirname [\"']?\$(0|\{?BASH_SOURCE(\[0\])?\}?)[\"']?\)/", re.IGNORECASE
+)
+"""The script's own folder, in the words of cmd, PowerShell and sh."""
+HOME = re.compile(r"\$\{?HOME\}?(?!\w)|%USERPROFILE%|\$env:USERPROFILE", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -62,12 +74,18 @@ class Script:
         return next((name for name in names if name in self.unknown), "")
 
     def _take(self, statement: str, conditional: bool) -> None:
-        if COMMAND.search(statement) or OPTION.match(statement):
+        if loop := re.match(r"for\s+\(?[$%]*(\w+)\s", statement, re.IGNORECASE):
+            self.unknown[loop[1]] = LOOP
+        given = next((m for pattern in ASSIGNMENTS if (m := pattern.match(statement))), None)
+        is_text = given is not None and len(QUOTED.findall(given["value"].strip())) == 1 and given["value"][:1] in "'\""
+        if not is_text and (COMMAND.search(statement) or OPTION.match(statement)):
             self.commands.append(self._substituted(statement))
+        elif not given and COMMAND.search(command := self._substituted(statement)):
+            self.commands.append(command)
         elif added := ADDED.match(statement):
             self._assign(added["name"], "+", f"@({added['value']})", conditional)
-        elif found := next((m for pattern in ASSIGNMENTS if (m := pattern.match(statement))), None):
-            self._assign(found["name"], found["how"], found["value"] if not found["kind"] else "$(", conditional)
+        elif given:
+            self._assign(given["name"], given["how"], given["value"] if not given["kind"] else "$(", conditional)
 
     def _assign(self, name: str, how: str, given: str, conditional: bool) -> None:
         if conditional:
@@ -96,7 +114,7 @@ class Script:
             return _words(inside)
         if given.lower().startswith("[system.collections.") and given.endswith("()"):
             return []
-        if "$(" in given or "`" in given.strip("`") or given.startswith(("[", "if ", "Get-", "Join-")):
+        if "$(" in given or "`" in given or given.startswith(("[", "if ", "Get-", "Join-")):
             return None
         text = self._substituted(given)
         if self.unknown_in(text):
@@ -128,20 +146,26 @@ class Script:
         """A variable's value as a part of a command; the variable itself where that is not known."""
         value = self._of(match)
         if value is None:
-            self.unknown.setdefault(next(filter(None, match.group(*NAMED)), ""), UNASSIGNED)
+            name = next(filter(None, match.group(*NAMED)), "")
+            is_argument = match["argument"] or name.isdigit()
+            self.unknown.setdefault(name, ARGUMENT if is_argument else UNASSIGNED)
             return match[0]
         if isinstance(value, list):
             return " ".join(map(shlex.quote, value))
-        options = not quoted and value.startswith("--")  # several words, as a shell splits them
+        options = not quoted and (
+            value.startswith("--") or COMMAND.search(value)
+        )  # several words, as a shell splits them
         return value if quoted or options else shlex.quote(value)
 
 
-NAMED = ("braced", "inner", "plain", "percent", "late")
+NAMED = ("braced", "inner", "plain", "percent", "late", "argument")
 
 
-def script(text: str) -> Script:
-    """What a start script, or a command line alone, trains with."""
+def script(text: str, folder: Path = Path()) -> Script:
+    """What a start script, or a command line alone, trains with; folder: where the script is."""
     found = Script()
+    text = BESIDE.sub(lambda match: f"{folder.absolute()}{os.sep}", text)
+    text = HOME.sub(lambda match: os.path.expanduser("~"), text)
     for statement, conditional in _statements(text):
         found._take(statement, conditional)
     return found

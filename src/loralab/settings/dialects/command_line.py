@@ -41,7 +41,7 @@ SEVERAL = frozenset(_SEVERAL.split())
 
 
 LAUNCHER = re.compile(
-    r"(.*[\\/])?(python[\d.]*w?|accelerate|torchrun|uv|poetry)(\.exe)?|launch|run|accelerate\.commands\.launch|-\w"
+    r"!?(.*[\\/])?(python[\d.]*w?|accelerate|torchrun|uv|poetry)(\.exe)?|launch|run|accelerate\.commands\.launch|-\w"
     r"|sudo|nohup|time|call|start|env|&|\w+=.*",
     re.IGNORECASE,
 )
@@ -58,7 +58,7 @@ def recognises(text: str) -> bool:
 
 def read(content: Content) -> Foreign:
     found = Foreign("command-line", content, NAMES, SD_SCRIPTS, SD_SCRIPTS)
-    given = script(content.data)
+    given = script(content.data, content.path.parent)
     launcher, program, own = _parts(content, words(found, _one_of(content, given.commands)))
     if program:
         _program(found, program)
@@ -122,7 +122,8 @@ def _unknown_values(found: Foreign, given: Script, name: str, value: object) -> 
     """Notes an option whose value depends on what the script does."""
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str) and (variable := given.unknown_in(text)):
-            found.unsure[name] = f"${variable} {given.unknown[variable]}"
+            shown = variable if variable[0] in "$%" else f"${variable}"
+            found.unsure[name] = f"{shown} {given.unknown[variable]}"
 
 
 def options(found: Foreign, words: list[str]) -> Iterator[tuple[str, str, object]]:

@@ -561,8 +561,8 @@ def test_files_that_are_no_settings(tmp_path):
         file.write(b'{"net_dim": 8, "x": "')
         file.truncate(100_000_000)
     assert "is 100 MB long" in problem(big)
-    (tmp_path / "utf16.json").write_text('{"net_dim": 8}', "utf16")
-    assert "UTF-8" in problem(tmp_path / "utf16.json")
+    (tmp_path / "latin.json").write_bytes(b'{"change_output_name": "\xe9t\xe9"}')
+    assert "UTF-8" in problem(tmp_path / "latin.json")
     (tmp_path / "bom.json").write_text('{"net_dim": 8}', "utf-8-sig")
     assert read(tmp_path / "bom.json").settings.values["adapter.rank"] == 8
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
@@ -597,7 +597,7 @@ def test_where_the_values_of_a_file_come_from(write, capsys):
     told = capsys.readouterr().out.splitlines()
     assert "adapter.rank: 4  # (net_dim in settings.json)" in told
     assert "adapter.alpha: 2  # (given as adapter.alpha=2)" in told
-    assert "model.clip_skip: 2  # (not in settings.json: the value of old-json)" in told
+    assert "model.clip_skip: 2  # (the default of old-json: settings.json does not set it)" in told
     assert "adapter.dropout: 0.0  # (in conf/adapter/lora.yaml)" in told
 
 

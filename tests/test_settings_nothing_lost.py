@@ -99,6 +99,52 @@ def test_the_learning_rate_of_an_optimizer_that_is_not_here(write, name):
     assert (get(tree, "optimizer.lr"), get(tree, "targets.unet_lr")) == (5e-4, 3e-4)
 
 
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_the_arguments_of_an_optimizer_that_is_not_here(write, name):
+    path = write(f"network_dim = 4\noptimizer_type = '{name}'\noptimizer_args = ['d_coef=0.2', 'cautious=True']\n")
+    assert "optimizer_args" in {left.key for left in read(path).not_applicable}
+    told = str(expand([f"settings.load={path}"]).problems)
+    assert "optimizer_type" in told
+    assert "cautious" not in told
+    assert not any(line.startswith("optimizer.d_coef") for line in expand([f"settings.load={path}"]).overrides)
+
+
+def test_lokr_with_a_rank_beyond_any_layer_has_whole_matrices(write):
+    """As LyCORIS' own presets ask for them."""
+    path = write({"LoRA_type": "LyCORIS/LoKr", "network_dim": 100000, "conv_dim": 100000, "factor": 6})
+    tree = composed(f"settings.load={path}")
+    assert (get(tree, "adapter.full_matrix"), get(tree, "adapter.factor")) == (True, 6)
+    assert (get(tree, "adapter.rank"), get(tree, "adapter.conv_rank")) == (4096, 4096)
+    path = write({"LoRA_type": "LyCORIS/LoHa", "network_dim": 100000})
+    assert read(path).settings.values["adapter.rank"] == 100000  # refused by the configuration's check
+
+
+@pytest.mark.parametrize(
+    ("line", "group", "option"),
+    [
+        ("optimizer_type = ' AdamW '", "optimizer", "adamw"),
+        ("lr_scheduler = 'cosine '", "scheduler", "cosine"),
+        ("network_module = ' networks.loha'", "adapter", "loha"),
+    ],
+)
+def test_blanks_around_a_name_are_no_part_of_it(write, line, group, option):
+    assert read(write(f"seed = 1\n{line}")).settings.choices[group] == option
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_encodings_that_say_what_they_are(write, tmp_path, encoding):
+    for name, text in (("a.json", '{"net_dim": 8}'), ("b.toml", "network_dim = 8\r\nseed = 2\r\n")):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        assert read(tmp_path / name).settings.values["adapter.rank"] == 8
+
+
+def test_the_demos_data_are_not_judged_where_a_file_names_no_images(write):
+    with pytest.raises(UserError) as caught:
+        prepare([f"settings.load={write('sdxl = true' + chr(10) + 'network_dim = 4')}"])
+    assert "data.folder: " in str(caught.value)
+    assert "data.buckets.step" not in str(caught.value)
+
+
 def test_the_warm_up_and_arguments_of_a_schedule_that_is_not_here(write):
     path = write("network_dim = 4\nlr_scheduler = 'rex'\nlr_warmup_steps = 7\nlr_scheduler_num_cycles = 3\n")
     assert get(composed(f"settings.load={path}", "scheduler=cosine_with_restarts"), "scheduler.num_cycles") == 3
@@ -236,6 +282,11 @@ FOREIGN = {
     "PEFT": {"peft_type": "LORA", "r": 8, "lora_alpha": 16},
     "diffusers model": {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30"},
     "ComfyUI": {"3": {"class_type": "KSampler", "inputs": {"seed": 1}}},
+    "LECO": {"network_dim": 4, "max_denoising_steps": 40, "prompts_file": "", "learning_rate": 1e-4},
+    "Dreambooth": {"learning_rate": 1e-5, "learning_rate_te1": 0, "learning_rate_te2": 0, "optimizer": "AdamW"},
+    "fine-tuning": {"create_buckets": True, "full_path": True, "image_folder": "x", "learning_rate": 1e-5},
+    "textual-inversion": {"token_string": "x", "init_word": "*", "learning_rate": 1, "optimizer": "Prodigy"},
+    "YAML": "network_dim: 4\nnetwork_alpha: 2\nlearning_rate: 1e-4\n",
     "composed configuration": "seed: 1\nsuggested:\n  lr: 1e-4\nmodel:\n  _target_: x\n",
 }
 
@@ -266,6 +317,19 @@ def test_texts_of_which_most_is_not_understood_are_refused(write, text):
 def test_what_is_and_is_not_understood_is_listed(write):
     message = refused(write({"net_dim": 4, "epochs_total": 3, "rankk": 4}))
     assert "Known: net_dim. Unknown: epochs_total, rankk" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[datasets]\nbatch_size = 2\n[[datasets.subsets]]\nimage_dir='x'", "write [[datasets]]"),
+        ("[[datasets]]\n[[datasets.subsets]]\nimage_dirs='x'", "did you mean image_dir by image_dirs?"),
+    ],
+)
+def test_slips_in_a_dataset_configuration(write, text, words):
+    with pytest.raises(UserError) as caught:
+        read(write(text))
+    assert words in str(caught.value)
 
 
 def test_a_pipe_is_refused_at_once(tmp_path):

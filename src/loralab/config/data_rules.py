@@ -28,7 +28,7 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
         yield from _entry(f"data.folders.{number}", entry)
     step = nodes["buckets"].get("step")
     if sdxl and isinstance(step, int) and step % SDXL_STEP and not step % LATENT:
-        yield Problem("data.buckets.step", f"{step} is not a multiple of {SDXL_STEP}, as SDXL needs", "64 suits")
+        yield Problem("data.buckets.step", f"{step} is not a multiple of {SDXL_STEP}, as SDXL needs", "use 64")
     cache = _settings(data.get("cache"))
     if cache.get("text"):
         yield from _raised(lambda: _texts(data, nodes))

@@ -77,6 +77,10 @@ def _demo_with_a_settings_file(tree: Tree, choices: dict[str, Any], overrides: l
         yield Problem("data.folder", f"{file} names no images", remedy)
 
 
+def _names_no_images(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> bool:
+    return any(problem.setting == "data.folder" for problem in _demo_with_a_settings_file(tree, choices, overrides))
+
+
 def _places(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if get(tree, "data.folder") is None and not get(tree, "data.folders"):
         yield Problem("data.folder", "is missing", "give the folder of your images: data.folder=PATH")
@@ -93,7 +97,7 @@ def _adapter(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Itera
 
 
 def _data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    if isinstance(data := get(tree, "data"), dict):
+    if isinstance(data := get(tree, "data"), dict) and not _names_no_images(tree, choices, overrides):
         yield from data_problems(data, sdxl=".sdxl." in str(get(tree, "model._target_")))
 
 

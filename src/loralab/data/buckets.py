@@ -66,7 +66,11 @@ class Buckets:
 
     def __post_init__(self) -> None:
         if self.step < 1 or self.step % LATENT:
-            raise user_error("data.buckets.step", f"{self.step} is not a multiple of {LATENT}", "64 suits every model")
+            raise user_error(
+                "data.buckets.step",
+                f"{self.step} is not a multiple of {LATENT}",
+                "use 64, which is right for every model",
+            )
 
     def assign(self, width: int, height: int, resolution: Size) -> tuple[Size, Size]:
         """The bucket of an image, and the size it is resized to, which covers the bucket. All (w, h), pixels."""

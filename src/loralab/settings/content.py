@@ -98,9 +98,9 @@ def _parse(path: Path, raw: bytes) -> Content:
         found = "is a checkpoint in pickle format, which carries no settings"
         raise no_settings(path, found, "give the safetensors file, or a JSON or TOML file")
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise no_settings(path, "is not a text in UTF-8", "save it as UTF-8") from error
+        raise no_settings(path, "is not a text file in UTF-8", "save it as UTF-8") from error
     if not text.strip():
         raise no_settings(path, "is empty")
     if text.lstrip()[0] == "{":

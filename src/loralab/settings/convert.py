@@ -83,7 +83,10 @@ class Converted:
 
     def report(self) -> str:
         """One line on what became of the file."""
-        parts = [f"{self.taken} settings taken", f"{len(self.not_applicable)} without a counterpart"]
+        parts = [
+            f"{self.taken} setting{'s' * (self.taken != 1)} taken",
+            f"{len(self.not_applicable)} without a counterpart",
+        ]
         if self.unknown:
             parts.append(f"{len(self.unknown)} unknown: {', '.join(map(contents.shown, self.unknown))}")
         return f"{self.path.name} ({self.dialect}): {', '.join(parts)}"
@@ -151,7 +154,7 @@ def _place(foreign: Foreign, names: tuple[str, ...]) -> str:
     file = contents.shown(foreign.files.get(said[0] if said else "", foreign.content).path.name)
     if not keys and "dataset_config" in names:
         keys = ["datasets"]
-    return f"{', '.join(keys)} in {file}" if keys else f"not in {file}: the value of {foreign.dialect}"
+    return f"{', '.join(keys)} in {file}" if keys else f"the default of {foreign.dialect}: {file} does not set it"
 
 
 def _leave_the_rest(foreign: Foreign, ours: Ours) -> None:

@@ -37,6 +37,11 @@ def text(value: Any) -> str:
     return found
 
 
+def name(value: Any) -> str:
+    """What something is called; blanks around it are no part of that."""
+    return text(value).strip()
+
+
 def path(value: Any) -> str:
     """`~` is the home folder; everything else stays as it is written."""
     given = value if isinstance(value, str) else ""

@@ -43,6 +43,12 @@ MARKS: tuple[tuple[str, str], ...] = (
     ("a configuration of axolotl", "base_model adapter lora_r"),
     ("a configuration of LLaMA-Factory", "model_name_or_path finetuning_type"),
     ("a dreambooth configuration of diffusers", "instance_data_dir instance_prompt"),
+    ("a LECO configuration of kohya_ss, which trains no LoRA of images", "leco_denoise_guidance_scale"),
+    ("a LECO configuration of kohya_ss, which trains no LoRA of images", "max_denoising_steps prompts_file"),
+    ("a Dreambooth configuration of kohya_ss, which trains no LoRA", "learning_rate_te1 learning_rate_te2"),
+    ("a Dreambooth configuration of kohya_ss, which trains no LoRA", "learning_rate_te no_token_padding"),
+    ("a fine-tuning configuration of kohya_ss, which trains no LoRA", "create_buckets full_path image_folder"),
+    ("a textual-inversion configuration of kohya_ss, which trains no LoRA", "token_string init_word"),
     ("the adapter_config.json of a PEFT adapter", "peft_type"),
     ("a configuration of a diffusers model", "_diffusers_version"),
     ("a configuration of a transformers model", "architectures model_type"),
@@ -63,6 +69,12 @@ def stranger(content: Content) -> str:
     else:
         keys = {key.removeprefix("--") for key in _keys(content.data)}
     return next((words for words, marks in MARKS if keys.issuperset(marks.split())), "")
+
+
+def is_yaml(text: str) -> bool:
+    """Whether most lines of a text are a key with a value, as YAML has them."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return 2 * sum(bool(YAML_KEY.match(line)) for line in lines) > len(lines)
 
 
 def _keys(data: Any, depth: int = DEPTH) -> Iterator[str]:

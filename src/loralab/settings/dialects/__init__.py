@@ -17,7 +17,9 @@ from loralab.settings.dialects import (
     old_json,
     sd_scripts_toml,
 )
-from loralab.settings.strangers import stranger
+from loralab.settings.strangers import is_yaml, stranger
+
+YAML = "write it as TOML (name = value), or as a file of conf/experiment"
 
 DIALECTS: dict[str, ModuleType] = {
     "old-json": old_json,
@@ -49,6 +51,8 @@ def dialect_of(content: Content) -> str:
         return "lora-metadata"
     if easy_toml.recognises(content.data):
         return "easy-toml"
+    if isinstance(content.data.get("datasets"), dict):
+        raise content.error("datasets", "is a single table, and there can be several", "write [[datasets]]")
     if isinstance(content.data.get("datasets"), list) or isinstance(content.data.get("general"), dict):
         with_training = sd_scripts_toml.settings_beside_datasets(content.data)
         return "sd-scripts-toml" if with_training else "sd-scripts-dataset"
@@ -62,6 +66,8 @@ def _of_text(content: Content) -> str:
         raise user_error(
             "settings.load", f"'{shown(str(content.path), 4096)}' is not TOML: {content.fault}", "correct the line"
         )
+    if is_yaml(content.data):
+        raise no_settings(content.path, "is YAML, which other trainers' settings are not read from", YAML)
     raise no_settings(content.path, f"is neither JSON nor TOML nor a start script: {content.fault}")
 
 

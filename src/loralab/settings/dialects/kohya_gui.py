@@ -97,8 +97,10 @@ def _is_nothing(name: str, value: Any) -> bool:
 def _network(found: Foreign) -> None:
     """LoRA_type as a module and an algorithm, with the arguments that go with it."""
     given = found.take("network_module", kinds.text) if found.has("network_module") else "Standard"
+    if "LoRA_type" not in found.content.data and found.has("network_module"):
+        return  # written by hand, in sd-scripts' terms
     if given not in TYPES:
-        raise found.error("LoRA_type", f"{given!r} is no type", f"valid: {', '.join(TYPES)}")
+        raise found.error("LoRA_type", f"unknown type {given!r}", f"valid: {', '.join(TYPES)}")
     module, algorithm = TYPES[given]
     if found.has("network_module"):
         found.imply("network_module", "LoRA_type", module)

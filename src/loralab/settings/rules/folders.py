@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from loralab.settings.content import shown
 from loralab.settings.dialects.dataset_toml import ABSENT, DATA, DATA_ABSENT, FOLDER, WITHOUT
 from loralab.settings.dialects.defaults import SD_SCRIPTS
 from loralab.settings.foreign import SPECIAL, Foreign, Left
@@ -46,7 +48,9 @@ def folders(foreign: Foreign, ours: Ours) -> None:
 
 def _entry(foreign: Foreign, ours: Ours, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
     if "image_dir" not in table:
-        raise foreign.error(f"{where}.image_dir", "is missing", "give the folder of the subset's images")
+        near = difflib.get_close_matches("image_dir", [str(key) for key in table], 1, 0.7)
+        remedy = f"did you mean image_dir by {shown(near[0])}?" if near else "give the folder of the subset's images"
+        raise foreign.error(f"{where}.image_dir", "is missing", remedy)
     entry: dict[str, Any] = {}
     for key, (target, kind) in FOLDER.items():
         if key not in table or (table[key] == "" and key != "class_tokens"):

@@ -46,13 +46,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 """LyCORIS' choices of layers."""
 
 
+LARGEST_RANK = 4096
+"""LyCORIS' LoKr takes a larger one for whole matrices."""
+
+
 def network(foreign: Foreign, ours: Ours) -> None:
     _split_arguments(foreign)
-    module = str(foreign.take("network_module", kinds.text) or "")
+    module = str(foreign.take("network_module", kinds.name) or "")
     lycoris = "lycoris" in module
     everywhere = lycoris or module.startswith("locon.")
     _kind(foreign, ours, module, lycoris)
     rank, alpha = foreign.take("network_dim", kinds.whole), foreign.take("network_alpha", kinds.number)
+    if ours.chosen("adapter") == "lokr" and (rank or 0) > LARGEST_RANK:
+        rank = LARGEST_RANK
+        ours.set("adapter.full_matrix", True, "network_dim")
+        foreign.warnings.append("has a rank beyond any layer's size: LoKr with whole matrices (adapter.full_matrix)")
     if rank is not None:
         ours.set("adapter.rank", rank, "network_dim")
     if alpha is not None or rank is not None:
@@ -88,7 +96,7 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
     """The option of adapter; none where the file names none, or one that is not here."""
     if not module:
         return
-    algorithm = str(_argument(foreign, "algo", kinds.text) or "").lower()
+    algorithm = str(_argument(foreign, "algo", kinds.name) or "").lower()
     if not lycoris:
         foreign.leave("network_args.algo", "only lycoris.kohya has algorithms")
     kind = ALGORITHMS.get(algorithm) if lycoris else MODULES.get(module.rpartition(".")[2])
@@ -117,6 +125,8 @@ def _convolutions(foreign: Foreign, ours: Ours, everywhere: bool, rank: int | No
     if conv_rank is None and everywhere:
         conv_rank = rank
     if conv_rank:
+        if ours.value("adapter.full_matrix"):
+            conv_rank = min(conv_rank, LARGEST_RANK)
         ours.set("adapter.conv_rank", conv_rank, "network_args.conv_dim")
     elif not ours.value("adapter.conv_rank"):
         for name in ("conv_dim", "conv_alpha"):
@@ -144,7 +154,7 @@ def _arguments(foreign: Foreign, ours: Ours) -> None:
 
 def _preset(foreign: Foreign, ours: Ours) -> None:
     """Which layers LyCORIS adapts."""
-    preset = str(_argument(foreign, "preset", kinds.text) or "full")
+    preset = str(_argument(foreign, "preset", kinds.name) or "full")
     if preset not in PRESETS:
         foreign.leave("network_args.preset", "a choice of layers of its own: see targets.patterns", "targets")
         return

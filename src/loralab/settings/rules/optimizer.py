@@ -58,6 +58,8 @@ def optimizer(foreign: Foreign, ours: Ours) -> None:
     lr = foreign.take("learning_rate", kinds.number)
     own = _choose(foreign, ours, name, source) if name else None
     chosen = ours.chosen("optimizer")
+    if name and not chosen:
+        given = {}  # of an optimizer that is not here
     if own and own.startswith("sgdnesterov"):
         given = {"momentum": 0.9, "nesterov": True, **given}
     if own == "dadaptation" and foreign.dialect == "old-json":
@@ -110,14 +112,14 @@ def _name(foreign: Foreign) -> tuple[str | None, str]:
         for flag in flags:
             if foreign.take(flag, kinds.flag):
                 foreign.leave(flag, f"{foreign.keys['optimizer_type']} decides")
-        return foreign.take("optimizer_type", kinds.text), "optimizer_type"
+        return foreign.take("optimizer_type", kinds.name), "optimizer_type"
     if foreign.take("use_lion_optimizer", kinds.flag):
         return "Lion", "use_lion_optimizer"
     if foreign.take("use_8bit_adam", kinds.flag):
         return ("Adam8bit" if foreign.dialect == "old-json" else "AdamW8bit"), "use_8bit_adam"
     if foreign.has("use_8bit_adam"):
         return "AdamW", "use_8bit_adam"  # off, whatever a file says that this one starts from
-    return foreign.take("optimizer_type", kinds.text), "optimizer_type"
+    return foreign.take("optimizer_type", kinds.name), "optimizer_type"
 
 
 def _adafactor(

@@ -30,8 +30,8 @@ LR_END = 1e-7
 
 
 def scheduler(foreign: Foreign, ours: Ours) -> None:
-    name = str(foreign.take("lr_scheduler", kinds.text) or "").lower()
-    custom = str(foreign.take("lr_scheduler_type", kinds.text) or "")
+    name = str(foreign.take("lr_scheduler", kinds.name) or "").lower()
+    custom = str(foreign.take("lr_scheduler_type", kinds.name) or "")
     if custom:
         _by_class(foreign, ours, custom)
     elif name:

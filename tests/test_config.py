@@ -135,6 +135,20 @@ def problems(*overrides: str) -> str:
         (["objective.noise.offset.strength=0.1"], ["add objective/noise=offset"]),
         (["optimizer.d_coef=2"], ["optimizer.d_coef", "add optimizer=prodigy"]),
         (["+scheduler.power=2"], ["scheduler.power", "add scheduler=polynomial"]),
+        (["=1"], ["=1: has no key", "key=value"]),
+        ([""], ["'': is not an override"]),
+        (["adapter=[lora,lokr]"], ["adapter: takes one option", "adapter=lora"]),
+        (["data=[folder]"], ["data: takes one option", "data=folder"]),
+        (["data=/"], ["data: has no option '/'", "data.folder=/"]),
+        (["+experiment=style"], ["experiment: is chosen already", "→ experiment=style"]),
+        (["hydra.mode=multirun"], ["hydra.mode: invalid value", "[RUN, MULTIRUN]"]),
+        (["data.folder=${IMGS}"], ["data.folder: there is no setting 'IMGS'", "${oc.env:IMGS}"]),
+        (["output.folder=${oc.env:NOWHERE_SET}"], ["output.folder: environment variable NOWHERE_SET not found"]),
+        (["output.folder=${hydra.run.dir}"], ["output.folder", "${hydra:run.dir}"]),
+        (["hydra.sweeper.params={a: '2,4'}"], ["do not compose"]),
+        (["data.folders=[here]"], ["data.folders", "a list of mappings"]),
+        (["output.name=a.safetensors"], ["output.name", "has an extension"]),
+        (["output.name=.."], ["output.name", "not a file name"]),
     ],
 )
 def test_mistakes_are_named(overrides: list[str], words: list[str]) -> None:
@@ -166,6 +180,64 @@ def test_a_value_that_hydra_cannot_read_is_told_once_with_what_to_paste(value: s
     (problem,) = caught.value.problems
     (argument,) = shlex.split(problem.remedy.partition(": ")[2])
     assert prepare([argument]).cfg.output.comment == value
+
+
+@pytest.mark.parametrize(
+    ("override", "found", "remedy"),
+    [
+        ("seed=range(1,1)", "seed: is an empty range", "STOP is not one of them"),
+        ("seed=range(1,5,0)", "seed: is an empty range", "range(START,STOP,STEP)"),
+        ("seed=range(1,1000000000)", "seed: makes 999999999 runs", "at most 10000"),
+        ("seed=choice()", "seed: 'choice()' cannot be evaluated: empty choice", "key=a,b"),
+        ("experiment=choice(style,null)", "experiment: 'choice(style,null)' cannot be evaluated", "key=a,b,null"),
+        ("sweep=learning_rate,rank_alpha", "sweep: takes one option", "sweep=[a,b]"),
+    ],
+)
+def test_sweeps_of_nothing_or_too_much(override: str, found: str, remedy: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare([override], multirun=True)
+    assert found in str(caught.value)
+    assert remedy in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("place", ["output.folder=o", "hydra.sweep.subdir=x"])
+def test_runs_of_a_sweep_that_would_share_a_place(place: str) -> None:
+    with pytest.raises(UserError, match="all runs of the sweep would") as caught:
+        prepare([place, "adapter.rank=2,4"], multirun=True)
+    (argument,) = shlex.split(caught.value.problems[0].remedy)
+    prepare([argument, "adapter.rank=2,4"], multirun=True)
+    prepare([place, "adapter.rank=2"], multirun=True)
+
+
+def test_sweeps_over_lists_of_options() -> None:
+    prepare(["objective/noise=[offset],[multires,offset]"], multirun=True)
+    prepare(["objective/noise=choice([],[offset])"], multirun=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "instead"),
+    [
+        ("seed=1,2", ""),
+        ("optimizer=lion,adamw", ""),
+        ("data.resolution=64,72", "; as a list: 'data.resolution=[64,72]'"),
+        ("optimizer.betas=0.9,0.99", "; as a list: 'optimizer.betas=[0.9,0.99]'"),
+        ("output.comment=a,b", "; as text: 'output.comment=\"a,b\"'"),
+    ],
+)
+def test_of_several_values_only_what_is_possible_is_proposed(override: str, instead: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare([override])
+    (problem,) = caught.value.problems
+    assert problem.remedy == f"add -m for a run each{instead}"
+
+
+def test_a_very_long_path_is_shown_shortened() -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(["output.folder=" + "a/" * 3000])
+    (problem,) = caught.value.problems
+    assert problem.setting == "output.folder"
+    assert len(problem.found) < 700
 
 
 def test_a_folder_alone_is_training_data(tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ def malformed(path: str) -> tuple[str, str] | None:
     return None
 
 
+def shortened(path: str) -> str:
+    """A path as it is shown: the middle of a very long one left out."""
+    return path if len(path) <= 400 else f"{path[:200]}…{path[-100:]}"
+
+
 def trimmed(path: str) -> str:
     """Without blanks at the start or end of a name."""
     return "/".join(part.strip() for part in path.split("/"))
@@ -83,7 +88,7 @@ def too_long(path: Path) -> tuple[str, str] | None:
 def not_for_windows(name: str) -> str | None:
     """Why a file of this name cannot be copied to Windows."""
     if found := sorted(set('<>:"|?*') & set(name)):
-        return f"contains {' '.join(found)}"
+        return "contains " + " ".join(f"'{character}'" for character in found)
     if name.endswith("."):
         return "ends in a dot"
     return "is a reserved name" if _RESERVED.fullmatch(name) else None

@@ -11,9 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loralab.config import rules
 from loralab.config.compose import CONF, group_options, values
+from loralab.config.composition import composition_problem
 from loralab.config.elsewhere import remedy_for
 from loralab.config.origin import NOWHERE, Origins, Sources, raw
-from loralab.config.overrides import OPTIONAL, composition_problem
+from loralab.config.overrides import OPTIONAL
 from loralab.config.signature import parameters
 from loralab.config.third_party import misfit
 from loralab.config.tree import get, is_node, leaves, settings_of

@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from loralab.config import sweep
 from loralab.config.check import Check
 from loralab.config.compose import compose, group_options, values
+from loralab.config.composition import composition_problem
 from loralab.config.device_rules import device_notes
 from loralab.config.origin import NOWHERE, Origins
 from loralab.config.overrides import (
-    composition_problem,
     first_point,
     parse,
     plain_value,
@@ -72,11 +72,27 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
             problems += [*sweep.problems(swept), *_of_later_points(swept, cfg, choices)]
     except UserError as error:
         problems += error.problems
-    problems += [] if multirun or sweep.is_multirun() else several_values(good)
+    if not (multirun or sweep.is_multirun()):
+        several = several_values(good, lambda text: _fits(text, good))
+        problems = [p for p in problems if p.setting not in {s.setting for s in several}] + several
     if problems:
         raise UserError(*problems)
     tree = values(cfg)
     return Prepared(expanded, [*warnings, *device_notes(tree), *place_notes(tree)], origins, cfg, choices, swept)
+
+
+def _fits(override: str, others: list[Override]) -> bool:
+    """Whether an override is valid in the place of what else gives its key."""
+    (o,), wrong = parse([override])
+    if wrong or with_options([o])[1]:
+        return False
+    given = [other for other in others if other.get_key_element() != o.get_key_element()]
+    try:
+        cfg, choices = compose([*first_point(given), override])
+    except HydraException:
+        return False
+    found = Check(cfg, choices, [override], here=False).problems
+    return not any(p.setting == o.key_or_group or p.setting.startswith(f"{o.key_or_group}.") for p in found)
 
 
 def _of_later_points(given: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:
@@ -85,7 +101,8 @@ def _of_later_points(given: list[Override], cfg: DictConfig, choices: dict[str, 
     first, groups = first_point(given), group_options()
     for place, override in enumerate(given):
         others = [*first[:place], *first[place + 1 :]]
-        for text in values_of(override)[1:] if override.is_sweep_override() else ():
+        texts = values_of(override)[1:] if override.is_sweep_override() else []
+        for text in [*texts[:10], *texts[10:][-10:]]:  # of a long range its ends
             changed = f"{override.get_key_element()}={text}"
             if override.key_or_group in groups:
                 point, chosen = compose([*first[:place], changed, *first[place + 1 :]])

@@ -13,6 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
@@ -93,7 +94,10 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     know_places()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(Places.main), job_name="train", version_base="1.3"):
-        cfg = hydra_compose(Places.name, overrides, return_hydra_config=True)
+        try:
+            cfg = hydra_compose(Places.name, overrides, return_hydra_config=True)
+        except (AssertionError, AttributeError, TypeError, ValueError) as error:  # its own slips over odd values
+            raise ConfigCompositionException(f"the overrides do not compose: {' '.join(overrides)}") from error
     choices = choices_of(cfg.hydra)
     HydraConfig.instance().set_config(cfg)
     del cfg._content["hydra"]  # type: ignore[union-attr]  # what is left is ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,13 @@ def _problems(flags: Flags, overrides: list[str]) -> Iterator[Problem]:
     for name in ("resolve", "package"):
         if name in flags and "cfg" not in flags and "help" not in flags:
             yield Problem(_flag(name), "only has a meaning with --cfg", "add --cfg job")
+    if "shell_completion" in flags:
+        commands = [o for o in overrides if o.partition("=")[0] in ("install", "uninstall", "query")]
+        if len(commands) != 1 or (commands[0].startswith("query=") and "COMP_LINE" not in os.environ):
+            yield Problem("--shell-completion", "needs one command", "install=bash, install=zsh or install=fish")
+    for place in _searchpath(overrides):
+        if not _folder(place).is_dir():
+            yield Problem("hydra.searchpath", f"folder '{place}' not found", "give folders: [file:///PATH, pkg://NAME]")
     for name in ("config_path", "config_dir"):
         if name in flags and not Path(flags[name]).expanduser().is_dir():
             found = f"folder '{flags[name]}' not found"

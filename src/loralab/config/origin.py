@@ -65,12 +65,12 @@ class Sources:
     def _files(self) -> list[tuple[Path, str, dict[str, Any]]]:
         """The YAML files that were composed, each after those that it starts from: path, package and content."""
         files = [("", CONF / "train.yaml"), *Places.files(f"{Places.name}.yaml")]
-        tops = [group for group in self.choices if "/" not in group][::-1]  # Hydra names the last first
+        tops = [*dict.fromkeys(group.split("/")[0] for group in self.choices)][::-1]  # Hydra names the last first
         # a group's own file has the last word over those of its sub-groups
         for group in sorted(self.choices, key=lambda g: (tops.index(g.split("/")[0]), -g.count("/"))):
             chosen = self.choices[group]
             options = chosen if isinstance(chosen, list) else [chosen]
-            files += [f for option in options if option for f in _composed(group.split("@")[0], str(option))]
+            files += [f for option in options if option for f in composed_files(group.split("@")[0], str(option))]
         return [(file, group.strip(".").replace("/", "."), raw(file)) for group, file in files]
 
 
@@ -81,14 +81,14 @@ def raw(file: Path) -> dict[str, Any]:
     return written if isinstance(written, dict) else {}  # type: ignore[return-value]
 
 
-def _composed(group: str, option: str) -> Iterator[tuple[str, Path]]:
+def composed_files(group: str, option: str) -> Iterator[tuple[str, Path]]:
     """The file of an option with its group, after those of its group that its own defaults list names."""
     file = option_file(group, option)
     if file is None:
         return
     for default in raw(file).get("defaults") or ():
         if isinstance(default, str) and default != "_self_":
-            yield from _composed(group, default.split("@")[0])
+            yield from composed_files(group, default.split("@")[0])
     yield group, file
 
 

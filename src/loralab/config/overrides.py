@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import math
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 
 from loralab.config.compose import compose, group_options, values
 from loralab.config.elsewhere import remedy_for
+from loralab.config.origin import composed_files, raw
 from loralab.config.quoting import as_text, to_paste
 from loralab.config.tree import exists, get
 from loralab.errors import Problem
+
+CALL = re.compile(r"(?!.*Unknown function)^\w+ while evaluating '.*': (.*)$", re.MULTILINE)
+"""Hydra's words about a function of its grammar that cannot be called so."""
+
+SWEEPS = "for a sweep: key=a,b,null or key=choice(a,b) or key=range(START,STOP,STEP)"
+MOST = 10_000
+"""Runs of a sweep."""
 
 OPTIONAL = frozenset(("experiment", "sweep", "debug", "logger"))
 """Groups of which nothing need be chosen."""
@@ -36,13 +46,20 @@ def parse(overrides: list[str]) -> tuple[list[Override], list[Problem]]:
     for text in overrides:
         try:
             parsed += parser.parse_overrides([text])
-        except HydraException:
+        except HydraException as error:
             remedy = "write key=value; quote text with spaces, commas, = or brackets: 'key=\"a, b\"'"
+            if call := CALL.search(str(error)):
+                key, _, value = text.partition("=")
+                why = "a value of a wrong kind" if call[1].startswith("mismatch type") else call[1]
+                problems.append(Problem(key.lstrip("+"), f"'{value}' cannot be evaluated: {why}", SWEEPS))
+                continue
             if meant := as_text(text):
                 remedy = f"the value needs quotes: {to_paste(meant.input_line or '')}"
                 parsed.append(meant)
-            problems.append(Problem(text, "is not an override that Hydra can read", remedy))
-    return parsed, problems
+            problems.append(Problem(text or "''", "is not an override that Hydra can read", remedy))
+    nameless = [o for o in parsed if not o.key_or_group]
+    problems += [Problem(o.input_line or "", "has no key", "write key=value") for o in nameless]
+    return [o for o in parsed if o.key_or_group], problems
 
 
 def values_of(sweep: Override) -> list[str]:
@@ -57,20 +74,23 @@ def first_point(parsed: Iterable[Override]) -> list[str]:
     return [f"{o.get_key_element()}={values_of(o)[0]}" if o.is_sweep_override() else o.input_line or "" for o in parsed]
 
 
-def several_values(parsed: Iterable[Override]) -> list[Problem]:
-    """A problem for each override that is a sweep."""
+def several_values(parsed: Iterable[Override], fits: Callable[[str], bool]) -> list[Problem]:
+    """A problem for each override that is a sweep; fits: whether an override has a valid value."""
     return [
-        Problem(o.key_or_group, f"has several values (given as {o.input_line})", _of_one_value(o.input_line or ""))
+        Problem(
+            o.key_or_group, f"has several values (given as {o.input_line})", _of_one_value(o.input_line or "", fits)
+        )
         for o in parsed
         if o.is_sweep_override()
     ]
 
 
-def _of_one_value(override: str) -> str:
+def _of_one_value(override: str, fits: Callable[[str], bool]) -> str:
     key, _, values = override.partition("=")
     meant = as_text(override)
-    text = f"; if the commas are text: {to_paste(meant.input_line or '')}" if meant else ""
-    return f"add -m for a run each, or write a list: {to_paste(f'{key}=[{values}]')}{text}"
+    others = {"as a list": f"{key}=[{values}]", "as text": (meant and meant.input_line) or ""}
+    instead = [f"; {how}: {to_paste(other)}" for how, other in others.items() if other and fits(other)]
+    return "add -m for a run each" + "".join(instead)
 
 
 def spelt(override: Override) -> str:
@@ -149,32 +169,43 @@ def _groups_above(key: str) -> Iterator[str]:
     return ("/".join(parts[: i + 1]) for i in range(len(parts)))
 
 
-def composition_problem(error: Exception) -> Problem:
-    """Hydra's or OmegaConf's own complaint, shortened to what a user can act on."""
-    if plugin := re.search(r"'hydra/(sweeper|launcher)/([a-z]+)", str(error)):
-        kind, name = plugin.groups()
-        return Problem(f"hydra/{kind}", f"'{name}' is not installed", f"pip install hydra-{name}-{kind}")
-    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return Problem("configuration", first, " ".join(rest))
-
-
 def _bad_options(override: Override, groups: dict[str, list[str]]) -> Iterator[Problem]:
     group, options = override.key_or_group, groups[override.key_or_group]
+    chosen: list[Any] = [override.value()]
     if override.is_sweep_override():
-        chosen: list[Any] = [plain_value(f"{group}={text}") for text in values_of(override)]
-    else:
-        chosen = override.value() if isinstance(override.value(), list) else [override.value()]  # type: ignore[assignment]
+        chosen = [plain_value(f"{group}={text}") for text in values_of(override)]
+    for several in (option for option in chosen if isinstance(option, list)):
+        if any(_is_one_node(group, str(option)) for option in several):
+            found = f"takes one option, not a list (given as {override.input_line})"
+            yield Problem(group, found, f"{group}={several[0]}")
+            return
+    chosen = [part for option in chosen for part in (option if isinstance(option, list) else [option])]
     for option in chosen:
         if option is None and group in OPTIONAL:
             continue
         if str(option) not in options and not override.is_delete():
             found = "cannot be null" if option is None else f"has no option '{option}'"
             near = "" if option is None else _suggestion(str(option), options)
+            if group == "data" and not near and os.path.isdir(os.path.expanduser(str(option))):
+                near = f"did you mean data.folder={option}?"
             yield Problem(group, found, near or _menu(options))
 
 
+def _is_one_node(group: str, option: str) -> bool:
+    """Whether an option is all of its group, so that no other can stand beside it."""
+    return any("_target_" in raw(file) for _, file in composed_files(group, option))
+
+
 def _no_match(override: Override, groups: dict[str, list[str]]) -> Problem | None:
-    """A glob that stands for nothing."""
+    """A glob or a range that stands for nothing, or for too much."""
+    given = override.value()
+    if isinstance(given, RangeSweep):
+        start, stop, step = given.start or 0, given.stop or 0, given.step
+        number = math.ceil((stop - start) / step) if step else 0
+        if not 0 < number <= MOST:
+            found = f"makes {number} runs" if number > MOST else "is an empty range"
+            remedy = f"range(START,STOP,STEP) with at most {MOST} values; STOP is not one of them"
+            return Problem(override.key_or_group, f"{found} (given as {override.input_line})", remedy)
     if isinstance(override.value(), Glob) and not values_of(override):
         options = groups.get(override.key_or_group)
         found = (

@@ -11,9 +11,11 @@ from loralab.config.tree import Tree, get
 from loralab.data.index import keep_outside
 from loralab.data.store import cache_folder
 from loralab.errors import Problem, UserError
-from loralab.places import full, invisible_characters, not_for_windows, too_long, unusable
+from loralab.places import full, invisible_characters, not_for_windows, shortened, too_long, unusable
 from loralab.training import file_names
 from loralab.writing import part_name
+
+EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
 def place_problems(tree: Tree) -> Iterator[Problem]:
@@ -24,9 +26,10 @@ def place_problems(tree: Tree) -> Iterator[Problem]:
             kind, other = ("folder", "file") if is_folder else ("file", "folder")
             found = f"is a {other}, not a {kind}" if os.path.exists(place) else "was not found"
             remedy = "check the path; a relative path starts at " + os.getcwd()
-            yield Problem(key, f"'{path}' {found}", remedy)
-    yield from written_problems(tree, _written(tree))
-    yield from _output_name(tree)
+            yield Problem(key, f"'{shortened(path)}' {found}", remedy)
+    found = list(written_problems(tree, _written(tree)))
+    yield from found
+    yield from _output_name(tree, "output.folder" not in {problem.setting for problem in found})
 
 
 def place_notes(tree: Tree) -> Iterator[str]:
@@ -41,7 +44,7 @@ def written_problems(tree: Tree, written: Iterable[tuple[str, str]]) -> Iterator
     images = [path for key, (path, _) in _read(tree) if not key.endswith(("metadata", "mask_folder"))]
     for key, path in written:
         if found := unusable(path):
-            yield Problem(key, f"'{path}' {found[0]}", found[1])
+            yield Problem(key, f"'{shortened(path)}' {found[0]}", found[1])
             continue
         try:
             keep_outside(images, full(path), key)
@@ -59,12 +62,14 @@ def logged(tree: Tree, run_folder: Path | None = None) -> Iterator[tuple[str, st
             yield key, os.path.join(folder, inner) if is_folder else folder
 
 
-def _output_name(tree: Tree) -> Iterator[Problem]:
+def _output_name(tree: Tree, with_folder: bool) -> Iterator[Problem]:
     name, format = get(tree, "output.name"), str(get(tree, "output.format"))
     if not isinstance(name, str):
         return
     if found := _not_a_name(name):
         yield Problem("output.name", f"{name!r} {found}", "give a file name without folders or extension")
+        return
+    if not with_folder:
         return
     folder = full(get(tree, "output.folder") or get(tree, "resume_root") or ".")
     longest = part_name(file_names.longest(name, format))
@@ -76,8 +81,10 @@ def _output_name(tree: Tree) -> Iterator[Problem]:
 
 
 def _not_a_name(name: str) -> str | None:
-    if not name or "/" in name or "\\" in name:
+    if not name or "/" in name or "\\" in name or name in (".", ".."):
         return "is not a file name"
+    if name.lower().endswith(EXTENSIONS):
+        return "has an extension, which output.format adds"
     if invisible := invisible_characters(name):
         return f"contains the invisible characters {invisible}"
     return "has a blank at the start or end" if name != name.strip() else None

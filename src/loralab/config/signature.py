@@ -147,6 +147,8 @@ def _is_derived(node: ast.AnnAssign) -> bool:
     )
 
 
+NODE, MAPPING = "a node of its own (choose an option of the group)", "setting: value, …"
+
 _TYPING = ("Any", "Annotated", "Callable", "Literal", "Mapping", "Optional", "Path", "Sequence")
 
 _PLAIN: dict[str, tuple[tuple[type, ...], str]] = {
@@ -189,7 +191,7 @@ def _mismatch_of_name(name: str, value: Any) -> str | None:
         words = f"{_PLAIN[plain.__name__][1]} {limits}"
         return words if _mismatch_of_name(plain.__name__, value) or value not in limits else None
     # any other class: a node that builds it, or null where a default is built
-    return None if isinstance(value, dict) else "a node of its own (choose an option of the group)"
+    return None if isinstance(value, dict) else NODE
 
 
 def _mismatch_of_generic(annotation: ast.Subscript, value: Any) -> str | None:
@@ -215,4 +217,5 @@ def _mismatch_of_list(inner: list[ast.expr], value: Any, fixed: bool) -> str | N
     if not isinstance(value, (list, tuple)) or (fixed and len(value) != len(inner)):
         return f"a list of {len(inner)}" if fixed else "a list"
     kinds = inner if fixed else [inner[0]] * len(value)
-    return next((f"a list of {why}" for kind, v in zip(kinds, value, strict=True) if (why := _mismatch(kind, v))), None)
+    why = next((why for kind, v in zip(kinds, value, strict=True) if (why := _mismatch(kind, v))), None)
+    return why and (f"a list of mappings: [{{{MAPPING}}}]" if why == NODE else f"a list of {why}")

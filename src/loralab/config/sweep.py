@@ -75,11 +75,32 @@ def count(swept: Iterable[Override]) -> int:
     return math.prod(len(values_of(o)) for o in swept if o.is_sweep_override())
 
 
-def problems(parsed: Iterable[Override]) -> Iterator[Problem]:
-    """A problem for each override that the sweeper cannot make runs of."""
+def problems(parsed: list[Override]) -> Iterator[Problem]:
+    """A problem for each override that the sweeper cannot make runs of, and for places that all of them would share."""
+    yield from _shared_places(parsed)
     for o in parsed:
+        if o.key_or_group == "sweep" and o.is_sweep_override():
+            yield Problem("sweep", f"takes one option (given as {o.input_line})", "several at once: sweep=[a,b]")
         if o.is_interval_sweep() and not is_search():
             low, high = o.value().start, o.value().end  # type: ignore[union-attr]
             found = f"a plain sweep runs listed values, not an interval (given as {o.input_line})"
             remedy = f"{o.key_or_group}={low:g},{high:g}, or a sweeper that picks from intervals: hydra/sweeper=optuna"
             yield Problem(o.key_or_group, found, remedy)
+
+
+def _shared_places(parsed: list[Override]) -> Iterator[Problem]:
+    """Where each run would find the files of the one before."""
+    swept = [o.key_or_group for o in parsed if o.is_sweep_override()]
+    given = {o.key_or_group: o.input_line or "" for o in parsed}
+    if count(parsed) < 2 or not swept:
+        return
+    own = "${hydra:job.num}"
+    folder, names = given.get("output.folder", ""), {"output.folder", "output.name", "output.format"}
+    alike = not any("${" in given.get(name, "") for name in names) and names.isdisjoint(swept)
+    if folder.partition("=")[2] not in ("", "null") and alike:
+        found = f"all runs of the sweep would write the same file (given as {folder})"
+        yield Problem("output.folder", found, f"'{folder}/{own}'")
+    subdir = given.get("hydra.sweep.subdir")
+    if subdir and "${" not in subdir and "hydra.sweep.subdir" not in swept:
+        found = f"all runs of the sweep would have the same folder (given as {subdir})"
+        yield Problem("hydra.sweep.subdir", found, f"'hydra.sweep.subdir={own}'")

@@ -1,0 +1,39 @@
+"""Why overrides do not compose: Hydra's or OmegaConf's own complaint, as what a user can act on."""
+
+from __future__ import annotations
+
+import re
+
+from loralab.errors import Problem
+
+
+def composition_problem(error: Exception) -> Problem:
+    """Hydra's or OmegaConf's own complaint, shortened to what a user can act on."""
+    if plugin := re.search(r"'hydra/(sweeper|launcher)/([a-z]+)", str(error)):
+        kind, name = plugin.groups()
+        return Problem(f"hydra/{kind}", f"'{name}' is not installed", f"pip install hydra-{name}-{kind}")
+    if twice := re.match(r"Multiple values for (\S+)\. To override .*: (\S+)'", str(error)):
+        return Problem(twice[1], f"is chosen already, so that +{twice[1]} adds another", f"{twice[1]}={twice[2]}")
+    if unknown := re.match(r"Error merging override (([\w./]+)=.*)", str(error)):
+        cause = str(error.__cause__ or "").partition("\n")[0]
+        return Problem(unknown[2], f"invalid value (given as {unknown[1]}){': ' * bool(cause)}{cause}")
+    if key := re.search(r"^\s*full_key: (\S+)", str(error), re.MULTILINE):
+        return _unresolved(key[1], str(error).partition("\n")[0])
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return Problem("configuration", first, " ".join(rest))
+
+
+def _unresolved(key: str, why: str) -> Problem:
+    """A value that refers to something that is not there."""
+    if variable := re.search(r"Environment variable '(.*?)' not found", why):
+        remedy = f"set it, or give a value where it is not set: ${{oc.env:{variable[1]},…}}"
+        return Problem(key, f"environment variable {variable[1]} not found", remedy)
+    if name := re.search(r"Interpolation key '(.*?)' not found", why):
+        return Problem(key, f"there is no setting '{name[1]}' for ${{{name[1]}}}", _of_interpolation(name[1]))
+    return Problem(key, why)
+
+
+def _of_interpolation(name: str) -> str:
+    if name.startswith("hydra."):
+        return f"Hydra's own settings are ${{hydra:{name.removeprefix('hydra.')}}}"
+    return f"an environment variable is ${{oc.env:{name}}}" if name.isupper() else "--cfg job shows every setting"

@@ -1,5 +1,6 @@
 """The strict check, through the command: every mistake is named, with its remedy, before anything heavy is imported."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from loralab.config import device_rules
+from loralab.config import gpus
 from loralab.config.check import Check
 from loralab.config.command_line import checked, prepare
 from loralab.config.compose import CONF, compose, group_options, values
@@ -246,18 +247,55 @@ def test_a_folder_alone_is_training_data(tmp_path: Path) -> None:
     assert prepare([]).choices["data"] == "shapes"
 
 
-@pytest.mark.parametrize("version", ["cuda: Optional[str] = None", "cuda = None\nhip = None\n", "cuda: str = '12.8'"])
-def test_a_gpu_that_torch_was_not_built_for(version: str, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "version.py").write_text(f"__version__ = '2.10'\n{version}\n")
-    monkeypatch.setattr(device_rules, "has_gpu", lambda: True)
-    monkeypatch.setattr(device_rules, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
-    said, notes = problems("trainer.accelerator=gpu"), prepare([]).warnings
-    if "None" in version:
-        assert "trainer.accelerator: there is a GPU, but torch is installed without support for it" in said
-        assert [note for note in notes if "there is a GPU, but torch" in note]
-    else:
-        assert not said
+def install_torch(folder: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for an installed build of torch: only what it says of itself is read."""
+    (folder / "version.py").write_text(version)
+    monkeypatch.setattr(gpus, "find_spec", lambda name: SimpleNamespace(origin=str(folder / "__init__.py")))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "version", "said"),
+    [
+        ("cuda", "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n", "2.13.0+cu130"),
+        ("cuda", "__version__ = '2.10.1'\ncuda = None\nhip = '7.0'\n", "2.10.1+cu130"),
+        ("hip", "__version__ = '2.13.0+cu130'\ncuda: str = '13.0'\nhip: Optional[str] = None\n", "without ROCm"),
+        ("cuda", "__version__ = '2.13.0+cu130'\ncuda: str = '13.0'\nhip = None\n", None),
+        ("hip", "__version__ = '2.13.0+rocm7.0'\ncuda = None\nhip: Optional[str] = '7.0'\n", None),
+    ],
+)
+def test_a_gpu_that_torch_was_not_built_for(gpu: str, version: str, said: str, tmp_path: Path, monkeypatch) -> None:
+    install_torch(tmp_path, version, monkeypatch)
+    monkeypatch.setattr(gpus, "gpus", lambda: {gpu})
+    refused, notes = problems("trainer=gpu"), prepare([]).warnings
+    assert prepare(["trainer=cpu"]).warnings == []
+    if said is None:
+        assert not refused
         assert not notes
+        return
+    assert f"trainer.accelerator: there is an {'NVIDIA' if gpu == 'cuda' else 'AMD'} GPU, but torch" in refused
+    assert said in refused
+    assert [note for note in notes if note.startswith("training on the CPU: there is an") and said in note]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a program is a file with a mode")
+@pytest.mark.parametrize("build", ["None", "'13.0'"])
+def test_an_nvidia_driver_alone_shows_a_gpu(build: str, tmp_path: Path, monkeypatch) -> None:
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.touch(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    install_torch(tmp_path, f"__version__ = '2.13.0'\ncuda = {build}\nhip = None\n", monkeypatch)
+    monkeypatch.setattr(gpus, "gpus", set)
+    if build == "None":
+        command = "pip install torch==2.13.0+cu130 --index-url https://download.pytorch.org/whl/cu130"
+        assert command in problems("trainer.accelerator=cuda")
+        assert [note for note in prepare([]).warnings if command in note]
+    else:
+        assert "there is no GPU on this machine" in problems("trainer=gpu"), "a driver without its card"
+        assert prepare([]).warnings == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert prepare([]).warnings == [], "the user hides it"
 
 
 def test_all_mistakes_are_listed_together() -> None:

@@ -1,24 +1,20 @@
-"""What the device cannot do. Told by files: importing torch to ask would take seconds."""
+"""What the device cannot do."""
 
 from __future__ import annotations
 
 import os
-import platform
 import re
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+from loralab.config.gpus import has_accelerator, nvidia_count, unused_gpu
 from loralab.config.tree import Tree, get
 from loralab.errors import Problem, invalid
 
 CLUSTER = ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "KUBERNETES_PORT")
 """Variables one of which is set where other machines take part."""
 
-UNUSED_GPU = "there is a GPU, but torch is installed without support for it"
-WITH_CUDA = "reinstall torch with GPU support, as https://pytorch.org/get-started/locally says"
 DEVICES = "a number of devices; a list of their numbers, like [0,1]; auto; -1 for every GPU"
 LEAST_WORKERS = 32
 """So many loader processes start on any machine."""
@@ -27,10 +23,8 @@ LEAST_WORKERS = 32
 def device_problems(tree: Tree) -> Iterator[Problem]:
     """Of a composed configuration."""
     wanted, remedy = str(get(tree, "trainer.accelerator")), "trainer=default picks what is there"
-    if wanted in ("gpu", "cuda") and not has_gpu():
-        yield Problem("trainer.accelerator", "there is no GPU on this machine", remedy)
-    elif wanted in ("gpu", "cuda") and not has_accelerator():
-        yield Problem("trainer.accelerator", UNUSED_GPU, WITH_CUDA)
+    if wanted in ("gpu", "cuda") and not has_accelerator():
+        yield Problem("trainer.accelerator", *(unused_gpu() or ("there is no GPU on this machine", remedy)))
     if wanted == "mps" and sys.platform != "darwin":
         yield Problem("trainer.accelerator", "mps is the GPU of a Mac", remedy)
     yield from _devices(get(tree, "trainer.devices"), on_cpu(tree))
@@ -50,45 +44,14 @@ def device_problems(tree: Tree) -> Iterator[Problem]:
 
 def device_notes(tree: Tree) -> Iterator[str]:
     """What a user should know who did not ask for the device that is taken."""
-    if get(tree, "trainer.accelerator") == "auto" and has_gpu() and not has_accelerator():
-        yield f"{UNUSED_GPU}, so the CPU trains; {WITH_CUDA}"
+    if get(tree, "trainer.accelerator") == "auto" and (unused := unused_gpu()):
+        yield f"training on the CPU: {unused[0]}\n    → {unused[1]}"
 
 
 def on_cpu(tree: Tree) -> bool:
     """Whether training will run on the CPU."""
     accelerator = get(tree, "trainer.accelerator")
     return accelerator == "cpu" or (accelerator == "auto" and not has_accelerator())
-
-
-def has_accelerator() -> bool:
-    """Whether there is a GPU that torch can use."""
-    return has_gpu() and (sys.platform == "darwin" or _torch_knows_gpus())
-
-
-def has_gpu() -> bool:
-    """Whether the machine has a GPU that this process may see."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
-    if sys.platform == "win32":
-        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
-    if sys.platform == "darwin":
-        return platform.machine() == "arm64"
-    return _nvidia() > 0 or Path("/dev/kfd").exists() or Path("/dev/dxg").exists()
-
-
-def _nvidia() -> int:
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
-def _torch_knows_gpus() -> bool:
-    """Whether the torch that is installed was built for any; where its own word is not found, it decides later."""
-    spec = find_spec("torch")
-    file = Path(spec.origin or "").with_name("version.py") if spec else Path()
-    try:
-        said = re.findall(r"^(?:cuda|hip|xpu)\b[^=]*=\s*(.+)$", file.read_text(encoding="utf8"), re.M)
-    except OSError:
-        return True
-    return not said or any(value.strip() != "None" for value in said)
 
 
 def _devices(value: Any, cpu: bool) -> Iterator[Problem]:
@@ -127,7 +90,7 @@ def _count(value: Any) -> int | None:
 def _visible_gpus() -> int:
     """0 where only torch could tell."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return len(visible.split(",")) if visible else _nvidia()
+    return len(visible.split(",")) if visible else nvidia_count()
 
 
 def _machines(count: Any) -> Iterator[Problem]:

@@ -75,6 +75,6 @@ def _attention(foreign: Foreign, ours: Ours) -> None:
 
 
 def _runs_xformers() -> bool:
-    from loralab.config.device_rules import has_accelerator
+    from loralab.config.gpus import has_accelerator
 
     return importlib.util.find_spec("xformers") is not None and has_accelerator()

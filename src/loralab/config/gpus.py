@@ -1,0 +1,86 @@
+"""Which GPUs there are, and whether torch was built for them.
+
+Told by files: importing torch to ask would take seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+
+CUDA = "cu130"
+"""The build of torch that is proposed for NVIDIA."""
+LOCALLY = "https://pytorch.org/get-started/locally"
+
+
+def has_accelerator() -> bool:
+    """Whether there is a GPU that this process may see and that torch can use."""
+    builds = _torch_builds()
+    return any(builds is None or build in builds or build == "mps" for build in gpus())
+
+
+def gpus() -> set[str]:
+    """What torch must be built for to use the GPUs that this process may see: cuda, hip, mps."""
+    if _hidden():
+        return set()
+    if sys.platform == "darwin":
+        return {"mps"} if platform.machine() == "arm64" else set()
+    if sys.platform == "win32":
+        there = {"cuda": Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()}
+    else:
+        nvidia = nvidia_count() > 0 or Path("/dev/dxg").exists()
+        there = {"cuda": nvidia, "hip": Path("/dev/kfd").exists() and not nvidia}
+    return {build for build, found in there.items() if found}
+
+
+def nvidia_count() -> int:
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def unused_gpu() -> tuple[str, str] | None:
+    """What was found and the remedy, where there is a GPU and the installed torch was not built for it."""
+    found = gpus() or _by_driver()
+    builds, version = _torch_builds(), _torch_says("__version__")
+    if builds is None or not version or not found or found & {*builds, "mps"}:
+        return None
+    if "cuda" not in found:
+        return f"there is an AMD GPU, but torch {version} was built without ROCm", f"install its ROCm build: {LOCALLY}"
+    plain = version.split("+")[0]
+    command = f"pip install torch=={plain}+{CUDA} --index-url https://download.pytorch.org/whl/{CUDA}"
+    said = f"there is an NVIDIA GPU, but torch {version} was built without CUDA"
+    return said, f"{command} (for an older driver see {LOCALLY})"
+
+
+def _by_driver() -> set[str]:
+    """As `gpus`, where only a driver shows."""
+    return {"cuda"} if not _hidden() and (which("nvidia-smi") or Path("/proc/driver/nvidia").exists()) else set()
+
+
+def _hidden() -> bool:
+    return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+
+
+def _torch_builds() -> set[str] | None:
+    """What the installed torch was built for; None where its own word is not found."""
+    said = {name: _torch_says(name) for name in ("cuda", "hip")}
+    if all(value is None for value in said.values()):
+        return None
+    return {name for name, value in said.items() if value not in (None, "None")}
+
+
+def _torch_says(name: str) -> str | None:
+    """A value of torch/version.py, as text."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf8")
+    except OSError:
+        return None
+    match = re.search(rf"^{name}\b[^=\n]*=\s*(.+)$", text, re.M)
+    return match and match[1].strip().strip("'\"")

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import json
 
-KINDS = {"data": "loralab.bench.data", "train": "loralab.bench.train"}
+KINDS = {name: f"loralab.bench.{name}" for name in ("data", "train", "memory")}
 """Each module has `add_arguments(parser)` and `measure(args)`, which gives what JSON can hold."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,10 +102,15 @@ def prepare(base: Base, attention: Attention, gradient_checkpointing: bool, quan
             quantize_linears(module, quantize, DTYPES[dtype])
     set_attention(base.unet, list(base.text_encoders.values()), attention)
     if gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()
-        for encoder in base.text_encoders.values():
-            encoder.gradient_checkpointing_enable({"use_reentrant": False})
-            encoder.train()  # transformers recomputes in training mode only; CLIP has no dropout
+        checkpoint_gradients(base.unet, base.text_encoders.values())
+
+
+def checkpoint_gradients(unet: Any, text_encoders: Iterable[Any]) -> None:
+    """Has activations computed again in backward rather than kept."""
+    unet.enable_gradient_checkpointing()
+    for encoder in text_encoders:
+        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        encoder.train()  # transformers recomputes in training mode only; CLIP has no dropout
 
 
 def build(cls: Any, config: Mapping[str, Any], state: dict[str, Tensor], dtype: torch.dtype, setting: str) -> Any:

@@ -1,0 +1,84 @@
+"""Memory: all tensors of a training step at full size, counted without computing them, so without a GPU.
+
+Under torch's FakeTensorMode tensors have shapes and no contents. A storage counts from the operation that makes it
+until it is freed, through forward and backward. The CUDA context, workspaces of kernels, and what the allocator keeps
+in reserve come on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+from loralab.bench.arguments import at_least
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shape", choices=("sd1", "sd2", "sdxl"), default="sd1")
+    parser.add_argument("--resolution", type=at_least(64), nargs="+", default=[512, 768, 1024])
+    parser.add_argument("--batch-size", type=at_least(1), default=1)
+    parser.add_argument("--rank", type=at_least(1), default=16)
+    parser.add_argument("--targets", choices=("both", "unet_only"), default="both")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="bf16-mixed")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16", help="of the frozen weights")
+    parser.add_argument("--optimizer", choices=("adamw", "adamw8bit"), default="adamw")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Gigabytes (2³⁰ bytes), by what the frozen weights are kept in."""
+    from torch import nn
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from loralab.adapters.inject import inject
+    from loralab.adapters.lora import LoRA
+    from loralab.adapters.targets import Targets
+    from loralab.bench import shapes
+    from loralab.bench.storages import Storages
+    from loralab.models.load import checkpoint_gradients
+
+    with FakeTensorMode(), Storages() as storages:
+        family = shapes.full_size(args.shape, args.dtype)
+        linears = [m for part in family.parts().values() for m in part.modules() if type(m) is nn.Linear]
+        smaller = {kind: shapes.quantization_saves(linears, kind) for kind in ("int8", "nf4")}
+        weights = {args.dtype: storages.now, **{kind: storages.now - saved for kind, saved in smaller.items()}}
+        adapters = inject(family, LoRA(rank=args.rank), Targets(text_encoder=args.targets == "both"))
+        trained = list(adapters.parameters())
+        adapter = sum(weight.nbytes for weight in trained)
+        optimizer = sum(shapes.optimizer_bytes(weight.numel(), args.optimizer) for weight in trained)
+        steps = []
+        for checkpointing in (False, True):
+            if checkpointing:
+                checkpoint_gradients(family.unet, family.text_encoders.values())
+            for side in args.resolution:
+                more = storages.more_in(partial(shapes.train_step, family, side, args.batch_size, args.precision))
+                adapters.zero_grad()
+                totals = {kind: _gb(size + adapter + optimizer + more) for kind, size in weights.items()}
+                row = {"resolution": side, "gradient_checkpointing": checkpointing}
+                steps.append({**row, "activations_and_gradients_gb": _gb(more), "step_gb": totals})
+        vae = {"encode": shapes.encode, "decode": shapes.decode}
+        images = [
+            {
+                "resolution": side,
+                **{f"{n}_gb": _gb(storages.more_in(partial(do, family, side))) for n, do in vae.items()},
+            }
+            for side in args.resolution
+        ]
+    return {
+        **{name: value for name, value in vars(args).items() if name in vars(_defaults())},
+        "weights_gb": {kind: _gb(size) for kind, size in weights.items()},
+        "adapter_gb": _gb(adapter),
+        "optimizer_gb": _gb(optimizer),
+        "steps": steps,
+        "one_image": images,
+    }
+
+
+def _defaults() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args([])
+
+
+def _gb(size: int) -> float:
+    return round(size / 2**30, 2)

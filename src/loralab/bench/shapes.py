@@ -1,0 +1,88 @@
+"""Models of the public architectures at full size, and what a training does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from loralab.bench.storages import norms_in_fp32
+from loralab.bench.train import TINY
+from loralab.models.architecture import ARCHITECTURES
+from loralab.models.family import Base, Family
+from loralab.models.load import DTYPES, SCHEDULER, encoders, load_tokenizers, prepare, text_class
+from loralab.models.sd import StableDiffusion
+from loralab.models.sdxl import StableDiffusionXL
+
+CAPTION = "a red star on a blue ground"
+
+
+def full_size(shape: str, dtype: str) -> Family:
+    """A family (sd1, sd2, sdxl) with its VAE in fp32; tensors are made by the mode that this is called in."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    architecture = ARCHITECTURES[shape]
+    torch.set_default_dtype(DTYPES[dtype])  # converted later, tensors would be counted twice
+    try:
+        unet = UNet2DConditionModel(**architecture.unet).eval()
+        configs = architecture.text_encoders.items()
+        texts = {part: text_class(part)(text_class(part).config_class(**config)).eval() for part, config in configs}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    vae = AutoencoderKL(**architecture.vae).eval()
+    tokenizers = load_tokenizers(str(TINY), architecture)  # how words are cut changes no shape
+    base = Base("", unet, vae, texts, tokenizers, SCHEDULER, "epsilon", False)
+    prepare(base, "sdpa", False, None, dtype)
+    if shape == "sdxl":
+        return StableDiffusionXL(base, encoders(base, 75, False, clip_skip=2, final_norm=False), resolution=1024)
+    return StableDiffusion(base, shape, encoders=encoders(base, 75, False, clip_skip=1), resolution=512)
+
+
+def train_step(family: Family, resolution: int, batch_size: int, precision: str) -> None:
+    """Forward and backward from latents, as the training does them on a GPU."""
+    noisy = torch.randn(batch_size, 4, resolution // family.latent_factor, resolution // family.latent_factor)
+    timesteps = torch.full((batch_size,), 500)
+    with norms_in_fp32():
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            conditioning = family.encode_text([CAPTION] * batch_size)
+            prediction = family.predict(noisy, timesteps, conditioning)
+            loss = nn.functional.mse_loss(prediction, torch.randn_like(noisy))
+        loss.backward()
+
+
+def quantized_bytes(linear: nn.Linear, kind: str) -> int:
+    """Of a weight as bitsandbytes keeps it.
+
+    int8: a byte for each element and a float for each row. nf4: half a byte, and for each block of 64 its largest value
+    in 8 bits, those in blocks of 256 with a float each and their mean; a code book of 16 floats, and one of 256.
+    """
+    elements = linear.weight.numel()
+    if kind == "int8":
+        return elements + 4 * linear.out_features
+    blocks = -(-elements // 64)
+    return -(-elements // 2) + blocks + 4 * -(-blocks // 256) + 4 * (1 + 16 + 256)
+
+
+def quantization_saves(linears: Iterable[nn.Linear], kind: str) -> int:
+    """Bytes by which their weights would be smaller."""
+    return sum(linear.weight.nbytes - quantized_bytes(linear, kind) for linear in linears)
+
+
+def optimizer_bytes(elements: int, optimizer: str) -> int:
+    """Of the two averages that AdamW keeps of a tensor: floats, or bytes with a float for each block of 256."""
+    if optimizer == "adamw" or elements < 4096:
+        return 8 * elements
+    return 2 * (elements + 4 * -(-elements // 256))
+
+
+def encode(family: Family, resolution: int) -> None:
+    """One image into latents."""
+    family.encode_image(torch.zeros(1, 3, resolution, resolution))
+
+
+def decode(family: Family, resolution: int) -> None:
+    """Latents into one image."""
+    side = resolution // family.latent_factor
+    family.decode(torch.zeros(1, 4, side, side))

@@ -97,4 +97,4 @@ def test_the_count_is_what_a_process_needs() -> None:
     ran = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, check=True)
     found = measured("--resolution", "512", "--precision", "32-true", "--dtype", "fp32")
     counted = found["steps"][0]["step_gb"]["fp32"] - found["optimizer_gb"]
-    assert 0.9 < counted / float(ran.stdout) < 1.05
+    assert 0.75 < counted / float(ran.stdout) <= 1, "kernels and the heap take more, never less"

@@ -91,6 +91,20 @@ def test_values_are_text_and_not_markup(runs: Path, capsys: pytest.CaptureFixtur
     assert "[/red]" in (runs / "new" / "page.html").read_text()
 
 
+def test_runs_are_named_by_what_tells_them_apart(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for run in ("a", "b"):
+        (runs / run / "samples").mkdir()
+        (runs / run / "samples" / "grid.png").write_bytes(b"png")
+    compare(runs, "--html", tmp_path / "page.html")
+    assert str(tmp_path) not in capsys.readouterr().out.replace("\n", "")
+    page = (tmp_path / "page.html").read_text()
+    assert "<th>a</th><th>b</th>" in page
+    assert "a · seed=1" in page
+    assert "b · seed=2" in page
+    compare(runs / "a", runs, "--json")
+    assert {row["run"] for row in json.loads(capsys.readouterr().out)} == {str(runs / "a"), str(runs / "b")}, "in full"
+
+
 def test_the_page_goes_where_it_can(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Into a folder that is not there yet; a folder, or a path through a file, is an error."""
     compare(runs, "--html", tmp_path / "new" / "deep" / "page.html")

@@ -64,8 +64,8 @@ def main(args: argparse.Namespace) -> None:
     rows = [{"run": str(run.folder), **run.figures, **{k: run.settings.get(k) for k in differing}} for run in runs]
     rows += [{"run": folder, "status": f"not compared: {why}"} for folder, why in damaged.items()]
     if args.html:
-        _write_page(args.html, rows, runs)
-    print(as_json(rows)) if args.json else Console().print(_table(sheet(rows)))
+        _write_page(args.html, rows, runs, differing)
+    print(as_json(rows)) if args.json else Console().print(_table(sheet(_shortly(rows))))
 
 
 def gather(folders: list[Path]) -> tuple[list[Run], dict[str, str]]:
@@ -135,12 +135,26 @@ def _resolved(config: DictConfig, key: str, value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _write_page(path: Path, rows: list[dict[str, Any]], runs: list[Run]) -> None:
+def _write_page(path: Path, rows: list[dict[str, Any]], runs: list[Run], differing: list[str]) -> None:
     from loralab.report.page import page
 
-    text = page(sheet(rows), {str(run.folder): run.grid for run in runs if run.grid.is_file()})
+    rows = _shortly(rows)
+    grids = {
+        " · ".join([row["run"], *(f"{key}={_cell(run.settings.get(key))}" for key in differing)]): run.grid
+        for row, run in zip(rows, runs, strict=False)  # the damaged ones come last
+        if run.grid.is_file()
+    }
+    text = page(sheet(rows), grids)
     with atomic_path(path, "--html") as beside:
         beside.write_text(text, encoding="utf8", errors="backslashreplace")
+
+
+def _shortly(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with the runs' folders without what all of them begin with, where that leaves a name to each."""
+    parts = [Path(row["run"]).parts for row in rows]
+    longest = max(0, min(map(len, parts)) - 1)
+    shared = next((i for i in range(longest) if len({part[i] for part in parts}) > 1), longest)
+    return [{**row, "run": str(Path(*part[shared:]))} for row, part in zip(rows, parts, strict=True)]
 
 
 def differences(runs: list[Run]) -> list[str]:

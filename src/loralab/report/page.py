@@ -11,12 +11,12 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #222; }
 table { border-collapse: collapse; } td, th { padding: .35rem .7rem; border-bottom: 1px solid #ddd; text-align: left; }
 figure { display: inline-block; margin: 1rem 1.5rem 1rem 0; vertical-align: top; } figcaption { color: #555; }
-img { max-width: 34rem; image-rendering: pixelated; }
+img { max-width: 100%; }
 """
 
 
 def page(lines: list[list[str]], pictures: Mapping[str, Path]) -> str:
-    """HTML that needs no other file: the lines of a table, headings first, and a picture by the name of its run."""
+    """HTML that needs no other file: the lines of a table, headings first, and pictures by what they show."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in lines[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[1:])
     figures = "".join(_figure(html.escape(name), picture) for name, picture in pictures.items())
@@ -33,5 +33,5 @@ def _figure(caption: str, png: Path) -> str:
     except OSError as error:
         return f"<figure><figcaption>{caption}: {png.name} cannot be read: {error.strerror}</figcaption></figure>"
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        f'<figure><figcaption>{caption}</figcaption><img src="data:image/png;base64,{data}" alt="{caption}"></figure>'
     )

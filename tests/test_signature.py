@@ -293,3 +293,32 @@ def test_the_command_refuses_a_changed_base_image_or_rule(
     harmless = [f"data.folder={tmp_path / 'moved'}", "data.num_workers=1", "logger=csv", "model.attention=sdpa"]
     harmless += ["output.name=other", "trainer.log_every_n_steps=1", "health.skips_in_a_row=3", "data.on_error=stop"]
     train(*words, *harmless, name="harmless")
+
+
+def test_the_command_refuses_other_validation_images_or_start_weights(
+    train, base: Path, data: Path, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    """Edited in place: the images that a plateau schedule goes by, and the file that a run started from."""
+    words = [f"model.base={base}", "data.batch_size=1", "adapter.rank=2", "trainer.max_steps=2"]
+    words += ["data=folder", f"data.folder={data}"]
+    start = Path(shutil.copy(train(*words, name="start") / "adapter.safetensors", tmp_path / "start.safetensors"))
+    watched = tmp_path / "watched"
+    picture(watched / "v.png", colour="green")
+    words += [f"data.validation.folder={watched}", "callbacks.validation.every_n_steps=1", f"adapter.weights={start}"]
+    words += ["scheduler=plateau", "callbacks.validation.enabled=true"]
+    words.append(f"resume={train(*words, 'callbacks.state.enabled=true', name='run') / 'states' / 'step00000002'}")
+
+    picture(watched / "v.png", colour="blue")
+    train(*words, name="images", code=1)
+    assert "validation images: is not the same" in capsys.readouterr().err
+    picture(watched / "v.png", colour="green")
+
+    weights = load_file(start)
+    name = next(key for key in weights if key.endswith("lora_up.weight"))
+    save_file(weights | {name: weights[name] + 0.125}, start)
+    train(*words, name="weights", code=1)
+    said = capsys.readouterr().err
+    assert "adapter.weights: is not the same" in said
+    assert "validation images" not in said
+    save_file(weights, tmp_path / "moved.safetensors")  # what the file says of itself, or where it is, does not count
+    train(*words, f"adapter.weights={tmp_path / 'moved.safetensors'}", name="moved")

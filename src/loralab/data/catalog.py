@@ -75,7 +75,7 @@ class Catalog:
     def hash(self, paths: Iterable[str]) -> Iterator[bytes | ImageError]:
         """The content hashes of images, made now and remembered for next time."""
         asked, paths = tee(paths)
-        hashed = zip(asked, self._read(_digest, paths), strict=True)
+        hashed = zip(asked, self._read(_digest, paths, in_threads=True), strict=True)
         for folder, files in groupby(hashed, lambda pair: os.path.dirname(pair[0])):
             while part := list(islice(files, ROWS)):
                 rows = [(os.fsencode(os.path.basename(path)), made) for path, made in part if isinstance(made, _Digest)]
@@ -119,13 +119,13 @@ class Catalog:
             self._blocks.replace(folder, kind, _of(files, kept), facts[kept])
         return facts, errors
 
-    def _read(self, look: Callable[[T], R], paths: Iterable[T]) -> Iterator[R]:
-        """What a look at each file gives. In threads where the disk is waited for; else in this one, as threads that
-        only take turns are several times slower."""
+    def _read(self, look: Callable[[T], R], paths: Iterable[T], in_threads: bool = False) -> Iterator[R]:
+        """What a look at each file gives. In threads where the disk is waited for, or that work at the same time, as
+        hashing does; else in this one, as threads that only take turns are several times slower."""
         paths = iter(paths)
         while block := list(islice(paths, _BLOCK)):
             self._looks += 1
-            tries = self._looks % _TRY == 0 or not self._waits
+            tries = not in_threads and (self._looks % _TRY == 0 or not self._waits)
             started, worked = time.perf_counter(), time.thread_time()
             for result in map(look, block) if tries else self._pool.map(look, block):
                 self._advance(1)

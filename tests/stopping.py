@@ -7,12 +7,15 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.overrides import TorchFunctionMode
+
+from loralab.errors import user_error
 
 
 class SignalAt(Callback):
@@ -110,3 +113,28 @@ class FillDisk(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         (self.folder / "filler").write_bytes(b"x" * shutil.disk_usage(self.folder).free)
+
+
+class FailsIn(Callback):
+    """Lets an optimizer step, counted from 1, fail in the process of one rank: by an error, a user's mistake, or
+    an infinite loss."""
+
+    def __init__(self, rank: int, step: int, how: str) -> None:
+        self.rank, self.step, self.how = rank, step, how
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        losses = module.losses
+
+        def failing(*given: Any) -> Any:
+            found = losses(*given)  # type: ignore[operator]
+            if (trainer.global_rank, trainer.global_step + 1) != (self.rank, self.step):
+                return found
+            if self.how == "infinite":
+                return replace(found, loss=found.loss * float("inf"))
+            raise (
+                user_error("data.folder", "an image is gone", "bring it back")
+                if self.how == "mistake"
+                else OSError("gone")
+            )
+
+        module.losses = failing  # type: ignore[assignment,method-assign]

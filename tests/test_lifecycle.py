@@ -309,6 +309,27 @@ def test_pipes_that_are_closed(random_base: Path, tmp_path: Path) -> None:
     assert (run.folder / f"adapter-{state.name}.safetensors").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["error", "mistake", "infinite"])
+def test_a_failure_in_another_process_costs_nothing(how: str, random_base: Path, tmp_path: Path) -> None:
+    """Of two devices the second one's process fails: the first has saved the last whole step before it ends, and with
+    it the state where both stopped at the same step."""
+    words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "callbacks.samples.enabled=false"]
+    words += ["+callbacks.fails._target_=tests.stopping.FailsIn", "+callbacks.fails.rank=1", "+callbacks.fails.step=3"]
+    words += [f"+callbacks.fails.how={how}", "allow=[tests.]", "trainer.max_steps=6"]
+    given = {"stderr": subprocess.PIPE, "env": os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}}
+    run = Command(random_base, tmp_path / "run", *words).start(**given)
+    _, said = run.process.communicate(timeout=200)
+    assert run.process.returncode == 1
+    assert (run.folder / "adapter-step00000002.safetensors").is_file()
+    assert record(run.folder)["status"] == ("diverged" if how == "infinite" else "failed")
+    assert {"error": b"OSError: gone", "mistake": b"data.folder: an image is gone", "infinite": b"is not finite"}[
+        how
+    ] in said
+    states = [path.name for path in run.folder.glob("states/*")]
+    assert states == (["step00000002"] if how == "infinite" else [])
+
+
 def test_it_speaks_at_once(tmp_path: Path) -> None:
     """Before anything heavy is imported; under a flag that asks, only the answer comes."""
     watch = "import sys; sys.argv[1:] = ['optimizer.lr=x']; from loralab import console; console.greet()"

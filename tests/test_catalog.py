@@ -158,7 +158,8 @@ def test_a_damaged_block_is_read_anew(folder: Path, headers_read: list[str], col
         picture(folder / f"{number}.png", caption=f"{number}")
     before = list(look(folder))
     with sqlite3.connect(next((folder.parent / "cache").glob("*.sqlite"))) as database:
-        (row, value), *_ = database.execute(f"SELECT id, {column} FROM blocks WHERE kind = 'header' ORDER BY id")
+        found = f"SELECT id, {column} FROM blocks WHERE kind = ? ORDER BY id"
+        (row, value), *_ = database.execute(found, (catalog._HEADERS.name,))
         database.execute(f"UPDATE blocks SET {column} = ? WHERE id = ?", (value[:-1] + bytes([value[-1] ^ 1]), row))
     database.close()
     headers_read.clear()

@@ -1,0 +1,96 @@
+"""What only an accelerator can show. Each run has the same on a CPU beside it, or another of its kind.
+
+python -m pytest -m gpu
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from loralab import cli
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+EIGHT_BIT = ("adam8bit", "adamw8bit", "paged_adamw8bit", "lion8bit", "ademamix8bit")
+
+
+@pytest.fixture
+def on_gpu(train, monkeypatch: pytest.MonkeyPatch):
+    """The `train` fixture on one GPU."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products ask for
+
+    def start(*overrides: str, name: str = "gpu") -> Path:
+        return train(*overrides, "trainer.accelerator=gpu", "trainer.devices=1", name=name)
+
+    return start
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter.safetensors")
+
+
+def test_in_full_precision_it_is_the_run_of_the_cpu(train, on_gpu) -> None:
+    words = ("optimizer=sgd", "optimizer.lr=0.1", "trainer.deterministic=true")  # Adam would turn rounding into steps
+    ours, theirs = weights(on_gpu(*words)), weights(train(*words, "trainer.accelerator=cpu", name="cpu"))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_trains_on_the_same_loss(precision: str, on_gpu) -> None:
+    full, mixed = (record(on_gpu(f"trainer.precision={p}", name=p)) for p in ("32-true", precision))
+    assert (mixed["status"], mixed["steps"]) == ("finished", 3)
+    assert mixed["loss"] == pytest.approx(full["loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("optimizer", [*EIGHT_BIT, "prodigy", "schedulefree"])
+def test_an_optimizer_moves_the_weights(optimizer: str, on_gpu) -> None:
+    small = ("optimizer.min_8bit_size=16",) if optimizer in EIGHT_BIT else ()
+    folder = on_gpu(f"optimizer={optimizer}", *small)
+    assert any(bool(t.any()) for name, t in weights(folder).items() if name.endswith("lora_up.weight"))
+    if small:
+        in_eight_bits, tensors = record(folder)["eight_bit"]
+        assert in_eight_bits == tensors > 0
+
+
+@pytest.mark.parametrize("attention", ["eager", "xformers"])
+def test_attention_is_sdpas(attention: str, on_gpu) -> None:
+    if attention == "xformers" and find_spec("xformers") is None:
+        pytest.skip("pip install xformers")
+    losses = [record(on_gpu(f"model.attention={kind}", name=kind))["loss"] for kind in ("sdpa", attention)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_a_resumed_run_is_the_whole_run_to_the_byte(precision: str, on_gpu) -> None:
+    words = (f"trainer.precision={precision}", "trainer.deterministic=true", "trainer.max_steps=6")
+    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=3")
+    whole = on_gpu(*words, *states, "output.metadata=false", name="whole")
+    state = sorted((whole / "states").iterdir())[0]
+    resumed = on_gpu(*words, *states, "output.metadata=false", f"resume={state}", name="resumed")
+    first, second = ((folder / "adapter.safetensors").read_bytes() for folder in (whole, resumed))
+    assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "resolution", "gigabytes"), [("sd1", 512, 8), ("sdxl", 1024, 24)])
+def test_full_size_fits_a_home_gpu(shape: str, resolution: int, gigabytes: int, capsys) -> None:
+    """Random weights of the true sizes, bf16; the figures are printed (pytest -s)."""
+    words = [f"--shape={shape}", f"--resolution={resolution}", "--device=cuda", "--dtype=bf16"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "train", *words, "--precision=bf16-mixed", "--targets=unet_only", "--steps=50"])
+    assert not stop.value.code
+    said = capsys.readouterr().out
+    with capsys.disabled():
+        print(said)
+    assert json.loads(said)["loralab"]["peak_memory_gb"] < gigabytes

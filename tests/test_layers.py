@@ -94,3 +94,32 @@ def test_third_parties_stay_in_their_rooms(library: str) -> None:
     users = {m for m, file in MODULES.items() if any(inside(name, library) for name in imports(file))}
     assert users, f"nothing imports {library}: the rule is out of date"
     assert not {user for user in users if not any(inside(user, room) for room in ROOMS[library])}
+
+
+LIGHTNINGS = {"trainer", "fit_loop", "epoch_loop", "strategy", "launcher", "_checkpoint_connector"}
+
+
+def private_names(file: Path) -> set[str]:
+    """Private names of Lightning's objects, as far as they are called by their usual names."""
+    nodes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))) if isinstance(node, ast.Attribute)]
+    return {n.attr for n in nodes if n.attr.startswith("_") and ast.unparse(n.value).rpartition(".")[2] in LIGHTNINGS}
+
+
+def test_private_names_of_lightning_stay_in_one_place() -> None:
+    used = {module: names for module, file in MODULES.items() if (names := private_names(file))}
+    assert used.keys() == {"training.internals"}
+
+
+def test_lightning_still_has_the_private_names() -> None:
+    """What this names is what an upgrade of Lightning broke."""
+    from lightning import Trainer
+
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    assert callable(trainer._checkpoint_connector.dump_checkpoint)
+    assert hasattr(trainer._checkpoint_connector, "_loaded_checkpoint")
+    assert callable(trainer.fit_loop._should_accumulate)
+    assert private_names(MODULES["training.internals"]) == {
+        "_checkpoint_connector",
+        "_loaded_checkpoint",
+        "_should_accumulate",
+    }

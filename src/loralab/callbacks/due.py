@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from lightning import Trainer
 
+from loralab.training.internals import is_accumulating
+
 
 def steps_done(trainer: Trainer) -> int | None:
     """How many optimizer steps are done, where the batch that ends completed one."""
-    return None if trainer.fit_loop._should_accumulate() else trainer.global_step
+    return None if is_accumulating(trainer) else trainer.global_step
 
 
 def epochs_done(trainer: Trainer) -> int | None:

@@ -17,6 +17,7 @@ from loralab import signals
 from loralab.callbacks.due import steps_done
 from loralab.data.dataset import collate
 from loralab.errors import Diverged, Problem, UserError, user_error
+from loralab.training.internals import dump_checkpoint
 from loralab.training.module import LoraModule
 from loralab.training.movement import Movement
 from loralab.training.output import Output
@@ -174,7 +175,7 @@ class Health(Callback):
 
     def _keep(self, trainer: Trainer, module: LoraModule) -> None:
         if not self.waits:
-            checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            checkpoint = dump_checkpoint(trainer)
             self.good = trainer.global_step, module.position, copy.deepcopy(checkpoint)
 
     def _stop(self, trainer: Trainer, module: LoraModule, bad: Step | None) -> None:

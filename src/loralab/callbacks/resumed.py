@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from loralab.errors import user_error
 from loralab.optim.schedules import Schedule
 from loralab.training.counters import place
+from loralab.training.internals import loaded_checkpoint
 from loralab.training.module import LoraModule
 from loralab.training.resume import Resume
 
@@ -24,7 +25,7 @@ class Resumed(Callback):
     def on_fit_start(self, trainer: Trainer, module: LoraModule) -> None:
         """The optimizer and its schedule are made, but neither they nor the counters are restored yet."""
         optimizer, schedule = trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler
-        checkpoint = trainer._checkpoint_connector._loaded_checkpoint
+        checkpoint = loaded_checkpoint(trainer)
         saved = checkpoint["optimizer_states"][0]["param_groups"]
         self.horizon = getattr(schedule, "horizon", None)
         if self.horizon != self.state.horizon and not self.insist:

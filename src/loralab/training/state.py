@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from loralab import __version__, signals
 from loralab.files import digest_file
 from loralab.training.fallback import Fallback
+from loralab.training.internals import dump_checkpoint
 from loralab.training.marker import MARKER, TENSORS, DamagedState, State, looks_like_state, read, write
 from loralab.writing import atomic_folder, atomic_path, unused
 
@@ -47,7 +48,7 @@ class States:
         """
         if self.written and self.written[-1].step == step:
             return self.written[-1]
-        checkpoint = checkpoint or trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        checkpoint = checkpoint or dump_checkpoint(trainer)
         schedule = trainer.lr_scheduler_configs[0].scheduler
         state = State(
             self.folder / f"step{step:08d}",

@@ -109,7 +109,9 @@ def checkpoint_gradients(unet: Any, text_encoders: Iterable[Any]) -> None:
     """Has activations computed again in backward rather than kept."""
     unet.enable_gradient_checkpointing()
     for encoder in text_encoders:
-        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        # newer versions of transformers call it activation checkpointing
+        enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
         encoder.train()  # transformers recomputes in training mode only; CLIP has no dropout
 
 

@@ -553,6 +553,14 @@ def test_bad_files_are_errors_that_name_what_is_wrong(tmp_path, content, words):
     assert all(word in message for word in words), message
 
 
+def test_the_home_of_nobody(write):
+    for path in ("~0", "~nobody-here/a.json"):
+        assert "is not found" in problem(path)
+        assert "is not found" in problem(write({"net_dim": 4, "load_json_path": path}))
+        with pytest.raises(UserError, match="is not found"):
+            many.settings_files(many.run_folder([f"settings.run_folder='{path}'"]))
+
+
 def test_files_that_are_no_settings(tmp_path):
     assert "is not found" in problem(tmp_path / "nowhere.json")
     assert "is a folder" in problem(tmp_path)

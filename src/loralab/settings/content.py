@@ -47,7 +47,7 @@ class Content:
 
 def read(path: str | Path) -> Content:
     """Reads a settings file, of a safetensors file the header alone. Raises UserError."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # unlike Path's, it leaves the home of nobody as it is
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):

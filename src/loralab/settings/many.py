@@ -33,7 +33,7 @@ Start = Callable[[list[str]], int]
 def run_folder(overrides: list[str]) -> Path | None:
     """The folder of settings files that the overrides name."""
     folder = value_of(overrides, RUN_FOLDER)
-    return None if folder is None else Path(str(folder)).expanduser()
+    return None if folder is None else Path(os.path.expanduser(str(folder)))
 
 
 def run(folder: Path, overrides: list[str], flags: list[str], start: Start | None = None) -> int:

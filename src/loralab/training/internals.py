@@ -5,9 +5,10 @@ pyproject.toml keeps Lightning below the first version that these were not tried
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning import Trainer
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 
 def dump_checkpoint(trainer: Trainer) -> dict[str, Any]:

@@ -48,6 +48,41 @@ class InTheWay(Callback):
         raise LookupError("and fails itself")
 
 
+class Raises(Callback):
+    """Raises in its first step: an exit, an error that cannot be told, one that a terminal would obey, Ctrl-C."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        raise {
+            "exit": SystemExit(0),
+            "untold": Untold(),
+            "escapes": LookupError("\x1b]0;title\x07"),
+            "interrupt": KeyboardInterrupt(),
+        }[self.what]
+
+
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise ValueError("it has no words")
+
+
+class TakesFolder(Callback):
+    """Puts a file in the place of the run's folder, or a folder in the place of its record."""
+
+    def __init__(self, what: str, *, run_folder: Path) -> None:
+        self.what, self.folder = what, run_folder
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 1 and self.what == "folder":
+            shutil.rmtree(self.folder)
+            self.folder.touch()
+        elif trainer.global_step == 1:
+            (self.folder / "run.json").unlink()
+            (self.folder / "run.json").mkdir()
+
+
 class LookLate(Callback):
     """Lets Health look at the steps as late as on a GPU."""
 

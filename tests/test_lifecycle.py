@@ -149,6 +149,40 @@ def test_side_work_that_fails_for_a_while_is_tried_again(
     assert adapter(run) == adapter(train(*words, "trainer.max_steps=4", name="whole"))
 
 
+def test_whatever_a_callback_raises_is_reported(train: Train, capsys: pytest.CaptureFixture) -> None:
+    """An exit in it ends no run, least of all with the code 0; Ctrl-C in it is one."""
+    words = ["allow=[tests.]", "output.metadata=false"]
+    for what in ("exit", "untold", "escapes"):
+        words += [f"+callbacks.{what}._target_=tests.stopping.Raises", f"+callbacks.{what}.what={what}"]
+    run = train(*words, name="run", code=1)
+    assert record(run)["status"] == "finished with errors"
+    assert (run / "adapter.safetensors").is_file()
+    said = capsys.readouterr().err
+    for line in ("exit failed: SystemExit: 0", "untold failed: Untold: no message", "escapes failed: LookupError: "):
+        assert f"error     {line}" in said
+    assert not {"\x1b", "\x07"} & set(said + (run / "train.log").read_text())
+    target = ["+callbacks.c._target_=tests.stopping.Raises", "+callbacks.c.what=interrupt", "allow=[tests.]"]
+    run = train(*target, name="interrupted", code=130)
+    assert (record(run)["status"], record(run)["error"]) == ("interrupted", "SIGINT")
+    assert list((run / "states").iterdir())
+
+
+@pytest.mark.parametrize("what", ["folder", "record"])
+def test_a_run_whose_folder_is_taken(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, what: str
+) -> None:
+    """Told, exit code 1, and the adapter is where it says."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    target = ["+callbacks.way._target_=tests.stopping.TakesFolder", "+callbacks.way._partial_=true", "allow=[tests.]"]
+    run = train(*target, f"+callbacks.way.what={what}", "logger=null", name="run", code=1)
+    out, err = capsys.readouterr()
+    assert "run.json could not be written" in err
+    assert "Traceback" not in err
+    (saved,) = re.findall(r"^  (/.*/adapter\.safetensors)$", out, re.MULTILINE)
+    assert Path(saved).is_file()
+    assert Path(saved).is_relative_to(run) == (what == "record")
+
+
 def test_an_error_in_training_leaves_the_last_whole_step(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     from loralab.training.module import LoraModule
 

@@ -225,6 +225,8 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
         status = "interrupted" if interrupted else "finished with errors" if side_work.errors else "finished"
         facts = ending(module, data, trainer, output)
         record.add(**facts, status=status, errors=list(side_work.errors.values()))
+        if record.unwritten and status == "finished":
+            record.facts["status"] = "finished with errors"
         print(closing(record.facts, folder), flush=True)
         if interrupted:
             raise signals.Interrupted(interrupted)

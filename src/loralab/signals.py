@@ -88,6 +88,11 @@ def is_patient() -> bool:
     return _requests.patient
 
 
+def request(number: signal.Signals) -> None:
+    """Asks the process to end, as if the signal had been received."""
+    _requests.handle(number, None)
+
+
 def check() -> None:
     """Raises Interrupted where a signal was received."""
     if _requests.received is not None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from loralab import console, signals
+from loralab.files import printable
 
 C = TypeVar("C", bound=Callback)
 PREPARING = ("setup", "on_fit_start")
@@ -49,13 +52,12 @@ class SideWork:
                 if not ready[0]:
                     return None
                 try:
-                    return method(*given, **named)
+                    with self._reported(name):
+                        return method(*given, **named)
+                    ready[0] = hook not in PREPARING  # where an error was reported
                 except signals.Interrupted:
                     if not (signals.is_patient() and hook.endswith("_end")):  # where Interrupt sees to it
                         raise
-                except Exception as error:
-                    self.report(name, error)
-                    ready[0] = hook not in PREPARING
                 return None
 
             return run
@@ -67,19 +69,18 @@ class SideWork:
 
     def logger(self, name: str, make: Callable[[], Logger]) -> Logger | None:
         """A logger that is open; None where that fails."""
-        try:
-            logger = make()
-            _ = getattr(logger, "experiment", None)
-        except Exception as error:
-            return self.report(name, error)
+        logger = None
+        with self._reported(name):
+            made = make()
+            for fact in ("experiment", "save_dir", "log_dir"):  # Lightning asks for them while it trains
+                getattr(made, fact, None)
+            logger = made
 
         def guarded(method: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(method)
             def run(*given: Any, **named: Any) -> None:
-                try:
+                with self._reported(name):
                     method(*given, **named)
-                except Exception as error:
-                    self.report(name, error)
 
             return run
 
@@ -88,24 +89,43 @@ class SideWork:
                 setattr(logger, write, guarded(getattr(logger, write)))
         return logger
 
+    @contextmanager
+    def _reported(self, name: str) -> Iterator[None]:
+        """Within it whatever is raised is reported, a `sys.exit` too; but a request to end the run is one."""
+        try:
+            yield
+        except signals.Interrupted:
+            raise
+        except KeyboardInterrupt:  # the library has put a handler of its own in the place of ours
+            signals.request(signal.SIGINT)
+        except BaseException as error:
+            self.report(name, error)
+
     def tell(self, words: str) -> None:
         """Tells of a loss that no exception stands for."""
         self.errors[words, str] = words
         print(f"error     {words}", file=sys.stderr)
 
-    def report(self, name: str, error: Exception) -> None:
+    def report(self, name: str, error: BaseException) -> None:
         """Tells of an error, by what caused it, the first time that its kind comes."""
         cause = error
-        while isinstance(cause.__cause__, Exception):
+        while cause.__cause__ is not None:
             cause = cause.__cause__
         key = (name, type(cause))
         if key in self.errors:
             return
-        words = str(cause).strip() or "no message"
-        self.errors[key] = f"{name} failed: {type(cause).__name__}: {words}"
+        words = f"{name} failed: {type(cause).__name__}: {_words(cause)}"
+        self.errors[key] = "\n".join(map(printable, words.split("\n")))
         print(f"error     {self.errors[key].splitlines()[0]}; the run goes on", file=sys.stderr)
         console.note("".join(traceback.format_exception(error)))
 
     def _in_a_thread(self, failed: threading.ExceptHookArgs) -> None:
         if isinstance(failed.exc_value, Exception):
             self.report(f"thread {failed.thread.name if failed.thread else ''}", failed.exc_value)
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error).strip() or "no message"
+    except Exception:  # one of its own
+        return "no message"

@@ -27,7 +27,8 @@ class Record:
     def __init__(self, folder: Path, overrides: list[str]) -> None:
         self.path = folder / "run.json"
         self.started = time.time()
-        self._unwritten = False
+        self.unwritten = False
+        """Whether the last facts are not on the disk."""
         self.facts: dict[str, Any] = {
             "status": "running",
             "overrides": overrides,
@@ -64,12 +65,12 @@ class Record:
             return
         try:
             self._write()
-            self._unwritten = False
+            self.unwritten = False
         except WriteError as error:
             self._shorten()
-            if not self._unwritten:
+            if not self.unwritten:
                 print(f"error: {error.problems[0].found}", file=sys.stderr, flush=True)
-            self._unwritten = True
+            self.unwritten = True
 
     def _write(self) -> None:
         with atomic_path(self.path, "hydra.run.dir") as beside:

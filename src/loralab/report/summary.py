@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,9 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
         )
     lines += [f"  {path}" for path in [*facts["files"], *sorted(folder.glob("fit-profile*.txt"))]]
     lines += [f"  {facts['stopped']}"] if facts.get("stopped") else []
-    others = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-    lines.append(f"  {folder}: {others}, run.json, train.log")
+    with suppress(OSError):  # the folder may be gone
+        others = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        lines.append(f"  {folder}: {others}, run.json, train.log")
     lines += [f"  error: {error.splitlines()[0]}" for error in facts["errors"]]
     if facts["status"] == "interrupted" and (folder / "states").is_dir():
         lines.append("  go on with the same command and resume=auto")

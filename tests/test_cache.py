@@ -239,6 +239,19 @@ def test_damage_during_a_run_is_not_trusted_and_made_again_by_the_next(
     assert encoder.encoded == 1
 
 
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_an_index_that_is_damaged_while_it_is_used(tmp_path: Path, content: bytes) -> None:
+    shards = Shards(tmp_path)
+    shards.put({bytes([i]): bytes([i]) * 99 for i in range(200)})
+    (index,) = tmp_path.glob("*.sqlite")
+    index.write_bytes(content)
+    with pytest.raises(Damaged, match=index.name):
+        shards.get(bytes([7]))
+    with pytest.raises(UserError, match="cannot be written"):
+        shards.put({b"more": b""})
+    assert Shards(tmp_path).missing([bytes([7])]) == [bytes([7])], "the next process begins it anew"
+
+
 def test_damage_is_also_noticed_where_only_the_time_would_tell(tmp_path: Path) -> None:
     shards = Shards(tmp_path / "s")
     shards.put({b"a": b"1" * 100, b"b": b"2" * 100})

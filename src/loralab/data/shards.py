@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS records (
 ) WITHOUT ROWID;
 """
 SETTING = "data.cache.folder"
+DATABASE = "records-1.sqlite"
 _LARGEST = 1 << 30
 """Bytes; a shard that has grown over it is followed by another."""
 
@@ -59,7 +60,10 @@ class Shards:
     def get(self, key: bytes) -> bytes:
         """A key's record. KeyError where there is none; Damaged, and then forgotten, where it is not what was put."""
         query = "SELECT name, start, length, checksum FROM records JOIN shards ON shard = id WHERE key = ?"
-        row = self._database().execute(query, (key,)).fetchone()
+        try:
+            row = self._database().execute(query, (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise Damaged(str(self.folder / DATABASE)) from error
         if row is None:
             raise KeyError(key)
         name, start, length, checksum = row
@@ -99,7 +103,7 @@ class Shards:
 
     def _database(self) -> sqlite3.Connection:
         if self._connection is None or self._owner != os.getpid():
-            self._connection = connect(self.folder / "records-1.sqlite", _SCHEMA, SETTING)
+            self._connection = connect(self.folder / DATABASE, _SCHEMA, SETTING)
             self._owner = os.getpid()
         return self._connection
 
@@ -114,7 +118,8 @@ class Shards:
 
     def _append(self, shard: Path, records: Mapping[bytes, bytes]) -> None:
         database = self._database()
-        number = database.execute("SELECT id FROM shards WHERE name = ?", (shard.name,)).fetchone()[0]
+        with writing(database, SETTING):
+            (number,) = database.execute("SELECT id FROM shards WHERE name = ?", (shard.name,)).fetchone()
         before = at = _state(shard)[0]
         rows = []
         try:

@@ -46,7 +46,7 @@ def writing(connection: sqlite3.Connection, setting: str = "data.cache_folder") 
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
-    except sqlite3.OperationalError as error:  # a full disk, most of all
+    except sqlite3.DatabaseError as error:  # a full disk, most of all
         raise user_error(setting, f"cannot be written ({error})", _REMEDY) from error
     finally:
         if connection.in_transaction:

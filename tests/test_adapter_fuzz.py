@@ -218,3 +218,29 @@ def test_singular_values_that_cannot_be_had(tmp_path):
     said = run(resize, written(tmp_path, **large), "--rank", 1, "-o", tmp_path / "out.safetensors")
     assert NAME in said
     assert "too large" in said
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        pytest.param(lambda plain: plain.to_sparse(), "is sparse", id="sparse"),
+        pytest.param(lambda plain: plain.to_sparse_csr(), "is sparse", id="compressed rows"),
+        pytest.param(lambda plain: plain.to("meta"), "without values", id="shapes alone"),
+        pytest.param(lambda _: torch.ones(1).expand(10**6, 10**6), "larger than what is stored", id="terabytes"),
+        pytest.param(lambda _: torch.ones(8, 1).expand(8, 1 << 40), "larger than what is stored", id="one column"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_tensors_that_only_a_pickle_can_hold(make, words, tmp_path):
+    torch.save({f"{NAME}.lora_down.weight": make(torch.ones(2, 8))}, tmp_path / "a.pt")
+    for tool, *arguments in ((inspect,), (convert, "-o", tmp_path / "b.pt")):
+        said = run(tool, tmp_path / "a.pt", *arguments)
+        assert words in said
+        assert NAME in said
+
+
+def test_trained_parameters_and_old_pickles_are_read_without_warnings(tmp_path):
+    """As `torch.save(module.state_dict(keep_vars=True))` leaves them, and in the form from before torch 1.6."""
+    state = {key: torch.nn.Parameter(tensor) for key, tensor in load_file(written(tmp_path)).items()}
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    assert not any(tensor.requires_grad for tensor in file.load(tmp_path / "a.pt").state.values())

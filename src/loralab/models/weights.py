@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loralab.errors import user_error
+from loralab.files import printable
 from loralab.models.checkpoint import LEFTOVERS, examine, holds_code
 from loralab.models.probe import weight_files
 
@@ -43,7 +45,8 @@ class Leftover:
 
 
 def _unpickle(path: Path) -> Any:
-    with torch.serialization.safe_globals([(Leftover, name) for name in LEFTOVERS]):
+    with torch.serialization.safe_globals([(Leftover, name) for name in LEFTOVERS]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old forms, which its writer alone could change
         return _load(path)
 
 
@@ -63,7 +66,14 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     inside = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(inside, dict):
         raise ValueError(f"it is a {type(inside).__name__}, not tensors by name")
-    return {name: value for name, value in inside.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    found = {name: value for name, value in inside.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    for name, tensor in found.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            kind = "quantized" if tensor.is_quantized else "without values" if tensor.is_meta else "sparse"
+            raise ValueError(f"its tensor {printable(name)} is {kind}")
+        if tensor.nbytes > tensor.untyped_storage().nbytes():  # a few numbers can stand for terabytes
+            raise ValueError(f"its tensor {printable(name)} claims to be larger than what is stored of it")
+    return {name: tensor.detach() for name, tensor in found.items()}
 
 
 def read_component(folder: Path, setting: str) -> dict[str, Tensor]:

@@ -343,6 +343,14 @@ def test_a_strange_file_name_does_no_harm(folder: Path, look) -> None:
     to_html(report, "x").encode("utf8")
 
 
+@pytest.mark.parametrize("sign", ["\x1b]0;title\x07", "\x9b31m", "\u202e"])
+def test_what_a_terminal_would_obey_in_captions_and_folders_is_not_printed(sign: str, folder: Path, look) -> None:
+    photo(folder / f"2_{sign}x" / "a.png", seed=1, caption=f"{sign}tag, other")
+    report = look()
+    assert sign[0] not in to_text(report)
+    assert sign[0] not in to_html(report, f"doctor: {sign}")
+
+
 def test_tokens_are_those_of_the_models_tokenizer(tmp_path: Path) -> None:
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from loralab.data import images
 from loralab.data.images import ImageError
+from loralab.files import printable
 from loralab.progress import progress
 from loralab.tools.doctor_report import Finding, Report, Row
 
@@ -33,7 +34,7 @@ def to_html(report: Report, title: str) -> str:
         _section("Sizes, tokens, tags", _histograms(report, used)) if used else "",
         _section("Images", _gallery(report)) if report.images else "",
     ]
-    return _PAGE.format(title=escape(_plain(title)), style=_STYLE, body="\n".join(parts))
+    return _PAGE.format(title=escape(printable(title)), style=_STYLE, body="\n".join(parts))
 
 
 def _tiles(report: Report) -> str:
@@ -54,10 +55,10 @@ def _section(title: str, body: str) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    words = f"<span class='mark {finding.level}'>{finding.level}</span> {escape(_plain(finding.text))}"
+    words = f"<span class='mark {finding.level}'>{finding.level}</span> {escape(printable(finding.text))}"
     if not finding.images:
         return f"<div class=finding>{words}</div>"
-    paths = "".join(f"<li>{escape(_plain(path))}</li>" for path in finding.images[:200])
+    paths = "".join(f"<li>{escape(printable(path))}</li>" for path in finding.images[:200])
     more = f"<li>… and {len(finding.images) - 200} more</li>" if len(finding.images) > 200 else ""
     return f"<details class=finding><summary>{words}</summary><ul>{paths}{more}</ul></details>"
 
@@ -113,7 +114,7 @@ def _histogram(title: str, values: Sequence[float], pattern: str, label: Callabl
 def _bars(title: str, counts: Sequence[tuple[str, int]]) -> str:
     most = counts[0][1]
     rows = "".join(
-        f"<tr><td>{escape(_plain(name))}</td><td>{count}</td>"
+        f"<tr><td>{escape(printable(name))}</td><td>{count}</td>"
         f"<td class=wide><i style='width:{100 * count / most:.1f}%'></i></td></tr>"
         for name, count in counts
     )
@@ -132,16 +133,16 @@ def _gallery(report: Report) -> str:
 
 def _card(row: Row, advance: Callable[[int], None]) -> str:
     advance(1)
-    name = escape(_plain(Path(row.path).name))
+    name = escape(printable(Path(row.path).name))
     if row.bucket is None:
-        words = f"<b>{name}</b><span class=error>{escape(_plain(row.problem or ''))}</span>"
+        words = f"<b>{name}</b><span class=error>{escape(printable(row.problem or ''))}</span>"
     else:
         words = (
             f"<b>{name}</b><span>{row.width} × {row.height} → {row.bucket[0]} × {row.bucket[1]}, ×{row.repeats}</span>"
-            f"<span class=caption>{escape(_plain(row.caption)) or '<em>no caption</em>'}</span>"
+            f"<span class=caption>{escape(printable(row.caption)) or '<em>no caption</em>'}</span>"
             f"<span><small>{row.tokens} tokens</small></span>"
         )
-    return f"<div class=card title='{escape(_plain(row.path))}'>{_picture(row)}{words}</div>"
+    return f"<div class=card title='{escape(printable(row.path))}'>{_picture(row)}{words}</div>"
 
 
 def _picture(row: Row) -> str:
@@ -165,11 +166,6 @@ def _picture(row: Row) -> str:
         f"<svg class=thumb viewBox='0 0 {width} {height}' width={width} height={height}>"
         f"<image href='data:image/jpeg;base64,{data}' width={width} height={height} />{frame}</svg>"
     )
-
-
-def _plain(text: str) -> str:
-    """Bytes of a file name that are no text become a question mark."""
-    return text.encode("utf8", "replace").decode("utf8")
 
 
 _LEVELS = ("error", "warning", "note")

@@ -63,7 +63,9 @@ def _findings(report: Report) -> list[Text]:
         told[finding.kind] += bool(finding.images)
         if told[finding.kind] > _OF_A_KIND:
             continue
-        lines.append(Text(f"{finding.level}: ", style=_STYLES[finding.level]) + Text(finding.text, style="default"))
+        lines.append(
+            Text(f"{finding.level}: ", style=_STYLES[finding.level]) + Text(printable(finding.text), style="default")
+        )
         lines += [Text(f"    {printable(path)}", style="dim") for path in finding.images[:_LISTED]]
         if len(finding.images) > _LISTED:
             lines.append(Text(f"    … and {len(finding.images) - _LISTED} more", style="dim"))

@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from loralab.adapters.inject import inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
-from loralab.config.third_party import RANGES
+from loralab.config.third_party import RANGES, misfit
 from loralab.errors import UserError
 from loralab.optim import schedules
 from loralab.optim.build import build_optimizer, eight_bit, is_adaptive
@@ -257,6 +257,14 @@ def test_shipped_values_are_in_range(name: str) -> None:
         value = node.get(key)
         for number in value if OmegaConf.is_list(value) else [value]:
             assert number is None or number in limits, key
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("beta1", [0.5]), ("beta3", []), ("lr", [0.1]), ("t_alpha", [3]), ("betas", [0.9, 2])]
+)
+def test_a_list_is_no_number(key: str, value: list[float]) -> None:
+    """Nor where the YAML writes null."""
+    assert misfit(f"optimizer.{key}", value, [0.9, 0.999] if key == "betas" else None)
 
 
 def test_ranges_are_those_the_constructors_keep() -> None:

@@ -44,7 +44,7 @@ RANGES: dict[str, dict[str, Range | tuple[str, ...]]] = {
 
 def misfit(path: str, value: Any, written: Any) -> str | None:
     """What the setting at `path` can be, in words, where `value` is not that; written: its value in the YAML."""
-    return unlike(path, value, written) or _out_of_range(path, value)
+    return unlike(path, value, written) or _out_of_range(path, value, isinstance(written, list))
 
 
 def unlike(path: str, value: Any, written: Any) -> str | None:
@@ -83,12 +83,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _out_of_range(path: str, value: Any) -> str | None:
+def _out_of_range(path: str, value: Any, several: bool) -> str | None:
     node, _, key = path.rpartition(".")
     valid = RANGES.get(node, {}).get(key)
     if valid is None or value is None:
         return None
     if isinstance(valid, tuple):
         return None if value in valid else " | ".join(valid)
-    numbers = value if isinstance(value, list) else [value]
+    numbers = value if several and isinstance(value, list) else [value]
     return None if all(_is_number(number) and number in valid for number in numbers) else str(valid)

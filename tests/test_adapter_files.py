@@ -268,7 +268,7 @@ def test_damaged_and_missing_files(tmp_path):
     for content in (b"", b"hello, I am text", bytes(range(256)) * 10):
         path.write_bytes(content)
         refused(lambda: file.load(path), "a.safetensors")
-    refused(lambda: file.load(tmp_path / "nothing.safetensors"), "is not there")
+    refused(lambda: file.load(tmp_path / "nothing.safetensors"), "was not found")
     refused(lambda: file.load(tmp_path), "is a folder")
     save_file({}, path)
     refused(lambda: file.load(path), "no tensors")
@@ -284,7 +284,7 @@ def test_the_check_before_a_model_is_loaded(tmp_path):
         return " ".join(map(str, adapter_problems(tree)))
 
     assert told(adapter={"weights": str(GOLDEN)}) == ""
-    assert "is not there" in told(adapter={"weights": str(tmp_path / "a.safetensors")})
+    assert "was not found" in told(adapter={"weights": str(tmp_path / "a.safetensors")})
     assert "is a folder" in told(adapter={"weights": str(tmp_path)})
     (tmp_path / "cut.safetensors").write_bytes(GOLDEN.read_bytes()[:-1])
     assert "cut short" in told(adapter={"weights": str(tmp_path / "cut.safetensors")})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from loralab.config.command_line import prepare
 from loralab.config.compose import values
 from loralab.config.run_folder import folder_problems, planned
 from loralab.errors import UserError
+from loralab.settings.many import settings_files
 from loralab.training.file_names import after_step, longest
 from loralab.writing import hold, make_new, part_name, unused
 
@@ -20,7 +22,7 @@ from loralab.writing import hold, make_new, part_name, unused
 def problems(*overrides: str) -> dict[str, str]:
     """What is wrong with the overrides of a run that is about to start, by setting."""
     try:
-        prepared = prepare(list(overrides), sweep=any("sweep" in o for o in overrides))
+        prepared = prepare(list(overrides), multirun=any("sweep" in o for o in overrides))
         place = planned(is_sweep=any("sweep" in o for o in overrides))
         assert place is not None
         found = list(folder_problems(values(prepared.cfg), place))
@@ -87,7 +89,7 @@ def test_the_name_has_room_for_all_that_is_added(format: str, tmp_path: Path) ->
     assert "output.name" in problems(f"output.name='{'é' * 125}'", *given)  # 250 bytes
 
 
-@pytest.mark.parametrize("name", ["a/b", "a\tb", " a", "a ", "''"])
+@pytest.mark.parametrize("name", ["a/b", "a\tb", " a", "a ", "''", "..", "."])
 def test_names_that_are_none(name: str) -> None:
     assert "output.name" in problems(f"output.name='{name}'" if name != "''" else "output.name=''")
 
@@ -149,3 +151,20 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert os.read(reader, 1) == b"0"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize("key", ["model.base", "adapter.weights", "data.metadata", "data.mask_folder", "resume"])
+def test_what_is_neither_a_file_nor_a_folder(key: str, make: Callable[[Path], None], tmp_path: Path) -> None:
+    """It is never opened: a pipe would wait for a writer, a device has no end."""
+    place = tmp_path / "it.safetensors"
+    make(place)
+    assert "is a pipe or a device" in problems(f"{key}={place}", "data=folder", f"data.folder={tmp_path}")[key]
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "/".join(["y" * 200] * 30)], ids=["name", "path"])
+def test_paths_longer_than_the_system_knows(path: str) -> None:
+    with pytest.raises(UserError, match=r"settings\.run_folder: .* was not found"):
+        settings_files(Path(path))
+    for key in ("model.base", "resume", "adapter.weights", "data.metadata"):
+        assert key in problems(f"{key}={path}", "data=folder", "data.folder=.")

@@ -208,7 +208,7 @@ def test_a_wrong_path_names_the_last_valid_state(go, capsys: pytest.CaptureFixtu
     for path, words in (
         (state(folder, 7), "has a damaged state.ckpt"),
         (state(folder, 8), "was not written to its end"),
-        (state(folder, 9), "is not there"),
+        (state(folder, 9), "was not found"),
         (folder, "is not a training state"),
     ):
         go(f"resume={path}", name="resumed", code=1)

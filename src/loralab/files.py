@@ -18,6 +18,15 @@ def digest_file(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
+def what_is_at(path: str | os.PathLike) -> str:
+    """What is found at a path, as the rest of a sentence."""
+    if os.path.isdir(path):
+        return "is a folder"
+    if os.path.isfile(path):
+        return "is a file"
+    return "is a pipe or a device" if os.path.exists(path) else "was not found"
+
+
 def as_json(value: Any) -> str:
     """Indented JSON as text, whatever file names are in it: for bytes that are no text JSON's escapes are Python's."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode("utf8", "backslashreplace").decode()

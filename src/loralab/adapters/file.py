@@ -19,6 +19,7 @@ from loralab.adapters.kinds import Group, problems_of, some, sort_out
 from loralab.adapters.layouts import Alphas, folded_into, to_kohya
 from loralab.adapters.peft import CONFIG, PREFIX, Configs, configs_of
 from loralab.errors import Problem, UserError, user_error
+from loralab.files import what_is_at
 from loralab.models.checkpoint import contents
 from loralab.models.weights import read
 from loralab.writing import atomic_path
@@ -166,7 +167,7 @@ def _told(
 def _no_file(path: Path) -> tuple[str, str]:
     """What is said of a path where there is no file, and the remedy."""
     if not path.is_dir():
-        return f"{path} is not there", "give the path of an adapter file"
+        return f"{path} {what_is_at(path)}", "give the path of an adapter file"
     inside = sorted(p.name for p in path.iterdir() if p.suffix.removeprefix(".") in FORMATS)
     return f"{path} is a folder", f"a file in it: {path / inside[0]}" if inside else "give the path of an adapter file"
 

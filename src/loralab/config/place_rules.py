@@ -11,6 +11,7 @@ from loralab.config.tree import Tree, get
 from loralab.data.index import keep_outside
 from loralab.data.store import cache_folder
 from loralab.errors import Problem, UserError
+from loralab.files import what_is_at
 from loralab.places import full, invisible_characters, not_for_windows, shortened, too_long, unusable
 from loralab.training import file_names
 from loralab.writing import part_name
@@ -23,8 +24,9 @@ def place_problems(tree: Tree) -> Iterator[Problem]:
     for key, (path, is_folder) in _read(tree):
         place = os.path.expanduser(path)
         if not (os.path.isdir(place) if is_folder else os.path.isfile(place)):
-            kind, other = ("folder", "file") if is_folder else ("file", "folder")
-            found = f"is a {other}, not a {kind}" if os.path.exists(place) else "was not found"
+            found = what_is_at(place)
+            if os.path.exists(place):
+                found += f", not a {'folder' if is_folder else 'file'}"
             remedy = "check the path; a relative path starts at " + os.getcwd()
             yield Problem(key, f"'{shortened(path)}' {found}", remedy)
     found = list(written_problems(tree, _written(tree)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from loralab.errors import UserError, user_error
+from loralab.files import what_is_at
 
 LEFTOVERS = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
@@ -65,6 +66,8 @@ def holds_code(path: Path, setting: str, what: str) -> UserError:
 def contents(path: Path) -> Contents:
     """The index of a .safetensors file or a pickle as torch writes it, told apart by their first bytes."""
     size = path.stat().st_size
+    if not path.is_file():
+        raise Unreadable(f"{what_is_at(path)}, not a file")
     with path.open("rb") as file:
         start = file.read(64)
         file.seek(0)

@@ -13,6 +13,7 @@ from typing import Any
 
 from loralab import signals
 from loralab.errors import UserError, user_error
+from loralab.files import what_is_at
 from loralab.settings import content as contents
 from loralab.settings.content import NotSettings, shown
 from loralab.settings.convert import converted
@@ -68,9 +69,8 @@ def run(folder: Path, overrides: list[str], flags: list[str], start: Start | Non
 
 def settings_files(folder: Path) -> list[Path]:
     """The settings files in the folder, in name order. Raises a UserError where there are none."""
-    if not folder.is_dir():
-        found = f"'{folder}' is a file" if folder.exists() else f"'{folder}' is not found"
-        raise user_error(RUN_FOLDER, found, "give a folder with settings files in it")
+    if not os.path.isdir(folder):
+        raise user_error(RUN_FOLDER, f"'{folder}' {what_is_at(folder)}", "give a folder with settings files in it")
     visible = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     found = sorted((path for path in visible if path.suffix.lower() in SUFFIXES), key=lambda path: path.name)
     files = [path.absolute() for path in found if not _is_something_else(path)]

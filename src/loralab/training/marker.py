@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loralab.files import digest_file
+from loralab.files import digest_file, what_is_at
 from loralab.models.checkpoint import Unreadable, contents
 from loralab.writing import atomic_path
 
@@ -88,7 +88,7 @@ class State:
 def read(path: Path) -> State:
     """The state in a folder, its tensors still unchecked. Raises DamagedState."""
     if not path.is_dir():
-        raise DamagedState("is not there")
+        raise DamagedState(what_is_at(path))
     if not (path / MARKER).is_file():
         raise DamagedState("was not written to its end" if looks_like_state(path) else "is not a training state")
     try:

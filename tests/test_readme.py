@@ -142,6 +142,7 @@ def test_benchmark_commands_are_verbs(command: str) -> None:
     assert subprocess.run(words, capture_output=True, env=os.environ).returncode == 0
 
 
+@pytest.mark.filterwarnings("ignore:.torch_dtype. is deprecated")  # older versions know no other name
 def test_the_diffusers_snippet_runs(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop)
     snippet = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "use-the-file.md").read_text("utf8"), re.S)

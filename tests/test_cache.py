@@ -194,7 +194,7 @@ def test_images_that_cannot_be_decoded_are_named(tmp_path: Path, encoder: Encode
     Path(jobs[4].path).unlink()
     made, failed = disk(tmp_path).fill(jobs, encoder, batch_size=4, workers=1)  # type: ignore[arg-type]
     assert made == encoder.encoded
-    assert failed == {2: "is not an image of a known format", 4: "is not there"}
+    assert failed == {2: "is not an image of a supported format", 4: "not found"}
     assert encoder.encoded == 4
 
 

@@ -13,10 +13,10 @@ from loralab.errors import UserError
     [
         (["data.buckets.step=60"], ["data.buckets.step", "multiple of 8"]),
         (["model=sdxl", "data.buckets.step=40"], ["data.buckets.step", "multiple of 32"]),
-        (["data.buckets.min_resolution=600"], ["data.buckets.min_resolution", "over the resolution 64"]),
-        (["data.buckets.max_resolution=32"], ["data.buckets.max_resolution", "under the resolution 64"]),
+        (["data.buckets.min_resolution=600"], ["data.buckets.min_resolution", "above the resolution 64"]),
+        (["data.buckets.max_resolution=32"], ["data.buckets.max_resolution", "below the resolution 64"]),
         (["data.buckets.enabled=false", "data.resolution=100"], ["data.resolution", "multiples of 8"]),
-        (["data.resolution=[]"], ["data.resolution", "is no size"]),
+        (["data.resolution=[]"], ["data.resolution", "invalid value []"]),
         (["data.resolution=huge"], ["data.resolution", "whole number"]),
         (["data.on_error=maybe"], ["data.on_error", "skip | stop"]),
         (["targets=unet_only", "data.cache.text=true", "data.captions.shuffle=true"], ["data.cache.text", "vary"]),
@@ -36,8 +36,8 @@ from loralab.errors import UserError
         (["data.metadata=/nowhere.json"], ["data.metadata", "was not found"]),
         (["data.mask_folder=/etc/hostname"], ["data.mask_folder", "is a file, not a folder"]),
         (["data.validation.folder=/nowhere"], ["data.validation.folder", "was not found"]),
-        (["data.captions.separator=''"], ["data.captions.separator", "separates nothing"]),
-        (["data=folder", "data.folders=[{path: /tmp, captions: 5}]"], ["data.folders.0.captions", "does not fit"]),
+        (["data.captions.separator=''"], ["data.captions.separator", "invalid value ''"]),
+        (["data=folder", "data.folders=[{path: /tmp, captions: 5}]"], ["data.folders.0.captions", "invalid value 5"]),
         (
             [
                 *("targets=unet_only", "data=folder", "data.cache.text=true"),
@@ -78,7 +78,7 @@ def test_nothing_is_written_into_a_folder_of_images(tmp_path, key, override):
     given = [f"data.folder={names['images']}", f"data.validation.folder={names['apart']}", "data/cache=disk"]
     with pytest.raises(UserError) as error:
         prepare(["data=folder", *given, override.format(**names)])
-    assert {p.setting for p in error.value.problems if "lies in the images' folder" in p.found} >= {key}
+    assert {p.setting for p in error.value.problems if "is inside the image folder" in p.found} >= {key}
     assert list(names["images"].iterdir()) == []
 
 
@@ -91,7 +91,7 @@ def test_runs_are_not_kept_among_the_images(tmp_path, monkeypatch, capsys):
     assert stop.value.code == 1
     told = capsys.readouterr().err
     assert "hydra.run.dir" in told
-    assert "lies in the images' folder" in told
+    assert "is inside the image folder" in told
     with pytest.raises(SystemExit) as stop:
         cli.main(["doctor", "data.folder=.", f"data.cache_folder={tmp_path.parent / 'cache'}"])
     assert stop.value.code == 0

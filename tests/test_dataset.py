@@ -274,7 +274,7 @@ def test_folders_with_settings_of_their_own(folder, tmp_path, make):
         if own.any():
             assert batch.mask.shape == (len(batch), 1, 64, 64)
             assert torch.equal(batch.mask[~own], torch.ones_like(batch.mask[~own])), "without a mask all counts"
-    with pytest.raises(UserError, match=r"data\.folders\.0\.repeat: there is no such setting"):
+    with pytest.raises(UserError, match=r"data\.folders\.0\.repeat: unknown setting"):
         make(folders=[{"path": str(folder), "repeat": 2}])
     with pytest.raises(UserError, match=r"data\.folders\.0\.captions\.shufle"):
         make(folders=[{"path": str(folder), "captions": {"shufle": True}}])
@@ -302,7 +302,7 @@ def test_masks_that_are_no_good_are_told(folder, make, tmp_path):
     assert skipped["path"].endswith("2_sks star/0.png")
     assert "its mask" in skipped["reason"]
     assert "is an empty file" in skipped["reason"]
-    assert any("masks of another shape than their images, which are stretched: 3" in note for note in facts["notes"])
+    assert any("masks stretched, as their aspect ratio is not that of the image: 3" in note for note in facts["notes"])
     (tmp_path / "masks" / "2_sks star" / "0.png").unlink()
     damaged = tmp_path / "masks" / "2_sks star" / "3.png"
     whole = damaged.read_bytes()
@@ -366,7 +366,7 @@ def test_resolution_and_buckets_shape_the_batches(folder, make):
 def test_image_sizes_can_be_limited(folder, make):
     data = make(folder, max_image_size=80)
     assert data.summary()["images"] == 4
-    assert any(note.endswith("allow: 3") for note in data.summary()["notes"])
+    assert any(note.endswith("max_image_size: 3") for note in data.summary()["notes"])
     assert make(folder, min_image_size=64).summary()["images"] == 7
 
 
@@ -419,7 +419,7 @@ def test_the_validations_own_folder_has_the_datas_rules(folder, make, tmp_path):
     apart, seen = data.val_dataloader()
     assert captions(apart) == ["data, word"]
     assert all(caption.startswith("entry, ") for caption in captions(seen))
-    assert any("data.validation.folder: images smaller" in note for note in data.summary()["notes"])
+    assert any("data.validation.folder: images skipped" in note for note in data.summary()["notes"])
 
 
 @pytest.mark.parametrize("latents", ["memory", "disk"])
@@ -451,7 +451,7 @@ def test_an_image_that_turns_out_damaged_does_not_end_the_run(folder, make, late
         assert any(skipped["path"].endswith("1.png") for skipped in data.summary()["skipped"])
         told = capsys.readouterr().err
         assert "1.png: is damaged" in told
-        assert f"{len(batches)} an epoch" in told
+        assert f"{len(batches)} per epoch" in told
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -480,10 +480,10 @@ def test_a_damaged_image_of_the_validation_is_left_out_of_it(folder, make, tmp_p
 
 def test_a_run_says_how_many_latents_it_found(folder, make, capsys):
     make(folder, cache={"latents": "disk"}).train_dataloader()
-    assert "0 of 7 were cached, 7 encoded now" in capsys.readouterr().err
+    assert "0 of 7 were cached, 7 encoded" in capsys.readouterr().err
     picture(folder / "plain.png", seed=10)
     make(folder, cache={"latents": "disk"}).train_dataloader()
-    assert "6 of 7 were cached, 1 encoded now" in capsys.readouterr().err
+    assert "6 of 7 were cached, 1 encoded" in capsys.readouterr().err
 
 
 def test_names_that_are_no_text_can_be_told(folder, make):

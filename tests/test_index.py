@@ -84,7 +84,7 @@ def test_a_number_alone_repeats_nothing_and_is_told(folder: Path, look) -> None:
     picture(folder / " 4_moon" / "b.png")
     index = look()
     assert [item.repeats for item in index] == [4, 1]
-    assert [note for note in index.notes if "folder 10 are not repeated by its name; 10_NAME" in note]
+    assert [note for note in index.notes if "the folder name 10 sets no repeats; rename it to 10_NAME" in note]
 
 
 def test_several_folders_have_their_own_settings(tmp_path: Path, look) -> None:
@@ -119,7 +119,7 @@ def test_masks_within_the_folder_are_no_images_and_what_has_no_partner_is_told(f
     index = look(Folder(str(folder), mask_folder=str(folder / "masks")))
     assert index.notes[1].endswith("caption files without an image: 1 (c.txt)")
     assert [item.mask for item in index] == [str(folder / "masks" / "a.png"), None]
-    assert index.notes[0].endswith("which count everywhere: 1")
+    assert index.notes[0].endswith("whose loss is not masked: 1")
 
 
 ROWS = {"a.png": "first, tag", "sub/b.png": "second", "gone.png": "third"}
@@ -153,7 +153,7 @@ def test_captions_from_one_metadata_file(folder: Path, look, kind: str) -> None:
     index = look(Folder(str(folder), metadata=str(path) if kind == ".json" else None))
     assert [item.caption for item in index] == ["first, tag", "second", "its own"]
     assert [index.origin(i) for i in range(3)] == ["metadata", "metadata", "file"]
-    assert [reason for _, reason in index.skipped] == [f"is named in metadata{kind} but is not there"]
+    assert [reason for _, reason in index.skipped] == [f"is listed in metadata{kind} but was not found"]
 
 
 def test_a_metadata_file_holds_for_what_lies_below_it(folder: Path, look) -> None:
@@ -167,7 +167,7 @@ def test_a_metadata_file_holds_for_what_lies_below_it(folder: Path, look) -> Non
     found = {Path(item.path).name: (item.caption, item.repeats) for item in index}
     assert found == {"a.png": ("root", 1), "b.png": ("near", 5), "c.png": ("nearest", 1), "d.png": ("far", 1)}
     assert index.skipped == []
-    assert [note for note in index.notes if "metadata.jsonl is used, not metadata.csv beside it" in note]
+    assert [note for note in index.notes if "metadata.jsonl is used; metadata.csv beside it ignored" in note]
 
 
 def test_a_name_that_is_another_images_path_is_not_taken(folder: Path, look) -> None:
@@ -182,7 +182,7 @@ def test_a_name_that_is_another_images_path_is_not_taken(folder: Path, look) -> 
         "sub/other.png": "second",
     }
     assert index.skipped == [], "what is repeated 0 times is there"
-    assert any("that another row is about: 1" in note for note in index.notes)
+    assert any("replaced by later ones on the same image: 1" in note for note in index.notes)
 
 
 @pytest.mark.parametrize(("name", "repeats"), [("3000000000_x", 1), ("x", 99_999_999_999)])
@@ -236,12 +236,12 @@ def test_odd_cells_of_metadata(folder: Path, look) -> None:
     [
         ("m.json", '{"a": ', "cannot be read"),
         ("m.jsonl", '{"text": "no name"}', "file_name"),
-        ("m.txt", "", "none of"),
-        ("m.csv", None, "not there"),
+        ("m.txt", "", "invalid extension"),
+        ("m.csv", None, "not found"),
         ("m.csv", "file_name,text\n,a", "row without"),
         ("m.json", "5", "neither"),
         ("m.json", "[" * 100_000, "cannot be read"),
-        ("m.json", '{"a": {"caption": {"x": 1}}}', "no text"),
+        ("m.json", '{"a": {"caption": {"x": 1}}}', "an object instead of text"),
     ],
 )
 def test_bad_metadata_is_one_message(folder: Path, look, name: str, content: str | None, words: str) -> None:
@@ -331,7 +331,7 @@ def test_images_outside_of_the_limits_are_left_out_and_counted(folder: Path, loo
         picture(folder / f"{name}.png", size)
     index = look(min_size=20, max_size=80)
     assert [Path(item.path).stem for item in index] == ["good"]
-    assert index.notes[0].endswith("allow: 2")
+    assert index.notes[0].endswith("max_image_size: 2")
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_folders_that_link_to_each_other_come_to_an_end(folder: Path, look) -> N
     assert len(index) == 108, (
         "of each its own, those of the nine that it links to; eight on the first way, by two links"
     )
-    assert "is a link to a folder seen before" in {reason for _, reason in index.skipped}
+    assert "is a link to a folder already read" in {reason for _, reason in index.skipped}
 
 
 @pytest.mark.parametrize("time_of", [0, 4_000_000_000])
@@ -403,7 +403,7 @@ def test_a_cache_in_the_dataset_is_refused_by_any_name(folder: Path, tmp_path: P
         "image_link": folder / "c",
     }
     images = tmp_path / "link" if given == "image_link" else folder
-    with pytest.raises(UserError, match="lies in the images' folder"):
+    with pytest.raises(UserError, match="is inside the image folder"):
         scan([Folder(str(images))], str(places[given]))
     assert not (folder / "c").exists()
 
@@ -476,7 +476,7 @@ def test_what_may_not_be_read_is_skipped(tmp_path_factory: pytest.TempPathFactor
     good, skipped = result.stdout.splitlines()
     assert good == "['good.png']"
     assert "closed cannot be opened (Permission denied)" in skipped
-    assert "secret.png may not be read (permission denied)" in skipped
+    assert "secret.png cannot be read (permission denied)" in skipped
 
 
 @pytest.mark.parametrize("make", ["nothing", "empty", "file", "no_images"])

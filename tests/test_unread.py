@@ -47,10 +47,10 @@ def test_the_doctor_and_a_training_say_the_same(train, tmp_path: Path, capsys: p
         "data.folder: 3 files *.png.txt beside images not read, as data.captions.extension is .txt: "
         "set data.captions.extension=.png.txt to use them as captions",
         "data.folder: hidden and system files and folders, skipped: 2 ($RECYCLE.BIN, @eaDir)",
-        "data.folder: archives, not opened: 1 (more.zip); extract them to use the images in them",
-        f"data.folder: no mask in {tmp_path / 'masks'} has the path and name of an image, so masks have no effect: "
-        "1 masks, for example other",
-        "images with transparency, which lie on white: 1; data.alpha_mask=true makes transparency the loss mask",
+        "data.folder: archives, skipped: 1 (more.zip); extract them to use the images in them",
+        f"data.folder: masks in {tmp_path / 'masks'} have no effect, as none has the path and name of an image: "
+        "1, for example other",
+        "images with transparency, composited on white: 1; data.alpha_mask=true uses transparency as the loss mask",
     ]
     words = [f"data.folder={tmp_path / 'images'}", f"data.mask_folder={tmp_path / 'masks'}", "data.resolution=64"]
     words.append(f"data.cache_folder={tmp_path / 'cache'}")
@@ -122,9 +122,9 @@ def test_every_other_file_is_counted_by_its_kind(folder: Path) -> None:
         (folder / "captions" / name).write_text("of nothing here")
     assert [note.removeprefix("data.folder: ") for note in look(folder).notes] == [
         "caption files without an image: 2 (7.txt, 8.txt)",
-        "not read: 2 (captions.jsonl, meta_cap.json); data.metadata=PATH takes captions from such a file",
-        "pictures and videos of an unsupported format, not used: 4 (3 *.psd, *.mp4); convert them to PNG or JPEG",
-        "archives, not opened: 2 (a.tar.gz, b.CBZ); extract them to use the images in them",
+        "not read: 2 (captions.jsonl, meta_cap.json); data.metadata=PATH reads captions from such a file",
+        "images and videos of an unsupported format, skipped: 4 (3 *.psd, *.mp4); convert them to PNG or JPEG",
+        "archives, skipped: 2 (a.tar.gz, b.CBZ); extract them to use the images in them",
         "other files, not read: 11 (3 *.json, 3 *.npz, 3 *.xmp, README, *.md)",
     ]
 
@@ -165,11 +165,11 @@ def test_masks_that_are_taken_for_images(folder: Path) -> None:
     for name in ("a.png", "b.png", "masks/a.png", "masks/b.png", "a-masklabel.png", "unmask.png"):
         picture(folder / name)
     notes = [note.removeprefix("data.folder: ") for note in look(folder).notes]
-    assert notes[0].startswith("images that seem to be masks (*-masklabel) are trained on like the others: 1;")
-    assert notes[1].startswith("images that seem to be masks (in masks) are trained on like the others: 2;")
+    assert notes[0].startswith("images trained on that seem to be masks (*-masklabel): 1;")
+    assert notes[1].startswith("images trained on that seem to be masks (in masks): 2;")
     notes = look(folder, mask_folder=str(folder / "masks")).notes
     assert not any("in masks)" in note for note in notes)
-    assert any(note.endswith("which count everywhere: 2") for note in notes)
+    assert any(note.endswith("whose loss is not masked: 2") for note in notes)
 
 
 def test_masks_without_an_image(folder: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_masks_without_an_image(folder: Path, tmp_path: Path) -> None:
 def test_a_folder_without_images_says_what_it_holds(folder: Path) -> None:
     picture(folder / "@eaDir" / "a.png")
     (folder / "all.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"archives, not opened: 1 \(all.zip\).*skipped: 1 \(@eaDir\)"):
+    with pytest.raises(UserError, match=r"archives, skipped: 1 \(all.zip\).*skipped: 1 \(@eaDir\)"):
         look(folder)
 
 

@@ -42,7 +42,9 @@ def resolutions(value: Resolution) -> list[Size]:
     one = isinstance(value, int) or [type(v) for v in value] == [int, int]
     found = [(v, v) if isinstance(v, int) else tuple(v) for v in ([value] if one else value)]  # type: ignore[union-attr]
     if not found or not all(len(size) == 2 and min(size) > 0 for size in found):
-        raise user_error("data.resolution", f"{value} is no size", "give a number, [width, height], or a list of these")
+        raise user_error(
+            "data.resolution", f"invalid value {value}", "valid: a number, [width, height], or a list of them"
+        )
     return list(dict.fromkeys(found))  # type: ignore[arg-type]
 
 
@@ -69,7 +71,7 @@ class Buckets:
             raise user_error(
                 "data.buckets.step",
                 f"{self.step} is not a multiple of {LATENT}",
-                "use 64, which is right for every model",
+                "use 64, which suits every model",
             )
 
     def assign(self, width: int, height: int, resolution: Size) -> tuple[Size, Size]:
@@ -116,8 +118,8 @@ def _assign(buckets: Buckets, width: int, height: int, resolution: Size) -> tupl
 def _sizes(buckets: Buckets, resolution: Size) -> tuple[Size, ...]:
     if not buckets.enabled:
         if resolution[0] % LATENT or resolution[1] % LATENT:
-            found = f"{resolution[0]}×{resolution[1]} is not made of multiples of {LATENT}"
-            raise user_error("data.resolution", found, "round it, or use data.buckets.enabled=true")
+            found = f"{resolution[0]}×{resolution[1]}: both sides must be multiples of {LATENT}"
+            raise user_error("data.resolution", found, "round it, or set data.buckets.enabled=true")
         return (resolution,)
     step, area = buckets.step, resolution[0] * resolution[1]
     low, high = _limits(buckets, area)
@@ -137,8 +139,8 @@ def _limits(buckets: Buckets, area: int) -> tuple[int, int]:
     high = side * 2 if buckets.max_resolution is None else buckets.max_resolution
     for name, limit, wrong in (("min", low, low > side), ("max", high, high < side)):
         if wrong:
-            found = f"{limit} is {'over' if limit > side else 'under'} the resolution {side}"
-            raise user_error(f"data.buckets.{name}_resolution", found, "null follows the resolution")
+            found = f"{limit} is {'above' if limit > side else 'below'} the resolution {side}"
+            raise user_error(f"data.buckets.{name}_resolution", found, "set null to derive it from the resolution")
     return max(step, _down(low, step)), -_down(-high, step)
 
 

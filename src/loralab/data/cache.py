@@ -209,7 +209,7 @@ class _Decoding(Dataset):
         except OSError as error:
             return position, [], [], f"cannot be read ({error.strerror})"
         if not is_same:  # other pixels would be kept under the old ones' key
-            return position, [], [], "has been changed since the run began; start again to train on it"
+            return position, [], [], "was changed after the run had started; start the run again to train on it"
         views = [images.fit(rgb, job.resized, job.bucket, view.corner) for _, view in missing]
         sides = [pixels[:, ::-1] if view.flip else pixels for pixels, (_, view) in zip(views, missing, strict=True)]
         return position, [key for key, _ in missing], sides, None
@@ -309,8 +309,8 @@ class _OnDisk:
     def check_room(self, size: int) -> None:
         place = self._shards.folder
         if size > (free := shutil.disk_usage(existing(place)).free):
-            found = f"{size / 1e6:.1f} MB are needed for latents in {place}, {free / 1e6:.1f} MB are free"
-            raise user_error("data.cache.folder", found, "free some space, choose another folder, or data/cache=memory")
+            found = f"latents need {size / 1e6:.1f} MB in {place}, {free / 1e6:.1f} MB are free"
+            raise user_error("data.cache.folder", found, "free some space, use another folder, or data/cache=memory")
 
     def put(self, records: Mapping[bytes, Tensors]) -> None:
         self._shards.put({key: save(tensors) for key, tensors in records.items()})
@@ -320,7 +320,7 @@ class _OnDisk:
             return load(self._shards.get(key))
         except (Damaged, KeyError) as error:
             found = f"{error} was damaged" if isinstance(error, Damaged) else f"{self._shards.folder} was emptied"
-            remedy = "start again, with resume=auto to go on from the last state: what is missing is made again"
+            remedy = "run again with resume=auto to continue from the last state; what is missing is encoded anew"
             raise user_error("data.cache", f"{found} while it was in use", remedy) from None
 
 
@@ -357,4 +357,4 @@ def _digest(text: str) -> bytes:
 
 def _tell_damage(count: int) -> None:
     if count:
-        log.warning("%d cached records were damaged: they are made again", count)
+        log.warning("%d cache entries are damaged and are encoded again", count)

@@ -81,7 +81,7 @@ class Captions:
 
     def __post_init__(self) -> None:
         if not self.separator.strip():
-            raise user_error("data.captions.separator", f"{self.separator!r} separates nothing", "the default is ','")
+            raise user_error("data.captions.separator", f"invalid value {self.separator!r}", "valid: text such as ','")
 
     @property
     def suffix_of_files(self) -> str:
@@ -220,7 +220,9 @@ def read_caption(path: str | os.PathLike) -> str:
     with open(path, "rb") as file:
         raw = file.read(LONGEST_FILE + 1)
     if len(raw) > LONGEST_FILE:
-        raise user_error(os.fspath(path), f"is longer than {LONGEST_FILE // 1024} KB", "that is no caption; shorten it")
+        raise user_error(
+            os.fspath(path), f"is longer than {LONGEST_FILE // 1024} KB, too long for a caption", "shorten it"
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:

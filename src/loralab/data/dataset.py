@@ -58,7 +58,7 @@ class Dataset(torch.utils.data.Dataset):
             return self._example(place, entry)
         except ImageError as error:
             if self.on_error == "stop":
-                remedy = "repair or remove it, or go on without it: data.on_error=skip"
+                remedy = "repair or remove it, or set data.on_error=skip to skip it"
                 raise user_error(printable(entry.item.path), str(error), remedy) from None
             return self._instead(place, entry, error)
 
@@ -68,12 +68,12 @@ class Dataset(torch.utils.data.Dataset):
                 example = self._example(place, other)
             except ImageError:
                 continue
-            log.warning("%s %s; %s takes its place", printable(entry.item.path), error, printable(other.item.path))
+            log.warning("%s %s; replaced by %s", printable(entry.item.path), error, printable(other.item.path))
             return example
         raise user_error(
             printable(entry.item.path),
-            f"{error}, like all images of its bucket",
-            "check that the folder is still there",
+            f"{error}; no other image of its bucket can be used either",
+            "check that the folder still exists",
         )
 
     def _example(self, place: Place, entry: Entry) -> Example:

@@ -101,10 +101,10 @@ def _of_reg(captions: Captions) -> Captions:
 def _wrong_keys(setting: str, kind: Any, given: Any) -> Iterator[Problem]:
     """What is wrong with the keys of a folder's settings, or of its rules."""
     if not isinstance(given, Mapping):
-        yield Problem(setting, f"{given!r} does not fit", "valid: settings by name, like {shuffle: true}")
+        yield Problem(setting, f"invalid value {given!r}", "valid: settings by name, such as {shuffle: true}")
         return
     valid = [f.name for f in fields(kind) if f.name != "setting"]
     for key in (key for key in given if key not in valid and key != "_target_"):
         near = get_close_matches(str(key), valid, 1, 0.6)
         remedy = f"did you mean '{near[0]}'?" if near else f"valid: {', '.join(valid)}"
-        yield Problem(f"{setting}.{key}", "there is no such setting", remedy)
+        yield Problem(f"{setting}.{key}", "unknown setting", remedy)

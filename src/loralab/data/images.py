@@ -102,7 +102,7 @@ def read(path: str | bytes | os.PathLike, size: tuple[int, int] | None = None) -
         rgb = rgb.transpose(_TURNS[orientation])
         alpha = alpha and alpha.transpose(_TURNS[orientation])
     if size is not None and rgb.size != tuple(size):
-        raise ImageError(f"was {size[0]} × {size[1]} when the run began and is {rgb.width} × {rgb.height} now")
+        raise ImageError(f"was {size[0]} × {size[1]} when the run started and is {rgb.width} × {rgb.height} now")
     return np.asarray(rgb), None if alpha is None else np.asarray(alpha)
 
 
@@ -174,20 +174,20 @@ def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
-                    f"claims {width} × {height} pixels; more than {MAX_PIXELS // 10**6} megapixels are refused "
-                    "as a decompression bomb"
+                    f"claims {width} × {height} pixels; images above {MAX_PIXELS // 10**6} megapixels are refused "
+                    "as possible decompression bombs"
                 )
             if image.mode == "F":
-                raise ImageError("holds floating-point pixels; save it with 8 or 16 bits")
+                raise ImageError("has floating-point pixels; save it with 8 or 16 bits per channel")
             yield image
     except ImageError:
         raise
     except PermissionError as error:
-        raise ImageError("may not be read (permission denied)") from error
+        raise ImageError("cannot be read (permission denied)") from error
     except FileNotFoundError as error:
-        raise ImageError("is not there") from error
+        raise ImageError("not found") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError(_missing(path) or "is not an image of a known format") from error
+        raise ImageError(_missing(path) or "is not an image of a supported format") from error
     except Exception as error:  # decoders meet foreign bytes: they raise about everything
         raise ImageError(f"cannot be decoded ({error or type(error).__name__})") from error
 

@@ -133,7 +133,7 @@ class Index(Sequence[Item]):
         for source in sorted(self._sources() - hashed._sources()):
             at = next(at for at in failed if self[at].source == source)
             found = f"none of its images can be read any more: {printable(self[at].path)} {failed[at]}"
-            raise user_error(self.folders[source].setting, found, "check that the folder is still there")
+            raise user_error(self.folders[source].setting, found, "check that the folder still exists")
         return hashed
 
     def _sources(self) -> set[int]:
@@ -196,30 +196,30 @@ def keep_outside(roots: Iterable[str], place: Path, setting: str) -> None:
     real = os.path.realpath(place)  # not by names: there are links, and `..`
     for root in map(os.path.expanduser, roots):
         if Path(real).is_relative_to(os.path.realpath(root)):
-            raise user_error(setting, f"{place} lies in the images' folder {root}", "choose one outside of it")
+            raise user_error(setting, f"{place} is inside the image folder {root}", "choose a folder outside of it")
 
 
 def _check_place(folder: Folder) -> None:
     root = Path(os.path.abspath(os.path.expanduser(folder.path)))
     if not root.is_dir():
-        found = "is not a folder" if root.exists() else "is not there"
-        raise user_error(folder.setting, f"{root} {found}", "give the folder that holds the images")
+        found = "is not a folder" if root.exists() else "not found"
+        raise user_error(folder.setting, f"'{root}' {found}", "give the folder of the images")
 
 
 def _empty(folder: Folder, skipped: list[Skipped], notes: list[str], outside: int) -> UserError:
     if outside:
-        found = f"all {outside} images that {folder.path} holds are smaller or larger than allowed"
+        found = f"all {outside} images in {folder.path} are smaller or larger than allowed"
         return user_error(folder.setting, found, "change data.min_image_size and data.max_image_size")
     kinds = " ".join(sorted(extension[1:] for extension in EXTENSIONS))
-    found = f"{folder.path} holds no image that can be used"
+    found = f"{folder.path} contains no usable image"
     if skipped:
-        found += f" ({len(skipped)} cannot, e.g. {printable(skipped[0].path)} {skipped[0].reason})"
+        found += f" ({len(skipped)} skipped, e.g. {printable(skipped[0].path)} {skipped[0].reason})"
     found += "".join("; " + note.partition(": ")[2] for note in notes)
-    return user_error(folder.setting, found, f"put images ({kinds}) in it or in sub-folders called N_name")
+    return user_error(folder.setting, found, f"put images ({kinds}) into it or into sub-folders named N_name")
 
 
 def _stop_at(skipped: list[Skipped], on_error: OnError) -> None:
     """Ends the run at what would be skipped, where that is wished."""
     if on_error == "stop" and skipped:
-        remedy = "repair or remove it, or leave such files out with data.on_error=skip"
+        remedy = "repair or remove it, or set data.on_error=skip to skip such files"
         raise UserError(*(Problem(printable(path), reason, remedy) for path, reason in skipped[:20]))

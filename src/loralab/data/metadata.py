@@ -33,7 +33,7 @@ class Metadata:
                 self.repeated += (key := self._key(name)) in self._captions
                 self._captions[key] = _caption(row, f"{separator.strip()} ")
         except _Unusable as error:
-            remedy = "one row an image: its file_name and its caption or text"
+            remedy = "use one row per image, with its file_name and its caption or text"
             raise user_error(setting, f"{path} {error}", remedy) from None
         self._used: set[str] = set()
         self._exact: set[str] = set()
@@ -69,7 +69,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         if kind == ".json":
             table = json.loads(path.read_text("utf-8-sig"))
             if not isinstance(table, (dict, list)):
-                raise _Unusable("holds neither a table nor a list")
+                raise _Unusable("contains neither a JSON object nor an array")
             yield from table.items() if isinstance(table, dict) else map(_named, table)
         elif kind == ".jsonl":
             with open(path, encoding="utf-8-sig") as file:
@@ -80,9 +80,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         elif kind == ".parquet":
             yield from map(_named, _parquet(path))
         else:
-            raise _Unusable("is none of .json, .jsonl, .csv, .parquet")
+            raise _Unusable("has an invalid extension (valid: .json, .jsonl, .csv, .parquet)")
     except FileNotFoundError:
-        raise _Unusable("is not there") from None
+        raise _Unusable("not found") from None
     except (OSError, ValueError, csv.Error, RecursionError) as error:  # ValueError: also JSON and UTF-8 errors
         raise _Unusable(f"cannot be read ({error})") from None
 
@@ -102,7 +102,8 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise user_error("data.metadata", f"{path} needs pyarrow", "pip install 'loralab[parquet]'") from None
+        found = f"{path} needs pyarrow, which is not installed"
+        raise user_error("data.metadata", found, "pip install 'loralab[parquet]'") from None
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
         yield from batch.to_pylist()
 
@@ -126,5 +127,5 @@ def _text(value: Any, edge: str) -> str:
     if isinstance(value, list):
         return edge.join(filter(None, (_text(part, edge) for part in value)))
     if isinstance(value, dict):
-        raise _Unusable("has a caption that is no text but a table")
+        raise _Unusable("has a caption that is an object instead of text")
     return as_lines(str(value).encode("utf8", "replace").decode())

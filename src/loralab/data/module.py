@@ -189,8 +189,8 @@ class DataModule(L.LightningDataModule):
         batches = len(self._attached_sampler())
         if isinstance(share, float) and int(share * batches) == 0:
             setting = "overfit_batches" if self.trainer.overfit_batches else "limit_train_batches"  # type: ignore[union-attr]
-            remedy = f"at least {1 / batches:.2g}, or a number of batches: trainer.{setting}=1"
-            raise user_error(f"trainer.{setting}", f"{share:g} of {batches} batches is none", remedy)
+            remedy = f"use at least {1 / batches:.2g}, or a number of batches: trainer.{setting}=1"
+            raise user_error(f"trainer.{setting}", f"{share:g} of {batches} batches is less than one batch", remedy)
 
     def _all_draws(self) -> list[tuple[Draws, list[Folder]]]:
         """Draws of the training and of the validation, and the folders with the rules that hold for each."""
@@ -214,11 +214,11 @@ class DataModule(L.LightningDataModule):
                 )
             self.plan = self.planner.plan(self.plan.index, self.family.fit, damaged)
         for path, why in damaged.items():
-            self._tell(f"left out  {printable(path)}: {why}")
+            self._tell(f"skipped   {printable(path)}: {why}")
         if damaged:
-            self._tell(f"batches   {len(self._attached_sampler())} an epoch, without what is left out")
+            self._tell(f"batches   {len(self._attached_sampler())} per epoch, without the skipped images")
         speed = f", {made / (time.monotonic() - start):.1f} images/s" if made else ""
-        self._tell(f"latents   {len(jobs) - made} of {len(jobs)} were cached, {made} encoded now{speed}")
+        self._tell(f"latents   {len(jobs) - made} of {len(jobs)} were cached, {made} encoded{speed}")
 
     def _tell(self, words: str) -> None:
         """For what is only known after the opening words of a run."""

@@ -131,7 +131,7 @@ class Plan:
         if self.index.silent:
             yield f"images without a caption: {self.index.silent}"
         if self.cut:
-            yield f"captions cut, as they have more tokens than model.max_token_length: {self.cut}"
+            yield f"captions truncated, as they have more tokens than model.max_token_length: {self.cut}"
 
     def notes(self, sampler: BucketSampler) -> Iterator[str]:
         """One line for each thing that a user may not expect of how the images are used."""
@@ -139,15 +139,15 @@ class Plan:
         lines = sum("\n" in text and not rules[source].wildcards for text, source in self.index.captions())
         thin = [g for g, n in zip(self.draws.groups, sampler.counts, strict=True) if n < self._full(g, sampler)]
         if lines:
-            yield f"captions of which the first line is used (data.captions.wildcards=true draws one): {lines}"
+            yield f"captions of which only the first line is used (data.captions.wildcards=true draws a line): {lines}"
         if thin:
             yield f"buckets that do not fill a batch (data.buckets.partial): {len(thin)} of {len(self.draws.groups)}"
         if self.draws.moved:
-            yield f"images of thin buckets that are trained in the bucket of the nearest shape: {self.draws.moved}"
+            yield f"images of small buckets moved to the bucket of the nearest aspect ratio: {self.draws.moved}"
         if sampler.left_out:
-            yield f"samples left out of each epoch, as they fill no batch: {sampler.left_out} of {len(self.draws)}"
+            yield f"samples skipped in each epoch, as they do not fill a batch: {sampler.left_out} of {len(self.draws)}"
         if self.draws.unused_regularisation:
-            yield f"regularisation images never drawn, as their shape is too rare: {self.draws.unused_regularisation}"
+            yield f"regularisation images never used, as their bucket is too rare: {self.draws.unused_regularisation}"
 
     def _full(self, group: Group, sampler: BucketSampler) -> int:
         return self.draws.batch(group.bucket) * sampler.world

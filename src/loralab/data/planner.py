@@ -66,7 +66,7 @@ class Planner:
         chunks = (lambda item: fitting(item.caption, item.source).chunks) if self.captions.token_buckets else None
         draws = Draws(index, self.sizes, self.buckets, self.batch, left, chunks)
         if not draws.training:
-            raise user_error("data.folder", "no image is left to train on", "see what was left out: loralab doctor")
+            raise user_error("data.folder", "no image is left to train on", "run loralab doctor to see why")
         return Plan(index, draws, [*index.skipped, *skipped], self._validation(index, left, apart), notes, cut)
 
     def sampler(self, plan: Plan, seed: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> BucketSampler:
@@ -74,8 +74,8 @@ class Planner:
         full_only = self.buckets.partial == "drop"
         sampler = BucketSampler(plan.draws, seed, rank=rank, world=world, accumulate=accumulate, full_only=full_only)
         if not len(sampler):
-            found = "no bucket fills a batch, and batches that are not full are dropped"
-            raise user_error("data.buckets.partial", found, "keep or merge them, or lower data.batch_size")
+            found = "no bucket fills a batch, so drop leaves no batches"
+            raise user_error("data.buckets.partial", found, "use keep or merge, or lower data.batch_size")
         return sampler
 
     def _scan(self, folders: Sequence[Folder]) -> Index:
@@ -88,8 +88,8 @@ class Planner:
         """Transparency that is not used, and a mask that there is not."""
         count = index.with_alpha
         if count and not self.alpha_mask:
-            words = f"images with transparency, which lie on white: {count}"
-            yield f"{words}; data.alpha_mask=true makes transparency the loss mask"
+            words = f"images with transparency, composited on white: {count}"
+            yield f"{words}; data.alpha_mask=true uses transparency as the loss mask"
         if self.alpha_mask and not count:
             yield "data.alpha_mask has no effect: no image has transparency"
 

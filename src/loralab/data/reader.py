@@ -55,12 +55,12 @@ class Reader:
             if directory.images.names:
                 self._read(directory, limits)
         for metadata in self.metadata.values():
-            reason = f"is named in {metadata.path.name} but is not there"
+            reason = f"is listed in {metadata.path.name} but was not found"
             self.skipped.extend(Skipped(path, reason) for path in metadata.unused())
             if metadata.repeated:
-                self._note(f"rows of {metadata.path} about an image that another row is about: {metadata.repeated}")
+                self._note(f"rows of {metadata.path} replaced by later ones on the same image: {metadata.repeated}")
         if self.outside:
-            self._note(f"images smaller or larger than data.min_image_size and max_image_size allow: {self.outside}")
+            self._note(f"images skipped because of data.min_image_size or data.max_image_size: {self.outside}")
         self._tell_of_masks()
         for note in self.unread.notes():
             self._note(note)
@@ -70,16 +70,16 @@ class Reader:
         place = self.folder.mask_folder
         if self.masks and not self.masked:
             name = printable(os.fsdecode(next(iter(self.masks))[-1]))
-            found = f"no mask in {place} has the path and name of an image, so masks have no effect"
-            self._note(f"{found}: {len(self.masks)} masks, for example {name}")
+            found = f"masks in {place} have no effect, as none has the path and name of an image"
+            self._note(f"{found}: {len(self.masks)}, for example {name}")
         elif place and self.unmasked:
-            self._note(f"images without a mask in {place}, which count everywhere: {self.unmasked}")
+            self._note(f"images without a mask in {place}, whose loss is not masked: {self.unmasked}")
         if self.masked and (spare := len(self.masks) - self.masked) > 0:
             self._note(f"masks in {place} without an image: {spare}")
         if self.stretched:
-            self._note(f"masks of another shape than their images, which are stretched: {self.stretched}")
+            self._note(f"masks stretched, as their aspect ratio is not that of the image: {self.stretched}")
         for name, count in self.like_masks.items():
-            words = f"images that seem to be masks ({name}) are trained on like the others: {count}"
+            words = f"images trained on that seem to be masks ({name}): {count}"
             self._note(f"{words}; if they are masks, set {self.folder.beside('mask_folder')} to their folder")
 
     def _read(self, directory: Directory, limits: tuple[int, int]) -> None:
@@ -88,11 +88,11 @@ class Reader:
         prefix, stems = os.path.join(directory.path, b""), [name.rpartition(b".")[0] for name in names]
         captions, origins = self._captions(directory, stems, tokens.encode())
         if repeats == 0:
-            self._note(f"images of {os.fsdecode(directory.path)}, repeated 0 times: {len(names)}")
+            self._note(f"images of {os.fsdecode(directory.path)} skipped, as they are repeated 0 times: {len(names)}")
             return
         if directory.parts and directory.parts[-1].isdigit():
             number = directory.parts[-1].decode()
-            self._note(f"images of the folder {number} are not repeated by its name; {number}_NAME would say so")
+            self._note(f"the folder name {number} sets no repeats; rename it to {number}_NAME to repeat its images")
         self.like_masks.update(_like_masks(directory.parts, stems))
         headers, bad = self.catalog.headers(directory)
         masks = self._masks_of(directory, stems, headers, bad)
@@ -151,7 +151,7 @@ class Reader:
         separator = self.folder.captions.separator
         self.metadata[directory.parts] = Metadata(place / name, place, self.folder.setting, separator)
         if others:
-            self._note(f"{place / name} is used, not {' and '.join(others)} beside it")
+            self._note(f"{place / name} is used; {' and '.join(others)} beside it ignored")
 
     def _metadata(self, parts: tuple[bytes, ...]) -> Iterator[tuple[Metadata, tuple[bytes, ...]]]:
         """The metadata files that hold for a directory, the nearest last, and its path below their folders."""
@@ -164,8 +164,9 @@ class Reader:
         none."""
         root = os.path.abspath(os.path.expanduser(self.folder.mask_folder or ""))
         if not os.path.isdir(root):
-            remedy = "give the folder that holds the masks, or null"
-            raise user_error(self.folder.beside("mask_folder"), f"{root} is no folder", remedy)
+            found = "is not a folder" if os.path.exists(root) else "not found"
+            remedy = "give the folder of the masks, or null"
+            raise user_error(self.folder.beside("mask_folder"), f"'{root}' {found}", remedy)
         for directory in walk(root, self.folder.extension, frozenset(), self.skipped):
             headers, bad = self.catalog.headers(directory)
             digests = self.catalog.digests(directory)

@@ -14,7 +14,7 @@ from loralab.errors import user_error
 
 log = logging.getLogger(__name__)
 
-_REMEDY = "free some space, or choose another folder; what is kept already stays"
+_REMEDY = "free some space, or choose another folder; what is cached so far is kept"
 
 
 def cache_folder(folder: str | None = None) -> Path:
@@ -71,7 +71,7 @@ def _anew(path: Path, schema: str, setting: str) -> sqlite3.Connection:
     try:
         with contextlib.suppress(FileNotFoundError):  # another process may have been faster
             os.replace(path, aside)
-            log.warning("%s is damaged: it is set aside as %s and begun anew", path, aside.name)
+            log.warning("%s is damaged: renamed to %s and created anew", path, aside.name)
         return _opened(path, schema)
     except (OSError, sqlite3.Error) as error:
         raise _unusable(path, error, setting) from error

@@ -83,9 +83,9 @@ class Unread:
                 kinds["others"][f"*{ending}"] += count
         words = {
             "stray": "caption files without an image: {}",
-            "tables": f"not read: {{}}; {self.folder.beside('metadata')}=PATH takes captions from such a file",
-            "unsupported": "pictures and videos of an unsupported format, not used: {}; convert them to PNG or JPEG",
-            "archives": "archives, not opened: {}; extract them to use the images in them",
+            "tables": f"not read: {{}}; {self.folder.beside('metadata')}=PATH reads captions from such a file",
+            "unsupported": "images and videos of an unsupported format, skipped: {}; convert them to PNG or JPEG",
+            "archives": "archives, skipped: {}; extract them to use the images in them",
             "others": "other files, not read: {}",
         }
         for kind, line in words.items():

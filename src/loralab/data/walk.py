@@ -88,7 +88,7 @@ def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]
             links += os.path.islink(path) and bool(parts)
             if this in above or (links > 1 and this in seen):  # folders that link to each other have endless ways
                 reason = (
-                    "is a link to a folder that it lies in" if this in above else "is a link to a folder seen before"
+                    "is a link to a folder that contains it" if this in above else "is a link to a folder already read"
                 )
                 skipped.append(Skipped(os.fsdecode(path), reason))
                 continue
@@ -134,7 +134,7 @@ def _list(path: bytes, parts: tuple, suffix: bytes, skipped: list[Skipped]) -> t
                     skipped.append(Skipped(os.fsdecode(entry.path), "is not a regular file"))
             except OSError as error:
                 is_broken = entry.is_symlink() and isinstance(error, FileNotFoundError)
-                reason = "is a link to nothing" if is_broken else error.strerror or str(error)
+                reason = "is a broken link" if is_broken else error.strerror or str(error)
                 skipped.append(Skipped(os.fsdecode(entry.path), reason))
     tables.sort(key=NAMES.index)
     return Directory(path, parts, Files.of(images), Files.of(texts), tables, sorted(others), sorted(hidden)), inner

@@ -46,9 +46,9 @@ def compare(*words: object, code: int = 0) -> None:
         pytest.param({**RECORD, "metrics": {"validation/loss": []}}, None, "not a number", id="a list for a metric"),
         pytest.param({"steps": 3}, None, "run.json is not the record of a run", id="no status"),
         pytest.param(None, "a: [1, 2", "config/config.yaml is damaged or incomplete", id="config cut"),
-        pytest.param(None, "", "config.yaml holds no settings", id="config empty"),
-        pytest.param(None, "- a\n- b\n", "config.yaml holds no settings", id="config a list"),
-        pytest.param(None, "text", "config.yaml holds no settings", id="config a text"),
+        pytest.param(None, "", "config.yaml contains no settings", id="config empty"),
+        pytest.param(None, "- a\n- b\n", "config.yaml contains no settings", id="config a list"),
+        pytest.param(None, "text", "config.yaml contains no settings", id="config a text"),
         pytest.param(None, "[" * 5000, "config/config.yaml", id="config deep"),
         pytest.param(None, "a: !!python/object/apply:os.system [exit]", "config/config.yaml is damaged", id="a tag"),
         pytest.param(None, "a: ${oops", "config/config.yaml is damaged", id="half an interpolation"),
@@ -121,6 +121,6 @@ def test_a_folder_without_a_run_is_named(runs: Path, tmp_path: Path, capsys: pyt
     compare(runs, tmp_path / "empty", tmp_path / "nowhere", "--json")
     rows = json.loads(capsys.readouterr().out)
     assert [row["status"] for row in rows[2:]] == [
-        "not compared: there is no run.json in it",
-        "not compared: there is no such folder",
+        "not compared: contains no run.json",
+        "not compared: folder not found",
     ]

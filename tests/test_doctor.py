@@ -106,7 +106,7 @@ def test_the_json_is_a_contract(folder: Path, look) -> None:
     ]
     assert report["totals"] == {"images": 3, "repeated": 7, "batches_per_epoch": 5, "skipped": 1}
     (epoch,) = [f["text"] for f in report["findings"] if f["kind"] == "epoch"]
-    assert epoch == "7 samples, 5 batches and 3 optimizer steps an epoch"
+    assert epoch == "7 samples, 5 batches and 3 optimizer steps per epoch"
 
 
 def test_the_doctor_plans_what_training_plans(folder: Path, look, random_family, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_enlarged_and_cropped_images(folder: Path, look) -> None:
     photo(folder / "small.png", (32, 32), 2)
     photo(folder / "long.png", (400, 64), 3)
     report = look()
-    assert findings(report, "upscaled") == [("enlarged to fill the bucket, up to 2.0 times", ["small.png"])]
+    assert findings(report, "upscaled") == [("upscaled to fill the bucket, by a factor of up to 2.0", ["small.png"])]
     ((text, names),) = findings(report, "cropped")
     assert names == ["long.png"]
     assert "20%" in text
@@ -165,8 +165,8 @@ def test_duplicates_and_near_duplicates(folder: Path, look, tmp_path: Path) -> N
     (tmp_path / "reg" / "same.png").write_bytes((folder / "other0.png").read_bytes())
     report = look(reg_folder=tmp_path / "reg")
     assert findings(report, "duplicates") == [
-        ("2 files hold the same image", ["a.png", "copy.png"]),
-        ("2 files hold the same image, for training and for regularisation", ["other0.png", "same.png"]),
+        ("2 files contain the same image", ["a.png", "copy.png"]),
+        ("2 files contain the same image, both for training and for regularisation", ["other0.png", "same.png"]),
     ]
     ((_, names),) = findings(report, "near_duplicates")
     assert sorted(names) == ["a.png", "brighter.png", "copy.png", "smaller.jpg"]
@@ -237,7 +237,7 @@ def test_turned_and_converted_images(folder: Path, look) -> None:
     Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(folder / "deep.png")
     Image.new("CMYK", (64, 64)).save(folder / "print.jpg")
     report = look()
-    assert findings(report, "turned") == [("turned or mirrored by the EXIF orientation", ["turned.jpg"])]
+    assert findings(report, "turned") == [("rotated or mirrored by the EXIF orientation", ["turned.jpg"])]
     assert sorted(names[0] for _, names in findings(report, "converted")) == ["deep.png", "print.jpg"]
     (row,) = [row for row in report.images if row.path.endswith("turned.jpg")]
     assert (row.width, row.height) == (64, 96)
@@ -274,7 +274,7 @@ def test_what_would_stop_training_is_fatal(folder: Path, look, why: str) -> None
         changes = {"buckets": Buckets(step=8, partial="drop")}
     report = look(**changes)
     assert report.fatal
-    words = {"missing": "not there", "empty": "no image", "stop": "empty file", "overlong": "too long", "drop": "batch"}
+    words = {"missing": "not found", "empty": "no usable image", "stop": "empty file", "overlong": "too long", "drop": "batch"}
     (error,) = [finding for finding in report.findings if finding.level == "error"]
     assert words[why] in error.text
     assert json.loads(report.to_json())["findings"][-1]["level"] == "error"
@@ -464,4 +464,4 @@ def test_findings_without_end_are_counted() -> None:
     text = to_text(report)
     assert "pair 9" in text
     assert "pair 10" not in text
-    assert "140 further findings of the kind 'duplicates'" in text
+    assert "140 more findings of the kind 'duplicates'" in text

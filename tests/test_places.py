@@ -34,18 +34,18 @@ def problems(*overrides: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (" .", "blank"),
+        (" .", "starts or ends with a space"),
         ("out/ adapters", "out/adapters"),
         ("out\t", "\\t"),
         ("\u202aC:/out", "\\u202a"),
         ("C:\\Users\\me", "drive letter"),
         ("D:/lora", "drive letter"),
         ("out\\lora", "out/lora"),
-        ("https://example.org/x", "address"),
+        ("https://example.org/x", "URL"),
         ("~nobody-here/out", "unknown user"),
         ("x" * 300, "300 bytes"),
         ("ä" * 200 + "/out", "400 bytes"),
-        ("/".join(["x" * 200] * 25), "path may have"),
+        ("/".join(["x" * 200] * 25), "limit for a path"),
     ],
 )
 def test_malformed_output_paths(path: str, words: str) -> None:
@@ -58,7 +58,7 @@ def test_malformed_output_paths(path: str, words: str) -> None:
     "key", ["output.folder", "settings.save_folder", "logger.tensorboard.save_dir", "data.cache_folder"]
 )
 def test_every_path_to_write_to_is_checked(key: str) -> None:
-    assert "blank" in problems(f"{key}=' ..'")[key]
+    assert "starts or ends with a space" in problems(f"{key}=' ..'")[key]
 
 
 def test_odd_paths_that_are_there_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,11 +112,11 @@ def test_images_are_never_written_to(tmp_path: Path) -> None:
         (f"hydra.output_subdir={images}", "hydra.output_subdir"),
         ("output.folder=${data.folder}", "output.folder"),
     ):
-        assert "lies in the images' folder" in problems(*data, override)[setting], override
+        assert "is inside the image folder" in problems(*data, override)[setting], override
     csv = (*data, "logger=csv", "logger.csv.save_dir=${data.folder}/..", "logger.csv.name=images/curves")
-    assert "lies in the images' folder" in problems(*csv)["logger.csv.save_dir"]
+    assert "is inside the image folder" in problems(*csv)["logger.csv.save_dir"]
     sweep = (*data, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path}/sweep", f"hydra.sweep.subdir={images}/0")
-    assert "lies in the images' folder" in problems(*sweep)["hydra.sweep.subdir"]
+    assert "is inside the image folder" in problems(*sweep)["hydra.sweep.subdir"]
     assert not problems(*data, f"hydra.run.dir={tmp_path}/imagesque/run")
     assert not list(images.iterdir())
 

@@ -41,7 +41,7 @@ def test_benchmarks_need_steps(words: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["bench", "train", *words])
     assert stop.value.code == 2
-    assert f"argument {words[0]}: {words[1]} is below 1" in capsys.readouterr().err
+    assert f"argument {words[0]}: invalid value {words[1]}; valid: at least 1" in capsys.readouterr().err
 
 
 def test_a_benchmark_whose_training_is_refused(tmp_path: Path) -> None:

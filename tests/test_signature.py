@@ -258,8 +258,8 @@ def test_a_folder_that_goes_away_is_one_error(
     monkeypatch.setattr(owner, when, gone)
     train("data=folder", f"data.folder={data}", f"data.num_workers={workers}", "data.batch_size=1", code=1)
     said = capsys.readouterr().err
-    assert "can be read any more" in said or "check that the folder is still there" in said
-    assert "No such file" in said or "is not there" in said
+    assert "can be read any more" in said or "check that the folder still exists" in said
+    assert "No such file" in said or "not found" in said
     assert "Traceback" not in said
 
 

@@ -276,7 +276,7 @@ def test_nothing_is_overwritten(files, random_base, tmp_path):
         (merge, [source, "--base", random_base]),
         (extract, [random_base, random_base, "--rank", 1]),
     ):
-        with pytest.raises(UserError, match="exists already"):
+        with pytest.raises(UserError, match="already exists"):
             run(tool, *arguments, "-o", tmp_path / "a.safetensors")
     assert (tmp_path / "a.safetensors").read_bytes() == before
     run(convert, source, "--precision", "fp16", "--overwrite", "-o", tmp_path / "a.safetensors")
@@ -291,7 +291,7 @@ def test_mistakes(files, random_base, tmp_path):
         (merge, [lora, loha, *out], "--rank"),
         (merge, [lora, dora, *out, "--rank", 4], "--base"),
         (merge, [lora, loha, *out, "--weights", 1], "one for each"),
-        (merge, [lora, "--base", tmp_path / "nothing", *out], "is not there"),
+        (merge, [lora, "--base", tmp_path / "nothing", *out], "not found"),
         (resize, [lora, *out], "--rank is missing"),
         (convert, [lora, "-o", tmp_path / "a.txt"], "extension"),
         (convert, [loha, "--layout", "diffusers", *out], "LoHa"),
@@ -311,8 +311,8 @@ def test_mistakes(files, random_base, tmp_path):
     [
         ("--rank=0", "whole number"),
         ("--rank=four", "whole number"),
-        ("--keep=1.5", "share"),
-        ("--device=gpu9", "there"),
+        ("--keep=1.5", "at most 1"),
+        ("--device=gpu9", "not available"),
     ],
 )
 def test_options_of_the_wrong_kind(option, words, capsys):

@@ -12,17 +12,17 @@ from loralab.errors import UserError
 
 TRAIN = "train"
 VERBS = {
-    TRAIN: ("loralab.train", "trains an adapter: group=option and key=value, see loralab train --help"),
-    "doctor": ("loralab.tools.doctor", "looks at your images as training would: buckets, captions, duplicates, damage"),
-    "config": ("loralab.tools.show_config", "the composed configuration, and where each value comes from"),
-    "settings": ("loralab.settings.show", "a settings file of another trainer as overrides to paste"),
-    "inspect": ("loralab.tools.inspect", "what is in an adapter file"),
-    "merge": ("loralab.tools.merge", "adapters into a base model, or several adapters into one"),
-    "resize": ("loralab.tools.resize", "an adapter at another rank"),
-    "extract": ("loralab.tools.extract", "an adapter from the difference of two models"),
-    "convert": ("loralab.tools.convert", "an adapter in another layout, format or precision"),
-    "compare": ("loralab.report.compare", "runs side by side: settings that differ, losses, pictures"),
-    "bench": ("loralab.bench.main", "measures speed and memory, as JSON"),
+    TRAIN: ("loralab.train", "train an adapter: group=option and key=value, see loralab train --help"),
+    "doctor": ("loralab.tools.doctor", "check images as training uses them: buckets, captions, duplicates, damage"),
+    "config": ("loralab.tools.show_config", "show the composed configuration, and where each value comes from"),
+    "settings": ("loralab.settings.show", "convert a settings file of another trainer into overrides to paste"),
+    "inspect": ("loralab.tools.inspect", "show what is in an adapter or model file"),
+    "merge": ("loralab.tools.merge", "merge adapters into a base model, or several adapters into one"),
+    "resize": ("loralab.tools.resize", "reduce the rank of an adapter"),
+    "extract": ("loralab.tools.extract", "extract an adapter from the difference of two models"),
+    "convert": ("loralab.tools.convert", "convert an adapter to another layout, format or precision"),
+    "compare": ("loralab.report.compare", "compare runs: settings that differ, losses, sample images"),
+    "bench": ("loralab.bench.main", "measure speed and memory, as JSON"),
 }
 
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     if argv[:1] == [TRAIN]:  # Hydra's own command line, in a main module that processes of other devices can start
         sys.argv[1:] = argv[1:]
         runpy.run_module(VERBS[TRAIN][0], run_name="__main__", alter_sys=True)
-    parser = argparse.ArgumentParser(prog="loralab", description="Trains adapters, and what goes with it.")
+    parser = argparse.ArgumentParser(prog="loralab", description="Train, inspect and convert LoRA adapters.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (module, words) in VERBS.items():
         sub = verbs.add_parser(verb, help=words, description=words)

@@ -51,7 +51,7 @@ class Log:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("a", encoding="utf8", errors="backslashreplace")
         except OSError as error:
-            print(f"note: no log is kept: {error}", file=sys.stderr)
+            print(f"note: cannot write the log: {error}", file=sys.stderr)
             return
         for line in self.early:
             self.line(line.removesuffix("\n"))

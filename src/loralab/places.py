@@ -47,15 +47,15 @@ def malformed(path: str) -> tuple[str, str] | None:
     if os.path.exists(os.path.expanduser(path)):
         return None
     if any(part != part.strip() for part in Path(path).parts):
-        return "has a blank at the start or end of a name", f"remove it: '{trimmed(path)}'"
+        return "has a name that starts or ends with a space", f"remove it: '{trimmed(path)}'"
     if "://" in path:
-        return "is an address, not a path", "give a folder of this machine"
+        return "is a URL, not a path", "give a local path"
     if os.name != "nt" and re.match(r"[A-Za-z]:([\\/]|$)", path):
-        return "has a drive letter, and this is not Windows", "give a path of this machine"
+        return "has a drive letter, but this is not Windows", "give a local path"
     if os.name != "nt" and "\\" in path:
-        return "has backslashes, which separate no folders here", f"write '{path.replace(chr(92), '/')}'"
+        return "has backslashes, which do not separate folders here", f"write '{path.replace(chr(92), '/')}'"
     if os.path.expanduser(path).startswith("~"):
-        return "names the home folder of an unknown user", "give the whole path"
+        return "names the home folder of an unknown user", "give the full path"
     return None
 
 
@@ -80,9 +80,9 @@ def too_long(path: Path) -> tuple[str, str] | None:
     near = existing(path)
     longest, limit = max((len(os.fsencode(part)), part) for part in path.parts)[0], _limit(near, "PC_NAME_MAX", 255)
     if longest > limit:
-        return f"has a name of {longest} bytes; {limit} are possible on this disk", "give a shorter one"
+        return f"has a name of {longest} bytes; the limit on this disk is {limit}", "choose a shorter name"
     size, limit = len(os.fsencode(path)), _limit(near, "PC_PATH_MAX", 4096)
-    return (f"has {size} bytes; a path may have {limit}", "give a shorter one") if size >= limit else None
+    return (f"is {size} bytes long; the limit for a path is {limit}", "choose a shorter one") if size >= limit else None
 
 
 def not_for_windows(name: str) -> str | None:
@@ -97,7 +97,7 @@ def not_for_windows(name: str) -> str | None:
 def _unwritable(folder: Path) -> tuple[str, str] | None:
     near = existing(folder)
     if not near.is_dir():
-        return f"cannot be a folder: {near} is a file", "choose another folder"
+        return f"cannot be a folder, as {near} is a file", "choose another folder"
     if not os.access(near, os.W_OK | os.X_OK):
         return f"is not writable ({near})", "choose a folder that you may write to"
     return None

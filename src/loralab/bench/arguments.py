@@ -12,7 +12,7 @@ def at_least(low: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         found = int(text)
         if found < low:
-            raise argparse.ArgumentTypeError(f"{found} is below {low}")
+            raise argparse.ArgumentTypeError(f"invalid value {found}; valid: at least {low}")
         return found
 
     number.__name__ = "whole number"  # argparse says it

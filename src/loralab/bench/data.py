@@ -37,12 +37,12 @@ LINKS = 30_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=at_least(1), nargs="*", default=[1000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--folder", help="where the files are made (default: the system's place for such)")
-    parser.add_argument("--pictures", type=at_least(0), default=64, help="images that are encoded; 0: none")
+    parser.add_argument("--folder", help="folder for the generated files (default: the system's temporary folder)")
+    parser.add_argument("--pictures", type=at_least(0), default=64, help="number of images to encode; 0: none")
     parser.add_argument("--resolution", type=at_least(64), default=512)
     parser.add_argument("--batch-size", type=at_least(1), default=4)
     parser.add_argument("--workers", type=at_least(0), default=2)
-    parser.add_argument("--rounds", type=at_least(1), default=3, help="measurements of the cache and the VAE, in turn")
+    parser.add_argument("--rounds", type=at_least(1), default=3, help="measurements of the cache and the VAE")
     parser.add_argument("--base", help="a Stable Diffusion 1.x model (default: the embedded one)")
     parser.add_argument("--vae", help="another VAE: a file or folder")
     parser.add_argument("--device", default="cpu")

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=at_least(1), default=16)
     parser.add_argument("--targets", choices=("both", "unet_only"), default="both")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="bf16-mixed")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16", help="of the frozen weights")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16", help="dtype of the frozen weights")
     parser.add_argument("--optimizer", choices=("adamw", "adamw8bit"), default="adamw")
 
 

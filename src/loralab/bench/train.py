@@ -1,4 +1,4 @@
-"""Training: seconds a step and memory, beside a plain loop of diffusers and PEFT on the same model."""
+"""Training: seconds per step and memory, compared with a plain diffusers and PEFT loop on the same model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAYS = ("loralab", "plain")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", help="further settings of the run, as for train.py")
+    parser.add_argument("overrides", nargs="*", help="further settings for the run, as for train.py")
     parser.add_argument(
         "--shape", choices=MODELS, default="tiny", help="tiny (embedded), or random weights at full size"
     )
@@ -31,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=at_least(1), default=1)
     parser.add_argument("--rank", type=at_least(1), default=16)
     parser.add_argument("--precision", choices=("32-true", "16-mixed", "bf16-mixed"), default="32-true")
-    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the frozen weights")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="dtype of the frozen weights")
     parser.add_argument("--targets", choices=("both", "unet_only"), default="both")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--steps", type=at_least(1), default=20, help="steps that are counted")
-    parser.add_argument("--warmup", type=at_least(1), default=3, help="steps before them that are not counted")
-    parser.add_argument("--repeats", type=at_least(1), default=1, help="of each, in turn; the fastest counts")
-    parser.add_argument("--folder", help="where a full-size model is written (default: the system's place for such)")
+    parser.add_argument("--steps", type=at_least(1), default=20, help="steps that are measured")
+    parser.add_argument("--warmup", type=at_least(1), default=3, help="steps before them that are not measured")
+    parser.add_argument("--repeats", type=at_least(1), default=1, help="runs of each, alternately; the fastest counts")
+    parser.add_argument("--folder", help="folder for a full-size model (default: the system's temporary folder)")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # this program asking itself, as a new process
     parser.add_argument("--scratch", help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
@@ -51,7 +51,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.way:
         return _plain(args)
     if args.folder is not None and not Path(args.folder).is_dir():
-        raise user_error("--folder", f"'{args.folder}' is not a folder", "give one that is there")
+        raise user_error("--folder", f"'{args.folder}' is not a folder", "give an existing folder")
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         prepare(Path(scratch), args.shape, args.resolution)
         found: dict[str, dict[str, float]] = {}
@@ -115,7 +115,7 @@ def ours(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
     words += [f"+callbacks.clock.{key}={value}" for key, value in clock.items()]
     command = [sys.executable, "-m", "loralab.train", *words]
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False, cwd=scratch).returncode or not figures.is_file():
-        raise user_error("loralab train", "did not finish", "what it said is above")
+        raise user_error("loralab train", "failed", "see its messages above")
     return json.loads(figures.read_text())
 
 
@@ -127,7 +127,7 @@ def _asked(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "loralab.cli", "bench", "train", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=scratch)
     if done.returncode:
-        raise user_error("the plain loop", "did not finish", "what it said is above")
+        raise user_error("the plain loop", "failed", "see its messages above")
     return json.loads(done.stdout)
 
 

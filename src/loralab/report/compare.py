@@ -48,10 +48,10 @@ class Run:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders that hold some"
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folders, or folders that contain some"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the runs' pictures")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the runs' sample images")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -74,7 +74,7 @@ def gather(folders: list[Path]) -> tuple[list[Run], dict[str, str]]:
     for given in folders:
         records = sorted(given.rglob("run.json"))
         if not records:
-            damaged[str(given)] = "there is no run.json in it" if given.is_dir() else "there is no such folder"
+            damaged[str(given)] = "contains no run.json" if given.is_dir() else "folder not found"
         for record in records:
             try:
                 runs.append(read(record.parent))
@@ -91,13 +91,13 @@ def read(folder: Path) -> Run:
         file = "config/config.yaml"
         settings = _settings(folder / file) if (folder / file).exists() else {}
     except UnicodeDecodeError:
-        raise Damaged(f"{file} is not text") from None
+        raise Damaged(f"{file} is not UTF-8 text") from None
     except (ValueError, YAMLError, OmegaConfBaseException):
         raise Damaged(f"{file} is damaged or incomplete") from None
     except RecursionError:
         raise Damaged(f"{file} is nested too deeply") from None
     except OSError as error:
-        raise Damaged(f"{file} cannot be read: {error.strerror or 'it holds no settings'}") from None
+        raise Damaged(f"{file} cannot be read: {error.strerror or 'it contains no settings'}") from None
     return Run(folder, figures, settings)
 
 
@@ -119,7 +119,7 @@ def _settings(file: Path) -> dict[str, Any]:
     """The settings of a run by dotted key; an interpolation that cannot be resolved here stays as written."""
     config = OmegaConf.load(file)
     if not isinstance(config, DictConfig) or "seed" not in config:
-        raise Damaged(f"{file.name} holds no settings")
+        raise Damaged(f"{file.name} contains no settings")
     try:
         tree = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException:  # an environment variable that is not set any more, say

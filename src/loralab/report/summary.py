@@ -26,7 +26,7 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
         f"images    {_images(facts)}",
         f"buckets   {_buckets(facts)}",
         f"training  {_length(trainer, facts['batches'])} · {trainer.strategy.root_device} · {trainer.precision}",
-        f"adapter   {_adapter(module)} · the base stays frozen",
+        f"adapter   {_adapter(module)} · base model frozen",
         f"optimizer {_optimizer(module)}",
         f"files     {output.path()}",
     ]
@@ -34,12 +34,12 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
         if hasattr(callback, "opening"):
             lines += callback.opening(module, data)
     lines += [f"note      {note}" for note in (*module.adapters.notes, *facts["notes"])]
-    lines += [f"left out  {words}" for words in _left_out(facts["skipped"])]
+    lines += [f"skipped   {words}" for words in _skipped(facts["skipped"])]
     return "\n".join(lines)
 
 
-def _left_out(skipped: list[dict[str, str]]) -> Iterator[str]:
-    """A line for each of a few files; many that are left out for the same reason are counted."""
+def _skipped(skipped: list[dict[str, str]]) -> Iterator[str]:
+    """A line for each of a few files; many that are skipped for the same reason are counted."""
     reasons: dict[str, list[str]] = {}
     for each in skipped:
         reasons.setdefault(each["reason"], []).append(each["path"])
@@ -80,12 +80,10 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
     lines = [f"{facts['status']}: {facts['steps']} steps in {facts['training_seconds']:.0f} s{loss}{rate}"]
     if eight_bit := facts["eight_bit"]:
         lines.append(
-            f"  {eight_bit[0]} of {eight_bit[1]} tensors had an 8-bit state; those under 4096 elements keep 32 bits"
+            f"  {eight_bit[0]} of {eight_bit[1]} tensors have an 8-bit optimizer state (32-bit below 4096 elements)"
         )
     if replaced := facts["data"]["replaced"]:
-        lines.append(
-            f"  {len(replaced)} images could not be read, and others took their place: {replaced[0]} …, run.json"
-        )
+        lines.append(f"  {len(replaced)} images could not be read and were replaced: {replaced[0]} … see run.json")
     lines += [f"  {path}" for path in [*facts["files"], *sorted(folder.glob("fit-profile*.txt"))]]
     lines += [f"  {facts['stopped']}"] if facts.get("stopped") else []
     with suppress(OSError):  # the folder may be gone
@@ -93,7 +91,7 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
         lines.append(f"  {folder}: {others}, run.json, train.log")
     lines += [f"  error: {error.splitlines()[0]}" for error in facts["errors"]]
     if facts["status"] == "interrupted" and (folder / "states").is_dir():
-        lines.append("  go on with the same command and resume=auto")
+        lines.append("  to continue, run the same command with resume=auto")
     return "\n".join(lines)
 
 
@@ -109,7 +107,7 @@ def _eight_bit(trainer: Trainer) -> tuple[int, int] | None:
 
 
 def _images(facts: dict[str, Any]) -> str:
-    words = [f"{facts['images']} images, {facts['training_draws']} samples an epoch with repeats"]
+    words = [f"{facts['images']} images, {facts['training_draws']} samples per epoch with repeats"]
     if facts["regularisation"]:
         words.append(
             f"{facts['regularisation']} regularisation images, {facts['draws'] - facts['training_draws']} samples"
@@ -117,14 +115,14 @@ def _images(facts: dict[str, Any]) -> str:
     if facts["held_out"]:
         words.append(f"{facts['held_out']} held out for validation")
     if facts["skipped"]:
-        words.append(f"{len(facts['skipped'])} left out")
+        words.append(f"{len(facts['skipped'])} skipped")
     return " · ".join(words)
 
 
 def _buckets(facts: dict[str, Any]) -> str:
     rows = [f"{'×'.join(map(str, row['size']))}: {row['images']}" for row in facts["buckets"]]
     more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
-    return f"{len(rows)} ({', '.join(rows[:8])}{more}) · {facts['batches']} batches an epoch"
+    return f"{len(rows)} ({', '.join(rows[:8])}{more}) · {facts['batches']} batches per epoch"
 
 
 def length(trainer: Trainer, batches: int) -> tuple[int, float]:
@@ -144,7 +142,7 @@ def _length(trainer: Trainer, batches: int) -> str:
 
 def _optimizer(module: LoraModule) -> str:
     kind = getattr(module.make_optimizer, "func", module.make_optimizer)
-    rate = "rates of its own" if module.lr is None else f"lr {module.lr:g}"
+    rate = "sets its own learning rates" if module.lr is None else f"lr {module.lr:g}"
     return f"{getattr(kind, '__name__', kind)} · {rate}"
 
 

@@ -26,21 +26,23 @@ SPATIAL = re.compile(r"(conv(1|2|_in|_out)?|in_layers_2|out_layers_3|op|unet_inp
 
 
 def add_output(parser: ArgumentParser, what: str = ".safetensors, .ckpt, .pt or .bin") -> None:
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="PATH", help=f"where to write: {what}")
-    parser.add_argument("--precision", choices=list(file.DTYPES), help="default: as it is")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="PATH", help=f"output path: {what}")
+    parser.add_argument(
+        "--precision", choices=list(file.DTYPES), help="default: that of the input, or fp16 for extract"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
 def add_size(parser: ArgumentParser) -> None:
-    parser.add_argument("--rank", type=rank, metavar="N", help="rank to come down to, at most")
-    parser.add_argument("--keep", type=share, metavar="SHARE", help="share of each change's norm to keep, such as 0.95")
-    parser.add_argument("--device", type=device, default=CPU, help="where to compute: cpu, cuda")
+    parser.add_argument("--rank", type=rank, metavar="N", help="maximum rank of the result")
+    parser.add_argument("--keep", type=share, metavar="SHARE", help="share of each layer's norm to keep, such as 0.95")
+    parser.add_argument("--device", type=device, default=CPU, help="device to compute on: cpu or cuda")
 
 
 def size(args: Namespace) -> Size:
     """Raises a UserError where neither a rank nor a share is given."""
     if args.rank is None and args.keep is None:
-        raise user_error("--rank", "is missing", "give --rank 16, or --keep 0.95 of the norm, or both")
+        raise user_error("--rank", "is missing", "give --rank 16, --keep 0.95 (of the norm), or both")
     return Size(args.rank, args.keep)
 
 
@@ -56,9 +58,10 @@ def check_output(args: Namespace, extensions: tuple[str, ...] = file.FORMATS) ->
     """Where to write. Raises a UserError before any work where something is there, or for an extension not known."""
     path: Path = args.output.expanduser()
     if extensions and path.suffix.removeprefix(".") not in extensions:
-        raise user_error("--output", f"{path.name} has none of the extensions {', '.join(extensions)}", "add one")
+        valid = ", ".join(f".{extension}" for extension in extensions)
+        raise user_error("--output", f"invalid extension of {path.name!r}", f"valid: {valid}")
     if path.exists() and not args.overwrite:
-        raise user_error("--output", f"{path} exists already", "choose another name, or add --overwrite")
+        raise user_error("--output", f"{path} already exists", "choose another name, or add --overwrite")
     check_place(path, "--output", is_folder=not extensions)
     return path
 
@@ -92,9 +95,9 @@ def save(
     metadata: Mapping[str, str] | None,
     precision: file.Precision | None,
 ) -> None:
-    """Writes an adapter file, and says what of its metadata had no room."""
+    """Writes an adapter file, and names the metadata keys that were too large for it."""
     if left_out := file.save(path, state, metadata, precision):
-        print(f"note: the metadata is larger than a file can hold; left out: {', '.join(left_out)}", file=sys.stderr)
+        print(f"note: the metadata is larger than a file can hold; dropped: {', '.join(left_out)}", file=sys.stderr)
 
 
 def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict[str, str]:
@@ -121,13 +124,13 @@ def device(text: str) -> torch.device:
         found = torch.device(text)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise ArgumentTypeError(f"'{text}' is not there ({str(error).splitlines()[0]})") from None
+        raise ArgumentTypeError(f"device '{text}' is not available ({str(error).splitlines()[0]})") from None
     return found
 
 
 def rank(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+        raise ArgumentTypeError(f"invalid value '{text}'; valid: a whole number of at least 1")
     return int(text)
 
 
@@ -137,5 +140,5 @@ def share(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise ArgumentTypeError(f"'{text}' is no share above 0, up to 1")
+        raise ArgumentTypeError(f"invalid value '{text}'; valid: a number above 0 and at most 1")
     return value

@@ -118,7 +118,9 @@ class BaseModel:
         return key, rows
 
     def _lacks(self, name: str):
-        return user_error(str(self.path), f"has no {name}", "is the model whole, and of the original layout?")
+        return user_error(
+            str(self.path), f"has no weight {name}", "check that it is complete and in the original layout"
+        )
 
 
 def open_base(path: Path, setting: str) -> BaseModel:
@@ -128,7 +130,7 @@ def open_base(path: Path, setting: str) -> BaseModel:
     """
     path = path.expanduser()
     if not path.exists():
-        raise user_error(setting, f"{path} is not there", "give a diffusers folder or a single file")
+        raise user_error(setting, f"'{path}' not found", "give a diffusers folder or a single file")
     family = look_at_base(path, with_vae=False, setting=setting).family
     assert family is not None, "the probe raises where it finds none"
     names = FAMILIES[family]
@@ -163,5 +165,5 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _too_large(name: str, dtype: torch.dtype) -> UserError:
     found = f"{name} has values too large for {str(dtype).removeprefix('torch.')}"
     return user_error(
-        "--precision", found, "give --precision bf16 or fp32, lower --weights, or check the adapter's alpha"
+        "--precision", found, "use --precision bf16 or fp32, lower --weights, or check the adapter's alpha"
     )

@@ -39,11 +39,11 @@ from loralab.writing import atomic_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    words = "a folder of images; and settings as for train.py: model=sdxl data.resolution=768 …"
+    words = "folders of images, and settings as for train.py: model=sdxl data.resolution=768 …"
     parser.add_argument("overrides", nargs="*", metavar="PATH|OVERRIDE", help=words)
-    parser.add_argument("--json", action="store_true", help="the findings as JSON")
-    parser.add_argument("--html", metavar="FILE", help="write a page with pictures and histograms")
-    parser.add_argument("--quick", action="store_true", help="decode nothing: duplicates and inner damage stay unseen")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--html", metavar="FILE", help="also write a page with thumbnails and histograms")
+    parser.add_argument("--quick", action="store_true", help="decode no images: finds no duplicates or damaged pixels")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -81,8 +81,8 @@ def _looked(args: argparse.Namespace) -> tuple[Report, str]:
         decode=not args.quick,
     )
     sizes = ", ".join(f"{width}×{height}" for width, height in planner.sizes)
-    batch = f"{data['batch_pixels']} pixels" if data["batch_pixels"] else data["batch_size"]
-    words = f"seen as by a training with model={prepared.choices['model']} at {sizes}, in batches of {batch}"
+    batch = f"at most {data['batch_pixels']} pixels" if data["batch_pixels"] else data["batch_size"]
+    words = f"checked for model={prepared.choices['model']}, resolution {sizes}, batches of {batch}"
     report.findings += [Finding("settings", "note", words)]
     report.findings += [Finding("settings", "note", warning) for warning in prepared.warnings]
     return report, f"loralab doctor: {', '.join(folder.path for folder in planner.folders)}"
@@ -178,7 +178,9 @@ def examine(
         report.buckets = list(_buckets(plan.draws, sampler, planner.buckets.partial == "drop"))
         batches, used = len(sampler), len({row.path for row in rows})
         report.totals = Totals(used, len(plan.draws), batches, len(plan.skipped))
-        words = f"{len(plan.draws)} samples, {batches} batches and {-(-batches // accumulate)} optimizer steps an epoch"
+        words = (
+            f"{len(plan.draws)} samples, {batches} batches and {-(-batches // accumulate)} optimizer steps per epoch"
+        )
         report.findings.append(Finding("epoch", "note", words))
     except UserError as error:
         report.findings += [_fatal(problem) for problem in error.problems]
@@ -192,7 +194,7 @@ def _damaged(items: list[Item], planner: Planner, report: Report) -> dict[str, s
     report.findings += find.of_duplicates(items, near_duplicates(looks))
     damaged = {item.path: look.problem for item, look in zip(items, looks, strict=True) if look.problem}
     if damaged and planner.on_error == "stop":
-        words = "images cannot be decoded, and data.on_error=stop"
+        words = "images that cannot be decoded end the run (data.on_error=stop)"
         report.findings.append(Finding("damaged", "error", words, list(damaged)))
     return damaged
 

@@ -39,12 +39,12 @@ def of_rows(rows: Sequence[Row], cut: Sequence[str], max_tokens: int) -> Iterato
     """About images as they are trained; cut: those whose captions do not fit."""
     enlarged = {row.path: _scale(row) for row in rows if _scale(row) > 1}
     most = max(enlarged.values(), default=1.0)
-    yield from _about("upscaled", "warning", f"enlarged to fill the bucket, up to {most:.1f} times", enlarged)
+    yield from _about("upscaled", "warning", f"upscaled to fill the bucket, by a factor of up to {most:.1f}", enlarged)
     cropped = (row.path for row in rows if _cut(row) > HEAVY_CROP)
-    yield from _about("cropped", "warning", f"over {HEAVY_CROP:.0%} of the area lost to the crop", cropped)
-    yield from _about("cut_captions", "warning", f"caption of more than {max_tokens} tokens, which is cut", cut)
+    yield from _about("cropped", "warning", f"more than {HEAVY_CROP:.0%} of the image cropped away", cropped)
+    yield from _about("cut_captions", "warning", f"caption longer than {max_tokens} tokens, truncated", cut)
     counts = sorted(row.tokens for row in rows)
-    words = f"captions have {counts[0]} to {counts[-1]} tokens, {counts[len(counts) // 2]} in the middle"
+    words = f"captions have {counts[0]} to {counts[-1]} tokens, median {counts[len(counts) // 2]}"
     yield Finding("tokens", "note", words)
 
 
@@ -54,19 +54,19 @@ def of_index(index: Index, skipped: Sequence[Skipped]) -> Iterator[Finding]:
     for path, reason in skipped:
         reasons[reason].append(path)
     for reason, paths in reasons.items():
-        yield from _about("skipped", "warning", f"left out: {reason}", paths)
+        yield from _about("skipped", "warning", f"skipped: {reason.removeprefix('is ')}", paths)
     silent = _where(index, lambda i: index.origin(i) == "none")
     yield from _about("no_caption", "warning", "no caption", silent)
     empty = _where(index, lambda i: index.origin(i) == "file" and not index[i].caption)
     yield from _about("empty_caption", "note", "empty caption file", empty)
-    yield from _about("turned", "note", "turned or mirrored by the EXIF orientation", _where(index, index.turned))
+    yield from _about("turned", "note", "rotated or mirrored by the EXIF orientation", _where(index, index.turned))
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for position in range(len(index)):
         kinds[index.kind(position)].append(index[position].path)
     for kind, paths in sorted(kinds.items()):
         mode = kind.split()[-1]
         if words := "16 bits or more" if mode.startswith(("I", "F")) else _ODD.get(mode):
-            yield from _about("converted", "note", f"{kind} ({words})", paths)
+            yield from _about("converted", "note", f"converted to RGB: {kind} ({words})", paths)
     yield from (Finding("index", "note", note) for note in index.notes)
 
 
@@ -76,11 +76,11 @@ def of_folders(folders: Sequence[Folder], index: Index) -> Iterator[Finding]:
         if trigger := folder.captions.trigger:
             own = [item for item in index if item.source == source]
             without = [item.path for item in own if not mentioned(trigger, [item.caption])]
-            words = f"the trigger word '{trigger}' is written in {len(own) - len(without)} of {len(own)} captions"
-            yield Finding("trigger", "note", words + ", and put before the others" * bool(without), without)
+            words = f"the trigger word '{trigger}' is in {len(own) - len(without)} of {len(own)} captions"
+            yield Finding("trigger", "note", words + " and is prepended to the others" * bool(without), without)
         path = Path(folder.path).expanduser().absolute()
         if re.fullmatch(r"\d+_.+", path.name) and folder.repeats == 1:
-            words = f"{path} is itself called N_name, which only counts for sub-folders"
+            words = f"{path} has a name like N_name, which sets repeats only for sub-folders"
             yield Finding("misplaced", "warning", f"{words}: did you mean {path.parent}?")
 
 
@@ -98,8 +98,8 @@ def of_duplicates(items: Sequence[Item], alike: Sequence[Sequence[int]]) -> Iter
         same[item.digest].append(item)
     for copies in same.values():
         if len(copies) > 1:
-            words = f"{len(copies)} files hold the same image"
-            words += ", for training and for regularisation" * (len({item.is_reg for item in copies}) > 1)
+            words = f"{len(copies)} files contain the same image"
+            words += ", both for training and for regularisation" * (len({item.is_reg for item in copies}) > 1)
             yield Finding("duplicates", "warning", words, [item.path for item in copies])
     for group in alike:
         if len({items[position].digest for position in group}) > 1:

@@ -41,9 +41,9 @@ def _tiles(report: Report) -> str:
     totals = report.totals
     facts = {
         "images": totals.images,
-        "samples an epoch": totals.repeated,
-        "batches an epoch": totals.batches_per_epoch,
-        "left out": totals.skipped,
+        "samples per epoch": totals.repeated,
+        "batches per epoch": totals.batches_per_epoch,
+        "skipped": totals.skipped,
     }
     verdict = "training would fail" if report.fatal else "ready to train"
     tiles = "".join(f"<div class=tile><b>{value:,}</b>{name}</div>" for name, value in facts.items())
@@ -88,7 +88,7 @@ def _histograms(report: Report, used: Sequence[Row]) -> str:
     charts = [
         _histogram("megapixels", megapixels, "{:.2f}"),
         _histogram("width : height", np.log2(aspects).tolist(), "{:.2f}", lambda x: 2**x),
-        _histogram("tokens of the caption", [row.tokens for row in used], "{:.0f}"),
+        _histogram("tokens per caption", [row.tokens for row in used], "{:.0f}"),
     ]
     common = report.tags.most_common(20)
     if common:
@@ -107,7 +107,7 @@ def _histogram(title: str, values: Sequence[float], pattern: str, label: Callabl
     )
     ends = f"<text x=0 y=126>{pattern.format(label(edges[0]))}</text>"
     ends += f"<text x=300 y=126 text-anchor=end>{pattern.format(label(edges[-1]))}</text>"
-    caption = f"<figcaption>{title}, up to {most} images a bar</figcaption>"
+    caption = f"<figcaption>{title}, up to {most} images per bar</figcaption>"
     return f"<figure>{caption}<svg viewBox='0 0 300 130'>{bars}{ends}</svg></figure>"
 
 
@@ -150,7 +150,7 @@ def _picture(row: Row) -> str:
     try:
         pixels = images.thumbnail(row.path, SIDE)
     except ImageError:
-        return "<div class=missing>no picture</div>"
+        return "<div class=missing>no preview</div>"
     height, width = pixels.shape[:2]
     frame = ""
     if row.bucket and row.resized and row.crop:

@@ -33,8 +33,8 @@ def print_report(report: Report) -> None:
 
 def _content(report: Report) -> Group:
     totals = report.totals
-    line = f"{totals.images} images, {totals.repeated} samples and {totals.batches_per_epoch} batches an epoch"
-    skipped = f", {totals.skipped} left out" if totals.skipped else ""
+    line = f"{totals.images} images, {totals.repeated} samples and {totals.batches_per_epoch} batches per epoch"
+    skipped = f", {totals.skipped} skipped" if totals.skipped else ""
     return Group(
         Text(line + skipped, style="bold"), *([_buckets(report)] if report.buckets else []), *_findings(report)
     )
@@ -71,6 +71,6 @@ def _findings(report: Report) -> list[Text]:
             lines.append(Text(f"    … and {len(finding.images) - _LISTED} more", style="dim"))
     for kind, count in told.items():
         if count > _OF_A_KIND:
-            words = f"{count - _OF_A_KIND} further findings of the kind '{kind}': --json and --html list them all"
+            words = f"{count - _OF_A_KIND} more findings of the kind '{kind}': use --json or --html to list them all"
             lines.append(Text(words, style="dim"))
     return lines

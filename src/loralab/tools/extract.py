@@ -40,7 +40,7 @@ def _difference(base: BaseModel, tuned: BaseModel, part: str, target: Target) ->
     before, after = base.weight(part, target), tuned.weight(part, target)
     if before.numel() != after.numel():
         found = f"{target.kohya}: {tuple(after.shape)} in one model, {tuple(before.shape)} in the other"
-        raise user_error("TUNED", found, "compare two models of one architecture")
+        raise user_error("TUNED", found, "give two models of the same architecture")
     after = after.reshape(before.shape)
     ours, theirs = _precision_of(before), _precision_of(after)
     before, after = before.float(), after.float()
@@ -69,9 +69,9 @@ def _on_cpu(group: Group) -> Group:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("base", metavar="BASE", type=Path, help="the model to start from: a folder or a single file")
-    parser.add_argument("tuned", metavar="TUNED", type=Path, help="the model whose difference is wanted")
-    parser.add_argument("--conv", action="store_true", help="convolutions, too")
+    parser.add_argument("base", metavar="BASE", type=Path, help="the original model: a folder or a single file")
+    parser.add_argument("tuned", metavar="TUNED", type=Path, help="the fine-tuned model: a folder or a single file")
+    parser.add_argument("--conv", action="store_true", help="also extract convolutions")
     adapter.add_size(parser)
     adapter.add_output(parser)
 
@@ -80,10 +80,10 @@ def main(args: Namespace) -> None:
     size, path = adapter.size(args), adapter.check_output(args)
     base, tuned = open_base(args.base, "BASE"), open_base(args.tuned, "TUNED")
     if base.family != tuned.family:
-        raise user_error("TUNED", f"is {tuned.family}, BASE is {base.family}", "compare two models of one family")
+        raise user_error("TUNED", f"is {tuned.family}, but BASE is {base.family}", "give two models of the same family")
     groups = extracted(base, tuned, size, args.conv, args.device)
     if not groups:
-        raise user_error("TUNED", "does not differ from BASE", "nothing to extract")
+        raise user_error("TUNED", "does not differ from BASE", "give a fine-tuned model: there is nothing to extract")
     adapter.write(path, groups, args.precision or "fp16")
     print(
         f"{printable(str(path))}: {len(groups)} layers, ranks up to {max(group.rank or 0 for group in groups.values())}"

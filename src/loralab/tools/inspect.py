@@ -65,10 +65,8 @@ class Report:
 def inspect(path: Path) -> Report:
     """Looks into a file. Raises a UserError for what is not there, damaged, or holds code."""
     if not path.is_file():
-        remedy = (
-            "give a file; a model's folder is described by its model_index.json" if path.is_dir() else "check the path"
-        )
-        raise user_error("FILE", f"{path} is {'a folder' if path.is_dir() else 'not there'}", remedy)
+        remedy = "give a file; of a diffusers folder, see its model_index.json" if path.is_dir() else "check the path"
+        raise user_error("FILE", f"'{path}' {'is a folder' if path.is_dir() else 'not found'}", remedy)
     tensors, index = read(path, "FILE"), examine(path, "FILE")
     report = Report(
         path=str(path),
@@ -129,7 +127,7 @@ def _describe(report: Report, groups: Mapping[str, Group]) -> None:
     report.ranks = _counted(group.rank or "full" for group in groups.values())
     report.alphas = _counted(f"{group.alpha:g}" for group in groups.values())
     if report.bytes > LARGE:
-        report.problems.append("the file is large: norms were not computed")
+        report.problems.append("norms were not computed, as the file is larger than 4 GiB")
         return
     blocks: dict[str, list[float]] = {}
     with progress("reading", len(groups), "layers") as advance:
@@ -145,8 +143,8 @@ def _describe(report: Report, groups: Mapping[str, Group]) -> None:
 
 def _problems(name: str, group: Group) -> list[str]:
     empty = [tensor for tensor, value in group.tensors.items() if not value.any()]
-    out = [f"{name}: {tensor} is all zero, so it changes nothing" for tensor in empty]
-    return out if group.scale else [*out, f"{name}: alpha is 0, so it changes nothing"]
+    out = [f"{name}: {tensor} is all zeros and has no effect" for tensor in empty]
+    return out if group.scale else [*out, f"{name}: alpha is 0, so it has no effect"]
 
 
 def family_of(groups: Mapping[str, Group]) -> str | None:
@@ -177,7 +175,7 @@ def _counted(values) -> dict[str, int]:
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="an adapter file or a single-file model")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def main(args: Namespace) -> None:

@@ -66,46 +66,46 @@ def merged(
 
 def _check_addable(name: str, groups: list[Group], exact: bool) -> None:
     if any(group.needs_weight for group in groups):
-        raise user_error("FILE", f"{name} is a DoRA: what it does depends on the weight", "merge into a base: --base")
+        raise user_error("FILE", f"{name} is a DoRA, which needs the base model", "merge it into one: --base MODEL")
     if exact and not all(group.kind is LoRA and "lora_mid" not in group.tensors for group in groups):
-        raise user_error("FILE", f"{name} is no plain LoRA, and can't be added exactly", "give --rank or --keep")
+        raise user_error("FILE", f"{name} is not a plain LoRA and cannot be merged exactly", "give --rank or --keep")
     if len({group.shape.numel() for group in groups}) > 1:
         shapes = [tuple(group.shape) for group in groups]
-        raise user_error("FILE", f"{name} changes weights of the shapes {shapes}", "merge adapters of one family")
+        raise user_error("FILE", f"{name} has different shapes: {shapes}", "merge adapters of the same family")
 
 
 def _fitting(name: str, group: Group, weight: torch.Tensor) -> torch.Tensor:
     if group.shape.numel() != weight.numel():
-        found = f"{name} changes a weight {tuple(group.shape)}, the base's is {tuple(weight.shape)}"
-        raise user_error("FILE", found, "the adapter belongs to another base model (SD 1.x, 2.x or SDXL)")
+        found = f"{name} belongs to a weight of shape {tuple(group.shape)}; that of the base is {tuple(weight.shape)}"
+        raise user_error("FILE", found, "give a base of the adapter's own family (SD 1.x, 2.x or SDXL)")
     return group.change(weight.shape, weight)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="adapter files of any kind and layout")
-    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="a factor for each; 1 by default")
-    parser.add_argument("--base", type=Path, metavar="MODEL", help="a folder or single file to merge into")
+    parser.add_argument("--weights", type=float, nargs="+", metavar="W", help="a factor for each file (default: 1)")
+    parser.add_argument("--base", type=Path, metavar="MODEL", help="base model to merge into, folder or file")
     adapter.add_size(parser)
-    adapter.add_output(parser, "an adapter file; with --base, a folder or a .safetensors file, as the base is")
+    adapter.add_output(parser, "an adapter file; with --base, a folder or a .safetensors file, like the base")
 
 
 def main(args: Namespace) -> None:
     weights = args.weights or [1.0] * len(args.files)
     if len(weights) != len(args.files):
-        raise user_error("--weights", f"{len(weights)} for {len(args.files)} files", "give one for each file")
+        raise user_error("--weights", f"{len(weights)} weights for {len(args.files)} files", "give one for each file")
     if not all(map(math.isfinite, weights)):
         raise user_error("--weights", f"{weights} are not all finite numbers", "give numbers such as 0.8")
     if args.base:
         _into_base(args, weights)
     elif len(args.files) < 2:
-        raise user_error("FILE", "one adapter alone, and no base", "give --base MODEL, or a second adapter")
+        raise user_error("FILE", "only one adapter, and no base model", "give --base MODEL, or a second adapter")
     else:
         _into_one(args, weights)
 
 
 def _into_base(args: Namespace, weights: list[float]) -> None:
     if args.rank or args.keep:
-        raise user_error("--rank", "has no meaning with --base", "leave it out: a merge into a base is exact")
+        raise user_error("--rank, --keep", "cannot be combined with --base", "remove them: this merge is exact")
     base = open_base(args.base, "--base")
     path = adapter.check_output(args, () if base.path.is_dir() else ("safetensors",))
     adapters = [adapter.load(name, base.table).groups for name in args.files]

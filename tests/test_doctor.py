@@ -274,7 +274,7 @@ def test_what_would_stop_training_is_fatal(folder: Path, look, why: str) -> None
         changes = {"buckets": Buckets(step=8, partial="drop")}
     report = look(**changes)
     assert report.fatal
-    words = {"missing": "not found", "empty": "no usable image", "stop": "empty file", "overlong": "too long", "drop": "batch"}
+    words = {"missing": "not found", "empty": "usable", "stop": "empty file", "overlong": "too long", "drop": "batch"}
     (error,) = [finding for finding in report.findings if finding.level == "error"]
     assert words[why] in error.text
     assert json.loads(report.to_json())["findings"][-1]["level"] == "error"

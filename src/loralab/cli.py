@@ -29,7 +29,7 @@ VERBS = {
 def main(argv: list[str] | None = None) -> None:
     """Each verb's module has `add_arguments(parser)` and `main(args) -> int | None`, its exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == [TRAIN]:  # Hydra's own command line, in a main module that processes of other devices can start
+    if argv[:1] == [TRAIN]:  # Hydra's own command line, as a main module that the processes of other devices can start
         sys.argv[1:] = argv[1:]
         runpy.run_module(VERBS[TRAIN][0], run_name="__main__", alter_sys=True)
     parser = argparse.ArgumentParser(prog="loralab", description="Train, inspect and convert LoRA adapters.")
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     if any(word.startswith("-") for word in rest) or not hasattr(args, "overrides"):
         args = parser.parse_args(argv)
     else:
-        args.overrides += rest  # argparse takes none behind a flag
+        args.overrides += rest  # argparse takes no positional arguments after a flag
     with signals.listening(), console.kept():
         try:
             code = importlib.import_module(VERBS[args.verb][0]).main(args)

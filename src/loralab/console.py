@@ -1,4 +1,4 @@
-"""What a process prints: to the terminal, and into the log of its run; a terminal that goes away harms nothing."""
+"""What a process prints: to the terminal and the log of its run; a closed terminal does no harm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any, TextIO
 from loralab import __version__
 
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f]")
-"""Colours and movements of a terminal's cursor."""
+"""Terminal control sequences: colours, cursor movements."""
 FIRST = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
@@ -25,9 +25,9 @@ def is_first() -> bool:
 
 
 class Log:
-    """A file of the lines that were printed, as a terminal shows them in the end.
+    """A file of the printed lines, as a terminal finally shows them.
 
-    What is printed while no file is open is kept for the files to come.
+    What is printed before a file is opened is kept, and written to it first.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Log:
         self.early: deque[str] = deque(maxlen=1000)
 
     def line(self, text: str) -> None:
-        """Writes a line; its last state, where a bar draws over itself."""
+        """Writes a line; of a progress bar that redraws itself, the last state."""
         line = CONTROL.sub("", text.rstrip("\r").rpartition("\r")[2]) + "\n"
         if self.file is None:
             self.early.append(line)
@@ -66,13 +66,13 @@ class Log:
 
 
 class Stream:
-    """Standard output or error that also goes into the log and outlives its reader."""
+    """Standard output or error that is also logged and survives a reader that has ended."""
 
     def __init__(self, stream: TextIO | None, log: Log) -> None:
         self.stream: Any = stream or io.StringIO()  # None: closed when the process started
         self.log, self.terminal = log, self.stream.isatty()
         self.begun = ""
-        """Of a line."""
+        """The line that is not finished yet."""
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
@@ -89,7 +89,7 @@ class Stream:
         self._try(self.stream.flush)
 
     def isatty(self) -> bool:
-        return self.terminal  # also when it is gone: what is drawn goes on in the same way
+        return self.terminal  # also after it was closed: progress is drawn in the same way
 
     def writelines(self, lines: list[str]) -> None:
         self.write("".join(lines))
@@ -101,7 +101,7 @@ class Stream:
             self._lose()
 
     def _lose(self) -> None:
-        """Lets the stream lead to nowhere, for those too who write to it by themselves."""
+        """Redirects the stream to the null device, also for code that writes to its file descriptor."""
         try:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
@@ -115,7 +115,7 @@ class Stream:
 
 _log = Log()
 ASKS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
-"""Flags that nothing is trained under."""
+"""Flags with which nothing is trained."""
 
 
 def greet() -> None:
@@ -132,7 +132,7 @@ def note(text: str) -> None:
 
 @contextmanager
 def kept(path: Path | None = None) -> Iterator[None]:
-    """Within it standard output and error go on whatever becomes of their readers, and into the log at the path."""
+    """Within it standard output and error are written to the log at the path, and survive their readers."""
     before = sys.stdout, sys.stderr
     outermost = not isinstance(sys.stderr, Stream)
     if outermost:

@@ -1,4 +1,4 @@
-"""What is read of files, and what of them is shown."""
+"""Digests of files, and texts that are safe to write and to show."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def what_is_at(path: str | os.PathLike) -> str:
 
 
 def as_json(value: Any) -> str:
-    """Indented JSON as text, whatever file names are in it: for bytes that are no text JSON's escapes are Python's."""
+    """Indented JSON; bytes of file names that are not UTF-8 are escaped."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode("utf8", "backslashreplace").decode()
 
 
 def printable(name: str) -> str:
-    """A name from outside, for people: it may hold anything, and a terminal should not obey it."""
+    """A text from outside for display: characters that could control a terminal are replaced."""
     return "".join(c if c.isprintable() or category(c) == "Zs" else "\ufffd" for c in name)

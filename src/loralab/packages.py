@@ -1,4 +1,4 @@
-"""Packages that only some options need: whether they are installed, asked without importing them."""
+"""Packages that only some options need: whether they are installed, checked without importing them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ OF_CLASS = {
     "lightning.pytorch.loggers.CometLogger": "comet_ml",
     "lightning.pytorch.loggers.NeptuneLogger": "neptune",
 }
-"""What a class needs beside the package that it is in."""
+"""The package that a class needs in addition to its own."""
 
 TO_INSTALL = {"comet_ml": "comet-ml"}
-"""What pip calls a package, where it is not its name."""
+"""Import name → name for pip, if they differ."""
 
 
 def missing(setting: str, package: str) -> Iterator[Problem]:
-    """The problem of a setting that needs a package which is not installed."""
+    """A problem if a setting needs a package that is not installed."""
     if find_spec(package) is None:
         name = TO_INSTALL.get(package, package)
         yield Problem(setting, f"needs {package}, which is not installed", f"pip install {name}")
 
 
 def missing_for(setting: str, target: str) -> Iterator[Problem]:
-    """The same, of a setting that builds `target`, a dotted name."""
+    """The same for a setting that builds `target`, a dotted name."""
     package = target.partition(".")[0]
     yield from missing(setting, package if find_spec(package) is None else OF_CLASS.get(target, package))

@@ -1,4 +1,4 @@
-"""Paths that will be written to: what can be known of them before anything is."""
+"""Paths that will be written to: what can be checked before anything is."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def full(path: str | os.PathLike) -> Path:
 
 
 def existing(path: Path) -> Path:
-    """The path, or the nearest of the folders above it that is there."""
+    """The path, or the nearest folder above it that exists."""
     return next(place for place in (path, *path.parents) if os.path.exists(place))
 
 
 def unusable(path: str | os.PathLike) -> tuple[str, str] | None:
-    """What is wrong with a folder to write into, and the remedy; it need not be there."""
+    """What is wrong with a folder to write into, and the remedy; it need not exist."""
     return malformed(os.fspath(path)) or _unwritable(full(path)) or too_long(full(path))
 
 
 def check_place(path: str | os.PathLike, setting: str, is_folder: bool = False) -> None:
-    """Raises a UserError where a tool could not write its result to a path; the folder above need not be there."""
+    """Raises a UserError if a tool could not write its result to a path; the folder above need not exist."""
     place = full(path)
     found = malformed(os.fspath(path)) or too_long(place.with_name(part_name(place.name)) if place.name else place)
     if not found and not is_folder and place.is_dir():
@@ -41,7 +41,7 @@ def check_place(path: str | os.PathLike, setting: str, is_folder: bool = False) 
 
 
 def malformed(path: str) -> tuple[str, str] | None:
-    """What is wrong with a path that nothing on this system is likely to be meant by, and the remedy."""
+    """What is wrong with a path that is most likely a mistake on this system, and the remedy."""
     if invisible := invisible_characters(path):
         return f"contains the invisible characters {invisible}", "remove them"
     if os.path.exists(os.path.expanduser(path)):
@@ -60,7 +60,7 @@ def malformed(path: str) -> tuple[str, str] | None:
 
 
 def shortened(path: str) -> str:
-    """A path as it is shown: the middle of a very long one left out."""
+    """A path for display: the middle of a very long one is replaced by …"""
     return path if len(path) <= 400 else f"{path[:200]}…{path[-100:]}"
 
 
@@ -70,13 +70,13 @@ def trimmed(path: str) -> str:
 
 
 def invisible_characters(text: str) -> str:
-    """Control characters, and those that only say how others are shown, as escapes."""
+    """Control and formatting characters in a text, as escapes."""
     found = {c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c not in _JOINERS}
     return ", ".join(sorted(c.encode("unicode_escape").decode() for c in found))
 
 
 def too_long(path: Path) -> tuple[str, str] | None:
-    """What is wrong with the length of a path, bytes of each name and of all, on the disk where it will be."""
+    """What is wrong with the length of a path or of a name in it (bytes) on its disk, and the remedy."""
     near = existing(path)
     longest, limit = max((len(os.fsencode(part)), part) for part in path.parts)[0], _limit(near, "PC_NAME_MAX", 255)
     if longest > limit:

@@ -1,4 +1,4 @@
-"""Progress of work that may take long: a bar on a terminal, else a line from time to time."""
+"""Progress of long work: a bar on a terminal, else a line from time to time."""
 
 from __future__ import annotations
 

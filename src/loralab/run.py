@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _main(argv: list[str]) -> int:
-    """Gives the exit code."""
+    """Runs the command line; returns the exit code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
     given, overrides = flags.split(argv)
     try:
@@ -75,12 +75,12 @@ def _main(argv: list[str]) -> int:
         else:
             return _prepared(given, overrides)
     except UserError as error:
-        return _told(error)
+        return _refused(error)
     return 0
 
 
 def _prepared(given: flags.Flags, overrides: list[str]) -> int:
-    """Hydra's work with checked overrides; gives the exit code."""
+    """Checks the overrides, then lets Hydra do its work; returns the exit code."""
     prepared = prepare(overrides, "multirun" in given)
     overrides, swept = prepared.overrides, prepared.swept
     place = planned(swept is not None)
@@ -103,14 +103,14 @@ def _prepared(given: flags.Flags, overrides: list[str]) -> int:
 
 
 def _show_points(given: flags.Flags, swept: list[Override]) -> None:
-    """The configuration of each point of a sweep; where a sweeper chooses them, of one that it may choose."""
+    """Prints the configuration of each point of a sweep; of a search, that of one possible point."""
     for number, point in enumerate(sweep.points(swept), 1):
         print(f"# run {number}: {' '.join(sweep.own(point, swept))}")
         _hydra({name: value for name, value in given.items() if name != "multirun"}, [*point, "hydra.mode=RUN"])
 
 
 def _sweep(given: flags.Flags, overrides: list[str], cfg: DictConfig, swept: list[Override]) -> int:
-    """A run for each point; then what became of them, the exit code 1 where one failed."""
+    """A run for each point, then a table of them; returns the exit code, 1 if one failed."""
     search, started = sweep.is_search(), time.time()
     total = HydraConfig.get().sweeper.get("n_trials") if search else sweep.count(swept)
     folder = Path(next(plain_value(o) for o in reversed(overrides) if o.startswith("hydra.sweep.dir=")))
@@ -123,7 +123,7 @@ def _sweep(given: flags.Flags, overrides: list[str], cfg: DictConfig, swept: lis
 
 
 def _hydra(given: flags.Flags, overrides: list[str]) -> None:
-    """What Hydra does with these words."""
+    """Calls Hydra with these flags and overrides."""
     know_places()
     words = flags.spelt({name: value for name, value in given.items() if name not in flags.OF_PLACES})
     sys.argv[1:] = [*words, *overrides]
@@ -131,17 +131,17 @@ def _hydra(given: flags.Flags, overrides: list[str]) -> None:
 
 
 def task(cfg: DictConfig) -> float | None:
-    """One run in the folder that Hydra made for it; gives a sweeper the value to minimise.
+    """One run in the folder that Hydra made for it; returns the value that a sweeper minimises.
 
-    A single run that fails ends the process, exit code 1. A failed point of a sweep is told and recorded, and the sweep
-    goes on: its value is None, or infinite where the training diverged.
+    A single run that fails ends the process with exit code 1. A failed point of a sweep is reported and recorded, and
+    the sweep continues: its value is None, or infinite if the training diverged.
     """
     context = HydraConfig.get()
     use_sources(context)
     folder, overrides, choices = Path(context.runtime.output_dir), list(context.overrides.task), choices_of(context)
     facts: dict[str, Any] = {}
     log = None if cfg.settings.save_only or not console.is_first() else folder / "train.log"
-    with signals.listening(), console.kept(log):  # in a process of a sweep's own, too
+    with signals.listening(), console.kept(log):  # also in the processes of a parallel sweep
         try:
             refuse(cfg, choices, overrides)
             take(folder, cfg.resume is not None)
@@ -151,7 +151,7 @@ def task(cfg: DictConfig) -> float | None:
             if not cfg.settings.save_only:
                 facts = train(cfg, folder, overrides, choices)
         except Exception as error:  # here, so that the log has it
-            _told(error) if isinstance(error, UserError) else traceback.print_exc()
+            _refused(error) if isinstance(error, UserError) else traceback.print_exc()
             record_failure(folder, overrides, error)
             facts = {"status": "diverged" if isinstance(error, Diverged) else "failed"}
         finally:
@@ -162,7 +162,7 @@ def task(cfg: DictConfig) -> float | None:
 
 
 def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any]) -> dict[str, Any]:
-    """Builds the objects, trains, and keeps the record of it in `folder`/run.json, and returns it."""
+    """Builds the objects and trains; returns the facts that it records in `folder`/run.json."""
     from loralab.training.quiet import quiet
 
     quiet()
@@ -249,7 +249,7 @@ def _fit(trainer: Trainer, module: LoraModule, data: DataModule, resume: Resume 
 
 
 def instantiate(node: Any, **given: Any) -> Any:
-    """Builds a node from plain lists and dicts, never config nodes; a user's mistake comes out as what it is."""
+    """Builds a node from plain lists and dicts, never config nodes; a UserError is raised as such, not wrapped."""
     try:
         return hydra_instantiate(node, _convert_="all", **given)
     except InstantiationException as error:
@@ -259,7 +259,7 @@ def instantiate(node: Any, **given: Any) -> Any:
 
 
 def _callbacks(nodes: DictConfig, side_work: SideWork, **given: Any) -> list[Callback]:
-    """The enabled callbacks; each is given those of the run's own objects that it asks for."""
+    """The enabled callbacks; each gets those of the run's own objects that its constructor takes."""
     built = []
     for name, node in (nodes or {}).items():
         if node is None or not node.get("enabled", True):
@@ -272,7 +272,7 @@ def _callbacks(nodes: DictConfig, side_work: SideWork, **given: Any) -> list[Cal
 
 
 def _loggers(nodes: DictConfig | None, side_work: SideWork, folder: Path, overrides: list[str]) -> list[Logger]:
-    """Loggers write into the run's folder, or under a `save_dir` of the user's into one of its name."""
+    """The loggers, which write into the run's folder, or into one named after it in the user's `save_dir`."""
     built = []
     own = sweep.own_of_run(overrides)
     for name, node in (nodes or {}).items():
@@ -282,10 +282,10 @@ def _loggers(nodes: DictConfig | None, side_work: SideWork, folder: Path, overri
     return [logger for logger in built if logger is not None]
 
 
-def _told(error: UserError) -> int:
-    """Prints a user's mistake and gives the exit code that goes with it."""
-    many_of_them = f"{len(error.problems)} things" if len(error.problems) > 1 else "one thing"
-    print(f"loralab: {many_of_them} to change first\n", file=sys.stderr)
+def _refused(error: UserError) -> int:
+    """Prints the problems of a UserError; returns the exit code."""
+    count = f"{len(error.problems)} things" if len(error.problems) > 1 else "one thing"
+    print(f"loralab: {count} to change first\n", file=sys.stderr)
     for problem in error.problems:
         print(f"  {problem}", file=sys.stderr)
     return 1

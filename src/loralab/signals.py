@@ -1,9 +1,9 @@
 """Signals that ask the process to end: Ctrl-C, SIGTERM, SIGHUP (a closed terminal).
 
-Wherever nothing is at stake, a signal ends the process at once, by an exception with the exit code that shells know.
-What must be whole is done under `held`: a signal then waits for its end. A training is `patient`: it looks for itself,
-between two steps, whether a signal was received, and only a second one interrupts it. Loops of side work that take
-long call `check`. Handlers never print: a print that they interrupt could not bear it.
+By default a signal ends the process at once, by an exception with the exit code that shells expect. What must not be
+interrupted is done under `held`: a signal then waits for its end. A training is `patient`: it checks between two steps
+whether a signal was received, and only a second one interrupts it. Long loops of side work call `check`. Handlers never
+use `print`, as they may interrupt one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Interrupted(SystemExit):
 
 
 class _Requests:
-    """What was received and how it is met; one of a process, as signals are."""
+    """The signals received and how they are handled; one per process."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -100,14 +100,14 @@ def check() -> None:
 
 
 def be_patient(announcement: str | None) -> None:
-    """From now on the first signal is only noted, and answered with the announcement; None: no longer."""
-    _requests.listen()  # Lightning has put a handler of its own in the place
+    """From now on the first signal is only recorded and answered with the announcement; None: no longer."""
+    _requests.listen()  # Lightning has installed a handler of its own
     _requests.patient, _requests.announcement = announcement is not None, announcement or ""
 
 
 @contextmanager
 def listening(for_good: bool = False) -> Iterator[None]:
-    """Within it the ending signals are met as described above; for_good: behind it they are ignored."""
+    """Within it the ending signals are handled as described above; for_good: after it they are ignored."""
     if _requests.handled or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -127,7 +127,7 @@ def listening(for_good: bool = False) -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Within it no signal interrupts; one that came is met at its end."""
+    """Within it no signal interrupts; one that was received is handled at its end."""
     before = _requests.holding
     hold()
     try:
@@ -137,7 +137,7 @@ def held() -> Iterator[None]:
 
 
 def hold() -> None:
-    """Begins what must be whole, until `release`; where one function can hold both, use `held`."""
+    """Starts a section that no signal interrupts, until `release`; within one function, use `held`."""
     _requests.holding = True
 
 
@@ -149,7 +149,7 @@ def release(holding: bool = False) -> None:
 
 @contextmanager
 def relayed(send: Callable[[int], object]) -> Iterator[None]:
-    """Within it signals are passed on to another process, and only noted here."""
+    """Within it signals are passed on to another process, and only recorded here."""
     _requests.relay = send
     try:
         yield
@@ -176,7 +176,7 @@ def masked() -> Iterator[None]:
 
 @cache
 def _kill_at_exit() -> None:
-    """Multiprocessing would ask its processes by SIGTERM, and wait."""
+    """Kills worker processes at exit: multiprocessing would send SIGTERM and wait."""
 
     @atexit.register
     def kill() -> None:
@@ -187,5 +187,5 @@ def _kill_at_exit() -> None:
 
 def _say(words: str) -> None:
     if is_first():
-        with suppress(OSError):  # nobody listens
+        with suppress(OSError):  # standard error is closed
             os.write(2, words.encode())

@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all, and what is told where they cannot be."""
+"""Files and folders written completely or not at all, and the errors if they cannot be."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class WriteError(UserError):
-    """A file or folder could not be written. Nothing of it is left, and what was there before is as it was."""
+    """A file or folder could not be written. Nothing of it is left, and what existed before is unchanged."""
 
     def __init__(self, *problems: Problem, is_full: bool = False) -> None:
         super().__init__(*problems)
         self.is_full = is_full
-        """Whether for want of room."""
+        """Whether the disk is full."""
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def atomic_path(path: str | os.PathLike, setting: str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike, setting: str) -> Iterator[Path]:
-    """Like `atomic_path` for a folder, which is to be made at the path yielded."""
+    """Like `atomic_path` for a folder, which the caller creates at the path yielded."""
     path = Path(path)
     with _beside(path, setting) as beside:
         yield beside
@@ -53,7 +53,7 @@ def atomic_folder(path: str | os.PathLike, setting: str) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: str | os.PathLike, setting: str) -> Iterator[None]:
-    """Makes a WriteError of what the file system raises while `path` is written."""
+    """Turns errors of the file system while `path` is written into a WriteError."""
     try:
         yield
     except OSError as error:
@@ -83,12 +83,12 @@ def _beside(path: Path, setting: str) -> Iterator[Path]:
 
 
 def part_name(name: str) -> str:
-    """What a file is called while it is being written."""
+    """The name of a file while it is being written."""
     return f".{name}.{os.getpid()}.part"
 
 
 def unused(path: Path) -> Path:
-    """The path, or the first of name-2, name-3 … that nothing has."""
+    """The path, or the first of name-2, name-3 … that does not exist."""
     free, count = path, 1
     while os.path.lexists(free):
         count += 1
@@ -97,7 +97,7 @@ def unused(path: Path) -> Path:
 
 
 def make_new(folder: Path, setting: str) -> Path:
-    """Makes a folder that was not there, this one or folder-2, folder-3 …; only one process gets each."""
+    """Creates a new folder, this one or folder-2, folder-3 …; only one process gets each."""
     with writing(folder, setting):
         folder.parent.mkdir(parents=True, exist_ok=True)
         new, count = folder, 1
@@ -112,7 +112,7 @@ def make_new(folder: Path, setting: str) -> Path:
 
 
 def try_to_write(folder: Path, setting: str) -> None:
-    """Makes a folder and writes a little into it, to see that it can be. Raises a WriteError."""
+    """Creates a folder and writes a test file into it. Raises a WriteError if it cannot."""
     with writing(folder, setting):
         was_there = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,9 +131,9 @@ _held: dict[Path, int] = {}
 
 
 def hold(folder: Path) -> bool:
-    """Holds a folder until the process ends, however it ends; False where another process does.
+    """Locks a folder until the process ends, however it ends; False if another process has locked it.
 
-    Nothing is held where the system has no such locks.
+    On a system without such locks nothing is locked.
     """
     try:
         import fcntl

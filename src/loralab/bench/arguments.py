@@ -1,4 +1,4 @@
-"""Kinds of arguments of the benchmarks."""
+"""Argument types of the benchmarks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """A whole number that is not below `low`."""
+    """An argument type: a whole number of at least `low`."""
 
     def number(text: str) -> int:
         found = int(text)
@@ -15,5 +15,5 @@ def at_least(low: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"invalid value {found}; valid: at least {low}")
         return found
 
-    number.__name__ = "whole number"  # argparse says it
+    number.__name__ = "whole number"  # argparse shows it in messages
     return number

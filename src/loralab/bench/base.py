@@ -41,7 +41,7 @@ def random_base(folder: Path, family: str, tokenizer: Path) -> Path:
 
 
 def _random(name: str, like: Tensor, noise: Tensor) -> Tensor:
-    """The same noise over and over: drawing a billion numbers takes longer than to measure with them."""
+    """The same noise repeated: drawing a billion numbers would take longer than the measurement."""
     repeats = -(-like.numel() // noise.numel())
     values = noise.repeat(repeats)[: like.numel()].reshape(like.shape).clone()
     return values + 1 if "norm" in name and name.endswith("weight") else values

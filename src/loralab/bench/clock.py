@@ -17,18 +17,18 @@ from loralab.training.memory import peak_gigabytes
 
 
 class Laps:
-    """Seconds of laps, the first ones not counted."""
+    """The duration of steps, without the first `warmup` ones."""
 
     def __init__(self, warmup: int) -> None:
         self.warmup = warmup
         self.times: list[float] = []
 
     def lap(self) -> None:
-        """At the end of each step."""
+        """To be called at the end of each step."""
         self.times.append(time.perf_counter())
 
     def figures(self, device: torch.device, images: int, started: float) -> dict[str, float]:
-        """images: in a step; started: the time of day when the process was."""
+        """images: per step; started: time.time() at which the process started."""
         first = time.time() - (time.perf_counter() - self.times[0]) - started
         counted = self.times[self.warmup - 1 :]
         seconds = statistics.median(after - before for before, after in pairwise(counted))

@@ -1,6 +1,6 @@
-"""The data side: index, sampler, latent cache and loader, at growing numbers of images.
+"""The data: index, sampler, latent cache and loader, for growing numbers of images.
 
-CPU seconds stand beside those of the clock: on a machine that does other work they are what can be compared.
+CPU seconds are given beside wall-clock seconds: on a busy machine only they can be compared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from loralab.progress import progress
 from loralab.types import Item
 
 LINKS = 30_000
-"""Names that one file is given: file systems have a limit."""
+"""Hard links per file: file systems have a limit."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds, images a second and mebibytes."""
+    """Seconds, images per second and mebibytes."""
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         return {
             "cores": os.cpu_count(),
@@ -75,20 +75,20 @@ def index_once(folder: str, cache: str) -> dict[str, Any]:
 
 
 def sampler_once(count: str) -> dict[str, Any]:
-    """Planning the epochs of so many images, and going through one epoch in batches of four."""
+    """Plans the epochs of so many images, and iterates one epoch in batches of four."""
     planning, draws = _timed(lambda: Draws(_Made(int(count)), [(512, 512)], Buckets(), BatchSize(4)))
     epoch, batches = _timed(lambda: sum(1 for _ in BucketSampler(draws, 0)))
     return {"plan": planning.figures(), "epoch": epoch.figures(), "batches": batches}
 
 
 def _apart(name: str, *arguments: object) -> dict[str, Any]:
-    """What a function of this module finds in a process that does nothing else, and that process's peak memory."""
+    """The result of a function of this module, run in a process of its own so that peak memory is its alone."""
     command = [sys.executable, "-m", "loralab.bench.data", name, *map(str, arguments)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def _peak() -> int | None:
-    """Mebibytes of memory that this process has held at most (getrusage counts in the process that started it)."""
+    """Peak memory of this process in mebibytes (getrusage would include the process that started it)."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -97,7 +97,7 @@ def _peak() -> int | None:
 
 
 def _many_files(folder: Path, count: int) -> None:
-    """Images with captions, a thousand a folder: a few files under many names."""
+    """Images with captions, a thousand per folder: hard links to a few files."""
     folder.mkdir(parents=True)
     sources: list[Path] = []
     inner = folder
@@ -130,7 +130,7 @@ class _Made(Sequence):
 
 
 def encoding(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """The VAE alone on decoded batches, the cache over the same images, the loader from the full cache, and a step."""
+    """Speed of the VAE alone, of filling the cache with the same images, of the loader on that cache, and of a step."""
     import torch
 
     from loralab.bench.train import TINY
@@ -200,7 +200,7 @@ def _module(
 
 
 def _loading(folder: Path, family: Any, args: argparse.Namespace, latents: str, workers: int) -> dict[str, float]:
-    """Epochs from a full cache, after one that starts the workers."""
+    """Speed of epochs from a full cache, after one that starts the workers."""
     loader = _module(folder, family, args, latents, workers).train_dataloader()
     _ = sum(1 for _ in loader)
     taken, samples = _timed(lambda: sum(len(batch) for batch in _epochs(loader, 10)))
@@ -208,7 +208,7 @@ def _loading(folder: Path, family: Any, args: argparse.Namespace, latents: str, 
 
 
 def _training(folder: Path, args: argparse.Namespace) -> float:
-    """Samples a second that a run of the embedded model, the fastest there is, takes from its loader."""
+    """Samples per second that a training of the embedded model, the fastest there is, consumes."""
     from loralab.bench import train
 
     parser = argparse.ArgumentParser()
@@ -228,7 +228,7 @@ def _epochs(loader: Any, count: int) -> Iterator[Any]:
 class _Time:
     seconds: float
     cpu: float
-    """Seconds of all cores, of this process and of those that it started and that have ended."""
+    """Seconds on all cores, of this process and its finished child processes."""
 
     def figures(self) -> dict[str, float | None]:
         return {"seconds": round(self.seconds, 2), "cpu_seconds": round(self.cpu, 2), "peak_mb": _peak()}

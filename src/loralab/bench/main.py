@@ -7,7 +7,7 @@ import importlib
 import json
 
 KINDS = {name: f"loralab.bench.{name}" for name in ("data", "train", "memory")}
-"""Each module has `add_arguments(parser)` and `measure(args)`, which gives what JSON can hold."""
+"""Each module has `add_arguments(parser)` and `measure(args)`, which returns JSON data."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Memory: all tensors of a training step at full size, counted without computing them, so without a GPU.
+"""Memory: all tensors of a training step at full size, counted without computing them or needing a GPU.
 
 Under torch's FakeTensorMode tensors have shapes and no contents. A storage counts from the operation that makes it
 until it is freed, through forward and backward. The CUDA context, workspaces of kernels, and what the allocator keeps
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Gigabytes (2³⁰ bytes), by what the frozen weights are kept in."""
+    """Gigabytes (2³⁰ bytes), by the dtype of the frozen weights."""
     from torch import nn
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -1,4 +1,4 @@
-"""What loralab is measured beside: the loop that one would write with diffusers and PEFT."""
+"""The loop that loralab is compared with: as one would write it with diffusers and PEFT."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ CAPTION = "a red star on a blue ground"
 
 
 def full_size(shape: str, dtype: str) -> Family:
-    """A family (sd1, sd2, sdxl) with its VAE in fp32; tensors are made by the mode that this is called in."""
+    """A family (sd1, sd2, sdxl) with its VAE in fp32; to be called within FakeTensorMode."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -32,7 +32,7 @@ def full_size(shape: str, dtype: str) -> Family:
     finally:
         torch.set_default_dtype(torch.float32)
     vae = AutoencoderKL(**architecture.vae).eval()
-    tokenizers = load_tokenizers(str(TINY), architecture)  # how words are cut changes no shape
+    tokenizers = load_tokenizers(str(TINY), architecture)  # they affect no shape
     base = Base("", unet, vae, texts, tokenizers, SCHEDULER, "epsilon", False)
     prepare(base, "sdpa", False, None, dtype)
     if shape == "sdxl":
@@ -53,7 +53,7 @@ def train_step(family: Family, resolution: int, batch_size: int, precision: str)
 
 
 def quantized_bytes(linear: nn.Linear, kind: str) -> int:
-    """Of a weight as bitsandbytes keeps it.
+    """Bytes of a weight as bitsandbytes stores it.
 
     int8: a byte for each element and a float for each row. nf4: half a byte, and for each block of 64 its largest value
     in 8 bits, those in blocks of 256 with a float each and their mean; a code book of 16 floats, and one of 256.
@@ -66,12 +66,12 @@ def quantized_bytes(linear: nn.Linear, kind: str) -> int:
 
 
 def quantization_saves(linears: Iterable[nn.Linear], kind: str) -> int:
-    """Bytes by which their weights would be smaller."""
+    """Bytes that quantizing their weights saves."""
     return sum(linear.weight.nbytes - quantized_bytes(linear, kind) for linear in linears)
 
 
 def optimizer_bytes(elements: int, optimizer: str) -> int:
-    """Of the two averages that AdamW keeps of a tensor: floats, or bytes with a float for each block of 256."""
+    """Bytes of the two moments that AdamW keeps of a tensor: floats, or bytes with a float per block of 256."""
     if optimizer == "adamw" or elements < 4096:
         return 8 * elements
     return 2 * (elements + 4 * -(-elements // 256))

@@ -1,4 +1,4 @@
-"""How much memory tensors take, counted from what operations give."""
+"""Memory of tensors, counted from the results of operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Storages(TorchDispatchMode):
-    """Within it every storage that an operation gives is counted until it is freed, each once; sizes in bytes."""
+    """Within it every storage that an operation returns is counted once, until it is freed; sizes in bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Storages(TorchDispatchMode):
         self._counted: set[int] = set()
 
     def more_in(self, work: Callable[[], object]) -> int:
-        """By how much there is more than before, at most, while `work` runs."""
+        """Peak bytes that `work` takes in addition to those in use before."""
         self.peak = before = self.now
         work()
         return self.peak - before

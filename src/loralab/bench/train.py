@@ -38,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warmup", type=at_least(1), default=3, help="steps before them that are not measured")
     parser.add_argument("--repeats", type=at_least(1), default=1, help="runs of each, alternately; the fastest counts")
     parser.add_argument("--folder", help="folder for a full-size model (default: the system's temporary folder)")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # this program asking itself, as a new process
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # internal: for the subprocess
     parser.add_argument("--scratch", help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Of each way the figures (see clock), and how many times as long as the plain loop a step takes."""
+    """The figures of each way (see clock), and the ratio of loralab's seconds per step to the plain loop's."""
     args.resolution = args.resolution or (64 if args.shape == "tiny" else 256)
     if absent := list(missing("loralab bench train", "peft")):
         raise UserError(*absent)
@@ -57,7 +57,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         found: dict[str, dict[str, float]] = {}
         for _ in range(args.repeats):
             for way in WAYS:
-                figures = (ours if way == "loralab" else _asked)(args, Path(scratch))
+                figures = (ours if way == "loralab" else _theirs)(args, Path(scratch))
                 if way not in found or figures["seconds_per_step"] < found[way]["seconds_per_step"]:
                     found[way] = figures
     settings = {key: value for key, value in vars(args).items() if key in vars(_defaults())}
@@ -66,7 +66,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare(scratch: Path, shape: str, resolution: int) -> None:
-    """The base model, where it is not embedded, and pictures with captions."""
+    """Writes the base model, if it is not the embedded one, and images with captions."""
     import numpy as np
     from PIL import Image
 
@@ -108,7 +108,7 @@ def settings(args: argparse.Namespace, scratch: Path) -> list[str]:
 
 
 def ours(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
-    """The command itself, with a clock in it."""
+    """The train command itself, with a Clock callback."""
     figures = scratch / "figures.json"
     clock = {"_target_": "loralab.bench.clock.Clock", "file": figures, "warmup": args.warmup, "started": time.time()}
     words = [*settings(args, scratch), f"hydra.run.dir={tempfile.mkdtemp(dir=scratch)}/run", *args.overrides]
@@ -119,7 +119,7 @@ def ours(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
     return json.loads(figures.read_text())
 
 
-def _asked(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
+def _theirs(args: argparse.Namespace, scratch: Path) -> dict[str, float]:
     """The plain loop, in a process of its own."""
     given = {key: value for key, value in vars(args).items() if key in vars(_defaults()) and key != "overrides"}
     words = [f"--{key.replace('_', '-')}={value}" for key, value in given.items() if value is not None]

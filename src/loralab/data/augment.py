@@ -1,4 +1,4 @@
-"""Random changes of an image, each a function of its generator."""
+"""Random augmentations of an image, each determined by its generator."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 HUE = math.radians(16)
-"""Largest turn of the colours, radians."""
+"""Largest hue rotation, radians."""
 SATURATION = BRIGHTNESS = 0.1
 """Largest relative change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """Which changes are made, anew for each sample and epoch.
+    """Which augmentations are applied, drawn anew for each sample and epoch.
 
     color: hue, saturation and brightness jitter. flip: half of the samples are mirrored.
-    random_crop: the crop lies anywhere instead of in the centre.
+    random_crop: the crop is at a random position instead of the centre.
     """
 
     color: bool = False
@@ -28,7 +28,7 @@ class Augment:
 
 
 def jitter(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
-    """RGB (H, W, 3) uint8 with its hue turned by up to 16°, its saturation and brightness scaled by 0.9 … 1.1."""
+    """RGB (H, W, 3) uint8 with its hue rotated by up to 16°, its saturation and brightness scaled by 0.9 … 1.1."""
     angle = rng.uniform(-HUE, HUE)
     saturation = 1 + rng.uniform(-SATURATION, SATURATION)
     brightness = 1 + rng.uniform(-BRIGHTNESS, BRIGHTNESS)

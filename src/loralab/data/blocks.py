@@ -1,4 +1,4 @@
-"""Facts about files, kept from one look to the next: rows of (name, size, stamp, fact), many to a block of SQLite.
+"""Facts about files, kept between scans: rows of (name, size, stamp, fact), many to one row of SQLite.
 
 A folder that has not changed is recognised by comparing whole columns: a million files take no longer than their
 `stat` calls.
@@ -26,11 +26,11 @@ _FIND = "SELECT names, sizes, stamps, facts, checksum FROM blocks WHERE folder =
 _ADD = "INSERT INTO blocks (folder, kind, names, sizes, stamps, facts, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _CLEAR = "DELETE FROM blocks WHERE folder = ? AND kind = ?"
 ROWS = 10_000
-"""In a block, and in a transaction: what a killed scan may have to do again."""
+"""Rows per block and transaction: the work that a killed scan loses at most."""
 
 
 class Kind(NamedTuple):
-    """What is kept of files; dtype: object for bytes of any length without a NUL."""
+    """A kind of fact about files; dtype: object for bytes of any length without a NUL."""
 
     name: str
     dtype: np.dtype
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What is kept of one kind about the files of a folder: later rows hold where a name occurs twice."""
+    """The stored facts of one kind about the files of a folder; if a name occurs twice, the later row is valid."""
 
     names: bytes
     """Joined by "/", which no name has."""
@@ -54,7 +54,7 @@ class Stored(NamedTuple):
     facts: np.ndarray
 
     def holds(self, files: Files) -> bool:
-        """Whether it is about these files and no others, as they are now."""
+        """Whether it is about exactly these files, unchanged."""
         return (
             self.names == b"/".join(files.names)
             and np.array_equal(self.sizes, files.sizes)
@@ -62,7 +62,7 @@ class Stored(NamedTuple):
         )
 
     def find(self, files: Files) -> np.ndarray:
-        """(n,) the row of each file as it is now, or −1."""
+        """(n,) the row of each file, or −1 if it is new or has changed."""
         if not len(self.sizes):
             return np.full(len(files.names), -1)
         row = {name: number for number, name in enumerate(self.names.split(b"/"))}
@@ -72,7 +72,7 @@ class Stored(NamedTuple):
 
 
 class Blocks:
-    """The database of one cache folder. What is added is written by and by, the rest when it is closed."""
+    """The database of one cache folder. Additions are written in blocks, the rest when it is closed."""
 
     def __init__(self, folder: Path) -> None:
         self._connection = connect(folder / "index-2.sqlite", _SCHEMA)
@@ -93,7 +93,7 @@ class Blocks:
             self._put(_ADD, (folder, kind.name, *row, _checksum(row)), len(names))
 
     def replace(self, folder: bytes, kind: Kind, files: Files, facts: np.ndarray) -> None:
-        """Puts these rows in the place of all that there were."""
+        """Replaces all rows of this kind and folder by these."""
         self._put(_CLEAR, (folder, kind.name), 0)
         self.add(folder, kind, files, facts)
 

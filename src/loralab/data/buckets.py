@@ -9,10 +9,10 @@ The rule is that of kohya-ss' sd-scripts, number for number:
 - With `no_upscale` there are no predefined buckets: an image over the area is shrunk to it (that side is rounded down
   to the step which keeps the aspect ratio better), and the bucket is the resized size rounded down to the step.
 
-Where sd-scripts has no answer, this does:
+In cases that sd-scripts does not handle:
 
-- An image with `no_upscale` whose short side would be under one step is sized to have it at one step: the only
-  enlargement there is. Its other side is cut so that the bucket keeps within the area.
+- With `no_upscale`, an image whose short side would be under one step is enlarged to one step, the only enlargement
+  there is. Its other side is cropped so that the bucket stays within the area.
 - A resolution under one step is taken as one step.
 - `min_resolution` is rounded down and `max_resolution` up to a multiple of the step.
 """
@@ -30,7 +30,7 @@ from loralab.errors import user_error
 from loralab.values import BucketStep, Pixels
 
 LATENT = 8
-"""Pixels a side of one latent cell."""
+"""Pixels per side of one latent cell."""
 
 Resolution = int | list[int | list[int]]
 """One pixel budget, a side or [w, h], or a list of several."""
@@ -53,10 +53,10 @@ class Buckets:
     """How images are sorted by shape. `enabled=False`: one bucket, of the resolution itself.
 
     min_resolution, max_resolution: the shortest and longest side of a bucket, pixels; null: half and double of the
-    resolution's side (the root of its area). Without meaning for `no_upscale`.
+    resolution's side (the root of its area). Without effect with `no_upscale`.
     step: bucket sides are multiples of this, pixels.
-    partial: what becomes of samples that do not fill a batch. keep: the last batch of a bucket is smaller.
-    merge: buckets of less than one batch join that of the nearest shape. drop: batches that are not full are left out.
+    partial: what is done with samples that do not fill a batch. keep: the last batch of a bucket is smaller.
+    merge: buckets of less than one batch join that of the nearest shape. drop: batches that are not full are skipped.
     """
 
     enabled: bool = True

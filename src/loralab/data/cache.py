@@ -1,8 +1,8 @@
-"""Latents and text states that are computed once: in memory, or on disk for all runs to come.
+"""Latents and text states that are computed once: in memory, or on disk for later runs.
 
-A latent's key is made of everything that decides it: the image's bytes, the VAE's weights, the size it is resized to,
-bucket, crop and flip. So nothing can be stale: what has changed has another key. Mean and standard deviation of the
-VAE's posterior are kept, not a sample of it.
+A latent's key is a hash of everything that determines it: the image's bytes, the VAE's weights, the size it is resized
+to, bucket, crop and flip. So no entry can be stale: a change gives another key. Mean and standard deviation of the
+VAE's posterior are stored, not a sample of it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MANY = 64
-"""Images from which on it is worth while to start processes that decode them."""
+"""Number of images from which on workers are started to decode them."""
 
 Tensors = dict[str, Tensor]
 
 
 class View(NamedTuple):
-    """A part of an image: what one latent shows."""
+    """The crop of an image that one latent shows."""
 
     corner: Corner
     flip: bool = False
@@ -65,10 +65,10 @@ class Job(NamedTuple):
 
 
 class Filled(NamedTuple):
-    """What came of filling a cache."""
+    """The result of filling a cache."""
 
     made: int
-    """Images encoded here and now; the others' latents were there, or another run made them meanwhile."""
+    """Images encoded now; the others were cached, or were encoded by another run meanwhile."""
     failed: dict[int, str]
     """Position of an image that could not be read → why."""
 
@@ -76,9 +76,9 @@ class Filled(NamedTuple):
 class Cache:
     """Where latents and text states are kept between epochs, and between runs.
 
-    latents: `none` encodes anew each time; `memory` lasts for the run, `disk` for all runs.
+    latents: `none` encodes anew each time; `memory` keeps them for the run, `disk` for all runs.
     text: the text encoder's outputs too, where it is frozen and captions do not vary; on disk if the latents are.
-    variants: so many crops of each image where crops are random. folder: null: that of data.cache_folder.
+    variants: number of crops cached per image where crops are random. folder: null: that of data.cache_folder.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Cache:
         self._vae_id = self._text_id = ""
 
     def corners(self, digest: str, resized: Size, bucket: Size, random_crop: bool) -> list[Corner]:
-        """The crops that are cached of an image: a function of the image, so that runs with other seeds share them."""
+        """The cached crops of an image: determined by the image alone, so that runs with other seeds share them."""
         if not random_crop:
             return [crop_corner(resized, bucket)]
         return [crop_corner(resized, bucket, python_random(0, "crop", digest, v)) for v in range(self.variants)]
@@ -104,11 +104,11 @@ class Cache:
     ) -> Filled:
         """Encodes what is missing, images of a bucket together.
 
-        batch_size: views encoded at once; workers: processes that decode images, None: as suits the work. Raises a
-        UserError on a full disk.
+        batch_size: views encoded at once; workers: processes that decode images; None: chosen by the number of images.
+        Raises a UserError on a full disk.
         """
         self._vae_id = family.vae_id
-        _tell_damage(self._latents.verify())
+        _warn_of_damage(self._latents.verify())
         todo = [position for position, job in enumerate(jobs) if self._missing(job)]
         self._latents.check_room(sum(_least_bytes(jobs[position]) for position in todo))
         failed: dict[int, str] = {}
@@ -141,7 +141,7 @@ class Cache:
     def fill_texts(self, captions: Iterable[str], family: Family, *, batch_size: AtLeastOne = 32) -> None:
         """Encodes the captions that are missing."""
         self._text_id = family.text_id
-        _tell_damage(self._texts.verify())
+        _warn_of_damage(self._texts.verify())
         keys = {self._text_key(caption): caption for caption in captions}
         todo = self._texts.missing(keys)
         with progress("encoding captions", len(todo), "captions") as advance, torch.no_grad():
@@ -186,12 +186,12 @@ class _Decoded(NamedTuple):
     """(number of keys, H, W, 3) uint8; None where no image could be read."""
     images: int
     fresh: int
-    """Those of which a view was missing."""
+    """The number of images of which a view was missing."""
     failed: dict[int, str]
 
 
 class _Decoding(Dataset):
-    """Decodes images in worker processes. Each looks anew what is missing: another run may have made it meanwhile."""
+    """Decodes images in worker processes, which check again what is missing: another run may have encoded it."""
 
     def __init__(self, cache: Cache, jobs: Sequence[Job]) -> None:
         self.cache, self.jobs = cache, jobs
@@ -208,7 +208,7 @@ class _Decoding(Dataset):
             return position, [], [], str(error)
         except OSError as error:
             return position, [], [], f"cannot be read ({error.strerror})"
-        if not is_same:  # other pixels would be kept under the old ones' key
+        if not is_same:  # other pixels would be stored under the key of the old ones
             return position, [], [], "was changed after the run had started; start the run again to train on it"
         views = [images.fit(rgb, job.resized, job.bucket, view.corner) for _, view in missing]
         sides = [pixels[:, ::-1] if view.flip else pixels for pixels, (_, view) in zip(views, missing, strict=True)]
@@ -227,8 +227,8 @@ def _gather(decoded: list[tuple[int, list[bytes], list[np.ndarray], str | None]]
 
 
 def _batches(jobs: Sequence[Job], todo: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Positions of images of one bucket with about `size` views together."""
-    # runs that start together begin at different places, so that they share the work
+    """Batches of positions: images of one bucket, with about `size` views together."""
+    # runs that start together begin at different positions, so that they share the work
     start = os.getpid() * 7919 % max(1, len(todo))
     by_bucket: dict[Size, list[int]] = {}
     for position in (*todo[start:], *todo[:start]):
@@ -245,21 +245,21 @@ class Store(Protocol):
     def put(self, records: Mapping[bytes, Tensors]) -> None: ...
     def get(self, key: bytes) -> Tensors: ...
     def verify(self) -> int:
-        """Forgets what is damaged; how many that was."""
+        """Removes damaged entries; returns their number."""
         ...
 
     def check_room(self, size: int) -> None:
-        """Raises a UserError where so many bytes cannot be added."""
+        """Raises a UserError if there is no space for so many bytes."""
 
     def close(self) -> None:
         """Called before processes are forked."""
 
     def seal(self) -> None:
-        """Called when nothing more is put for now, in place of close."""
+        """Called instead of close when all entries were put."""
 
 
 class _InMemory:
-    """Sealed, tensors of one shape are rows of one shared block: worker processes do not copy them."""
+    """Once sealed, tensors of one shape are rows of one shared block, which worker processes do not copy."""
 
     def __init__(self) -> None:
         self._loose: dict[bytes, Tensors] = {}
@@ -325,7 +325,7 @@ class _OnDisk:
 
 
 def _least_bytes(job: Job) -> int:
-    """What an image's latents take on a disk: mean and deviation of 4 channels, an eighth of each side, in fp16."""
+    """Least disk space of an image's latents: mean and deviation of 4 channels, an eighth of each side, in fp16."""
     height, width = job.bucket
     return len(job.views) * 2 * 4 * (height // 8) * (width // 8) * 2
 
@@ -355,6 +355,6 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def _tell_damage(count: int) -> None:
+def _warn_of_damage(count: int) -> None:
     if count:
         log.warning("%d cache entries are damaged and are encoded again", count)

@@ -1,4 +1,4 @@
-"""Captions: from a caption file's text to what the text encoder reads.
+"""Captions: from the text of a caption file to that for the text encoder.
 
 The operations and their order are those of kohya-ss' sd-scripts:
 
@@ -11,14 +11,14 @@ The operations and their order are those of kohya-ss' sd-scripts:
    warm-up cuts the others; they are shuffled; each may be dropped; all are joined with ", ";
 5. the secondary separator is replaced by the separator.
 
-Where that trainer does what nobody expects, this does not follow it:
+Deviations from sd-scripts, where its behaviour is surprising:
 
-- A prefix stays in front and a suffix at the end, and `keep_tokens` counts the caption's own tags, in every path.
-  Affixes that look like tags are joined with ", " instead of a space: those that hold the separator, and any affix of
-  a list of tags, unless it leans on its neighbour ("a photo of", "in the rain").
+- A prefix stays in front and a suffix at the end, and `keep_tokens` counts the caption's own tags, in every case.
+  Affixes that look like tags are joined with ", " instead of a space: those that contain the separator, and any affix
+  of a list of tags, unless it belongs to its neighbour grammatically ("a photo of", "in the rain").
 - `dropout_every_n_epochs` drops in the epochs n, 2n, … counted from 1, and never before the first.
-- Empty tags vanish in every path, and are not counted by `keep_tokens`.
-- `keep_tokens_separator` never reaches the text encoder, also where nothing is shuffled, or an affix has it.
+- Empty tags are removed in every case, and are not counted by `keep_tokens`.
+- `keep_tokens_separator` never reaches the text encoder, even if nothing is shuffled or an affix contains it.
 - Only line breaks end a line of a caption: Unicode's other separators do not.
 """
 
@@ -34,7 +34,7 @@ from loralab.errors import user_error
 from loralab.values import Count, Share
 
 LONGEST_FILE = 1 << 16
-"""Bytes; a longer file is no caption."""
+"""Bytes; a longer file is not a caption."""
 
 _LEANING = frozenset(
     ("a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "of", "on", "or", "the", "to", "with")
@@ -49,15 +49,15 @@ class Captions:
     extension: of caption files, with or without the dot.
     dropout_rate: probability that the caption is replaced by the empty one, per sample and epoch.
     dropout_every_n_epochs: all captions are empty in epochs n, 2n, … counted from 1; 0 = never.
-    tag_dropout_rate: probability that each tag beyond the kept ones is left out.
+    tag_dropout_rate: probability that each tag beyond the kept ones is dropped.
     shuffle: the tags beyond the kept ones come in another order for each sample and epoch.
-    keep_tokens: so many first tags stay in front and are never dropped.
+    keep_tokens: number of first tags that stay in front and are never dropped.
     keep_tokens_separator: where a caption has it, the part before it is kept instead; a second one marks a kept tail.
     separator: between tags. secondary_separator: between tags that stay together; replaced by the separator in the end.
     trigger: a word, or several tags, that every caption (but a dropped one) has: put in front where absent, and kept.
     wildcards: `{a|b}` draws one of them; of several lines one is drawn.
     token_warmup_steps: optimizer steps over which the tags beyond the kept ones grow from token_warmup_min to all.
-    overlong: what becomes of images whose captions have more tokens than model.max_token_length.
+    overlong: what is done with images whose captions have more tokens than model.max_token_length.
     token_buckets: captions of one chunk of 75 tokens are batched apart from longer ones.
     """
 
@@ -111,7 +111,7 @@ class Captions:
         return text
 
     def fixed(self) -> Captions:
-        """These rules without anything random: what validation, caches and token counts use. Wildcards draw still."""
+        """These rules without anything random, for validation, caches and token counts. Wildcards are still drawn."""
         return replace(
             self, dropout_rate=0.0, dropout_every_n_epochs=0, tag_dropout_rate=0.0, shuffle=False, token_warmup_steps=0
         )
@@ -171,7 +171,7 @@ class Captions:
         return tags[: self.keep_tokens], tags[self.keep_tokens :], []
 
     def _affix(self, affix: str | None) -> str:
-        """A prefix or suffix as it is joined: on one line, without the mark of kept tags, as it is kept anyway."""
+        """A prefix or suffix as it is joined: on one line, without keep_tokens_separator: it is always kept."""
         return (affix or "").replace("\n", " ").replace(self.keep_tokens_separator or "\n", "")
 
     def _affixed(self, prefix: str, text: str, suffix: str, among_tags: bool) -> str:
@@ -182,7 +182,7 @@ class Captions:
         return text
 
     def _is_tag(self, affix: str, seam: int, among_tags: bool) -> bool:
-        """Whether an affix looks like a tag; seam: the place of its word that touches the text."""
+        """Whether an affix looks like a tag; seam: index of its word next to the text."""
         leans = affix.lower().split()[seam] in _LEANING
         return self.separator in affix or (among_tags and not leans)
 
@@ -208,14 +208,14 @@ def _drawn(text: str, rng: random.Random) -> str:
 
 
 def mentioned(word: str, texts: list[str]) -> bool:
-    """Whether a word stands in any of the texts, as a word of its own."""
+    """Whether a word occurs in any of the texts, as a whole word."""
     return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for text in texts)
 
 
 def read_caption(path: str | os.PathLike) -> str:
     """The text of a caption file: its lines, stripped, without empty ones. UTF-8 with or without a byte-order mark.
 
-    Raises a UserError that names the file where it is no such text.
+    Raises a UserError that names the file if it is not such a text.
     """
     with open(path, "rb") as file:
         raw = file.read(LONGEST_FILE + 1)
@@ -233,5 +233,5 @@ def read_caption(path: str | os.PathLike) -> str:
 
 
 def as_lines(text: str) -> str:
-    """A caption's lines, stripped, without empty ones; any line break is one, but nothing else."""
+    """A caption's lines, stripped, without empty ones; split at CR, LF and CRLF only."""
     return "\n".join(line for part in re.split(r"\r\n?|\n", text.replace("\0", "")) if (line := part.strip()))

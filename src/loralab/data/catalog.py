@@ -27,24 +27,24 @@ _DIGESTS = Kind("digest", np.dtype("V16"))
 _CAPTIONS = Kind("caption", np.dtype(object))
 _THREADS = 8
 _BLOCK = 64
-"""Files that are looked at together."""
+"""Files that are read together."""
 _WAITING = 4
-"""Times its work that a look takes where the disk is waited for, rather than a busy processor."""
+"""If reading takes this many times its CPU time, the disk is the bottleneck, not a busy processor."""
 _TRY = 16
-"""So often a block is looked at without threads, to see whether the disk is waited for."""
+"""Every so many blocks one is read without threads, to measure whether the disk is the bottleneck."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Catalog:
-    """Looks at files, and at the same files only once; used as a context manager.
+    """Reads files, each unchanged file only once; used as a context manager.
 
-    Only what is well is kept: a file that could not be read is looked at again each time.
+    Only successes are kept: a file that could not be read is tried again each time.
     """
 
     def __init__(self, folder: Path, advance: Callable[[int], None]) -> None:
-        """advance: told of each file that is read."""
+        """advance: called for each file that is read."""
         self._blocks = Blocks(folder)
         self._advance = advance
         self._pool = ThreadPoolExecutor(_THREADS)
@@ -65,7 +65,7 @@ class Catalog:
         return self._facts(_HEADERS, directory.path, directory.images, _header)
 
     def digests(self, directory: Directory) -> np.ndarray:
-        """(n,) content hashes of the directory's images, zeros where none was needed before."""
+        """(n,) content hashes of the directory's images, zeros where not hashed yet."""
         return self._facts(_DIGESTS, directory.path, directory.images, None)[0]
 
     def captions(self, directory: Directory) -> tuple[np.ndarray, dict[int, Exception]]:
@@ -73,7 +73,7 @@ class Catalog:
         return self._facts(_CAPTIONS, directory.path, directory.texts, _caption)
 
     def hash(self, paths: Iterable[str]) -> Iterator[bytes | ImageError]:
-        """The content hashes of images, made now and remembered for next time."""
+        """The content hashes of images, computed now and stored for next time."""
         asked, paths = tee(paths)
         hashed = zip(asked, self._read(_digest, paths, in_threads=True), strict=True)
         for folder, files in groupby(hashed, lambda pair: os.path.dirname(pair[0])):
@@ -92,7 +92,7 @@ class Catalog:
     ) -> tuple[np.ndarray, dict[int, Exception]]:
         """(n,) facts of a folder's files, zero where unknown; and position → what is wrong with it.
 
-        read: what finds the fact, or the exception, of a file that is new; None: it stays unknown.
+        read: returns the fact of a new file, or an exception; None: it stays unknown.
         """
         stored = self._blocks.load(folder, kind)
         if stored.holds(files):
@@ -120,8 +120,11 @@ class Catalog:
         return facts, errors
 
     def _read(self, look: Callable[[T], R], paths: Iterable[T], in_threads: bool = False) -> Iterator[R]:
-        """What a look at each file gives. In threads where the disk is waited for, or that work at the same time, as
-        hashing does; else in this one, as threads that only take turns are several times slower."""
+        """The result of `look` for each file.
+
+        In threads if the disk is the bottleneck, or (in_threads) for work that runs in parallel, such as hashing; else
+        not, as threads that only take turns are several times slower.
+        """
         paths = iter(paths)
         while block := list(islice(paths, _BLOCK)):
             self._looks += 1

@@ -1,4 +1,4 @@
-"""From a draw to an example, and from examples to a batch."""
+"""From a draw (one sample of an epoch) to an example, and from examples to a batch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class Dataset(torch.utils.data.Dataset):
-    """The samples of a training or a validation. What a sample looks like is a function of the seed and its draw.
+    """The samples of a training or a validation. Each is determined by the seed and its draw.
 
     folders: by Item.source, with the caption and augmentation rules of their images.
-    cache: filled with the latents of these images, where it holds any.
+    cache: contains the latents of these images, if latents are cached.
     alpha_mask: transparency is the loss mask of images without a mask file. on_error: whether an image that cannot be
     read (any more) is replaced by another of its bucket, or ends the run.
     """
@@ -52,7 +52,7 @@ class Dataset(torch.utils.data.Dataset):
         return len(self.draws)
 
     def __getitem__(self, place: Place) -> Example:
-        """The sample of a draw. Raises a UserError where its image cannot be read and there is nothing instead."""
+        """The sample of a draw. Raises a UserError if its image cannot be read and there is no replacement."""
         entry = self.draws[place.draw]
         try:
             return self._example(place, entry)
@@ -60,9 +60,9 @@ class Dataset(torch.utils.data.Dataset):
             if self.on_error == "stop":
                 remedy = "repair or remove it, or set data.on_error=skip to skip it"
                 raise user_error(printable(entry.item.path), str(error), remedy) from None
-            return self._instead(place, entry, error)
+            return self._replacement(place, entry, error)
 
-    def _instead(self, place: Place, entry: Entry, error: ImageError) -> Example:
+    def _replacement(self, place: Place, entry: Entry, error: ImageError) -> Example:
         for other in self.draws.others(place.draw):
             try:
                 example = self._example(place, other)
@@ -104,7 +104,7 @@ class Dataset(torch.utils.data.Dataset):
         )
 
     def _corner(self, draw: Draw, entry: Entry, augment: Augment) -> Corner:
-        """The crop of a draw; where latents are cached, one of those that are."""
+        """The crop of a draw; where latents are cached, one of the cached crops."""
         rng = self._random("crop", draw) if augment.random_crop else None
         if self.cache.latents == "none":
             return crop_corner(entry.resized, entry.bucket, rng)
@@ -142,7 +142,7 @@ def _to_tensor(pixels: np.ndarray, flip: bool) -> Tensor:
 
 
 def collate(examples: list[Example]) -> Batch:
-    """Stacks examples of one bucket. An example without a mask counts everywhere where others of the batch have one."""
+    """Stacks examples of one bucket. If some have a mask, those without get one of ones."""
     width, height = examples[0].bucket
     assert all(example.bucket == (width, height) for example in examples), "a batch is of one bucket"
     size = torch.tensor([[height, width]] * len(examples))  # (B, 2)

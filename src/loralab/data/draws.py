@@ -1,8 +1,9 @@
-"""The epoch's expanded list: which image, at which size, each draw is.
+"""The draws of an epoch: which image each is, and at which size.
 
-Draws 0 … N−1 are the training images, each as often as its repeats say, once for each resolution. Where there are
-regularisation images, draws N … 2N−1 are as many of them, taken in turn: an epoch goes on where the one before ended.
-"In turn" holds within each group (bucket), whose part of the N is fixed, so that every epoch has as many batches.
+Draws 0 … N−1 are the training images, each as often as it is repeated, once for each resolution. Where there are
+regularisation images, draws N … 2N−1 are as many of them, taken in turn: an epoch continues where the one before ended.
+They are taken in turn within each group (bucket), whose share of the N is fixed, so that all epochs have equally many
+batches.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from loralab.errors import user_error
 from loralab.types import Draw, Item
 
 MOST = 100_000_000
-"""Samples in an epoch: their order takes some bytes each."""
+"""Maximum number of samples per epoch: their order takes some bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSize:
-    """How many samples a batch of a bucket has: `samples`, or as many as fit a budget of `pixels`, at least one."""
+    """How many samples a batch of a bucket has: `samples`, or as many as a budget of `pixels` allows, at least 1."""
 
     samples: int
     pixels: int | None = None
@@ -48,14 +49,14 @@ class Group(NamedTuple):
 
     bucket: Size
     chunks: int
-    """Chunks of 75 tokens; 0 where captions are not told apart by length."""
+    """Chunks of 75 tokens; 0 where captions are not grouped by length."""
 
 
 class Draws:
-    """Every draw of every epoch, without holding a list of them: a few numbers an image.
+    """Every draw of every epoch, without a list of them: a few numbers per image.
 
-    items: the images; chosen: which of them take part (all); sizes: the pixel budgets; batch: batch size of a bucket;
-    chunks: of an image's caption, where batches are told apart by it.
+    items: the images; chosen: positions of those that are used (None: all); sizes: the pixel budgets; batch: batch size
+    of a bucket; chunks: of an image's caption, where batches are grouped by it.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Draws:
 
     @property
     def unused_regularisation(self) -> int:
-        """Regularisation images whose bucket is too rare to get a place in any epoch."""
+        """Regularisation images whose bucket is too rare to be drawn in any epoch."""
         return sum(len(np.unique(turn)) for turn, quota in zip(self._reg, self._quota, strict=True) if not quota)
 
     def __getitem__(self, draw: Draw) -> Entry:
@@ -118,14 +119,14 @@ class Draws:
         return self.entry(self._reg[group][place % len(self._reg[group])])
 
     def others(self, draw: Draw) -> Iterator[Entry]:
-        """The images that can take a draw's place, those of its bucket; the first one depends on the draw."""
+        """The images that can replace that of a draw, those of its bucket; the first one depends on the draw."""
         is_reg = draw.index >= len(self._train)
         mates = np.flatnonzero((self._group == self.group_of[draw.index]) & (self._is_reg == is_reg))
         return map(self.entry, np.roll(mates, -(draw.index % len(mates))).tolist())
 
     @property
     def chosen(self) -> list[int]:
-        """Positions of the images that take part."""
+        """Positions of the images that are used."""
         return np.unique(self._item).tolist()
 
     def training_items(self) -> Iterator[Item]:
@@ -148,7 +149,7 @@ class Draws:
         self, chosen: Iterable[int], chunks: Callable[[Item], int] | None
     ) -> tuple[np.ndarray, list[Group], int]:
         """Columns (item, size, repeats, is_reg, group) with a row for each image at each size (5, rows); the groups;
-        and how many rows were moved from thin buckets."""
+        and how many rows were moved from buckets that do not fill a batch."""
         found: dict[tuple[int, Group], int] = {}
         rows = array("i")
         for index in chosen:

@@ -1,4 +1,4 @@
-"""The folders of a training, each with its own rules, and how the settings of the data give them."""
+"""The folders of a training, each with its own rules, built from the data settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from loralab.values import NonNegative, Repeats
 
 @dataclass(frozen=True)
 class Folder:
-    """One folder of images and what holds for them.
+    """One folder of images and its settings.
 
-    path: of the folder. repeats, class_tokens: of images outside of its `N_name` sub-folders. weight: of their loss.
+    path: of the folder. repeats, class_tokens: of images outside of `N_name` sub-folders. weight: of their loss.
     captions, augment: its rules. mask_folder: loss masks, named like the images.
     metadata: a file with the captions; null: metadata.jsonl, .csv or .parquet in the folder, where there is one.
     is_reg: regularisation (prior-preservation) images. setting: where the path was given, for messages.
@@ -35,7 +35,7 @@ class Folder:
     setting: str = "data.folder"
 
     def beside(self, name: str) -> str:
-        """Where another setting of this folder is given."""
+        """The key of another setting of this folder."""
         return f"{self.setting.rpartition('.')[0]}.{name}"
 
     @property
@@ -44,7 +44,7 @@ class Folder:
 
     @property
     def captions_setting(self) -> str:
-        """Where the extension of its caption files is given: a list's folders have rules of their own."""
+        """The key of the caption files' extension: folders of the list have rules of their own."""
         return f"{self.beside('captions') if self.setting.startswith('data.folders') else 'data.captions'}.extension"
 
 
@@ -57,9 +57,9 @@ def gather(
     mask_folder: str | None = None,
     metadata: str | None = None,
 ) -> list[Folder]:
-    """The folder, those of the list, the regularisation folder. Raises a UserError where there is nothing to train on.
+    """The folder, those of the list, and the regularisation folder. Raises a UserError if there is nothing to train on.
 
-    folders: settings of a Folder each; their `captions` and `augment` hold what differs from those given.
+    folders: settings of a Folder each; their `captions` and `augment` contain what differs from those given.
     """
     found = [_folder(number, entry, captions, augment) for number, entry in enumerate(folders)]
     if folder:
@@ -94,7 +94,7 @@ def _folder(number: int, entry: Mapping[str, Any], captions: Captions, augment: 
 
 
 def _of_reg(captions: Captions) -> Captions:
-    """Caption rules for regularisation images: the trigger word names what is new, and they show what is not."""
+    """Caption rules for regularisation images: without the trigger word, which names what they do not show."""
     return replace(captions, trigger=None)
 
 

@@ -20,7 +20,7 @@ def cover(size: Size, bucket: Size) -> Size:
 
 
 def crop_corner(resized: Size, bucket: Size, rng: random.Random | None = None) -> Corner:
-    """The crop's (top, left) in the resized image: centred, or anywhere where a generator is given."""
+    """The crop's (top, left) in the resized image: centred, or random if a generator is given."""
     left, top = resized[0] - bucket[0], resized[1] - bucket[1]
     assert min(left, top) >= 0, f"{resized} does not cover {bucket}"
     if rng is None:
@@ -29,6 +29,6 @@ def crop_corner(resized: Size, bucket: Size, rng: random.Random | None = None) -
 
 
 def mirrored(corner: Corner, resized: Size, bucket: Size) -> Corner:
-    """The crop's (top, left) as seen in the mirrored image (SDXL is told where the crop of what it sees began)."""
+    """The crop's (top, left) as seen in the mirrored image (a condition of SDXL)."""
     top, left = corner
     return top, resized[0] - bucket[0] - left

@@ -1,6 +1,6 @@
-"""Image files: what a header says, and pixels as a trainer wants them.
+"""Image files: their headers, and their pixels as 8-bit RGB.
 
-Everything is given as displayed (EXIF orientation applied). Arrays are numpy, (H, W, 3) or (H, W), uint8.
+Sizes and pixels are as displayed (EXIF orientation applied). Arrays are numpy, (H, W, 3) or (H, W), uint8.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ EXTENSIONS = frozenset(
         *(".avif", ".avifs", ".jxl", ".heic", ".heics", ".heif", ".heifs", ".hif"),
     )
 )
-"""Of files that are taken for images; those that Pillow cannot read are reported."""
+"""Files with these are taken as images; those that Pillow cannot read are reported."""
 
-# EPS and PDF would start other programs; nothing outside this list is even tried.
+# Only these are tried: EPS and PDF would start other programs.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JXL", "HEIF")
 
 _EXTRAS = {
@@ -33,12 +33,12 @@ _EXTRAS = {
     "JXL": (rb"\xff\x0a|\0\0\0\x0cJXL ", "pillow-jxl-plugin", "jxl"),
     "AVIF": (rb"....ftypavi[fs]", "a Pillow with AVIF", ""),
 }
-"""Formats that not every installation reads: how such a file begins, what reads it, and our extra that installs it."""
+"""Formats that not every installation reads: how a file begins, the package that reads it, and the extra for it."""
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: a few kilobytes can claim to be a gigapixel image (the limit is Pillow's own)."""
-Image.MAX_IMAGE_PIXELS = None  # checked in _open, with a message that helps
-warnings.filterwarnings("ignore", module="PIL")  # they name no file, and what matters raises
+Image.MAX_IMAGE_PIXELS = None  # checked in _open, with a better message
+warnings.filterwarnings("ignore", module="PIL")  # they name no file, and real errors are raised
 
 _MAX_ENLARGED = 1 << 24
 
@@ -59,7 +59,7 @@ class ImageError(Exception):
 
 
 class Header(NamedTuple):
-    """What is known of an image without decoding it."""
+    """What is known about an image without decoding it."""
 
     width: int
     """Pixels, as displayed."""
@@ -71,7 +71,7 @@ class Header(NamedTuple):
 
 
 def header(path: str | bytes | os.PathLike) -> Header:
-    """Reads the header, and the end of the file where that tells a truncated one; ImageError where it is none."""
+    """Reads the header, and the end of the file to detect a truncated one. Raises ImageError if it cannot be used."""
     with _open(path) as image:
         orientation = _orientation(image)
         width, height = image.size
@@ -92,8 +92,8 @@ def size(path: str | bytes | os.PathLike) -> tuple[int, int]:
 def read(path: str | bytes | os.PathLike, size: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """RGB (H, W, 3), transparency composited on white, and alpha (H, W) or None where the image is opaque.
 
-    The first frame of an animated file; 16-bit values are scaled to 8 bits. size: (width, height) that its header told.
-    Raises ImageError, also where the size is another one now.
+    The first frame of an animated file; 16-bit values are scaled to 8 bits. size: (width, height) that is expected.
+    Raises ImageError, also if the size has changed.
     """
     with _open(path) as image:
         orientation = 1 if image.format == "TIFF" else _orientation(image)  # Pillow turns TIFFs by itself
@@ -165,11 +165,11 @@ def _area(pixels: np.ndarray, scale: float, start: int, length: int) -> np.ndarr
 
 @contextmanager
 def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
-    """An opened image that passed the size check; whatever goes wrong inside comes out as an ImageError."""
+    """An opened image that passed the size check; any error within is raised as an ImageError."""
     try:
         if os.path.getsize(path) == 0:
             raise ImageError("is an empty file")
-        # from an open file: Pillow maps a TIFF that it is told by name, and then turns its size but not its rows
+        # from an open file: Pillow memory-maps a TIFF opened by name, and then rotates its size but not its rows
         with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -188,7 +188,7 @@ def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
         raise ImageError("not found") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(_missing(path) or "is not an image of a supported format") from error
-    except Exception as error:  # decoders meet foreign bytes: they raise about everything
+    except Exception as error:  # decoders may raise anything on damaged files
         raise ImageError(f"cannot be decoded ({error or type(error).__name__})") from error
 
 
@@ -205,7 +205,7 @@ def _formats() -> list[str]:
 
 
 def _missing(path: str | bytes | os.PathLike) -> str | None:
-    """What is to be installed for an image, where its format is one that is not read here."""
+    """What must be installed to read an image, if its format is known but not supported here."""
     with open(path, "rb") as file:
         start = file.read(16)
     for name, (beginning, package, extra) in _EXTRAS.items():
@@ -215,19 +215,19 @@ def _missing(path: str | bytes | os.PathLike) -> str | None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation 1…8; 1 where there is none or it makes no sense."""
+    """The EXIF orientation 1…8; 1 if there is none or it is invalid."""
     with suppress(Exception):  # damaged EXIF does not make an image unusable
-        # PNG's own getexif would decode the pixels to look behind them
+        # that of PNG would decode the pixels to find EXIF data after them
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)
         return value if value in _TURNS else 1
     return 1
 
 
 def _looks_whole(image: ImageFile.ImageFile) -> bool:
-    """False where the file's end is missing or unusual, so that only decoding can tell."""
+    """False if the file's end is missing or unusual, so that only decoding shows whether it is complete."""
     file = image.fp
     if file is None or image.format not in ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF"):
-        return True  # Pillow parses WebP and AVIF whole when it opens them
+        return True  # Pillow reads WebP and AVIF completely when it opens them
     position = file.tell()
     length = file.seek(0, os.SEEK_END)
     file.seek(max(0, length - 16))

@@ -1,8 +1,8 @@
-"""The images of a training: which there are, how large they are, what is said of them.
+"""The images of a training: their paths, sizes and captions.
 
-A folder's sub-folders named `N_name` are repeated N times, and `name` is the caption of their images without another;
-what lies deeper belongs to them. Images elsewhere count once. Nothing is decoded, and nothing is read twice: what
-is known of a file is kept until its size or its time changes.
+Images in or below a sub-folder named `N_name` are repeated N times, and `name` is the caption of those without another.
+Images elsewhere are used once. Nothing is decoded, and nothing is read twice: what is known about a file is
+kept until its size or its time changes.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ OnError = Literal["skip", "stop"]
 
 
 class Index(Sequence[Item]):
-    """All images, as columns: an Item is made when it is asked for. Ordered by folder, then by path."""
+    """All images, as columns: an Item is made on access. Ordered by folder, then by path."""
 
     def __init__(self, folders: Sequence[Folder], rows: Rows, skipped: list[Skipped], notes: list[str]) -> None:
         self.folders = tuple(folders)
         self.skipped = skipped
-        """What is left out, and why."""
+        """The files that are skipped, and why."""
         self.notes = notes
-        """What else a user should hear."""
+        """Other messages for the user."""
         self._rows = rows
         self._chosen = np.arange(len(rows), dtype=np.int32)
 
@@ -67,7 +67,7 @@ class Index(Sequence[Item]):
         )
 
     def captions(self) -> Iterator[tuple[str, int]]:
-        """Of each image its caption and its source, without making Items."""
+        """The caption and source of each image, without making Items."""
         return ((self._rows.captions[row], self._rows.source[row]) for row in self._chosen.tolist())
 
     @property
@@ -96,11 +96,11 @@ class Index(Sequence[Item]):
         return self._rows.kinds[self._rows.kind[self._chosen[position]]]
 
     def turned(self, position: int) -> bool:
-        """Whether its EXIF orientation turns or mirrors it."""
+        """Whether its EXIF orientation rotates or mirrors it."""
         return bool(self._rows.turned[self._chosen[position]])
 
     def without(self, reasons: Mapping[int, str]) -> Index:
-        """This index less some images, position → why."""
+        """This index without some images; reasons: position → why."""
         left = copy(self)
         left._chosen = np.delete(self._chosen, list(reasons))
         left.skipped = self.skipped + [Skipped(self[position].path, reason) for position, reason in reasons.items()]
@@ -108,7 +108,7 @@ class Index(Sequence[Item]):
 
     def hashed(self, cache: str | None = None, on_error: OnError = "skip") -> Index:
         """This index with the content hash of every image and mask; only files that changed since the last time are
-        read. Images that cannot be read (any more) are left out. Raises a UserError where none is left."""
+        read. Images that cannot be read (any more) are skipped. Raises a UserError if none is left."""
         rows, failed = self._rows, {}
         digests, mask_digests = bytearray(rows.digests), bytearray(rows.mask_digests)
         columns = [(rows.paths, digests, ""), (rows.masks, mask_digests, "cannot be used: its mask {} ")]
@@ -145,8 +145,8 @@ class Index(Sequence[Item]):
         return [at for at in np.flatnonzero(~hashes.any(axis=1)).tolist() if paths.raw(int(self._chosen[at]))]
 
     def digest(self) -> str:
-        """Of all that decides what is trained on, once hashed: contents and captions in their order, and the rules of
-        the folders. Not of names and places, so that a data set may be moved."""
+        """A hash of all that determines what is trained on: contents and captions in their order, and the rules of the
+        folders; but not names and paths, so that a dataset may be moved. The index must be hashed."""
         rows, chosen = self._rows, self._chosen
         digest = blake2b(digest_size=16)
         for column in (rows.digests, rows.mask_digests, rows.repeats, rows.source):
@@ -170,8 +170,8 @@ def scan(
     """Finds the images of all folders.
 
     cache: the folder of the index database (see store.cache_folder). min_size, max_size: images whose shorter side is
-    under the one or whose longer side is over the other are left out, pixels. Raises a UserError where a folder is
-    missing, holds no image, or, with on_error "stop", holds anything that cannot be used.
+    under the one or whose longer side is over the other are skipped, pixels. Raises a UserError if a folder is
+    missing, contains no image, or, with on_error "stop", contains anything that cannot be used.
     """
     where = cache_folder(cache)
     rows = Rows()
@@ -192,8 +192,8 @@ def scan(
 
 
 def keep_outside(roots: Iterable[str], place: Path, setting: str) -> None:
-    """Raises a UserError where a place that is written to lies in a folder of images; setting: where it was given."""
-    real = os.path.realpath(place)  # not by names: there are links, and `..`
+    """Raises a UserError if a place that is written to is inside a folder of images; setting: where it was given."""
+    real = os.path.realpath(place)  # resolves links and `..`
     for root in map(os.path.expanduser, roots):
         if Path(real).is_relative_to(os.path.realpath(root)):
             raise user_error(setting, f"{place} is inside the image folder {root}", "choose a folder outside of it")
@@ -219,7 +219,7 @@ def _empty(folder: Folder, skipped: list[Skipped], notes: list[str], outside: in
 
 
 def _stop_at(skipped: list[Skipped], on_error: OnError) -> None:
-    """Ends the run at what would be skipped, where that is wished."""
+    """Raises a UserError for skipped files if on_error is "stop"."""
     if on_error == "stop" and skipped:
         remedy = "repair or remove it, or set data.on_error=skip to skip such files"
         raise UserError(*(Problem(printable(path), reason, remedy) for path, reason in skipped[:20]))

@@ -12,10 +12,10 @@ from loralab.data.folders import Folder
 
 @dataclass(frozen=True)
 class Jobs(Sequence[Job]):
-    """Every image of some draws at each of its sizes, in all the views that it may be shown in; made when asked for."""
+    """Every image of some draws at each of its sizes, with all views that are cached of it; made on access."""
 
     draws: Sequence[tuple[Draws, Sequence[Folder]]]
-    """And of each the folders whose rules hold for its images, by Item.source."""
+    """Draws, and the folders with the rules for their images, by Item.source."""
     cache: Cache
 
     def __len__(self) -> int:

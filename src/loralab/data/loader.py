@@ -1,4 +1,4 @@
-"""Batches, made in this process or in others."""
+"""Batches, made in this process or in workers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from loralab.types import Batch, Example, Place
 
 
 class Loader(DataLoader):
-    """A loader in which a user's mistake comes out as what it is: torch would make a traceback's text of one that
-    another process raises."""
+    """A loader that raises a UserError of a worker as such: torch would turn it into the text of a traceback."""
 
     def __init__(self, dataset: Dataset, batches: Any, replaced: set[str], **options: Any) -> None:
-        """batches: lists of Places; replaced: gets the paths of images in whose place another one came."""
-        super().__init__(_Told(dataset), batch_sampler=batches, collate_fn=_collated, **options)
+        """batches: lists of Places; replaced: the paths of images that were replaced by another are added to it."""
+        super().__init__(_ErrorsReturned(dataset), batch_sampler=batches, collate_fn=_collated, **options)
         self.draws, self.replaced = dataset.draws, replaced
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -34,8 +33,8 @@ class Loader(DataLoader):
             yield batch
 
 
-class _Told(torch.utils.data.Dataset):
-    """A dataset that gives an error in the place of raising it."""
+class _ErrorsReturned(torch.utils.data.Dataset):
+    """A dataset that returns a UserError instead of raising it."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset

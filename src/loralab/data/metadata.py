@@ -13,7 +13,7 @@ from loralab.data.captions import as_lines
 from loralab.errors import user_error
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""What such a file is called where nothing else is said (Hugging Face's convention)."""
+"""The default names of such a file (Hugging Face's convention)."""
 
 _FILE_COLUMNS = ("file_name", "image", "path")
 _TEXT_COLUMNS = ("caption", "text", "prompt")
@@ -23,11 +23,11 @@ class Metadata:
     """The captions of one metadata file, by image."""
 
     def __init__(self, path: Path, root: Path, setting: str = "data.metadata", separator: str = ",") -> None:
-        """setting: where it was named; separator: between tags. Raises a UserError where the file cannot be read."""
+        """setting: where it was given; separator: between tags. Raises a UserError if the file cannot be read."""
         self.path, self.root = path, root
         self._captions: dict[str, str | None] = {}
         self.repeated = 0
-        """Rows about an image that an earlier row is about: the last one counts."""
+        """Rows about the same image as an earlier row: the last one is used."""
         try:
             for name, row in _rows(path):
                 self.repeated += (key := self._key(name)) in self._captions
@@ -39,8 +39,8 @@ class Metadata:
         self._exact: set[str] = set()
 
     def caption(self, below: str) -> str | None:
-        """What the file says of an image, by its path below the folder or its name, each also without extension; None
-        where it says nothing. A name that is the path of another image is not taken for this one's."""
+        """The caption of an image, looked up by its path below the folder or its name, each also without extension;
+        None if there is none. A name that is the path of another image is not used for this one."""
         name = below.rpartition("/")[2]
         for key in (below, os.path.splitext(below)[0]):
             if key in self._captions:
@@ -54,7 +54,7 @@ class Metadata:
         return None
 
     def unused(self) -> Iterator[str]:
-        """The paths of entries for which no image was asked, in the file's order."""
+        """The paths of entries that no image used, in the file's order."""
         return (str(self.root / name) for name in self._captions if name not in self._used)
 
     def _key(self, name: str) -> str:
@@ -109,9 +109,9 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _caption(row: Any, edge: str) -> str | None:
-    """The caption of an entry; its tags follow, as in sd-scripts, and each line of several has them. None: it has none.
+    """The caption of an entry, or None; its tags are appended, as in sd-scripts, to each line if there are several.
 
-    edge: what stands between tags.
+    edge: the text between tags.
     """
     if not isinstance(row, dict):
         return _text(row, edge) or None
@@ -121,7 +121,7 @@ def _caption(row: Any, edge: str) -> str | None:
 
 
 def _text(value: Any, edge: str) -> str:
-    """A cell's text: a list is one of tags, and a table's empty cell is none."""
+    """A cell as text: a list is one of tags, and an empty cell of a table is empty text."""
     if value is None or value != value:  # pandas writes NaN
         return ""
     if isinstance(value, list):

@@ -39,14 +39,14 @@ class DataModule(L.LightningDataModule):
     """Images, captions and masks as batches of one bucket.
 
     folder, reg_folder: training and regularisation images. folders: several, each with settings of its own (see Folder;
-    its `captions` and `augment` hold what differs from those here). resolution: the pixel budget, a side or [w, h], or
-    a list of several. batch_pixels: a pixel budget of a batch, in place of a number of samples. on_error: what becomes
-    of files that cannot be used. min_image_size, max_image_size: of the shorter and the longer side, pixels.
+    its `captions` and `augment` contain what differs from those here). resolution: the pixel budget, a side or [w, h],
+    or a list of several. batch_pixels: a pixel budget per batch, instead of a number of samples. on_error: what is done
+    with files that cannot be used. min_image_size, max_image_size: of the shorter and the longer side, pixels.
     alpha_mask: transparency is the loss mask. mask_folder: loss masks, named like the images. metadata: one file with
     the captions. cache_folder: of the index; null: $LORALAB_CACHE or ~/.cache/loralab.
 
-    Building it finds the images, which needs no model; it raises a UserError where there are none. Attaching the model
-    plans the epochs. Nothing is decoded before a loader is asked for: by then the model is on its device, and latents
+    Building it finds the images, which needs no model; it raises a UserError if there are none. Attaching the model
+    plans the epochs. Nothing is decoded before a loader is built: by then the model is on its device, and latents
     are encoded there.
     """
 
@@ -79,7 +79,7 @@ class DataModule(L.LightningDataModule):
         self.seed, self.cache = seed, cache
         self.num_workers, self.persistent_workers = num_workers, persistent_workers
         self.alpha_mask = alpha_mask
-        entries: list[Any] = folders or []  # mappings: their captions and augment are not whole rules
+        entries: list[Any] = folders or []  # mappings: their captions and augment are partial rules
         self.folders = gather(folder, entries, reg_folder, captions, augment, mask_folder, metadata)
         self.planner = Planner(
             self.folders,
@@ -101,12 +101,12 @@ class DataModule(L.LightningDataModule):
         self._index = self.planner.scan()
 
     def attach(self, family: Family) -> None:
-        """Plans the epochs for the model that will be trained: how long captions may be is its to say."""
+        """Plans the epochs for the model that will be trained, which determines how long captions may be."""
         self.family = family
         self.plan = self.planner.plan(self._index, family.fit)
 
     def summary(self) -> dict[str, Any]:
-        """The facts of the training data for the start of a run, plain values."""
+        """Facts about the training data, as plain values."""
         replaced = [printable(path) for path in sorted(self._replaced)]
         return {**self.plan.summary(self._attached_sampler()), "replaced": replaced}
 
@@ -123,7 +123,7 @@ class DataModule(L.LightningDataModule):
         return tags.by_folder(self.plan.index, self.folders)
 
     def example_captions(self, count: int) -> list[str]:
-        """The first different captions of the training images, without anything random; no empty ones."""
+        """The first distinct captions of the training images, without anything random; no empty ones."""
         captions: dict[str, None] = {}
         rules = fixed_rules(self.folders)
         for item in self.plan.draws.training_items():
@@ -140,15 +140,15 @@ class DataModule(L.LightningDataModule):
         return sampler
 
     def resume(self, epoch: int, position: int) -> None:
-        """Lets training begin in an epoch (counted from 0) after `position` of its batches."""
+        """Makes training start in an epoch (counted from 0) after `position` of its batches."""
         self._resumed = (epoch, position)
 
     def begins_at(self) -> tuple[int, int]:
-        """(epoch, its batches done) where training begins."""
+        """(epoch, number of its batches already done) where training starts."""
         return self._place(len(self._attached_sampler()))
 
     def _place(self, batches: int) -> tuple[int, int]:
-        """The same for epochs of so many batches: one that has fewer than were done of it is over."""
+        """The same for epochs of so many batches; an epoch with no batches left is over."""
         limit = getattr(self.trainer, "limit_train_batches", None) or 1.0
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         epoch, position = self._resumed
@@ -158,13 +158,13 @@ class DataModule(L.LightningDataModule):
         self._refuse_no_batches()
         self._encode()
         sampler = self._attached_sampler()
-        # overfitting a few batches means the same ones each epoch: a list knows no epochs
+        # to overfit a few batches they must be the same in each epoch: a list does not change
         fixed = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         dataset = self._dataset(self.plan.draws, self.folders, self.seed)
         return self._loader(dataset, list(sampler) if fixed else sampler)
 
     def val_dataloader(self) -> list[DataLoader]:
-        """The images held out, then as many of those trained on: the same batches each time."""
+        """The held-out images, then as many of those trained on: the same batches each time."""
         self._encode()
         rules = fixed_rules(self.planner.all_folders)
         datasets = [self._dataset(draws, rules, 0) for draws in self.plan.validation]
@@ -184,7 +184,7 @@ class DataModule(L.LightningDataModule):
         self._is_encoded = True
 
     def _refuse_no_batches(self) -> None:
-        """Raises a UserError where trainer.limit_train_batches is a share that leaves nothing."""
+        """Raises a UserError if trainer.limit_train_batches is a share of less than one batch."""
         share = getattr(self.trainer, "limit_train_batches", None)
         batches = len(self._attached_sampler())
         if isinstance(share, float) and int(share * batches) == 0:
@@ -193,12 +193,12 @@ class DataModule(L.LightningDataModule):
             raise user_error(f"trainer.{setting}", f"{share:g} of {batches} batches is less than one batch", remedy)
 
     def _all_draws(self) -> list[tuple[Draws, list[Folder]]]:
-        """Draws of the training and of the validation, and the folders with the rules that hold for each."""
+        """Draws of the training and of the validation, each with the folders whose rules apply."""
         watched = fixed_rules(self.planner.all_folders)
         return [(self.plan.draws, self.folders), *((draws, watched) for draws in self.plan.validation)]
 
     def _encode_latents(self) -> None:
-        """Images that turn out to be damaged are left out, and the epochs planned anew, until all can be encoded."""
+        """Fills the cache of latents; damaged images are skipped and the epochs planned again until all are encoded."""
         start, made, batch, workers = time.monotonic(), 0, self.planner.batch.samples, self.num_workers or None
         damaged: dict[str, str] = {}
         while True:
@@ -214,14 +214,14 @@ class DataModule(L.LightningDataModule):
                 )
             self.plan = self.planner.plan(self.plan.index, self.family.fit, damaged)
         for path, why in damaged.items():
-            self._tell(f"skipped   {printable(path)}: {why}")
+            self._print(f"skipped   {printable(path)}: {why}")
         if damaged:
-            self._tell(f"batches   {len(self._attached_sampler())} per epoch, without the skipped images")
+            self._print(f"batches   {len(self._attached_sampler())} per epoch, without the skipped images")
         speed = f", {made / (time.monotonic() - start):.1f} images/s" if made else ""
-        self._tell(f"latents   {len(jobs) - made} of {len(jobs)} were cached, {made} encoded{speed}")
+        self._print(f"latents   {len(jobs) - made} of {len(jobs)} were cached, {made} encoded{speed}")
 
-    def _tell(self, words: str) -> None:
-        """For what is only known after the opening words of a run."""
+    def _print(self, words: str) -> None:
+        """Prints what is only known after the opening summary of a run."""
         if self.trainer is None or self.trainer.is_global_zero:
             print(words, file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""What a training is made of, before anything is decoded: images, buckets, epochs, and what is to be said of them."""
+"""The plan of a training, before anything is decoded: images, buckets, epochs, and notes about them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from loralab.progress import progress
 from loralab.types import Fit, Item
 
 _BLOCK = 100
-"""Captions after which the progress is told."""
+"""Captions between updates of the progress bar."""
 
 
 def fixed_rules(folders: Sequence[Folder]) -> list[Folder]:
-    """The folders with nothing random in their rules."""
+    """The folders without anything random in their rules."""
     return [replace(folder, captions=folder.captions.fixed(), augment=Augment()) for folder in folders]
 
 
@@ -36,7 +36,7 @@ def fixed_caption(item: Item, fixed: Sequence[Folder]) -> str:
 
 
 class Fitting:
-    """Measures captions, each once."""
+    """Measures captions, each distinct one once."""
 
     def __init__(self, folders: Sequence[Folder], fit: Callable[[str], Fit]) -> None:
         self._fixed, self._fit = fixed_rules(folders), fit
@@ -44,9 +44,9 @@ class Fitting:
         self._rng = Random(0)
 
     def __call__(self, text: str, source: int) -> Fit:
-        """Of a caption's text and its image's source."""
+        """The fit of a caption; source: of its image."""
         rules = self._fixed[source].captions
-        # only wildcards draw, and making a generator takes longer than the rest
+        # only wildcards use the generator, and making one takes longer than the rest
         caption = rules.apply(text, Random(0) if rules.wildcards else self._rng)
         if len(caption.encode()) <= CHUNK:  # every token is at least one byte long
             return Fit(1, 0)
@@ -55,8 +55,8 @@ class Fitting:
         return self._known[caption]
 
     def select(self, index: Index) -> tuple[Index, int]:
-        """The index less the images whose captions are too long, where data.captions.overlong says so; and how many of
-        the others have captions that are cut."""
+        """The index without the images whose captions are too long, if data.captions.overlong is skip; and how many of
+        the others have captions that are truncated."""
         lost: dict[int, int] = {}
         with progress("measuring captions", len(index), "captions") as advance:
             for position, (text, source) in enumerate(index.captions()):
@@ -70,40 +70,40 @@ class Fitting:
         problems = [Problem(printable(index[i].path), words[i], remedy) for i, rule in rules.items() if rule == "error"]
         if problems:
             raise UserError(*problems[:20])
-        left_out = {i: words[i] for i, rule in rules.items() if rule == "skip"}
-        return index.without(left_out) if left_out else index, len(lost) - len(left_out)
+        skipped = {i: words[i] for i, rule in rules.items() if rule == "skip"}
+        return index.without(skipped) if skipped else index, len(lost) - len(skipped)
 
 
 @dataclass
 class Plan:
-    """index: all images. draws: the epochs. validation: of images held out and of as many trained on, or nothing.
-    skipped: what is left out, of all folders, and why."""
+    """index: all images. draws: the epochs. validation: of held-out images and of as many trained on, or empty.
+    skipped: the files of all folders that are skipped, and why."""
 
     index: Index
     draws: Draws
     skipped: list[Skipped]
     validation: list[Draws] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
-    """What else is to be said of the images held out."""
+    """Notes about the held-out images."""
     cut: int = 0
-    """Captions that are longer than the text encoder takes."""
+    """Number of captions that are truncated."""
 
     @property
     def held_out(self) -> int:
-        """Images that are watched and not trained on."""
+        """Number of images in the validation set, which are not trained on."""
         return len(self.validation[0].items) if self.validation else 0
 
     def digest(self) -> str:
-        """Of the images, captions and masks, and of which of them are trained on."""
+        """A hash of the images, captions and masks, and of which of them are trained on."""
         return blake2b(f"{self.index.digest()} {self.draws.chosen}".encode(), digest_size=16).hexdigest()
 
     def validation_digest(self) -> str:
-        """Of the images and captions that are watched."""
+        """A hash of the images and captions of the validation."""
         watched = [(item.digest, item.caption) for draws in self.validation for item in draws.items]
         return blake2b(repr(watched).encode(), digest_size=16).hexdigest()
 
     def summary(self, sampler: BucketSampler) -> dict[str, Any]:
-        """The facts of the training data, plain values."""
+        """Facts about the training data, as plain values."""
         reg = self.index.regularisation
         return {
             "images": len(self.index) - reg,
@@ -118,7 +118,7 @@ class Plan:
         }
 
     def _buckets(self, sampler: BucketSampler):
-        """A row for each bucket: its size, images, draws in an epoch, and the batch size."""
+        """A row per bucket: its size, images, draws per epoch, and batch size."""
         images = self.draws.images
         draws: Counter = Counter()
         for group, count in zip(self.draws.groups, sampler.counts, strict=True):
@@ -134,7 +134,7 @@ class Plan:
             yield f"captions truncated, as they have more tokens than model.max_token_length: {self.cut}"
 
     def notes(self, sampler: BucketSampler) -> Iterator[str]:
-        """One line for each thing that a user may not expect of how the images are used."""
+        """A line for everything unexpected about how the images are used."""
         rules = [folder.captions for folder in self.index.folders]
         lines = sum("\n" in text and not rules[source].wildcards for text, source in self.index.captions())
         thin = [g for g, n in zip(self.draws.groups, sampler.counts, strict=True) if n < self._full(g, sampler)]

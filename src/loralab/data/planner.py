@@ -21,10 +21,10 @@ from loralab.types import Fit, Item
 
 @dataclass(frozen=True)
 class Planner:
-    """What decides which images are trained on, at which sizes and in which batches.
+    """Decides which images are trained on, at which sizes and in which batches.
 
-    sizes: the pixel budgets. batch: batch size of a bucket. captions: the rules where a folder has none of its own.
-    on_error: what becomes of files that cannot be used. min_image_size, max_image_size: of the shorter and the longer
+    sizes: the pixel budgets. batch: batch size of a bucket. captions: the rules of a folder without its own.
+    on_error: what is done with files that cannot be used. min_image_size, max_image_size: of the shorter and the longer
     side, pixels. cache_folder: of the index (see store.cache_folder). hashed: images are hashed, as caches and
     training states need. alpha_mask: transparency is the loss mask.
     """
@@ -44,7 +44,7 @@ class Planner:
 
     @property
     def all_folders(self) -> list[Folder]:
-        """The training's folders and, last, that of the validation, where it has one: by Item.source."""
+        """The training's folders and, last, that of the validation, if it has one: by Item.source."""
         apart = self.validation.folder
         rules = {"captions": self.captions, "setting": "data.validation.folder"}
         return [*self.folders, *([Folder(apart, **rules)] if apart else [])]
@@ -54,11 +54,11 @@ class Planner:
         return self._scan(self.folders)
 
     def scan_apart(self) -> Index | None:
-        """Finds the images of the validation's own folder, where there is one."""
+        """Finds the images of the validation's own folder, if there is one."""
         return self._scan(self.all_folders[-1:]) if self.validation.folder else None
 
     def plan(self, index: Index, fit: Callable[[str], Fit], damaged: Mapping[str, str] | None = None) -> Plan:
-        """What is made of them; fit: how a caption fits the text encoder; damaged: path → why, to be left out."""
+        """The plan for the images of an index; fit: measures a caption; damaged: path → why it is skipped."""
         fitting = Fitting(self.folders, fit)
         index, cut = fitting.select(_less(index, damaged or {}))
         out, apart, skipped, notes = self._apart(index, damaged or {})
@@ -85,7 +85,7 @@ class Planner:
         return index.hashed(self.cache_folder, self.on_error) if self.hashed else index
 
     def _of_alpha(self, index: Index) -> Iterator[str]:
-        """Transparency that is not used, and a mask that there is not."""
+        """Notes on transparency that is not used, and on an alpha mask without transparency."""
         count = index.with_alpha
         if count and not self.alpha_mask:
             words = f"images with transparency, composited on white: {count}"
@@ -96,8 +96,8 @@ class Planner:
     def _apart(
         self, index: Index, damaged: Mapping[str, str]
     ) -> tuple[list[int], list[Item], list[Skipped], list[str]]:
-        """Positions of images that are not trained on; the images of the validation; what its folder lacks; and what
-        else is to be said of it."""
+        """Positions of images that are not trained on; the images of the validation; the files skipped in its folder;
+        and notes about it."""
         found = self.scan_apart()
         if found is None:
             out = held_out(index, self.validation.share)
@@ -106,7 +106,7 @@ class Planner:
         return [], [replace(item, source=len(self.folders)) for item in apart], apart.skipped, apart.notes
 
     def _validation(self, index: Index, left: list[int], apart: list[Item]) -> list[Draws]:
-        """Draws of the images held out and of as many of those trained on."""
+        """Draws of the held-out images and of as many of those trained on."""
         if not apart:
             return []
         training = [position for position in left if not index[position].is_reg]
@@ -119,6 +119,6 @@ class Planner:
 
 
 def _less(index: Index, damaged: Mapping[str, str]) -> Index:
-    """An index less some images, path → why."""
+    """An index without some images; damaged: path → why."""
     reasons = {i: damaged[item.path] for i, item in enumerate(index) if item.path in damaged} if damaged else {}
     return index.without(reasons) if reasons else index

@@ -22,12 +22,12 @@ from loralab.files import printable
 
 MOST_REPEATS = 100_000
 _STRETCH = 0.02
-"""Relative difference of width : height between an image and its mask, from which on it is told."""
+"""Relative difference between the aspect ratios of an image and its mask above which there is a note."""
 _FILE, _METADATA, _FOLDER, _NONE = range(len(ORIGINS))
 
 
 class Reader:
-    """One folder's images, captions and masks; what is left out or worth saying is added to `skipped` and `notes`."""
+    """Reads one folder's images, captions and masks; adds to `skipped` and `notes`."""
 
     def __init__(
         self, folder: Folder, source: int, catalog: Catalog, rows: Rows, skipped: list[Skipped], notes: list[str]
@@ -61,12 +61,12 @@ class Reader:
                 self._note(f"rows of {metadata.path} replaced by later ones on the same image: {metadata.repeated}")
         if self.outside:
             self._note(f"images skipped because of data.min_image_size or data.max_image_size: {self.outside}")
-        self._tell_of_masks()
+        self._note_masks()
         for note in self.unread.notes():
             self._note(note)
 
-    def _tell_of_masks(self) -> None:
-        """Masks that have no effect, or another one than may be thought."""
+    def _note_masks(self) -> None:
+        """Adds notes on masks that have no effect, or an unexpected one."""
         place = self.folder.mask_folder
         if self.masks and not self.masked:
             name = printable(os.fsdecode(next(iter(self.masks))[-1]))
@@ -121,7 +121,7 @@ class Reader:
         )
 
     def _subset(self, parts: tuple[bytes, ...]) -> tuple[int, str]:
-        """Repeats and class tokens of a directory: those of the nearest folder called `N_name`."""
+        """Repeats and class tokens of a directory: those of the nearest folder named `N_name`."""
         repeats, tokens, setting = self.folder.repeats, self.folder.class_tokens, self.folder.beside("repeats")
         for part in map(os.fsdecode, reversed(parts)):
             if found := re.fullmatch(r"\s*(\d+)_(.*)", part, re.DOTALL):
@@ -133,7 +133,7 @@ class Reader:
         return repeats, tokens
 
     def _captions(self, directory: Directory, stems: list[bytes], tokens: bytes) -> tuple[list, list[int]]:
-        """Of each image its caption, or what is wrong with it, and where it comes from."""
+        """The caption of each image, or what is wrong with it, and its origin."""
         ending = len(os.fsencode(self.folder.extension))
         texts, errors = self.catalog.captions(directory)
         by_stem = {name[:-ending]: text for name, text in zip(directory.texts.names, texts.tolist(), strict=True)}
@@ -154,14 +154,13 @@ class Reader:
             self._note(f"{place / name} is used; {' and '.join(others)} beside it ignored")
 
     def _metadata(self, parts: tuple[bytes, ...]) -> Iterator[tuple[Metadata, tuple[bytes, ...]]]:
-        """The metadata files that hold for a directory, the nearest last, and its path below their folders."""
+        """The metadata files that apply to a directory, the nearest last, and its path below their folders."""
         for depth in range(len(parts) + 1):
             if parts[:depth] in self.metadata:
                 yield self.metadata[parts[:depth]], parts[depth:]
 
     def _find_masks(self) -> Iterator[tuple[tuple[bytes, ...], tuple[bytes, bytes, int, int] | str]]:
-        """The mask folder's images by their path below it, without extension: path, digest and size, or why there is
-        none."""
+        """The masks by their path below the mask folder, without extension: path, digest and size, or what is wrong."""
         root = os.path.abspath(os.path.expanduser(self.folder.mask_folder or ""))
         if not os.path.isdir(root):
             found = "is not a folder" if os.path.exists(root) else "not found"
@@ -180,8 +179,7 @@ class Reader:
     def _masks_of(
         self, directory: Directory, stems: list[bytes], headers: np.ndarray, bad: dict[int, Exception]
     ) -> list[tuple[bytes, bytes]]:
-        """Path and digest of the masks of a directory's images, empty where there is none; a mask that is no good goes
-        to `bad`."""
+        """Path and digest of the masks of a directory's images, empty if there is none; errors are added to `bad`."""
         found = [(b"", UNKNOWN)] * len(stems)
         for position, stem in enumerate(stems) if self.folder.mask_folder else ():
             mask = self.masks.get((*directory.parts, stem))
@@ -201,7 +199,7 @@ class Reader:
 
 
 def _like_masks(parts: tuple[bytes, ...], stems: list[bytes]) -> Iterator[str]:
-    """What the names of images that seem to be loss masks have in common, once for each."""
+    """For each image whose name looks like that of a loss mask: the part of the name that does."""
     if parts and re.fullmatch(rb"_?masks?", parts[-1].lower()):
         yield from [f"in {printable(os.fsdecode(parts[-1]))}"] * len(stems)
         return

@@ -16,12 +16,12 @@ Origin = Literal["file", "metadata", "folder", "none"]
 ORIGINS: tuple[Origin, ...] = ("file", "metadata", "folder", "none")
 
 UNKNOWN = bytes(16)
-"""In the place of a content hash."""
+"""Instead of a content hash that is not known."""
 
 
 @dataclass
 class Rows:
-    """Of each image its path, caption, mask, content hashes (zeros where unknown), and numbers."""
+    """Path, caption, mask, content hashes (zeros where unknown), and numbers of each image."""
 
     paths: Texts = field(default_factory=Texts)
     captions: Texts = field(default_factory=Texts)

@@ -1,4 +1,4 @@
-"""Batches of one bucket, in an order that is a function of the seed and the epoch."""
+"""Batches of one bucket, in an order determined by the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class BucketSampler:
     """A batch sampler: each epoch's draws shuffled, cut into batches of one group, and the batches shuffled.
 
     On several devices the batches are `world` times as large and each rank takes its part, so that the ranks together
-    see what one device with that batch size would; every rank gets the same number of batches. Where a part is smaller
-    than the others, its samples' shares make up for it; where it would be empty, it holds one sample of share 0.
+    see what one device with that batch size would; every rank gets the same number of batches. If a part is smaller
+    than the others, its samples' shares compensate for it; if it would be empty, it has one sample of share 0.
 
-    accumulate: batches in an optimizer step. full_only: leaves out batches that are not full (other ones each epoch).
+    accumulate: batches per optimizer step. full_only: skips batches that are not full (other samples each epoch).
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class BucketSampler:
 
     @property
     def sampler(self) -> BucketSampler:
-        """Lightning tells `batch_sampler.sampler` the epoch."""
+        """Lightning calls `batch_sampler.sampler.set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def resume(self, epoch: int, position: int) -> None:
-        """Lets that epoch begin after `position` batches; its length stays that of the whole epoch."""
+        """Makes that epoch start after `position` batches; its length stays that of the whole epoch."""
         self._resumed = (epoch, position)
         self.epoch = epoch
 

@@ -1,6 +1,6 @@
-"""A store of byte strings by key: large files that only grow, and an SQLite index of what lies where.
+"""A store of byte strings by key: large append-only files, and an SQLite index of the records in them.
 
-A record counts once its row is committed, so a killed process loses at most the records it was adding. Each process
+A record is valid once its row is committed, so a killed process loses at most the records it was adding. Each process
 writes to a file of its own, so two may add at once. Every record carries a checksum of its key and its bytes.
 """
 
@@ -75,7 +75,7 @@ class Shards:
         return record
 
     def verify(self) -> int:
-        """Forgets the records that are damaged, and says how many; reads only files changed since written."""
+        """Removes damaged records and returns their number; reads only files changed since written."""
         database = self._database()
         forgotten = 0
         for number, name, *written in database.execute("SELECT id, name, size, stamp FROM shards").fetchall():
@@ -149,7 +149,7 @@ def _read(path: Path, start: int, length: int) -> bytes | None:
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Size and time of a file, by which a change is noticed; (0, 0) where it is not there."""
+    """Size and time of a file, by which a change is detected; (0, 0) if it does not exist."""
     try:
         status = path.stat()
     except OSError:

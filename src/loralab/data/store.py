@@ -1,4 +1,4 @@
-"""Where what is known of images is kept: SQLite databases under a cache folder, never inside a dataset."""
+"""SQLite databases of what is known about images: in a cache folder, never inside a dataset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cache_folder(folder: str | None = None) -> Path:
 
 
 def connect(path: Path, schema: str, setting: str = "data.cache_folder") -> sqlite3.Connection:
-    """Opens a database that several processes may use at once; one that is damaged is set aside and begun anew.
+    """Opens a database that several processes may use at once; one that is damaged is renamed and created anew.
 
     setting: where its folder was given. Commits survive a killed process. They are not forced to the disk: after a
     power failure a database may be damaged, which costs the time to make its contents again.

@@ -34,12 +34,12 @@ def by_folder(items: Iterable[Item], folders: Sequence[Folder]) -> dict[str, Cou
 
 
 def folder_name(item: Item) -> str:
-    """Of the folder that an image lies in, as text."""
+    """The name of the folder of an image, as text."""
     return printable(Path(item.path).parent.name)
 
 
 def tags(item: Item, rules: Captions) -> list[str]:
-    """The tags of an image's caption, without markers of kept ones."""
+    """The tags of an image's caption, without the separators of kept tags."""
     text = item.caption.split("\n")[0] if not rules.wildcards else item.caption.replace("\n", rules.separator)
     for marker in (rules.keep_tokens_separator, rules.secondary_separator):
         text = text.replace(marker, rules.separator) if marker else text

@@ -8,7 +8,7 @@ from itertools import accumulate, islice
 
 
 class Texts(Sequence[str]):
-    """A growing list of strings, held as bytes. File names that are no UTF-8 survive (surrogateescape)."""
+    """A growing list of strings, held as bytes. File names that are not UTF-8 are preserved (surrogateescape)."""
 
     def __init__(self, texts: Iterable[str | bytes] = ()) -> None:
         self._bytes = bytearray()

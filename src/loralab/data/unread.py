@@ -1,4 +1,4 @@
-"""What lies in a folder of images and is not read, by kind and with counts."""
+"""Files in a folder of images that are not read, by kind and with counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loralab.errors import UserError
 from loralab.files import printable
 
 _NAMED = 6
-"""So many names and endings are listed, the most frequent ones first."""
+"""Maximum number of names and endings that are listed, the most frequent ones first."""
 _TABLES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
 _UNSUPPORTED = (
     *(".psd", ".psb", ".xcf", ".kra", ".clip", ".svg", ".eps", ".ai", ".pdf", ".tga", ".dds", ".ico", ".exr", ".hdr"),
@@ -24,19 +24,19 @@ _ARCHIVES = (".zip", ".cbz", ".rar", ".cbr", ".7z", ".cb7", ".tar", ".gz", ".tgz
 
 
 class Unread:
-    """Gathers the files of a folder that are no images and belong to none."""
+    """Collects the files of a folder that are neither images nor belong to one."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self._system: Counter[str] = Counter()
         self._beside: Counter[str] = Counter()
-        """Files that have an image's name, by what they have instead of its extension."""
+        """Files named like an image, by what they have instead of its extension."""
         self._first: dict[str, bytes] = {}
         self._kinds: dict[str, Counter[str]] = {"stray": Counter(), "unsupported": Counter(), "archives": Counter()}
         self._kinds |= {"tables": Counter(), "others": Counter()}
 
     def look(self, directory: Directory) -> None:
-        """Adds what one directory has."""
+        """Adds the files of one directory."""
         names = set(directory.images.names)
         stems = {name.rpartition(b".")[0] for name in names}
         self._system.update("._*" if name.startswith(b"._") else _shown(name) for name in directory.hidden)
@@ -71,7 +71,7 @@ class Unread:
         self._first.setdefault(_shown(ending), os.path.join(directory.path, name))
 
     def notes(self) -> Iterator[str]:
-        """A line for each kind."""
+        """One line per kind."""
         kinds = {name: Counter(counts) for name, counts in self._kinds.items()}
         setting = self.folder.captions_setting
         for ending, count in self._beside.most_common():
@@ -96,7 +96,7 @@ class Unread:
 
 
 def _ending(name: bytes, stems: Set[bytes]) -> bytes:
-    """What a file's name has behind the longest image's name that it begins with; empty where there is none."""
+    """The rest of a file's name after the longest image name that it starts with; empty if there is none."""
     dot = name.rfind(b".")
     while dot > 0:
         if name[:dot] in stems:
@@ -115,7 +115,7 @@ def _is_caption(path: bytes) -> bool:
 
 
 def _listed(counts: Counter[str]) -> str:
-    """`3 (a.txt, b.txt, c.txt)`, `12: 10 *.psd, 2 *.mp4`, or with the names alone where each is there once."""
+    """`3 (a.txt, b.txt, c.txt)`, `12: 10 *.psd, 2 *.mp4`, or only the names if each occurs once."""
     listed = [name if count == 1 else f"{count} {name}" for name, count in counts.most_common(_NAMED)]
     more = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
     return f"{counts.total()} ({', '.join(listed)}{more})"

@@ -1,4 +1,4 @@
-"""Images that are not trained on, so that one can see what is learned and what is only remembered."""
+"""Held-out images, which show what generalises and what is only memorised."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from loralab.values import Share
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """share: of the training images that is held out. folder: images of their own, instead."""
+    """share: of the training images to hold out. folder: separate images instead."""
 
     share: Share = 0.0
     folder: str | None = None
 
 
 def held_out(items: Sequence[Item], share: float) -> list[int]:
-    """Positions of the images held out: a function of their names, so that it holds whatever is added or removed.
+    """Positions of the held-out images: chosen by their names, so that adding or removing others changes nothing.
 
     At least one, and at least one is left. Regularisation images are never held out.
     """
@@ -34,7 +34,7 @@ def held_out(items: Sequence[Item], share: float) -> list[int]:
 
 
 def sample(items: Sequence[Item], positions: Sequence[int], count: int) -> list[int]:
-    """So many of the positions, chosen by the images' names."""
+    """`count` of the positions, chosen by the images' names."""
     return sorted(sorted(positions, key=lambda i: _rank(items[i]))[:count])
 
 
@@ -52,6 +52,6 @@ def fixed_batches(draws: Draws) -> list[list[Place]]:
 
 
 def _rank(item: Item) -> float:
-    """A number in [0, 1) that the file's name and its folder's decide."""
+    """A number in [0, 1), determined by the names of the file and its folder."""
     path = Path(item.path)
     return derive(0, "validation", path.parent.name, path.name) / 2**63

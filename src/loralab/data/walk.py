@@ -1,4 +1,4 @@
-"""A folder of images as the file system shows it: its files in one order, with what tells that they have changed."""
+"""The files in a folder of images, sorted, each with a stamp by which a change is detected."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SYSTEM = frozenset(
         *(b"lost+found", b"__pycache__"),
     )
 )
-"""What systems and network drives put beside images: bins, thumbnails, resource forks; in lower case."""
+"""What operating systems and network drives put beside images: bins, thumbnails, resource forks; lower case."""
 
 
 class Skipped(NamedTuple):
-    """Something that is left out, and why."""
+    """A file or folder that is skipped, and why."""
 
     path: str
     reason: str
@@ -44,13 +44,13 @@ class Files(NamedTuple):
 
     @staticmethod
     def of(rows: list[tuple[bytes, int, int]]) -> Files:
-        """Of (name, size, stamp) each."""
+        """From rows of (name, size, stamp)."""
         names, sizes, stamps = zip(*sorted(rows), strict=True) if rows else ((), (), ())
         return Files(list(names), np.array(sizes, np.int64), np.array(stamps, np.int64))
 
 
 def stamp(status: os.stat_result) -> int:
-    """A number that changes with a file's modification or its status: so an edit that restores the time is seen too."""
+    """A number that changes with a file's mtime or ctime, so that an edit that restores the mtime is detected."""
     return (status.st_mtime_ns * 31 + status.st_ctime_ns) & (1 << 63) - 1
 
 
@@ -67,12 +67,11 @@ class Directory(NamedTuple):
     others: list[bytes]
     """Names of files that are none of these."""
     hidden: list[bytes]
-    """Names of files and folders that are not looked at, as they are hidden or a system's own."""
+    """Names of hidden and system files and folders, which are skipped."""
 
 
 def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]) -> Iterator[Directory]:
-    """Every directory under `root`, sorted, links followed but not in circles; what is hidden or a system's own is
-    not looked at.
+    """Every directory under `root`, sorted; links are followed but not in circles, hidden and system folders skipped.
 
     extension: of caption files, with its dot, in any case; omit: absolute folders that are not entered.
     What cannot be read is appended to `skipped`.
@@ -86,7 +85,7 @@ def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]
             status = os.stat(path)
             this = (status.st_dev, status.st_ino)
             links += os.path.islink(path) and bool(parts)
-            if this in above or (links > 1 and this in seen):  # folders that link to each other have endless ways
+            if this in above or (links > 1 and this in seen):  # folders that link to each other have endless paths
                 reason = (
                     "is a link to a folder that contains it" if this in above else "is a link to a folder already read"
                 )

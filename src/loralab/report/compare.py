@@ -1,4 +1,4 @@
-"""`loralab compare RUN…`: runs side by side, as text, JSON, or a page with their pictures."""
+"""`loralab compare RUN…`: runs side by side, as text, JSON, or a page with their sample images."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ METRIC = "validation/loss"
 
 
 class Damaged(Exception):
-    """Why a run cannot be compared, in words."""
+    """Why a run cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished or unfinished run's folder, read back."""
+    """What the folder of a finished or unfinished run contains."""
 
     folder: Path
     figures: dict[str, Any]
-    """Its status, and numbers by name, None where there is none (yet)."""
+    """Its status, and figures by name; None for those that do not exist (yet)."""
     settings: dict[str, Any]
     """By dotted key."""
 
     @property
     def grid(self) -> Path:
-        """Its pictures on a sheet, where it made some."""
+        """The grid of its sample images, if it drew any."""
         return self.folder / "samples" / "grid.png"
 
 
@@ -102,7 +102,7 @@ def read(folder: Path) -> Run:
 
 
 def _figures(record: Any) -> dict[str, Any]:
-    """What a run's record says of how it went. Raises Damaged."""
+    """The status and figures in a run's record. Raises Damaged."""
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
         raise Damaged("run.json is not the record of a run")
     found = {name: record[name] for name in FIGURES if name in record}
@@ -128,7 +128,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _resolved(config: DictConfig, key: str, value: Any) -> Any:
-    """A leaf as plain JSON, on its own resolved if it can be."""
+    """A leaf as plain JSON, resolved on its own if possible."""
     if "${" in str(value):
         with suppress(OmegaConfBaseException):
             value = OmegaConf.select(config, key, default=value)
@@ -150,7 +150,7 @@ def _write_page(path: Path, rows: list[dict[str, Any]], runs: list[Run], differi
 
 
 def _shortly(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with the runs' folders without what all of them begin with, where that leaves a name to each."""
+    """The rows with the common beginning of the runs' folders removed, but at least one name left to each."""
     parts = [Path(row["run"]).parts for row in rows]
     longest = max(0, min(map(len, parts)) - 1)
     shared = next((i for i in range(longest) if len({part[i] for part in parts}) > 1), longest)
@@ -158,13 +158,13 @@ def _shortly(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def differences(runs: list[Run]) -> list[str]:
-    """Settings that are not the same in all of the runs; without those that others only take their default from."""
+    """Settings that differ between the runs, except `suggested.*`, which only give others their defaults."""
     keys = dict.fromkeys(key for run in runs for key in run.settings if not key.startswith("suggested."))
     return [key for key in keys if any(run.settings.get(key) != runs[0].settings.get(key) for run in runs)]
 
 
 def sheet(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Lines of cells, headings first; what there is more of, runs or what is said of them, goes down the page."""
+    """Lines of cells, headings first; whichever is more, runs or their columns, becomes the lines."""
     names = dict.fromkeys(name for row in rows for name in row)
     lines = [[name, *(_cell(row.get(name)) for row in rows)] for name in names]
     return lines if len(names) > len(rows) else [list(line) for line in zip(*lines, strict=True)]

@@ -1,4 +1,4 @@
-"""What a run adds to its loggers' settings: where they write, and a name to know it by among others."""
+"""What a run adds to its loggers' settings: where they write, and a name for the run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from loralab.config.compose import fresh
 
 
 def placed(node: dict[str, Any], folder: Path, own: list[str], sweep: Path | None) -> dict[str, Any]:
-    """Values for what a logger's node leaves open.
+    """Values for the settings that a logger's node does not set.
 
-    A run folder is a place of its own; in a `save_dir` that runs share, each has a folder of its name. folder: of the
-    run; own: what tells it from the others of its sweep; sweep: their folder.
+    By default a logger writes into the run's folder; in a `save_dir` that runs share, each gets a folder of its name.
+    folder: of the run; own: the overrides that set it apart in its sweep; sweep: the folder of the sweep.
     """
     name = run_name(folder, own)
     if not node.get("save_dir"):
@@ -30,7 +30,7 @@ def placed(node: dict[str, Any], folder: Path, own: list[str], sweep: Path | Non
 
 
 def run_name(folder: Path, own: list[str]) -> str:
-    """The run's folder below outputs/ or multirun/, else its last name; of a sweep's run also what it differs in."""
+    """The run's folder below outputs/ or multirun/, else its last part; in a sweep also the overrides of its own."""
     parts = folder.parts
     below = next((n for n in range(len(parts) - 1, 0, -1) if parts[n - 1] in ("outputs", "multirun")), len(parts) - 1)
     words = [*parts[below:], *(word.rpartition(".")[2] if "=" not in word else _leaf(word) for word in own)]
@@ -38,12 +38,12 @@ def run_name(folder: Path, own: list[str]) -> str:
 
 
 def _leaf(override: str) -> str:
-    """optimizer.lr=1e-4 is lr=1e-4."""
+    """optimizer.lr=1e-4 becomes lr=1e-4."""
     key, _, value = override.partition("=")
     return f"{key.rpartition('.')[2]}={value}"
 
 
 def finish(exit_code: int) -> None:
-    """Ends the run at Weights & Biases: the next of this process would go on in it."""
+    """Ends the run at Weights & Biases; the next run of this process would continue it otherwise."""
     if wandb := sys.modules.get("wandb"):
         wandb.finish(exit_code=exit_code)

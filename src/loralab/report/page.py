@@ -1,4 +1,4 @@
-"""A self-contained page: a table of runs with their last grid of pictures."""
+"""A self-contained page: a table of runs, and the last grid of sample images of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ img { max-width: 100%; }
 
 
 def page(lines: list[list[str]], pictures: Mapping[str, Path]) -> str:
-    """HTML that needs no other file: the lines of a table, headings first, and pictures by what they show."""
+    """HTML that needs no other file. lines: of a table, headings first; pictures: caption → PNG."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in lines[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[1:])
     figures = "".join(_figure(html.escape(name), picture) for name, picture in pictures.items())

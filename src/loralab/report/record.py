@@ -22,7 +22,7 @@ LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes", 
 
 
 class Record:
-    """The record of one run. `facts` is what is written; a run that dies without a word leaves status "running"."""
+    """The record of one run. `facts` is what is written; a run that is killed leaves status "running"."""
 
     def __init__(self, folder: Path, overrides: list[str]) -> None:
         self.path = folder / "run.json"
@@ -60,7 +60,7 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Writes the facts; where that is not possible the run goes on, and this is told once."""
+        """Writes the facts; if that fails, an error is printed once and the run continues."""
         if not is_first():
             return
         try:
@@ -77,7 +77,7 @@ class Record:
             beside.write_text(as_json(self.facts) + "\n", encoding="utf8")
 
     def _shorten(self) -> None:
-        """On a full disk: the most important facts in the place of those that are there, which needs no more room."""
+        """On a full disk: overwrites the file with the most important facts, which needs no more space."""
         kept = {key: self.facts[key] for key in ("status", "steps", "error", "files", "errors") if key in self.facts}
         with suppress(OSError), open(self.path, "r+b") as file:
             size = self.path.stat().st_size
@@ -87,7 +87,7 @@ class Record:
 
 
 def record_failure(folder: Path, overrides: list[str], error: Exception) -> None:
-    """Keeps that a run failed before it had a record."""
+    """Writes a record for a run that failed before it had one."""
     if not (folder / "run.json").exists():
         with suppress(type(error)), Record(folder, overrides):
             raise error

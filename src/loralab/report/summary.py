@@ -1,4 +1,4 @@
-"""What a run says before it starts, and what it did."""
+"""The summary of a run before it starts, and that of its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loralab.training.output import Output
 
 
 def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Output) -> str:
-    """The plan of a run: images, buckets, batches, steps, what trains, what is frozen, where files go."""
+    """The plan of a run: images, buckets, batches, steps, what is trained, what is frozen, where files are written."""
     facts = data.summary()
     lines = [
         f"model     {module.family.name} · {module.family.base} · predicts {module.family.prediction_type}",
@@ -39,7 +39,7 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
 
 
 def _skipped(skipped: list[dict[str, str]]) -> Iterator[str]:
-    """A line for each of a few files; many that are skipped for the same reason are counted."""
+    """A line per file; if more than three are skipped for the same reason, one line with their number."""
     reasons: dict[str, list[str]] = {}
     for each in skipped:
         reasons.setdefault(each["reason"], []).append(each["path"])
@@ -74,7 +74,7 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
 
 
 def closing(facts: dict[str, Any], folder: Path) -> str:
-    """One line for the end of a run, one for each adapter file, one for the run's folder and what else it holds."""
+    """One line for the end of a run, one for each adapter file, one for the run's folder and its other contents."""
     loss = "" if facts["loss"] is None else f" · loss {facts['loss']:.4f}"
     rate = f" · {facts['images_per_second']:.1f} images/s" if facts["images_per_second"] else ""
     lines = [f"{facts['status']}: {facts['steps']} steps in {facts['training_seconds']:.0f} s{loss}{rate}"]
@@ -96,7 +96,7 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
 
 
 def _stopped(trainer: Trainer) -> str | None:
-    """When and why the run ended before its length."""
+    """When and why the run was stopped early."""
     return next((c.stopped for c in trainer.callbacks if isinstance(c, EarlyStopping)), None)  # type: ignore[attr-defined]
 
 
@@ -126,7 +126,7 @@ def _buckets(facts: dict[str, Any]) -> str:
 
 
 def length(trainer: Trainer, batches: int) -> tuple[int, float]:
-    """Optimizer steps and epochs that a run is to make; batches: of an epoch."""
+    """Optimizer steps and epochs that a run is to take; batches: per epoch."""
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     windows = max(1, -(-batches // trainer.accumulate_grad_batches))

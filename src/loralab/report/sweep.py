@@ -1,4 +1,4 @@
-"""What a sweep says: each run as it starts, all of them at the end."""
+"""What a sweep prints: each run as it starts, a table of all at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALIDATION = "validation/loss"
 
 
 class Announce(Callback):
-    """A callback of Hydra's: names each run in the process in which it starts."""
+    """A Hydra callback: prints the number and overrides of each run, in the process in which it starts."""
 
     def __init__(self, total: int | None, swept: list[str]) -> None:
         self.total, self.swept = total, swept
@@ -34,7 +34,7 @@ class Announce(Callback):
 
 
 def announced(swept: list[Override], total: int | None) -> str:
-    """The override of Hydra's own settings by which each run is announced."""
+    """The override that adds Announce to Hydra's callbacks."""
     words = written([o.input_line or "" for o in swept if o.is_sweep_override()])
     announce = f"{{_target_: {Announce.__module__}.Announce, total: {written(total)}, swept: {words}}}"
     return f"++hydra.callbacks.{sweep.ANNOUNCE}={announce}"
@@ -42,14 +42,14 @@ def announced(swept: list[Override], total: int | None) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One point, as its run.json has it."""
+    """One run, as recorded in its run.json."""
 
     folder: Path
     facts: dict[str, Any]
 
     @property
     def status(self) -> str:
-        """A run that was killed has no end in its record."""
+        """A record that still says "running" is that of a killed run."""
         status = str(self.facts.get("status"))
         return "killed" if status == "running" else status
 
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def why(self) -> list[str]:
-        """What went wrong, a line for each."""
+        """What went wrong, one line per error."""
         errors = [*self.facts.get("errors", []), self.facts.get("error")]
         return [str(error).splitlines()[0] for error in errors if error]
 
@@ -81,7 +81,7 @@ class Runs:
     swept: list[Override]
     since: float
     total: int | None
-    """How many there should be, where that is known."""
+    """How many there should be, if known."""
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -95,17 +95,17 @@ class Runs:
         return sorted(found, key=lambda run: (len(str(run.folder)), str(run.folder)))
 
     def failed(self, search: bool) -> bool:
-        """Whether one failed; a search goes round what diverges."""
+        """Whether one failed; in a search, points that diverge do not count."""
         failed = [run for run in self.runs if run.failed and not (search and run.status == "diverged")]
         return bool(failed or self.missing)
 
     @property
     def missing(self) -> int:
-        """Those that left no record."""
+        """The number of runs without a record."""
         return max(0, (self.total or 0) - len(self.runs))
 
     def table(self) -> str:
-        """A heading; for each run what it differs in, its status, loss and folder, and below what went wrong."""
+        """A heading; for each run its own overrides, status, loss and folder, followed by its errors."""
         statuses = Counter(run.status for run in self.runs)
         statuses["without a record"] = self.missing
         counts = ", ".join(f"{count} {status}" for status, count in statuses.items() if count)
@@ -121,7 +121,7 @@ class Runs:
         return "\n".join([*lines, *self._best()])
 
     def _best(self) -> list[str]:
-        """Of a search the point that it was made for."""
+        """The run with the lowest validation loss."""
         finite = [run for run in self.runs if not run.failed and run.loss is not None and math.isfinite(run.loss)]
         best = min(finite, key=lambda run: run.loss or 0.0, default=None)
         comparable = best and all(VALIDATION in run.facts.get("metrics", {}) for run in finite)
@@ -129,11 +129,11 @@ class Runs:
 
 
 def to_minimise(facts: dict[str, Any]) -> float | None:
-    """The validation loss, where there is one, else the training's; infinite where it is not a number."""
+    """The validation loss if there is one, else the training loss; infinite if it is not finite."""
     loss = facts.get("metrics", {}).get(VALIDATION, facts.get("loss"))
     return loss if loss is None or math.isfinite(loss) else math.inf
 
 
 def _near(path: Path) -> str:
-    """A path in the working folder without it."""
+    """A path relative to the working folder, if it is inside."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,4 +1,4 @@
-"""What the tools on adapter files have in common: where to write, and what the file says of itself."""
+"""What the tools for adapter files share: command-line arguments, output files and metadata."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def add_size(parser: ArgumentParser) -> None:
 
 
 def size(args: Namespace) -> Size:
-    """Raises a UserError where neither a rank nor a share is given."""
+    """The size asked for. Raises a UserError where neither a rank nor a share is given."""
     if args.rank is None and args.keep is None:
         raise user_error("--rank", "is missing", "give --rank 16, --keep 0.95 (of the norm), or both")
     return Size(args.rank, args.keep)
 
 
 def load(path: str, table: Table | None = None) -> file.AdapterFile:
-    """An adapter file that a tool was given; says what is left out of it."""
+    """Loads an adapter file; prints a note for each part that is not used."""
     found = file.load(path, table, "FILE")
     for note in found.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
@@ -55,7 +55,7 @@ def load(path: str, table: Table | None = None) -> file.AdapterFile:
 
 
 def check_output(args: Namespace, extensions: tuple[str, ...] = file.FORMATS) -> Path:
-    """Where to write. Raises a UserError before any work where something is there, or for an extension not known."""
+    """The output path. Raises a UserError before any work if it already exists or has an invalid extension."""
     path: Path = args.output.expanduser()
     if extensions and path.suffix.removeprefix(".") not in extensions:
         valid = ", ".join(f".{extension}" for extension in extensions)
@@ -67,14 +67,14 @@ def check_output(args: Namespace, extensions: tuple[str, ...] = file.FORMATS) ->
 
 
 def shape_of(name: str, group: Group) -> torch.Size:
-    """The shape of the weight that is changed. LoHa and LoKr fold a kernel into the inputs; the name tells it."""
+    """The shape of the weight that is changed. LoHa and LoKr fold a kernel into the inputs; the name shows which."""
     out, inside, *kernel = group.shape
     folded = not kernel and SPATIAL.search(name)
     return torch.Size((out, inside // 9, 3, 3)) if folded else group.shape
 
 
 def precision_of(state: Mapping[str, torch.Tensor]) -> file.Precision:
-    """The precision that most of a file's tensors have; fp32 for any that files are not written in."""
+    """The precision of most of a file's tensors; fp32 if it is one that files are not written in."""
     dtypes = [tensor.dtype for key, tensor in state.items() if not key.endswith(".alpha")]
     common = max(set(dtypes), key=dtypes.count)
     names: dict[torch.dtype, file.Precision] = {dtype: name for name, dtype in file.DTYPES.items()}
@@ -84,7 +84,7 @@ def precision_of(state: Mapping[str, torch.Tensor]) -> file.Precision:
 def write(
     path: Path, groups: Mapping[str, Group], precision: file.Precision, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes LoRAs in the kohya layout; what the metadata says of rank and alpha is brought up to date."""
+    """Writes LoRAs in the kohya layout, with rank and alpha in the metadata updated."""
     state = state_of(dict(groups))
     save(path, state, _described(groups, metadata or {}), precision)
 
@@ -102,19 +102,19 @@ def save(
 
 def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict[str, str]:
     ranks = {group.rank for group in groups.values()}
-    told = lasting(metadata)
-    told.pop(RECIPE, None)  # of another rank
-    told["ss_network_dim"] = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
-    told["ss_network_alpha"] = told["ss_network_dim"]
-    told["ss_network_module"], told["ss_network_args"] = "networks.lora", "{}"
+    out = lasting(metadata)
+    out.pop(RECIPE, None)  # it describes another rank
+    out["ss_network_dim"] = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
+    out["ss_network_alpha"] = out["ss_network_dim"]
+    out["ss_network_module"], out["ss_network_args"] = "networks.lora", "{}"
     if any(group.needs_weight for group in groups.values()):
-        told["ss_network_module"] = "lycoris.kohya"
-        told["ss_network_args"] = json.dumps({"algo": "lora", "dora_wd": "True"})
-    return told
+        out["ss_network_module"] = "lycoris.kohya"
+        out["ss_network_args"] = json.dumps({"algo": "lora", "dora_wd": "True"})
+    return out
 
 
 def lasting(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What a file says of itself, without what is true of its tensors as they are."""
+    """The metadata without what describes the old tensors: hashes, PEFT's config, folded alphas."""
     of_tensors = ("sshs_", peft.IN_HEADER, layouts.FOLDED)
     return {k: v for k, v in metadata.items() if not k.startswith(of_tensors) and k not in peft.PLAIN_KEYS}
 

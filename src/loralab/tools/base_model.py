@@ -1,6 +1,6 @@
-"""The weights of a base model as its files have them, each found by the name of the module they belong to.
+"""The weights of a base model as stored in its files, looked up by the name of their module.
 
-Whatever is not asked for stays as it is: VAE, EMA weights, tokenizers, tensors not known here.
+Everything else is kept unchanged: VAE, EMA weights, tokenizers, unknown tensors.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ class BaseModel:
     family: str
     """sd1, sd2 or sdxl"""
     table: Table
-    """The modules that adapters may sit on, by part."""
+    """The modules that adapters can be applied to, by part."""
     tensors: dict[str, dict[str, Tensor]]
-    """By part; of a single file, all of them under ''. They stay in the file until they are used."""
+    """By part; those of a single file are all under ''. They are read from the file when they are used."""
     unet: Mapping[str, Any]
     """The UNet's config."""
     changed: set[str] = field(default_factory=set)
-    """Parts of a folder that differ from what is on disk."""
+    """Parts of a folder that differ from those on disk."""
 
     def weight(self, part: str, target: Target) -> Tensor:
-        """The weight of a module, in the precision that the file has."""
+        """The weight of a module, in the precision of the file."""
         where, key, rows = self._find(part, target)
         return self.tensors[where][key][rows]
 
     def add(self, part: str, target: Target, change: Tensor, precision: file.Precision | None = None) -> None:
-        """Adds to a weight, computed in fp32 and kept in a precision, or that of the file.
+        """Adds a change to a weight: computed in fp32, stored in `precision` or that of the file.
 
-        Raises a UserError where the sum is too large for it.
+        Raises a UserError where the sum overflows that precision.
         """
         where, key, rows = self._find(part, target)
         before = self.tensors[where][key]
@@ -68,9 +68,9 @@ class BaseModel:
         self.changed.add(where)
 
     def save(self, path: Path, precision: file.Precision | None) -> None:
-        """Writes the whole model, as the kind of thing it was read from: a folder, or one .safetensors file.
+        """Writes the whole model in the form it was read from: a folder, or one .safetensors file.
 
-        Raises a UserError where a weight is too large for the precision.
+        Raises a UserError where a weight overflows the precision.
         """
         for where in self.tensors:
             if precision:
@@ -89,13 +89,13 @@ class BaseModel:
                 file.write(beside / part / f"{stem}.safetensors", self.tensors[part], {"format": "pt"}, "--output")
 
     def _outdated(self, folder: str, names: list[str]) -> set[str]:
-        """Weights of the parts that are written anew."""
+        """Weight files of the parts that are written anew, which are not copied."""
         if Path(folder).name not in self.changed:
             return set()
         return shutil.ignore_patterns(*WEIGHTS)(folder, names)
 
     def _find(self, part: str, target: Target) -> tuple[str, str, slice]:
-        """Where a module's weight is: part of the files, key, rows of the tensor."""
+        """The location of a module's weight: part, key, and rows of the tensor."""
         if "" in self.tensors:
             return "", *self._find_in_single_file(part, target)
         for path in (target.diffusers, target.diffusers.removeprefix("text_model.")):

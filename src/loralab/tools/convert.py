@@ -18,11 +18,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     path = adapter.check_output(args)
     source = adapter.load(args.file)
-    told = adapter.lasting(source.metadata)
+    metadata = adapter.lasting(source.metadata)
     state = source.state
     if args.layout == "diffusers":
-        told |= layouts.folded_alphas(state)
+        metadata |= layouts.folded_alphas(state)
         state = layouts.to_diffusers(state, keys.public_table(state))
-    adapter.save(path, state, told or None, args.precision)
+    adapter.save(path, state, metadata or None, args.precision)
     precision = args.precision or adapter.precision_of(state)
     print(f"{printable(str(path))}: {len(state)} tensors, {args.layout} layout, {precision}")

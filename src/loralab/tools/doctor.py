@@ -1,4 +1,4 @@
-"""`loralab doctor PATH…`: looks at images as a training with these settings would, without a model or a GPU."""
+"""`loralab doctor PATH…`: checks images as a training with these settings would use them, without a model or a GPU."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     if args.html:
         check_place(args.html, "--html")
     try:
-        report, title = _looked(args)
+        report, title = _report(args)
     except UserError as error:
         if not args.json:
             raise
@@ -67,8 +67,8 @@ def main(args: argparse.Namespace) -> int:
     return 1 if report.fatal else 0
 
 
-def _looked(args: argparse.Namespace) -> tuple[Report, str]:
-    """The report on what the arguments say, and its title."""
+def _report(args: argparse.Namespace) -> tuple[Report, str]:
+    """The report on the images and settings given, and its title."""
     prepared = prepare(with_paths(args.overrides))
     settings = values(prepared.cfg)
     model, trainer, data = settings["model"], settings["trainer"], settings["data"]
@@ -96,11 +96,11 @@ def _fatal(problem: Problem) -> Finding:
 
 
 _OVERRIDE = re.compile(r"\+{0,2}\w[\w./@:-]*=|~\w")
-"""How an override begins, unlike a path."""
+"""The start of an override; anything else is a path."""
 
 
 def with_paths(words: list[str]) -> list[str]:
-    """The overrides, with the paths among them as settings. Raises a UserError for a path that is no folder."""
+    """The overrides, with the paths among them as settings. Raises a UserError for a path that is not a folder."""
     paths = [word for word in words if os.path.isdir(os.path.expanduser(word)) or not _OVERRIDE.match(word)]
     overrides = [word for word in words if word not in paths]
     if problems := [Problem(path, _no_folder(path), "give a folder of images") for path in paths if _no_folder(path)]:
@@ -113,13 +113,13 @@ def with_paths(words: list[str]) -> list[str]:
 
 
 def _no_folder(path: str) -> str:
-    """Why a path is no folder; empty where it is one."""
+    """Why a path is not a folder; empty if it is one."""
     place = os.path.expanduser(path)
     return "" if os.path.isdir(place) else "is a file, not a folder" if os.path.exists(place) else "folder not found"
 
 
 def planner_of(data: dict[str, Any]) -> Planner:
-    """The planner that training would use under these settings of the data."""
+    """The planner that training would use with these data settings."""
     made = {"captions": Captions, "augment": Augment, "buckets": Buckets, "validation": Validation}
     rules = {name: kind(**{k: v for k, v in data[name].items() if k != "_target_"}) for name, kind in made.items()}
     folders = gather(
@@ -150,11 +150,11 @@ def examine(
     accumulate: int = 1,
     decode: bool = True,
 ) -> Report:
-    """What a training would make of the images, and what is odd about them.
+    """How a training would use the images, and what is unusual about them.
 
-    tokens: of captions. max_tokens: of a caption, longer ones are cut. accumulate: batches in an optimizer step.
-    decode: whether images are decoded, which finds damage within and those that look alike. Where training would
-    fail the report says why and is `fatal`.
+    tokens: splits a caption. max_tokens: longer captions are truncated. accumulate: batches per optimizer step.
+    decode: decodes the images, which finds damaged pixels and images that look alike. Where training would fail,
+    the report says why and is `fatal`.
     """
     report = Report()
     captions = _Captions(planner, tokens, max_tokens)
@@ -189,7 +189,7 @@ def examine(
 
 
 def _damaged(items: list[Item], planner: Planner, report: Report) -> dict[str, str]:
-    """What cannot be decoded, path → why; duplicates are told on the way."""
+    """Path → why an image cannot be decoded; adds findings about these and about duplicates to the report."""
     looks = look_at([item.path for item in items], [item.digest for item in items], cache_folder(planner.cache_folder))
     report.findings += find.of_duplicates(items, near_duplicates(looks))
     damaged = {item.path: look.problem for item, look in zip(items, looks, strict=True) if look.problem}
@@ -200,7 +200,7 @@ def _damaged(items: list[Item], planner: Planner, report: Report) -> dict[str, s
 
 
 class _Captions:
-    """Captions without anything random, and their tokens."""
+    """Captions with nothing random in them, and their tokens; each is tokenized once."""
 
     def __init__(self, planner: Planner, tokens: Callable[[str], list[str]], most: int) -> None:
         self.rules, self.tokens, self.chunks = fixed_rules(planner.all_folders), tokens, most // CHUNK
@@ -216,7 +216,7 @@ class _Captions:
         return self._of(text)[1]
 
     def cut(self, rows: list[Row]) -> list[str]:
-        """The images whose captions do not fit."""
+        """The images whose captions are truncated."""
         return [row.path for row in rows if self.fit(row.caption).lost]
 
     def _of(self, text: str) -> tuple[int, Fit]:

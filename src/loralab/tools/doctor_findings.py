@@ -1,4 +1,4 @@
-"""What is worth saying about the images of a training."""
+"""The doctor's findings about the images of a training."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from loralab.tools.doctor_report import Finding, Level, Row
 from loralab.types import Item
 
 HEAVY_CROP = 0.2
-"""Share of an image's area that is cut off, from which on it is told."""
+"""Share of an image's area: more than this cropped away is a finding."""
 COMMON = 30
-"""So many tags are listed."""
+"""Number of tags that are listed."""
 
 _ODD = {
     "CMYK": "for print",
@@ -36,7 +36,7 @@ _ODD = {
 
 
 def of_rows(rows: Sequence[Row], cut: Sequence[str], max_tokens: int) -> Iterator[Finding]:
-    """About images as they are trained; cut: those whose captions do not fit."""
+    """About images as they are trained on; cut: those whose captions are truncated."""
     enlarged = {row.path: _scale(row) for row in rows if _scale(row) > 1}
     most = max(enlarged.values(), default=1.0)
     yield from _about("upscaled", "warning", f"upscaled to fill the bucket, by a factor of up to {most:.1f}", enlarged)
@@ -49,7 +49,7 @@ def of_rows(rows: Sequence[Row], cut: Sequence[str], max_tokens: int) -> Iterato
 
 
 def of_index(index: Index, skipped: Sequence[Skipped]) -> Iterator[Finding]:
-    """About files: those left out, those without captions, those that are not plain RGB."""
+    """About files: those skipped, those without captions, those that are not plain RGB."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for path, reason in skipped:
         reasons[reason].append(path)
@@ -85,14 +85,14 @@ def of_folders(folders: Sequence[Folder], index: Index) -> Iterator[Finding]:
 
 
 def of_tags(counts: Counter[str]) -> Iterator[Finding]:
-    """About what the captions say most."""
+    """About the most frequent tags."""
     if counts:
         listed = ", ".join(f"{shorten(tag, 60, placeholder='…')} ×{count}" for tag, count in counts.most_common(COMMON))
         yield Finding("tags", "note", f"{len(counts)} different tags: {listed}")
 
 
 def of_duplicates(items: Sequence[Item], alike: Sequence[Sequence[int]]) -> Iterator[Finding]:
-    """About equal files, and groups of positions of images that look alike."""
+    """About identical files and images that look alike; alike: groups of positions in items."""
     same: defaultdict[str, list[Item]] = defaultdict(list)
     for item in items:
         same[item.digest].append(item)
@@ -108,7 +108,7 @@ def of_duplicates(items: Sequence[Item], alike: Sequence[Sequence[int]]) -> Iter
 
 
 def _about(kind: str, level: Level, words: str, paths: Iterable[str]) -> Iterator[Finding]:
-    """One finding about images, where there are any."""
+    """One finding about images, if there are any."""
     if found := list(dict.fromkeys(paths)):
         number = f" ({len(found)} images)" if len(found) > 1 else ""
         yield Finding(kind, level, words + number, found)
@@ -119,14 +119,14 @@ def _where(index: Index, holds: Callable[[int], bool]) -> Iterator[str]:
 
 
 def _scale(row: Row) -> float:
-    """How much an image is enlarged."""
+    """The factor by which an image is upscaled."""
     assert row.resized is not None
     assert row.width is not None
     return row.resized[0] / row.width
 
 
 def _cut(row: Row) -> float:
-    """The share of the area that the crop takes away."""
+    """The share of the area that is cropped away."""
     assert row.resized is not None
     assert row.bucket is not None
     return 1 - row.bucket[0] * row.bucket[1] / (row.resized[0] * row.resized[1])

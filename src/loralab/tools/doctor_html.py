@@ -1,4 +1,4 @@
-"""The doctor's report as one HTML page that needs nothing else: no script, no network, pictures within."""
+"""The doctor's report as one self-contained HTML page: no scripts, no network, images embedded."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from loralab.tools.doctor_report import Finding, Report, Row
 SIDE = 160
 """Pixels of a thumbnail's longer side."""
 PICTURES = 400
-"""At most so many thumbnails: those with findings first."""
+"""Maximum number of thumbnails; images with findings come first."""
 
 
 def to_html(report: Report, title: str) -> str:
-    """The page. Thumbnails are made of the images anew."""
+    """The page. Thumbnails are decoded from the image files."""
     used = [row for row in report.images if row.bucket is not None]
     parts = [
         _tiles(report),
@@ -75,7 +75,7 @@ def _buckets(report: Report) -> str:
 
 
 def _shape(size: tuple[int, int]) -> str:
-    """A small rectangle of the bucket's shape."""
+    """A small rectangle in the bucket's aspect ratio."""
     width, height = (22 * side / max(size) for side in size)
     x, y = 12 - width / 2, 12 - height / 2
     rectangle = f"<rect x={x:.1f} y={y:.1f} width={width:.1f} height={height:.1f} rx=2 />"
@@ -122,9 +122,9 @@ def _bars(title: str, counts: Sequence[tuple[str, int]]) -> str:
 
 
 def _gallery(report: Report) -> str:
-    """Thumbnails with the crop's frame; those with findings first."""
-    told = {path for finding in report.findings if finding.level != "note" for path in finding.images}
-    rows = sorted(report.images, key=lambda row: (row.problem is None, row.path not in told))
+    """Thumbnails with the crop marked; images with findings first."""
+    flagged = {path for finding in report.findings if finding.level != "note" for path in finding.images}
+    rows = sorted(report.images, key=lambda row: (row.problem is None, row.path not in flagged))
     with progress("thumbnails", min(len(rows), PICTURES), "images") as advance:
         cards = [_card(row, advance) for row in rows[:PICTURES]]
     more = f"<p>… and {len(rows) - PICTURES} more</p>" if len(rows) > PICTURES else ""
@@ -146,7 +146,7 @@ def _card(row: Row, advance: Callable[[int], None]) -> str:
 
 
 def _picture(row: Row) -> str:
-    """The thumbnail, darkened where the crop cuts it off."""
+    """The thumbnail, darkened outside of the crop."""
     try:
         pixels = images.thumbnail(row.path, SIDE)
     except ImageError:

@@ -12,7 +12,7 @@ Level = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing worth knowing: what kind, how bad, in words, and the images that it is about."""
+    """One finding: its kind, level and text, and the images that it is about."""
 
     kind: str
     level: Level
@@ -22,23 +22,23 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image at one size that it is trained at, or an image that is left out."""
+    """One image at one of the sizes that it is trained at, or a skipped image."""
 
     path: str
     width: int | None
-    """Pixels, as displayed; None where even that cannot be read."""
+    """Pixels, as displayed; None if unknown."""
     height: int | None
     bucket: tuple[int, int] | None
-    """(width, height); None for an image that is left out."""
+    """(width, height); None for a skipped image."""
     resized: tuple[int, int] | None
     crop: tuple[int, int] | None
     """(left, top) of the bucket in the resized image."""
     repeats: int
     caption: str
-    """As in epoch 1 without anything random."""
+    """As in epoch 1, with nothing random in it."""
     tokens: int
     problem: str | None
-    """Why it is left out."""
+    """Why it is skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,16 @@ class BucketRow:
     """(width, height)"""
     images: int
     samples: int
-    """Images in an epoch, repeats and regularisation turns counted."""
+    """Samples per epoch, with repeats and regularisation images."""
     batches: int
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
     images: int
-    """That are used."""
+    """Images that are used."""
     repeated: int
-    """Samples in an epoch."""
+    """Samples per epoch."""
     batches_per_epoch: int
     skipped: int
 
@@ -81,4 +81,4 @@ class Report:
         del whole["tags"]
         for bucket in whole["buckets"]:
             del bucket["samples"]
-        return json.dumps(whole, indent=1)  # ASCII: a file name may hold bytes that are no text
+        return json.dumps(whole, indent=1)  # ASCII: a file name may contain bytes that are not UTF-8

@@ -13,21 +13,21 @@ from loralab.files import printable
 from loralab.tools.doctor_report import Report
 
 _LISTED = 5
-"""Images named with a finding."""
+"""Maximum number of images listed with a finding."""
 _OF_A_KIND = 10
-"""Findings of one kind."""
+"""Maximum number of findings of one kind."""
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
 def to_text(report: Report, width: int = 120) -> str:
-    """The report in words and tables, without colours."""
+    """The report as plain text."""
     console = Console(file=io.StringIO(), width=width)
     console.print(_content(report))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def print_report(report: Report) -> None:
-    """Prints it, in colours where the terminal has them."""
+    """Prints the report, in colour if the terminal supports it."""
     Console().print(_content(report))
 
 
@@ -58,10 +58,10 @@ def _buckets(report: Report) -> Table:
 
 def _findings(report: Report) -> list[Text]:
     lines = [Text()]
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for finding in sorted(report.findings, key=lambda finding: list(_STYLES).index(finding.level)):
-        told[finding.kind] += bool(finding.images)
-        if told[finding.kind] > _OF_A_KIND:
+        counts[finding.kind] += bool(finding.images)
+        if counts[finding.kind] > _OF_A_KIND:
             continue
         lines.append(
             Text(f"{finding.level}: ", style=_STYLES[finding.level]) + Text(printable(finding.text), style="default")
@@ -69,7 +69,7 @@ def _findings(report: Report) -> list[Text]:
         lines += [Text(f"    {printable(path)}", style="dim") for path in finding.images[:_LISTED]]
         if len(finding.images) > _LISTED:
             lines.append(Text(f"    … and {len(finding.images) - _LISTED} more", style="dim"))
-    for kind, count in told.items():
+    for kind, count in counts.items():
         if count > _OF_A_KIND:
             words = f"{count - _OF_A_KIND} more findings of the kind '{kind}': use --json or --html to list them all"
             lines.append(Text(words, style="dim"))

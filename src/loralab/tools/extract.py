@@ -17,13 +17,13 @@ from loralab.tools import adapter
 from loralab.tools.base_model import BaseModel, open_base
 
 NOISE = 1e-6
-"""Changes whose largest element is below this are rounding."""
+"""A change whose largest element is below this is a rounding error."""
 
 
 def extracted(
     base: BaseModel, tuned: BaseModel, size: Size, conv: bool, device: torch.device = adapter.CPU
 ) -> dict[str, Group]:
-    """A LoRA for each module whose weight differs. `conv`: those of residual blocks and resamplers, too."""
+    """A LoRA for each module whose weight differs. `conv`: also convolutions of residual blocks and resamplers."""
     chosen = [(part, t) for part in base.table for t in base.table[part] if conv or t.kind != "conv"]
     groups = {}
     with progress("extracting", len(chosen), "layers") as advance:
@@ -36,7 +36,7 @@ def extracted(
 
 
 def _difference(base: BaseModel, tuned: BaseModel, part: str, target: Target) -> torch.Tensor | None:
-    """What was added to a weight; None where the two are the same but for how they were rounded."""
+    """What was added to a weight; None where the two differ only by rounding."""
     before, after = base.weight(part, target), tuned.weight(part, target)
     if before.numel() != after.numel():
         found = f"{target.kohya}: {tuple(after.shape)} in one model, {tuple(before.shape)} in the other"
@@ -52,13 +52,13 @@ def _difference(base: BaseModel, tuned: BaseModel, part: str, target: Target) ->
 
 
 def _precision_of(weight: torch.Tensor) -> torch.dtype:
-    """The coarsest precision that has all of its values, in whatever it is stored: a file may have been widened."""
+    """The coarsest precision that holds all of its values exactly: a file may be stored in a wider one."""
     precisions = (torch.bfloat16, torch.float16)
     return next((dtype for dtype in precisions if torch.equal(weight.to(dtype).to(weight), weight)), weight.dtype)
 
 
 def _rounding(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """By how much each value may have been rounded: half the step between neighbours in that precision."""
+    """The largest rounding error of each value: half the spacing of that precision's numbers there."""
     kind = torch.finfo(dtype)
     exponent = torch.frexp(weight.abs().clamp(min=kind.tiny)).exponent
     return torch.ldexp(torch.full_like(weight, kind.eps / 4), exponent)

@@ -1,4 +1,4 @@
-"""`loralab inspect`: what is in an adapter file, or in a model. Only what is asked for is read."""
+"""`loralab inspect`: what is in an adapter file or a model file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from loralab.models.weights import read
 from loralab.progress import progress
 
 LARGE = 4 << 30
-"""Bytes; values of larger files are not read, so their norms are not told."""
-
+"""Bytes; the values of larger files are not read, so their norms are not shown."""
 
 TINY = Path(__file__).parents[1] / "assets" / "tiny" / "unet" / "config.json"
 TITLES_OF = {**TITLES, "tiny": "the embedded demo model", "tiny_sdxl": "the miniature of SDXL"}
@@ -35,7 +34,7 @@ TITLES_OF = {**TITLES, "tiny": "the embedded demo model", "tiny_sdxl": "the mini
 
 @dataclass
 class Report:
-    """What a file holds, plain values."""
+    """What a file contains, as plain values."""
 
     path: str
     bytes: int
@@ -55,15 +54,15 @@ class Report:
     ranks: dict[str, int] = field(default_factory=dict)
     alphas: dict[str, int] = field(default_factory=dict)
     blocks: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Part and block → layers, and the mean and largest norm of their changes."""
+    """Part and block → number of layers, mean and largest norm of their changes."""
     notes: list[str] = field(default_factory=list)
-    """What else is in the file."""
+    """About other contents of the file."""
     problems: list[str] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
 
 
 def inspect(path: Path) -> Report:
-    """Looks into a file. Raises a UserError for what is not there, damaged, or holds code."""
+    """Describes a file. Raises a UserError for one that is not found, is damaged, or contains code."""
     if not path.is_file():
         remedy = "give a file; of a diffusers folder, see its model_index.json" if path.is_dir() else "check the path"
         raise user_error("FILE", f"'{path}' {'is a folder' if path.is_dir() else 'not found'}", remedy)
@@ -94,7 +93,7 @@ def inspect(path: Path) -> Report:
 
 
 def _summary(report: Report, groups: Mapping[str, Group]) -> str:
-    """What it is in a sentence, and in another how it was trained, as far as it says."""
+    """What the file is, and how it was trained as far as its metadata say."""
     family = TITLES_OF.get(report.family or "", "a model of an unknown family")
     size = f"{report.bytes / 1e6:,.1f} MB, {_listed(report.precisions)}"
     if report.content != "adapter":
@@ -110,14 +109,14 @@ PARTS = {"unet": "UNet", "text_encoder": "text encoder", "text_encoder_2": "seco
 
 
 def _training(metadata: Mapping[str, str]) -> str:
-    """As sd-scripts' metadata tell it."""
-    told = {
+    """How an adapter was trained, from sd-scripts' metadata."""
+    facts = {
         "on {} images": metadata.get("ss_num_train_images"),
         "{} steps": metadata.get("ss_steps") or metadata.get("ss_max_train_steps"),
         "learning rate {}": metadata.get("ss_learning_rate"),
         "base {}": metadata.get("ss_sd_model_name"),
     }
-    words = [pattern.format(value) for pattern, value in told.items() if value not in (None, "", "None")]
+    words = [pattern.format(value) for pattern, value in facts.items() if value not in (None, "", "None")]
     return f"; trained {', '.join(words)}" if words else ""
 
 
@@ -148,7 +147,7 @@ def _problems(name: str, group: Group) -> list[str]:
 
 
 def family_of(groups: Mapping[str, Group]) -> str | None:
-    """The family, by the width of the text that the UNet attends to, else by the names."""
+    """The family: by the width of the UNet's cross-attention, else by the names of the layers."""
     widths = {architecture.unet["cross_attention_dim"]: name for name, architecture in ARCHITECTURES.items()}
     widths[MINIATURE_SDXL.unet["cross_attention_dim"]] = "tiny_sdxl"
     widths[json.loads(TINY.read_text())["cross_attention_dim"]] = "tiny"
@@ -162,7 +161,7 @@ def family_of(groups: Mapping[str, Group]) -> str | None:
 
 
 def block_of(name: str) -> str:
-    """Where a module lies: `text_encoder`, `unet down 1`, `unet mid`, `unet output 4` …"""
+    """The block of a module: `text_encoder`, `unet down 1`, `unet mid`, `unet output 4` …"""
     if match := re.match(r"lora_te(\d?)_", name):
         return "text_encoder_2" if match[1] == "2" else "text_encoder"
     match = re.match(r"lora_unet_(down|up|mid|input|middle|output)_blocks?(?:_(\d+))?", name)
@@ -181,7 +180,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     report = inspect(args.file.expanduser())
     if args.json:
-        print(json.dumps(asdict(report), indent=1))  # in ASCII, which no terminal obeys
+        print(json.dumps(asdict(report), indent=1))  # ASCII: no control characters reach the terminal
     else:
         _print(report)
 
@@ -209,7 +208,7 @@ def _print(report: Report) -> None:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    """16; or, of several, 16 (×190), 8 (×2)."""
+    """One value alone, several with their counts: 16 (×190), 8 (×2)."""
     return ", ".join(counts) if len(counts) < 2 else ", ".join(f"{value} (×{n})" for value, n in counts.items())
 
 

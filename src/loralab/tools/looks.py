@@ -1,4 +1,4 @@
-"""What only decoding an image shows: whether it is whole, and which others it looks like."""
+"""What is only known after decoding an image: whether it is damaged, and which others it looks like."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS looks (digest TEXT PRIMARY KEY, mark BLOB, problem TEXT) WITHOUT ROWID;
 """
 _FEW = 64
-"""Images that are decoded in this process: starting others would take longer."""
+"""Up to this many images are decoded in this process: starting workers would take longer."""
 _NEAR = 4
-"""Bits of 64 in which the marks of near duplicates may differ …"""
+"""Near duplicates differ in at most this many of the 64 bits of their hashes …"""
 _TINT = 12
-"""… and levels of 255 in which their mean colours may."""
+"""… and in at most this many of 255 levels of their mean colours."""
 
 
 class Look(NamedTuple):
     mark: bytes
-    """8 bytes that tell where brightness rises to the right (a difference hash), 3 of mean colour; empty if damaged."""
+    """8 bytes of difference hash (where brightness rises to the right), 3 of mean colour; empty if damaged."""
     problem: str | None = None
 
 
 def look_at(paths: Sequence[str], digests: Sequence[str], cache_folder: Path) -> list[Look]:
-    """Decodes images, each content once: what was seen is kept in the cache folder."""
+    """Decodes images, each distinct file once; results are kept in the cache folder."""
     database = connect(cache_folder / "looks-1.sqlite", _SCHEMA)
     rows = (database.execute("SELECT mark, problem FROM looks WHERE digest = ?", (d,)).fetchone() for d in digests)
     known = {digest: Look(*row) for digest, row in zip(digests, rows, strict=True) if row}
@@ -51,7 +51,7 @@ def look_at(paths: Sequence[str], digests: Sequence[str], cache_folder: Path) ->
 
 
 def near_duplicates(looks: Sequence[Look]) -> list[list[int]]:
-    """Groups of positions of images that look alike, those of equal content among them."""
+    """Groups of positions of images that look alike, identical files included."""
     places: defaultdict[bytes, list[int]] = defaultdict(list)
     for position, look in enumerate(looks):
         if look.mark:
@@ -80,7 +80,7 @@ def near_duplicates(looks: Sequence[Look]) -> list[list[int]]:
 
 
 def _candidates(bits: np.ndarray) -> Iterator[np.ndarray]:
-    """Groups to compare: marks that differ in four bits at most agree in one of five parts."""
+    """Groups to compare: hashes that differ in at most four bits agree in one of five parts."""
     for part in range(5):
         values = bits >> np.uint64(13 * part) & np.uint64(0x1FFF)
         order = np.argsort(values, kind="stable")

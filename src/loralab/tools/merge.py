@@ -25,7 +25,7 @@ Adapters = Sequence[Mapping[str, Group]]
 def merged_into_base(
     base: BaseModel, adapters: Adapters, weights: Sequence[float], precision: Precision | None = None
 ) -> None:
-    """Adds each adapter's changes, times its weight, to the base's own weights: all of them to the original ones."""
+    """Adds each adapter's changes, times its factor, to the base weights; each is computed from the original weight."""
     targets = {target.kohya: (part, target) for part in base.table for target in base.table[part]}
     names = sorted({name for groups in adapters for name in groups})
     with progress("merging", len(names), "layers") as advance:
@@ -43,9 +43,9 @@ def merged_into_base(
 def merged(
     adapters: Adapters, weights: Sequence[float], size: Size | None, device: torch.device = adapter.CPU
 ) -> dict[str, Group]:
-    """Several adapters as one: exact, with the sum of their ranks, or the nearest of a size.
+    """Several adapters as one: exact, with the sum of their ranks, or the best approximation of a given size.
 
-    Raises a UserError for what cannot be added up without the base model, or not exactly.
+    Raises a UserError for adapters that cannot be merged without the base model, or not exactly.
     """
     names = sorted({name for groups in adapters for name in groups})
     out = {}

@@ -16,7 +16,7 @@ from loralab.tools import adapter
 
 
 def resized(groups: Mapping[str, Group], size: Size, device: torch.device = adapter.CPU) -> dict[str, Group]:
-    """Every adapter as the nearest LoRA of a size; a magnitude (DoRA) stays as it is."""
+    """Each adapter as the LoRA of that size that approximates it best; DoRA magnitudes are kept."""
     out = {}
     with progress("resizing", len(groups), "layers") as advance:
         for name, group in groups.items():

@@ -16,10 +16,10 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def tokens_of(*places: str | None, emphasis: bool = False) -> Callable[[str], list[str]]:
-    """Names the tokens of a caption, begin and end not included.
+    """A function that gives the tokens of a caption, without those for its start and end.
 
-    By the first vocabulary found in the places (models, folders, hub ids in the Hub's cache), else by CLIP's own.
-    emphasis: captions are weighted, and the signs of that are no tokens.
+    It uses the first vocabulary found in the places (models, folders, hub ids in the Hub's cache), else CLIP's own.
+    emphasis: captions are weighted, and the syntax for weights is not tokenized.
     """
     folders = (_vocabulary(place) for place in places if place)
     of = partial(_named, _tokenizer(next(filter(None, folders), VOCABULARY)))
@@ -31,7 +31,7 @@ def _named(tokenizer: Any, text: str) -> list[str]:
 
 
 def _vocabulary(place: str) -> Path | None:
-    """The folder of a vocabulary."""
+    """The folder with the vocabulary of a place."""
     here = Path(place).expanduser()
     for folder in (here / "tokenizer", here):
         if all((folder / name).is_file() for name in _FILES) or (folder / _WHOLE).is_file():

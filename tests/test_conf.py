@@ -22,7 +22,7 @@ OPTIONS = [(group, option) for group, options in group_options().items() for opt
 RECIPES = ("experiment", "debug", "sweep")
 OF_OTHER_FAMILIES = ("sd2", "sd2_v", "sdxl")
 """Models whose constructors are sd15's and tiny_sdxl's, for bases that no test has in small."""
-NOT_HERE = ("there is no GPU on this machine", "needs a GPU", "not installed", "every GPU")
+NOT_HERE = ("no GPU found on this machine", "needs a GPU", "not installed", "every GPU")
 PARTS = ("adapter", "targets", "objective", "optimizer", "scheduler", "callbacks", "logger", "data")
 
 

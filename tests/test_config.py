@@ -39,7 +39,7 @@ def problems(*overrides: str) -> str:
         (["optimizer.lr=fast"], ["optimizer.lr", "'fast'", "number"]),
         (["optimizer.lr=-1"], ["optimizer.lr", "at least 0"]),
         (["optimizer=adam9bit"], ["optimizer", "no option 'adam9bit'", "adam8bit"]),
-        (["optimizer=adamw", "optimizer=lion"], ["optimizer", "given twice", "optimizer=lion"]),
+        (["optimizer=adamw", "optimizer=lion"], ["optimizer", "defined twice", "optimizer=lion"]),
         (["adapter.rank=0"], ["adapter.rank", "at least 1"]),
         (["adapter.rank=4.5"], ["adapter.rank", "whole number"]),
         (["adapter.rnk=4"], ["adapter.rnk", "did you mean 'adapter.rank'"]),
@@ -50,7 +50,7 @@ def problems(*overrides: str) -> str:
         (["output.nmae=x"], ["output.nmae", "output.name"]),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], ["trainer.precision", "bf16-mixed"]),
         (["data=shapes", "data.folder=/not/there"], ["data.folder", "data=folder"]),
-        (["data.folder=/not/there"], ["data.folder", "'/not/there' was not found"]),
+        (["data.folder=/not/there"], ["data.folder", "'/not/there' not found"]),
         (["data=folder"], ["data.folder", "is missing"]),
         (["~optimizer"], ["optimizer: is missing", "adam8bit"]),
         (["scheduler=null"], ["scheduler: cannot be null", "constant"]),
@@ -61,7 +61,7 @@ def problems(*overrides: str) -> str:
         (["seed=abc"], ["seed", "whole number"]),
         (["seed="], ["seed"]),
         (["data.resolution=[512"], ["data.resolution=[512", "quote"]),
-        (["+nonsense=1"], ["nonsense", "no such setting"]),
+        (["+nonsense=1"], ["nonsense", "unknown setting"]),
         (["callbacks.tag_occurence.enabled=true"], ["did you mean 'callbacks.tag_occurrence.enabled'"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs", "at least 1"]),
         (
@@ -72,18 +72,21 @@ def problems(*overrides: str) -> str:
             ["optimizer=adafactor", "optimizer.lr=null", "optimizer.relative_step=true", "scheduler=cosine"],
             ["scheduler: has no effect", "optimizer.lr=null"],
         ),
-        (["optimizer=prodigy", "targets.unet_lr=0.5"], ["targets.unet_lr", "one for everything"]),
-        (["optimizer=prodigy", "targets.loraplus_ratio=16"], ["targets.loraplus_ratio", "one for everything"]),
+        (["optimizer=prodigy", "targets.unet_lr=0.5"], ["targets.unet_lr", "a single rate for all parameters"]),
+        (
+            ["optimizer=prodigy", "targets.loraplus_ratio=16"],
+            ["targets.loraplus_ratio", "a single rate for all parameters"],
+        ),
         (["model.attention=xformers", "trainer.accelerator=cpu"], ["model.attention", "needs a GPU"]),
         (["targets.blocks={rnk: [4]}"], ["targets.blocks.rnk", "did you mean 'targets.blocks.rank'"]),
         (["targets.blocks={rank: [-1]}"], ["targets.blocks.rank", "at least 0"]),
         (["targets.patterns=[{rank: 4}]"], ["targets.patterns.0.match", "is missing"]),
         (["targets.patterns=[{match: attn, rank: x}]"], ["targets.patterns.0.rank", "whole number"]),
-        (["targets.patterns=[{match: '('}]"], ["targets.patterns.0.match", "no regular expression"]),
+        (["targets.patterns=[{match: '('}]"], ["targets.patterns.0.match", "not a valid regular expression"]),
         (["suggested.lr=fast"], ["suggested.lr", "a number"]),
         (["allow=my_package."], ["allow", "a list of import names"]),
         (["callbacks.export.enabled=5"], ["callbacks.export.enabled", "true or false"]),
-        (["optimizer.betas={a: 1}"], ["optimizer.betas", "takes no such value", "[0.9, 0.999]"]),
+        (["optimizer.betas={a: 1}"], ["optimizer.betas", "invalid value", "[0.9, 0.999]"]),
         (["trainer=ddp", "trainer.accelerator=cpu"], ["trainer.devices", "every GPU", "trainer.devices=2"]),
         (["adapter.rank=4,8"], ["adapter.rank", "has several values", "add -m"]),
         (["data.cache.text=true"], ["data.cache.text", "targets.text_encoder", "targets=unet_only"]),
@@ -95,11 +98,11 @@ def problems(*overrides: str) -> str:
         (["scheduler=constant_with_warmup", "scheduler.warmup_steps=5"], ["scheduler.warmup_steps", "warmup_ratio=0"]),
         (["optimizer=paged_adamw8bit", "trainer=cpu"], ["optimizer", "optimizer=adamw8bit"]),
         (["optimizer.lr=1e38"], ["optimizer.lr", "at most 1000"]),
-        (["optimizer.betas=[0.9]"], ["optimizer.betas", "a list like [0.9, 0.999]"]),
-        (["optimizer.betas=[0.9,x]"], ["optimizer.betas", "a list like [0.9, 0.999]"]),
+        (["optimizer.betas=[0.9]"], ["optimizer.betas", "a list such as [0.9, 0.999]"]),
+        (["optimizer.betas=[0.9,x]"], ["optimizer.betas", "a list such as [0.9, 0.999]"]),
         (["optimizer.eps=null"], ["optimizer.eps", "a number"]),
         (["optimizer.eps=0"], ["optimizer.eps", "above 0"]),
-        (["optimizer.lr=null"], ["optimizer.lr", "AdamW needs one"]),
+        (["optimizer.lr=null"], ["optimizer.lr", "AdamW needs a learning rate"]),
         (["optimizer=adafactor", "optimizer.lr=null"], ["optimizer.lr", "optimizer.relative_step=true"]),
         (["optimizer=adafactor", "optimizer.relative_step=true"], ["optimizer.relative_step", "optimizer.lr=null"]),
         (["optimizer=adafactor", "optimizer.warmup_init=true"], ["optimizer.warmup_init", "relative_step=true"]),
@@ -116,12 +119,12 @@ def problems(*overrides: str) -> str:
         (["trainer.max_steps=100000000000000000000"], ["trainer.max_steps", "at most 1000000000"]),
         (["trainer.max_epochs=1e20"], ["trainer.max_epochs", "whole number"]),
         (["trainer.devices=\\"], ["trainer.devices", "a number of devices"]),
-        (["trainer.devices=[0,0]"], ["trainer.devices", "a list of their numbers"]),
+        (["trainer.devices=[0,0]"], ["trainer.devices", "a list of device indices"]),
         (["trainer.devices=0"], ["trainer.devices", "a number of devices"]),
-        (["trainer.accelerator=cpu", "trainer.devices='1,'"], ["trainer.devices", "on a CPU a number of processes"]),
+        (["trainer.accelerator=cpu", "trainer.devices='1,'"], ["trainer.devices", "a number of processes (on a CPU)"]),
         (["objective.tag_weighting=1e6"], ["objective.tag_weighting", "at most 10"]),
         (["data.buckets.step=4096"], ["data.buckets.step", "at most 256"]),
-        (["trainer.devices=1000"], ["trainer.devices", "1000 are asked for"]),
+        (["trainer.devices=1000"], ["trainer.devices", "invalid value 1000"]),
         (["trainer.strategy=magic"], ["trainer.strategy", "ddp"]),
         (["output.name=2024"], ["output.name", "'output.name=\"2024\"'"]),
         (["health=null"], ["health", "cannot be null"]),
@@ -131,24 +134,24 @@ def problems(*overrides: str) -> str:
         (["net_dim=8"], ["net_dim", "did you mean 'adapter.rank'"]),
         (["save_every_n_epochs=1"], ["did you mean 'callbacks.export.every_n_epochs'"]),
         (["noise_offset=0.1"], ["did you mean 'objective/noise=offset'"]),
-        (["+train_unet_only=1"], ["train_unet_only", "no such setting"]),
-        (["blocks_to_swap=3"], ["blocks_to_swap", "no counterpart"]),
+        (["+train_unet_only=1"], ["train_unet_only", "unknown setting"]),
+        (["blocks_to_swap=3"], ["blocks_to_swap", "not supported here"]),
         (["objective.noise.offset.strength=0.1"], ["add objective/noise=offset"]),
         (["optimizer.d_coef=2"], ["optimizer.d_coef", "add optimizer=prodigy"]),
         (["+scheduler.power=2"], ["scheduler.power", "add scheduler=polynomial"]),
         (["=1"], ["=1: has no key", "key=value"]),
-        ([""], ["'': is not an override"]),
+        ([""], ["'': is not a valid override"]),
         (["adapter=[lora,lokr]"], ["adapter: takes one option", "adapter=lora"]),
         (["data=[folder]"], ["data: takes one option", "data=folder"]),
         (["data=/"], ["data: has no option '/'", "data.folder=/"]),
-        (["+experiment=style"], ["experiment: is chosen already", "→ experiment=style"]),
+        (["+experiment=style"], ["experiment: is already chosen", "experiment=style"]),
         (["hydra.mode=multirun"], ["hydra.mode: invalid value", "[RUN, MULTIRUN]"]),
-        (["data.folder=${IMGS}"], ["data.folder: there is no setting 'IMGS'", "${oc.env:IMGS}"]),
+        (["data.folder=${IMGS}"], ["data.folder: ${IMGS} refers to an unknown setting", "${oc.env:IMGS}"]),
         (["output.folder=${oc.env:NOWHERE_SET}"], ["output.folder: environment variable NOWHERE_SET not found"]),
         (["output.folder=${hydra.run.dir}"], ["output.folder", "${hydra:run.dir}"]),
         (["hydra.sweeper.params={a: '2,4'}"], ["do not compose"]),
         (["data.folders=[here]"], ["data.folders", "a list of mappings"]),
-        (["output.name=a.safetensors"], ["output.name", "has an extension"]),
+        (["output.name=a.safetensors"], ["output.name", "ends in an extension"]),
         (["output.name=.."], ["output.name", "not a file name"]),
     ],
 )
@@ -186,9 +189,9 @@ def test_a_value_that_hydra_cannot_read_is_told_once_with_what_to_paste(value: s
 @pytest.mark.parametrize(
     ("override", "found", "remedy"),
     [
-        ("seed=range(1,1)", "seed: is an empty range", "STOP is not one of them"),
+        ("seed=range(1,1)", "seed: is an empty range", "STOP is not included"),
         ("seed=range(1,5,0)", "seed: is an empty range", "range(START,STOP,STEP)"),
-        ("seed=range(1,1000000000)", "seed: makes 999999999 runs", "at most 10000"),
+        ("seed=range(1,1000000000)", "seed: would make 999999999 runs", "at most 10000"),
         ("seed=choice()", "seed: 'choice()' cannot be evaluated: empty choice", "key=a,b"),
         ("experiment=choice(style,null)", "experiment: 'choice(style,null)' cannot be evaluated", "key=a,b,null"),
         ("sweep=learning_rate,rank_alpha", "sweep: takes one option", "sweep=[a,b]"),
@@ -230,7 +233,7 @@ def test_of_several_values_only_what_is_possible_is_proposed(override: str, inst
     with pytest.raises(UserError) as caught:
         prepare([override])
     (problem,) = caught.value.problems
-    assert problem.remedy == f"add -m for a run each{instead}"
+    assert problem.remedy == f"add -m for one run per value{instead}"
 
 
 def test_a_very_long_path_is_shown_shortened() -> None:
@@ -273,9 +276,9 @@ def test_a_gpu_that_torch_was_not_built_for(gpu: str, version: str, said: str, t
         assert not refused
         assert not notes
         return
-    assert f"trainer.accelerator: there is an {'NVIDIA' if gpu == 'cuda' else 'AMD'} GPU, but torch" in refused
+    assert f"trainer.accelerator: found an {'NVIDIA' if gpu == 'cuda' else 'AMD'} GPU, but torch" in refused
     assert said in refused
-    assert [note for note in notes if note.startswith("training on the CPU: there is an") and said in note]
+    assert [note for note in notes if note.startswith("training on the CPU: found an") and said in note]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a program is a file with a mode")
@@ -292,7 +295,7 @@ def test_an_nvidia_driver_alone_shows_a_gpu(build: str, tmp_path: Path, monkeypa
         assert command in problems("trainer.accelerator=cuda")
         assert [note for note in prepare([]).warnings if command in note]
     else:
-        assert "there is no GPU on this machine" in problems("trainer=gpu"), "a driver without its card"
+        assert "no GPU found on this machine" in problems("trainer=gpu"), "a driver without its card"
         assert prepare([]).warnings == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert prepare([]).warnings == [], "the user hides it"
@@ -316,7 +319,7 @@ def test_every_value_of_a_sweep_is_checked_before_the_first_run() -> None:
 
 def test_where_a_mistake_stands() -> None:
     said = problems("optimizer.lrr=1", "adapter.rank=0", "experiment=style")
-    assert "optimizer.lrr: there is no such setting (given as optimizer.lrr=1)" in said
+    assert "optimizer.lrr: unknown setting (given as optimizer.lrr=1)" in said
     assert "adapter.rank: invalid value 0 (given as adapter.rank=0)" in said
 
 

@@ -1,4 +1,4 @@
-"""What a user is told when something they gave cannot work."""
+"""Errors that are shown to a user: the setting, what was found, and the remedy."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class UserError(Exception):
         self.problems = problems
         super().__init__("\n".join(map(str, problems)))
 
-    def __reduce__(self) -> tuple:  # as it is sent from one process to another
+    def __reduce__(self) -> tuple:  # for pickling between processes
         return type(self), self.problems
 
 
 class Diverged(UserError):
-    """The training came to losses, gradients or weights that are not finite: a search goes on with other settings."""
+    """Losses, gradients or weights became NaN or infinite. A search continues with other settings."""
 
 
 def invalid(setting: str, value: Any, valid: str) -> Problem:
-    """The problem of a value that a setting cannot have; valid: what it can, in words."""
+    """The problem of an invalid value; valid: the values that the setting can have, in words."""
     shown = repr(value)
     return Problem(setting, f"invalid value {shown if len(shown) <= 80 else shown[:79] + '…'}", f"valid: {valid}")
 

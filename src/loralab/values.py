@@ -1,6 +1,6 @@
-"""Kinds of values that constructors take: a type with the range it must lie in.
+"""Types of values that constructors take: each a plain type with a valid range.
 
-The config check reads these names from the annotations of a constructor; nothing heavy is imported for it.
+The config check finds these names in the annotations of constructors, without importing anything heavy.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Range:
         return " and ".join(filter(None, (low, high))) + (f", a multiple of {self.step}" if self.step else "")
 
 
-# The outer limits of numbers without a natural one are those beyond which float32 or patience ends.
+# Numbers without a natural limit end where float32 overflows or a run would never finish.
 
 Share = Annotated[float, Range(0, 1)]
 """A probability or a fraction."""
 
 Chance = Annotated[float, Range(0, 1, below=True)]
-"""A probability that leaves something to happen otherwise: of dropout, of an average's memory."""
+"""A probability below 1: a dropout rate, the decay of an average."""
 
 Positive = Annotated[float, Range(1e-6, 1e6)]
 NonNegative = Annotated[float, Range(0, 1e6)]
@@ -54,23 +54,23 @@ Count = Annotated[int, Range(0, 10**9)]
 AtLeastOne = Annotated[int, Range(1, 10**9)]
 Rank = Annotated[int, Range(1, 4096)]
 RankOrNone = Annotated[int, Range(0, 4096)]
-"""0: no adapter there."""
+"""0: no adapter on that block."""
 
 Repeats = Annotated[int, Range(1, 100_000)]
-"""How often one thing is used in an epoch."""
+"""How often an image is used in an epoch."""
 
 Pixels = Annotated[int, Range(8, 4096)]
-"""A side of what a model is given."""
+"""Width or height of an image that a model is given."""
 
 BucketStep = Annotated[int, Range(8, 256)]
-"""Pixels that the sides of buckets are multiples of."""
+"""Bucket sides are multiples of this many pixels."""
 
 Timestep = Annotated[int, Range(0, 1000)]
 Bands = Annotated[int, Range(1, 1000)]
-"""Into how many the timesteps are divided."""
+"""Number of bands that the timesteps are divided into."""
 
 SamplingSteps = Annotated[int, Range(1, 1000)]
-"""Denoising steps of a picture: models are trained with 1000 timesteps."""
+"""Denoising steps of a picture, at most the 1000 timesteps that models are trained with."""
 
 PictureSide = Annotated[int, Range(8, 4096, step=8)]
 """Pixels."""

@@ -1,4 +1,4 @@
-"""What is wrong with an adapter to start from, or with the kind of one to end with, told before a model is loaded."""
+"""Checks of the adapter file to start from and of the output layout, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _kind(tree: Tree) -> str:
 
 
 def _file_problems(path: Path, kind: str) -> Iterator[Problem]:
-    """Whether training can start from a file, told before the model is loaded."""
+    """Whether training can start from an adapter file."""
     try:
         if path.is_file():
-            examine(path, "adapter.weights")  # quickly, as torch is not needed for it
+            examine(path, "adapter.weights")  # fast: does not need torch
         from loralab.adapters.file import load
         from loralab.adapters.inject import check_start
         from loralab.adapters.kinds import KINDS
@@ -44,7 +44,7 @@ def _file_problems(path: Path, kind: str) -> Iterator[Problem]:
 def _layout_problems(tree: Tree) -> Iterator[Problem]:
     kind = _kind(tree)
     if kind in NOT_IN_DIFFUSERS:
-        yield Problem("output.layout", f"diffusers has no {kind}", "output.layout=kohya, or adapter=lora")
+        yield Problem("output.layout", f"diffusers does not support {kind}", "set output.layout=kohya, or adapter=lora")
     elif get(tree, "adapter.magnitude") == "input":
-        remedy = "output.layout=kohya, or adapter.magnitude=output"
-        yield Problem("output.layout", "diffusers takes a magnitude for each output, not input", remedy)
+        remedy = "set output.layout=kohya, or adapter.magnitude=output"
+        yield Problem("output.layout", "diffusers supports DoRA magnitudes per output only, not per input", remedy)

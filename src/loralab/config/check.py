@@ -1,4 +1,4 @@
-"""The strict check of a composed configuration: every node against the constructor it will call."""
+"""The strict check of a composed configuration: every node is compared with the constructor it will call."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from loralab.config.trusted import ENTRY, OURS, is_trusted, nodes
 from loralab.errors import Problem, invalid
 
 HYDRAS_OWN = ("_args_", "_convert_", "_partial_", "_recursive_")
-"""Keys that say how Hydra builds a node; what the files of conf/ say is part of the program."""
+"""Keys that control how Hydra builds a node. Their values in conf/ are part of the program."""
 
 
 class Check:
     """One pass over a composed configuration; `problems` holds all that was found.
 
-    here: whether files, devices and packages of this machine are looked at, too.
+    here: whether to check files, devices and packages of this machine, too.
     """
 
     def __init__(
@@ -53,30 +53,34 @@ class Check:
         self._top_level()
         for path, _ in nodes(self.tree):
             if path not in self.checked:
-                self._add(path, "nothing can be built here (_target_)", "give a plain value")
+                self._add(path, "_target_ is not allowed here", "give a plain value")
         self._texts()
         told = {problem.setting for problem in self.problems}
         for problem in rules.contradictions(self.tree, choices, overrides, misshapen=bool(self.problems), here=here):
             if problem.setting in told:
-                continue  # of an invalid value there is no more to say
+                continue  # its value is already reported as invalid
             self.problems.append(replace(problem, found=problem.found + self.sources.given(problem.setting)))
 
     def _allowed(self) -> list[str]:
-        """What `allow` adds to what may be built: it is the user's word alone, never that of a file of somebody's."""
+        """What `allow` adds to the allow-list. Only the user may set it, on the command line: never a file."""
         allow = self.tree.get("allow")
         if not isinstance(allow, list) or not all(isinstance(name, str) and ENTRY.fullmatch(name) for name in allow):
-            self.problems.append(invalid("allow", allow, "a list of import names, like [my_package.]"))
+            self.problems.append(invalid("allow", allow, "a list of import names, such as [my_package.]"))
             return []
         typed = any(o.lstrip("+").partition("=")[0] == "allow" for o in self.sources.overrides)
         if allow != self.primary["allow"] and (not typed or "allow" in self.sources.origins):
-            self._add("allow", "only the command line can set it", "remove it from the file, and type allow=[…]")
+            self._add(
+                "allow",
+                "can only be set on the command line",
+                "remove it from the file and pass allow=[…] on the command line",
+            )
             return []
         return allow
 
     def _texts(self) -> None:
         for path, value in leaves(self.tree):
             if isinstance(value, str) and "\0" in value:
-                self._add(path, "has a null character in it", "remove it")
+                self._add(path, "contains a null character", "remove it")
 
     def _top_level(self) -> None:
         known = {k for k in self.primary if k not in ("defaults", "hydra")} | self.groups
@@ -91,7 +95,9 @@ class Check:
             elif is_node(node):
                 self._node(name, node)
             elif is_node(self.primary.get(name)) or name in chosen - OPTIONAL:
-                self._add(name, "cannot be null" if node is None else "has no _target_", "leave it as it is in conf/")
+                self._add(
+                    name, "cannot be null" if node is None else "has no _target_", "keep the value that conf/ gives it"
+                )
             elif isinstance(self.primary.get(name), dict):
                 self._plain(name, node, self.primary[name])
 
@@ -105,7 +111,7 @@ class Check:
                 self._unknown(f"{group}.{name}", [f"{group}.{n}" for n in nodes if n != name])
 
     def _plain(self, path: str, node: Any, known: dict[str, Any]) -> None:
-        """A node that nothing is built from: its keys and kinds of values are those of train.yaml."""
+        """A node that nothing is built from: its keys and types of values are those of train.yaml."""
         for key, value in (node or {}).items():
             if key not in known:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in known])
@@ -116,13 +122,13 @@ class Check:
         self.checked.add(path)
         target = node["_target_"]
         if not is_trusted(path, target, self.allow):
-            found = f"'{target!s:.80}' is not on the allow-list of what a configuration may build here"
-            return self._add(f"{path}._target_", found, "if you trust it: allow=[…] with its import name")
+            found = f"'{target!s:.80}' is not on the allow-list"
+            return self._add(f"{path}._target_", found, "if you trust it, add its import name: allow=[…]")
         self._how_it_is_built(path, node)
         return self._ours(path, node, target) if target.startswith(OURS) else self._third_party(path, node)
 
     def _how_it_is_built(self, path: str, node: dict[str, Any]) -> None:
-        """Hydra's own keys are as they are in conf/; a node of the user's own may say all but positional arguments."""
+        """Hydra's own keys must be as in conf/; a node of the user's own may set all but positional arguments."""
         written = self.sources.as_written(path) or get(self.primary, path, {})
         for key in HYDRAS_OWN:
             if key == "_args_" or is_node(written):
@@ -130,12 +136,12 @@ class Check:
             else:
                 expected = (None, "none", "partial", "object", "all") if key == "_convert_" else (None, True, False)
             if not any(type(node.get(key)) is type(valid) and node.get(key) == valid for valid in expected):
-                self._add(f"{path}.{key}", "cannot be changed", "remove it: the program says how this is built")
+                self._add(f"{path}.{key}", "cannot be changed", "remove it")
 
     def _ours(self, path: str, node: dict[str, Any], target: str) -> None:
         signature = parameters(target)
         if signature is None:
-            return self._add(f"{path}._target_", f"'{target}' does not exist", "choose an option of the group instead")
+            return self._add(f"{path}._target_", f"'{target}' not found", "choose an option of the group instead")
         for key, value in settings_of(path, node):
             if key not in signature:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in signature])
@@ -147,11 +153,11 @@ class Check:
         if not node.get("_partial_"):
             for key, parameter in signature.items():
                 if parameter.required and key not in node:
-                    self._add(f"{path}.{key}", "is missing", f"give it: {path}.{key}=…")
+                    self._add(f"{path}.{key}", "is missing", f"set {path}.{key}=…")
         return None
 
     def _nested(self, path: str, value: Any) -> None:
-        """A built object inside of a setting, or a dict of them by name."""
+        """An object to build inside a setting, or a dict of them by name."""
         if is_node(value):
             self._node(path, value)
         elif isinstance(value, dict):
@@ -160,7 +166,7 @@ class Check:
                     self._node(f"{path}.{name}", node)
 
     def _third_party(self, path: str, node: dict[str, Any]) -> None:
-        """Bare signatures: keys and types are those of the YAML, ranges are in one table."""
+        """Signatures without types: keys and types are those of the YAML, ranges are in one table."""
         written = self.sources.as_written(path)
         for key, value in settings_of(path, node):
             if is_node(value) and (not written or is_node(written.get(key))):
@@ -174,7 +180,7 @@ class Check:
         near = difflib.get_close_matches(path, list(valid), 1, 0.6)
         names = ", ".join(sorted(v.rpartition(".")[2] for v in valid))
         remedy = remedy_for(path) or (f"did you mean '{near[0]}'?" if near else f"valid: {names}")
-        self._add(path, "there is no such setting", remedy)
+        self._add(path, "unknown setting", remedy)
 
     def _invalid(self, path: str, value: Any, valid: str) -> None:
         problem = invalid(path, value, valid)

@@ -1,4 +1,4 @@
-"""From the command line to checked overrides: `prepare` is what stands between a user's typing and Hydra."""
+"""From the command line to checked overrides: `prepare` checks everything before Hydra runs."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ class Prepared(NamedTuple):
     """Checked overrides."""
 
     overrides: list[str]
-    """As Hydra will see them: a settings file expanded, steps and epochs told apart."""
+    """As Hydra receives them: with the settings file expanded, and either steps or epochs."""
     warnings: list[str]
     origins: dict[str, str]
-    """Where a settings file has the groups and keys that come from it."""
+    """Group or key → where the settings file sets it."""
     cfg: DictConfig
-    """What they compose to: of a sweep, its first point."""
+    """The composed configuration; of a sweep, that of its first point."""
     choices: dict[str, Any]
     """The option of each group."""
     swept: list[Override] | None
-    """Of a sweep its overrides, those that hydra.sweeper.params has first; None: it is a single run."""
+    """The overrides of a sweep, those of hydra.sweeper.params first; None for a single run."""
 
 
 def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
-    """Looks through what a user typed, and at all that it composes to.
+    """Checks the overrides and the configuration that they compose to.
 
-    multirun: whether a flag makes a run of each of several values; settings may say so, too. Raises a UserError that
-    lists everything wrong with them.
+    multirun: whether a flag asks for a sweep; settings may ask for one, too. Raises a UserError that lists all
+    problems.
     """
     parsed, problems = parse(overrides)
     good, misnamed = with_options(parsed)
@@ -67,7 +67,9 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
         if multirun or sweep.is_multirun():
             own, unreadable = parse(sweep.parameters())
             problems += unreadable
-            swept = list({o.get_key_element(): o for o in [*own, *given]}.values())  # the command line's count
+            swept = list(
+                {o.get_key_element(): o for o in [*own, *given]}.values()
+            )  # those of the command line take precedence
             cfg, choices = checked(first_point(swept), origins) if own else (cfg, choices)
             problems += [*sweep.problems(swept), *_of_later_points(swept, cfg, choices)]
     except UserError as error:
@@ -82,7 +84,7 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
 
 
 def _fits(override: str, others: list[Override]) -> bool:
-    """Whether an override is valid in the place of what else gives its key."""
+    """Whether an override is valid when it replaces the others of its key."""
     (o,), wrong = parse([override])
     if wrong or with_options([o])[1]:
         return False
@@ -96,13 +98,13 @@ def _fits(override: str, others: list[Override]) -> bool:
 
 
 def _of_later_points(given: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:
-    """What is wrong with the other values of a sweep, each in the place of the first."""
+    """Problems of the further values of a sweep, each tried in place of the first."""
     problems: list[Problem] = []
     first, groups = first_point(given), group_options()
     for place, override in enumerate(given):
         others = [*first[:place], *first[place + 1 :]]
         texts = values_of(override)[1:] if override.is_sweep_override() else []
-        for text in [*texts[:10], *texts[10:][-10:]]:  # of a long range its ends
+        for text in [*texts[:10], *texts[10:][-10:]]:  # of a long range both ends
             changed = f"{override.get_key_element()}={text}"
             if override.key_or_group in groups:
                 point, chosen = compose([*first[:place], changed, *first[place + 1 :]])
@@ -114,12 +116,12 @@ def _of_later_points(given: list[Override], cfg: DictConfig, choices: dict[str, 
 
 
 def checked(overrides: list[str], origins: Origins = NOWHERE) -> tuple[DictConfig, dict[str, Any]]:
-    """The composed configuration and the choices made; a UserError lists all that is wrong with it."""
+    """The composed configuration and the chosen options. Raises a UserError that lists all problems."""
     problems: list[Problem] = []
     try:
         cfg, choices = compose(overrides)
     except HydraException as error:
-        cfg, choices, problems = _without_what_is_not_there(overrides, error)
+        cfg, choices, problems = _drop_unknown_keys(overrides, error)
     problems += Check(cfg, choices, overrides, origins).problems
     problems += hydra_problems(OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False))  # type: ignore[union-attr]
     if problems:
@@ -128,13 +130,13 @@ def checked(overrides: list[str], origins: Origins = NOWHERE) -> tuple[DictConfi
 
 
 def refuse(cfg: DictConfig, choices: dict[str, Any], overrides: list[str]) -> None:
-    """Raises a UserError for all that is wrong with a configuration, where anything is."""
+    """Raises a UserError that lists all problems of a configuration, if there are any."""
     if problems := Check(cfg, choices, overrides).problems:
         raise UserError(*problems)
 
 
-def _without_what_is_not_there(overrides: list[str], error: HydraException) -> Any:
-    """What the overrides compose to without those of keys that do not exist, and a problem for each of these."""
+def _drop_unknown_keys(overrides: list[str], error: HydraException) -> Any:
+    """The configuration composed without the overrides of unknown keys, and a problem for each of those."""
     try:
         good, problems = with_keys(parse(overrides)[0])
         composed = compose([o.input_line or "" for o in good])
@@ -146,14 +148,14 @@ def _without_what_is_not_there(overrides: list[str], error: HydraException) -> A
 
 
 def _own_images(overrides: list[str]) -> list[str]:
-    """`data.folder=PATH` alone will do: whoever names a folder does not mean the embedded images."""
+    """`data.folder=PATH` alone is enough: it implies data=folder in place of the embedded images."""
     given = {key.lstrip("+"): value for key, _, value in (o.partition("=") for o in overrides)}
     names = [key for key, value in given.items() if key.startswith("data.folder") and value != "null"]
     return ["data=folder", *overrides] if names and "data" not in given else overrides
 
 
 def _one_length(overrides: list[str]) -> list[str]:
-    """Steps or epochs: the one given clears the other, so that a file's or a demo's length does not win silently."""
+    """Epochs given without steps clear the steps, so that those of a file or of the demo do not win silently."""
     given = {o.split("=")[0] for o in overrides}
     steps, epochs = "trainer.max_steps" in given, "trainer.max_epochs" in given
     return [*overrides, "trainer.max_steps=null"] if epochs and not steps else overrides

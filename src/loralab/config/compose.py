@@ -1,4 +1,4 @@
-"""Hydra composition: conf/, folders of the user's own, and overrides make one configuration."""
+"""Hydra composition: one configuration from conf/, the user's own folders, and overrides."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next((place for place in [PACKAGE / "conf"] if place.is_dir()), PACKAGE.parents[1] / "conf")
-"""In the package where it is installed, at the top of a clone."""
+"""Inside the package when installed; at the top of a clone otherwise."""
 
 
 class Places:
-    """Where the files of a configuration are, the first that has one first: process-wide, like Hydra's own state."""
+    """Where configuration files are looked for, in this order. Process-wide, like Hydra's own state."""
 
     main: Path = CONF
     """--config-path"""
     name: str = "train"
-    """--config-name: the file that composition starts with."""
+    """--config-name: the primary configuration file."""
     further: tuple[Path, ...] = ()
     """--config-dir, a conf/ in the working folder, hydra.searchpath."""
 
@@ -39,7 +39,7 @@ class Places:
 
     @classmethod
     def files(cls, pattern: str) -> Iterator[tuple[str, Path]]:
-        """(group, file) for each file of any folder that the pattern fits; hidden ones stay hidden."""
+        """(group, file) for each file that matches the pattern, in any of the folders; the first of a name counts."""
         seen: set[Path] = set()
         for folder in (cls.main, *cls.further):
             for file in sorted(folder.glob(pattern)):
@@ -62,7 +62,7 @@ def _asset(name: str) -> str:
 
 
 def fresh(folder: str) -> str:
-    """The folder, or the first of folder-2, folder-3 … that is not there: a run never writes into another's folder."""
+    """The folder, or the first of folder-2, folder-3 … that does not exist: runs never share a folder."""
     fresh, count = Path(folder), 1
     while fresh.exists():
         count += 1
@@ -74,20 +74,20 @@ def _now(pattern: str) -> str:
     return datetime.datetime.now().strftime(pattern)
 
 
-# ${asset:NAME} is a path of an embedded asset; ${fresh:FOLDER} a folder that is not there yet. Here, so that they are
-# known wherever a configuration is read: a launcher's processes, too.
+# ${asset:NAME} is the path of an embedded asset, ${fresh:FOLDER} a folder that does not exist yet. Registered here, so
+# that they are known wherever a configuration is read, in the processes of a launcher, too.
 OmegaConf.register_new_resolver("asset", _asset, replace=True)
 OmegaConf.register_new_resolver("fresh", fresh, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("now", _now, use_cache=True, replace=True)
 
 
 def know_places() -> None:
-    """Makes the user's folders known to Hydra."""
+    """Registers the user's folders with Hydra."""
     Plugins.instance().register(_Further)
 
 
 def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration that the overrides compose to, and the choice made in every group.
+    """The configuration that the overrides compose to, and the option chosen in every group.
 
     Raises hydra.errors.HydraException where the overrides do not compose.
     """
@@ -96,7 +96,7 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
     with initialize_config_dir(str(Places.main), job_name="train", version_base="1.3"):
         try:
             cfg = hydra_compose(Places.name, overrides, return_hydra_config=True)
-        except (AssertionError, AttributeError, TypeError, ValueError) as error:  # its own slips over odd values
+        except (AssertionError, AttributeError, TypeError, ValueError) as error:  # Hydra's own bugs with unusual values
             raise ConfigCompositionException(f"the overrides do not compose: {' '.join(overrides)}") from error
     choices = choices_of(cfg.hydra)
     HydraConfig.instance().set_config(cfg)
@@ -105,7 +105,7 @@ def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
 
 
 def use_sources(hydra: Any) -> None:
-    """Looks where a run was composed from: `hydra` is its configuration's node, in whatever process it runs."""
+    """Uses the folders that a run was composed from: `hydra` is the node of its configuration."""
     folders = [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
     if folders:
         Places.use(folders[0], hydra.job.config_name or Places.name, folders[1:])

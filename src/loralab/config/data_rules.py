@@ -1,4 +1,4 @@
-"""What the data's settings must keep to: the classes that would find out when training starts are asked at once."""
+"""Rules of the data settings, checked at once by the classes that training would build from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
         yield from _entry(f"data.folders.{number}", entry)
     step = nodes["buckets"].get("step")
     if sdxl and isinstance(step, int) and step % SDXL_STEP and not step % LATENT:
-        yield Problem("data.buckets.step", f"{step} is not a multiple of {SDXL_STEP}, as SDXL needs", "use 64")
+        yield Problem("data.buckets.step", f"{step} is not a multiple of {SDXL_STEP}, as SDXL requires", "use 64")
     cache = _settings(data.get("cache"))
     if cache.get("text"):
         yield from _raised(lambda: _texts(data, nodes))
@@ -43,7 +43,7 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
 def _sizes(buckets: dict[str, Any], resolution: Any) -> None:
     wrong = [*misfits("data", "loralab.data.module.DataModule", {"resolution": resolution})]
     if wrong or any(misfits("data.buckets", "loralab.data.buckets.Buckets", buckets)):
-        return  # sides without end have no list of buckets
+        return  # reported elsewhere; invalid sizes could make endless lists of buckets
     made = Buckets(**buckets)
     for size in resolutions(resolution) if isinstance(resolution, (int, list)) else ():
         made.sizes(size)
@@ -59,17 +59,23 @@ def _folders(data: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> list[Fol
 def _limits(data: dict[str, Any]) -> Iterator[Problem]:
     low, high = data.get("min_image_size"), data.get("max_image_size")
     if isinstance(low, int) and isinstance(high, int) and low > high:
-        found = f"{low} is over data.max_image_size={high}: no image is left"
-        yield Problem("data.min_image_size", found, "lower the one, which is of the shorter side, or raise the other")
+        found = f"{low} is above data.max_image_size={high}: every image would be skipped"
+        yield Problem(
+            "data.min_image_size", found, "lower it (it limits the shorter side), or raise data.max_image_size"
+        )
 
 
 def _extension(extension: Any) -> Iterator[Problem]:
     if isinstance(extension, str) and f".{extension.lstrip('.')}".lower() in EXTENSIONS:
-        yield Problem("data.captions.extension", f"'{extension}' is one of images", "give that of the captions: .txt")
+        yield Problem(
+            "data.captions.extension",
+            f"'{extension}' is an image extension",
+            "give the extension of the caption files, such as .txt",
+        )
 
 
 def _entry(path: str, entry: Any) -> Iterator[Problem]:
-    """Values of a folder's own settings that do not fit; keys are seen to by gather()."""
+    """Invalid values among a folder's own settings; unknown keys are found by gather()."""
     rules = {"captions": "captions.Captions", "augment": "augment.Augment"}
     plain = {key: value for key, value in _settings(entry).items() if key not in rules}
     yield from misfits(path, "loralab.data.folders.Folder", plain)
@@ -79,21 +85,24 @@ def _entry(path: str, entry: Any) -> Iterator[Problem]:
 
 def _texts(data: dict[str, Any], nodes: dict[str, dict[str, Any]]) -> None:
     if any(folder.captions.varies for folder in _folders(data, nodes)):
-        remedy = "data.cache.text=false: captions are encoded as they come"
-        raise UserError(Problem("data.cache.text", "contradicts captions that vary (shuffle, tag dropout …)", remedy))
+        remedy = "set data.cache.text=false: captions are then encoded in every step"
+        raise UserError(
+            Problem("data.cache.text", "cannot be combined with captions that vary (shuffle, tag dropout …)", remedy)
+        )
 
 
 def _fixed(augments: dict[str, dict[str, Any]], cache: dict[str, Any]) -> Iterator[Problem]:
-    """What varies from epoch to epoch and would be cached as it is once."""
+    """Augmentations that vary from epoch to epoch, which a cache would freeze."""
     for path, augment in augments.items():
         if augment.get("color"):
-            found = "contradicts data.cache.latents: colours are jittered before encoding"
-            yield Problem(f"{path}.color", found, f"data.cache.latents=none or {path}.color=false")
+            found = "cannot be combined with data.cache.latents: colours are changed before encoding"
+            yield Problem(f"{path}.color", found, f"set data.cache.latents=none or {path}.color=false")
         if augment.get("random_crop") and cache.get("variants") == 1:
             remedy = (
-                f"data.cache.latents=none or {path}.random_crop=false, or data.cache.variants=4 to cache four crops"
+                f"set data.cache.latents=none or {path}.random_crop=false, or data.cache.variants=4 to cache 4 crops"
             )
-            yield Problem(f"{path}.random_crop", "contradicts data.cache.latents: a cached crop is fixed", remedy)
+            found = "cannot be combined with data.cache.latents: a cached crop is fixed"
+            yield Problem(f"{path}.random_crop", found, remedy)
 
 
 def _unused_variants(augments: dict[str, dict[str, Any]], cache: dict[str, Any]) -> Iterator[Problem]:
@@ -103,10 +112,8 @@ def _unused_variants(augments: dict[str, dict[str, Any]], cache: dict[str, Any])
         and variants > 1
         and not (cached and any(a.get("random_crop") for a in augments.values()))
     ):
-        remedy = "data.augment.random_crop=true and data/cache=disk, or data.cache.variants=1"
-        yield Problem(
-            "data.cache.variants", f"{variants} crops are asked for, but crops are not random or not cached", remedy
-        )
+        remedy = "set data.augment.random_crop=true and data/cache=disk, or data.cache.variants=1"
+        yield Problem("data.cache.variants", f"{variants} has no effect: crops are not random, or not cached", remedy)
 
 
 def _raised(ask: Callable[[], Any]) -> Iterator[Problem]:
@@ -115,9 +122,9 @@ def _raised(ask: Callable[[], Any]) -> Iterator[Problem]:
     except UserError as error:
         yield from error.problems
     except (TypeError, ValueError, AttributeError):
-        return  # a value of the wrong kind: the check of types tells it
+        return  # a value of the wrong type, which the type check reports
 
 
 def _settings(node: Any) -> dict[str, Any]:
-    """What a node sets, without Hydra's own keys."""
+    """The settings of a node, without Hydra's own keys."""
     return {key: value for key, value in node.items() if not key.startswith("_")} if isinstance(node, dict) else {}

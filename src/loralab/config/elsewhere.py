@@ -1,4 +1,4 @@
-"""Keys that are no setting here as they are typed: another trainer's name, or a setting of an option not chosen."""
+"""Unknown keys that can be explained: a name of another trainer, or a setting of an option that is not chosen."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ SHORT = {
     "validation_epochs": "callbacks.samples.every_n_epochs",
     "validation_prompt": "callbacks.samples.prompts",
 }
-"""Names of diffusers' scripts and others, and those that many use without thinking of any."""
+"""Names from the scripts of diffusers and others, and common short names."""
 
 
 def remedy_for(key: str) -> str | None:
-    """What to type in place of a key, where that is known for sure."""
+    """What to type in place of a key, where that is certain."""
     return _of_an_option(key) or _of_another_trainer(key)
 
 
@@ -59,18 +59,18 @@ def _of_another_trainer(key: str) -> str | None:
     ours = SHORT.get(name) or (option.key if option else None)
     if ours:
         group = option_of(ours)
-        return f"did you mean '{ours}'?" + (f" It needs {group}" if group else "")
-    return f"it has no counterpart here: {option.what}" if option else None
+        return f"did you mean '{ours}'?" + (f" (also add {group})" if group else "")
+    return f"not supported here: {option.what}" if option else None
 
 
 def _of_an_option(key: str) -> str | None:
     group = option_of(key)
-    return f"it is a setting of another option: add {group}" if group else None
+    return f"it belongs to another option: add {group}" if group else None
 
 
 @cache
 def option_of(key: str) -> str | None:
-    """The options that have a setting, as group=option, where train.yaml's own choices have it not."""
+    """The options that have a setting, as group=option, unless an option that is chosen by default has it."""
     parts = re.sub(r"=.*", "", key).split(".")
     for end in range(len(parts) - 1, 0, -1):
         group, inside = "/".join(parts[:end]), ".".join(parts[end:])
@@ -82,7 +82,7 @@ def option_of(key: str) -> str | None:
 
 
 def _chosen(group: str) -> set[str]:
-    """What train.yaml, or the options that it chooses, choose in a group, with what these start from."""
+    """The options of a group that are chosen by default, with the options that they inherit from."""
     parent, _, name = group.rpartition("/")
     files = [CONF / "train.yaml"] if not parent else sorted((CONF / parent).glob("*.yaml"))
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""Hydra's flags: read by Hydra's own parser, judged before Hydra acts on them."""
+"""Hydra's flags: read by Hydra's own parser, checked before Hydra acts on them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,15 @@ from loralab.config.compose import CONF, Places
 from loralab.errors import Problem, UserError
 
 Flags = dict[str, Any]
-"""Those that were given, by name: {"multirun": True, "cfg": "job"}."""
+"""The flags that were given, by name: {"multirun": True, "cfg": "job"}."""
 
 COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")
-"""Each says what to do, so that two of them contradict each other; but a sweep's configurations can be shown."""
+"""Commands, of which only one can be given; except that --multirun can be combined with --cfg."""
 OF_PLACES = ("config_path", "config_name", "config_dir")
 
 
 def split(argv: list[str]) -> tuple[Flags, list[str]]:
-    """Hydra's flags and the overrides, in whatever order they stand; exits with the usage where there is no such flag.
-
-    --version is answered at once.
-    """
+    """Hydra's flags and the overrides, in any order. Exits with the usage at an unknown flag, and at --version."""
     given = vars(get_args_parser().parse_intermixed_args(argv))
     overrides = given.pop("overrides")
     return {name: value for name, value in given.items() if value not in (None, False)}, overrides
@@ -44,26 +41,26 @@ def _flag(name: str) -> str:
 
 
 def check(flags: Flags, overrides: list[str]) -> None:
-    """Raises a UserError for flags that contradict each other, or that name nothing."""
+    """Raises a UserError for flags that contradict each other, or that name a folder that is not found."""
     if problems := list(_problems(flags, overrides)):
         raise UserError(*problems)
 
 
 def _problems(flags: Flags, overrides: list[str]) -> Iterator[Problem]:
     if "experimental_rerun" in flags and (more := [*spelt({**flags, "experimental_rerun": None}), *overrides]):
-        found = f"takes all settings from its file: {' '.join(more)} would have no effect"
-        yield Problem("--experimental-rerun", found, "leave them out")
+        found = f"reads all settings from its file: {' '.join(more)} has no effect"
+        yield Problem("--experimental-rerun", found, "remove the other arguments")
     commands = [name for name in COMMANDS if name in flags]
     if len(commands) > 1 and commands != ["multirun", "cfg"]:
         first, *others = map(_flag, commands)
-        yield Problem(first, f"cannot be combined with {' and '.join(others)}", "give one of them")
+        yield Problem(first, f"cannot be combined with {' and '.join(others)}", "keep one of them")
     for name in ("resolve", "package"):
         if name in flags and "cfg" not in flags and "help" not in flags:
-            yield Problem(_flag(name), "only has a meaning with --cfg", "add --cfg job")
+            yield Problem(_flag(name), "has no effect without --cfg", "add --cfg job")
     if "shell_completion" in flags:
         commands = [o for o in overrides if o.partition("=")[0] in ("install", "uninstall", "query")]
         if len(commands) != 1 or (commands[0].startswith("query=") and "COMP_LINE" not in os.environ):
-            yield Problem("--shell-completion", "needs one command", "install=bash, install=zsh or install=fish")
+            yield Problem("--shell-completion", "needs one command", "add install=bash, install=zsh or install=fish")
     for place in _searchpath(overrides):
         if not _folder(place).is_dir():
             yield Problem("hydra.searchpath", f"folder '{place}' not found", "give folders: [file:///PATH, pkg://NAME]")
@@ -74,9 +71,9 @@ def _problems(flags: Flags, overrides: list[str]) -> Iterator[Problem]:
 
 
 def use_places(flags: Flags, overrides: list[str]) -> None:
-    """Composes from the folders and the file that flags, `hydra.searchpath` and the working folder say from now on.
+    """From now on composes from the folders and the file that flags, `hydra.searchpath` and the working folder give.
 
-    Raises a UserError where the file is in none of them.
+    Raises a UserError where the file is in none of the folders.
     """
     main = Path(flags.get("config_path", CONF)).expanduser().resolve()
     name = flags.get("config_name", "train").removesuffix(".yaml")
@@ -87,19 +84,19 @@ def use_places(flags: Flags, overrides: list[str]) -> None:
     primary = next((file for _, file in Places.files(f"{name}.yaml")), None)
     if primary is None:
         have = ", ".join(file.stem for _, file in Places.files("*.yaml"))
-        raise UserError(Problem("--config-name", f"'{name}' not found", f"there is: {have or 'none'}"))
+        raise UserError(Problem("--config-name", f"'{name}' not found", f"valid: {have or 'none'}"))
     own = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath", default=[])
     Places.use(main, name, [*further, *map(_folder, own or [])])
 
 
 def _searchpath(overrides: list[str]) -> list[str]:
-    """What `hydra.searchpath=[…]` says, where it is given and can be read."""
+    """The value of `hydra.searchpath=[…]`, where it is given and can be parsed."""
     for override in overrides:
         if override.lstrip("+").startswith("hydra.searchpath="):
             try:
                 value: Any = OverridesParser.create().parse_overrides([override])[0].value()
             except HydraException:
-                return []  # told when all overrides are read
+                return []  # reported when all overrides are parsed
             return [str(getattr(part, "text", part)) for part in value] if isinstance(value, list) else []
     return []
 

@@ -1,6 +1,6 @@
 """Which GPUs there are, and whether torch was built for them.
 
-Told by files: importing torch to ask would take seconds.
+Found out from files, because importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from shutil import which
 
 CUDA = "cu130"
-"""The build of torch that is proposed for NVIDIA."""
+"""The build of torch to install for NVIDIA."""
 LOCALLY = "https://pytorch.org/get-started/locally"
 
 
 def has_accelerator() -> bool:
-    """Whether there is a GPU that this process may see and that torch can use."""
+    """Whether there is a GPU that is visible to this process and that torch can use."""
     builds = _torch_builds()
     return any(builds is None or build in builds or build == "mps" for build in gpus())
 
 
 def gpus() -> set[str]:
-    """What torch must be built for to use the GPUs that this process may see: cuda, hip, mps."""
+    """What torch must be built for to use the GPUs that are visible to this process: cuda, hip, mps."""
     if _hidden():
         return set()
     if sys.platform == "darwin":
@@ -43,21 +43,21 @@ def nvidia_count() -> int:
 
 
 def unused_gpu() -> tuple[str, str] | None:
-    """What was found and the remedy, where there is a GPU and the installed torch was not built for it."""
+    """What was found and the remedy, where there is a GPU that the installed torch was not built for."""
     found = gpus() or _by_driver()
     builds, version = _torch_builds(), _torch_says("__version__")
     if builds is None or not version or not found or found & {*builds, "mps"}:
         return None
     if "cuda" not in found:
-        return f"there is an AMD GPU, but torch {version} was built without ROCm", f"install its ROCm build: {LOCALLY}"
+        return f"found an AMD GPU, but torch {version} was built without ROCm", f"install its ROCm build: {LOCALLY}"
     plain = version.split("+")[0]
     command = f"pip install torch=={plain}+{CUDA} --index-url https://download.pytorch.org/whl/{CUDA}"
-    said = f"there is an NVIDIA GPU, but torch {version} was built without CUDA"
+    said = f"found an NVIDIA GPU, but torch {version} was built without CUDA"
     return said, f"{command} (for an older driver see {LOCALLY})"
 
 
 def _by_driver() -> set[str]:
-    """As `gpus`, where only a driver shows."""
+    """Like `gpus`, where only a driver is visible."""
     return {"cuda"} if not _hidden() and (which("nvidia-smi") or Path("/proc/driver/nvidia").exists()) else set()
 
 
@@ -66,7 +66,7 @@ def _hidden() -> bool:
 
 
 def _torch_builds() -> set[str] | None:
-    """What the installed torch was built for; None where its own word is not found."""
+    """What the installed torch was built for; None where that cannot be found out."""
     said = {name: _torch_says(name) for name in ("cuda", "hip")}
     if all(value is None for value in said.values()):
         return None

@@ -1,4 +1,4 @@
-"""What `python train.py --help` prints: the groups of conf/ with their options, each in its own words."""
+"""What `python train.py --help` prints: the groups of conf/ with their options, each with its first comment."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from loralab.config.compose import group_options, option_file
 HEAD = """\
 loralab trains LoRA adapters for Stable Diffusion.
 
-  python train.py                                         the embedded model and images, in a minute or two
-  python train.py model=sd15 data=folder data.folder=PATH your images
-  python train.py optimizer=adam8bit adapter.rank=32      an option of a group, a setting
-  python train.py -m optimizer.lr=1e-4,1e-3               a sweep: one run for each value
-  python train.py --cfg job                               every setting as it is composed, without training
-  python train.py resume=auto                             goes on where the same settings stopped
+  python train.py                                         train the embedded model and images in a minute or two
+  python train.py model=sd15 data=folder data.folder=PATH train on your own images
+  python train.py optimizer=adam8bit adapter.rank=32      choose an option of a group, change a setting
+  python train.py -m optimizer.lr=1e-4,1e-3               run a sweep: one run for each value
+  python train.py --cfg job                               print every setting, without training
+  python train.py resume=auto                             resume the run with the same settings
 """
 FOOT = """\
-Every setting and its meaning: docs/configuration.md; those of other trainers: docs/parameters.md.
-Further tools: loralab --help
+Every setting is explained in docs/configuration.md; settings of other trainers in docs/parameters.md.
+More commands: loralab --help
 """
 
 
@@ -31,7 +31,7 @@ def menu() -> str:
 
 
 def first_comment(group: str, option: str) -> str:
-    """What the option's YAML says it is for."""
+    """The first comment of an option's YAML."""
     file = option_file(group, option)
     for line in file.read_text(encoding="utf8").splitlines() if file else ():
         if line.startswith("#") and "@package" not in line:

@@ -14,18 +14,18 @@ from loralab.config.quoting import as_text, to_paste
 from loralab.config.tree import exists, get
 
 Origins = Mapping[str, str]
-"""Where a settings file has the groups and keys that come from it."""
+"""Group or key → where the settings file sets it."""
 NOWHERE: Origins = {}
 
 
 class Sources:
-    """choices: the option of each group; overrides: what was given; origins: those of them that a file gave."""
+    """choices: the option of each group; overrides: those given; origins: of those that come from a settings file."""
 
     def __init__(self, choices: dict[str, Any], overrides: list[str], origins: Origins = NOWHERE) -> None:
         self.choices, self.overrides, self.origins = choices, overrides, origins
 
     def where(self, path: str) -> str:
-        """In words, with a blank in front; "" where it is derived."""
+        """Where a setting was given, in words after a space; "" where it is derived."""
         if given := self.given(path):
             return given
         for file, package, written in reversed(self._files):
@@ -35,7 +35,7 @@ class Sources:
         return ""
 
     def given(self, path: str) -> str:
-        """The override that gave a setting, or where the settings file has it that the override comes from."""
+        """The override that set it, or its place in the settings file, in words after a space; "" where none did."""
         for override in self.overrides:
             key = override.lstrip("+").split("=")[0]
             if path == key or (key not in self.choices and path.startswith(f"{key}.")):
@@ -43,18 +43,18 @@ class Sources:
         return ""
 
     def as_text(self, path: str, value: Any, valid: str) -> str:
-        """What to type so that a text that reads like a number is one."""
+        """How to type a value that should be text but was parsed as a number."""
         given = next((o for o in self.overrides if o.lstrip("+").partition("=")[0] == path), None)
         if given is None or not isinstance(value, (int, float)) or not valid.startswith(("text", "a path")):
             return ""
         meant = as_text(given)
-        return f"; to give it as text: {to_paste(meant.input_line or '')}" if meant else ""
+        return f"; to pass it as text: {to_paste(meant.input_line or '')}" if meant else ""
 
     def as_written(self, path: str) -> dict[str, Any]:
-        """The node at a path as the files that were composed write it; {} where none does."""
+        """The node at a path as written in the composed YAML files; {} where it is in none."""
         found: dict[str, Any] = {}
         for _, package, written in self._files:
-            here = path == package and path not in written  # in a file of "@package _global_" it is
+            here = path == package and path not in written  # a file of "@package _global_" contains it by its path
             node: Any = written if here else get(written, path) or get(written, path.removeprefix(f"{package}."))
             if isinstance(node, dict):
                 replaces = "_target_" in node and node["_target_"] != found.get("_target_")
@@ -65,8 +65,8 @@ class Sources:
     def _files(self) -> list[tuple[Path, str, dict[str, Any]]]:
         """The YAML files that were composed, each after those that it starts from: path, package and content."""
         files = [("", CONF / "train.yaml"), *Places.files(f"{Places.name}.yaml")]
-        tops = [*dict.fromkeys(group.split("/")[0] for group in self.choices)][::-1]  # Hydra names the last first
-        # a group's own file has the last word over those of its sub-groups
+        tops = [*dict.fromkeys(group.split("/")[0] for group in self.choices)][::-1]  # Hydra lists the last first
+        # the file of a group overrides those of its sub-groups
         for group in sorted(self.choices, key=lambda g: (tops.index(g.split("/")[0]), -g.count("/"))):
             chosen = self.choices[group]
             options = chosen if isinstance(chosen, list) else [chosen]

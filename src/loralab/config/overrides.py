@@ -1,4 +1,4 @@
-"""The command line's overrides, looked at before Hydra sees them: misspelt, repeated and impossible ones."""
+"""Overrides of the command line, checked before Hydra reads them: misspelt, repeated and invalid ones."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from loralab.config.tree import exists, get
 from loralab.errors import Problem
 
 CALL = re.compile(r"(?!.*Unknown function)^\w+ while evaluating '.*': (.*)$", re.MULTILINE)
-"""Hydra's words about a function of its grammar that cannot be called so."""
+"""Hydra's error about a wrong call of a function of its grammar."""
 
 SWEEPS = "for a sweep: key=a,b,null or key=choice(a,b) or key=range(START,STOP,STEP)"
 MOST = 10_000
-"""Runs of a sweep."""
+"""Most runs of a sweep."""
 
 OPTIONAL = frozenset(("experiment", "sweep", "debug", "logger"))
-"""Groups of which nothing need be chosen."""
+"""Groups in which no option needs to be chosen."""
 
 
 class _Options:
-    """What Hydra's parser asks for the options that a glob() chooses from."""
+    """Gives Hydra's parser the options that a glob() chooses from."""
 
     def get_group_options(self, group: str, **_: Any) -> list[str]:
         return group_options().get(group, [])
 
 
 def parse(overrides: list[str]) -> tuple[list[Override], list[Problem]]:
-    """The overrides in Hydra's grammar, and a problem for each that is not in it. What seems to be meant is parsed in
-    its place, so that nothing false is said of the rest."""
+    """The parsed overrides, and a problem for each that cannot be parsed. In its place stands what seems to be meant,
+    so that the problem does not cause others."""
     parser = OverridesParser.create(config_loader=_Options())  # type: ignore[arg-type]
     parsed, problems = [], []
     for text in overrides:
@@ -50,20 +50,20 @@ def parse(overrides: list[str]) -> tuple[list[Override], list[Problem]]:
             remedy = "write key=value; quote text with spaces, commas, = or brackets: 'key=\"a, b\"'"
             if call := CALL.search(str(error)):
                 key, _, value = text.partition("=")
-                why = "a value of a wrong kind" if call[1].startswith("mismatch type") else call[1]
+                why = "wrong type of argument" if call[1].startswith("mismatch type") else call[1]
                 problems.append(Problem(key.lstrip("+"), f"'{value}' cannot be evaluated: {why}", SWEEPS))
                 continue
             if meant := as_text(text):
                 remedy = f"the value needs quotes: {to_paste(meant.input_line or '')}"
                 parsed.append(meant)
-            problems.append(Problem(text or "''", "is not an override that Hydra can read", remedy))
+            problems.append(Problem(text or "''", "is not a valid override", remedy))
     nameless = [o for o in parsed if not o.key_or_group]
     problems += [Problem(o.input_line or "", "has no key", "write key=value") for o in nameless]
     return [o for o in parsed if o.key_or_group], problems
 
 
 def values_of(sweep: Override) -> list[str]:
-    """The values of a sweep, as they are written behind `=`; of an interval its start."""
+    """The values of a sweep, as written after `=`; of an interval its start."""
     if sweep.is_interval_sweep():
         return [str(sweep.value().start)]  # type: ignore[union-attr]
     return list(sweep.sweep_string_iterator())
@@ -90,11 +90,11 @@ def _of_one_value(override: str, fits: Callable[[str], bool]) -> str:
     meant = as_text(override)
     others = {"as a list": f"{key}=[{values}]", "as text": (meant and meant.input_line) or ""}
     instead = [f"; {how}: {to_paste(other)}" for how, other in others.items() if other and fits(other)]
-    return "add -m for a run each" + "".join(instead)
+    return "add -m for one run per value" + "".join(instead)
 
 
 def spelt(override: Override) -> str:
-    """The override as Hydra takes it: of an optional group it has no null, but an empty list."""
+    """The override as Hydra accepts it: an optional group is switched off by an empty list, not by null."""
     if override.key_or_group not in OPTIONAL or override.is_delete():
         return override.input_line or ""
     if override.is_sweep_override():
@@ -104,13 +104,13 @@ def spelt(override: Override) -> str:
 
 
 def plain_value(override: str) -> Any:
-    """The value of an override, quotes taken off."""
+    """The value of an override, without quotes."""
     value: Any = parse([override])[0][0].value()
     return getattr(value, "text", value)
 
 
 def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
-    """The overrides without those given before and without groups whose option does not exist; and what was wrong."""
+    """The overrides without repeated ones and without groups whose option does not exist; and a problem for each."""
     groups = group_options()
     good: list[Override] = []
     problems: list[Problem] = []
@@ -119,7 +119,7 @@ def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]
     for o in parsed:
         name = o.get_key_element().lstrip("+~")
         if name in given and not o.is_hydra_override():
-            twice = f"is given twice: {given[name].input_line} and {o.input_line}"
+            twice = f"defined twice: {given[name].input_line} and {o.input_line}"
             problems.append(Problem(name, twice, "keep one of them"))
         elif empty := _no_match(o, groups):
             problems.append(empty)
@@ -134,8 +134,8 @@ def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]
 
 
 def with_keys(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
-    """The overrides that compose, given the groups that they choose: their keys exist and take such a value. And a
-    problem for each of the others.
+    """The overrides whose keys exist in the chosen groups and can have the given value, and a problem for each of the
+    others.
 
     Raises hydra.errors.HydraException where the groups themselves do not compose.
     """
@@ -149,7 +149,7 @@ def with_keys(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
 
 
 def _bad_merge(override: Override, chosen: list[Override], tree: dict[str, Any]) -> Problem | None:
-    """A problem where it does not compose, though there is such a key: a mapping in the place of a list, say."""
+    """A problem where an override of an existing key does not compose: a mapping in place of a list, say."""
     key = override.key_or_group
     try:
         compose(first_point([*chosen, override]))
@@ -157,14 +157,14 @@ def _bad_merge(override: Override, chosen: list[Override], tree: dict[str, Any])
         valid, value = get(tree, key), override.value()
         if isinstance(valid, dict) and isinstance(value, dict):
             for name in (str(name) for name in value if str(name) not in valid):
-                return Problem(f"{key}.{name}", "there is no such setting", nearest_key(f"{key}.{name}", tree, {}))
-        remedy = f"valid: like {valid}" if exists(tree, key) else "see python train.py --help"
-        return Problem(key, f"takes no such value (given as {override.input_line})", remedy)
+                return Problem(f"{key}.{name}", "unknown setting", nearest_key(f"{key}.{name}", tree, {}))
+        remedy = f"valid: a value like {valid}" if exists(tree, key) else "see python train.py --help"
+        return Problem(key, f"invalid value (given as {override.input_line})", remedy)
     return None
 
 
 def _groups_above(key: str) -> Iterator[str]:
-    """A key itself and the groups that it may be of: a/b.c gives a, a/b, a/b/c."""
+    """A key itself and the groups that it may belong to: a/b.c gives a, a/b, a/b/c."""
     parts = key.replace(".", "/").split("/")
     return ("/".join(parts[: i + 1]) for i in range(len(parts)))
 
@@ -192,25 +192,23 @@ def _bad_options(override: Override, groups: dict[str, list[str]]) -> Iterator[P
 
 
 def _is_one_node(group: str, option: str) -> bool:
-    """Whether an option is all of its group, so that no other can stand beside it."""
+    """Whether an option is the whole node of its group, so that it cannot be combined with another."""
     return any("_target_" in raw(file) for _, file in composed_files(group, option))
 
 
 def _no_match(override: Override, groups: dict[str, list[str]]) -> Problem | None:
-    """A glob or a range that stands for nothing, or for too much."""
+    """A problem for a glob without a match, or a range that is empty or too long."""
     given = override.value()
     if isinstance(given, RangeSweep):
         start, stop, step = given.start or 0, given.stop or 0, given.step
         number = math.ceil((stop - start) / step) if step else 0
         if not 0 < number <= MOST:
-            found = f"makes {number} runs" if number > MOST else "is an empty range"
-            remedy = f"range(START,STOP,STEP) with at most {MOST} values; STOP is not one of them"
+            found = f"would make {number} runs" if number > MOST else "is an empty range"
+            remedy = f"write range(START,STOP,STEP) with at most {MOST} values; STOP is not included"
             return Problem(override.key_or_group, f"{found} (given as {override.input_line})", remedy)
     if isinstance(override.value(), Glob) and not values_of(override):
         options = groups.get(override.key_or_group)
-        found = (
-            "glob() matches no option" if options else "glob() is for the options of a group, and this is not a group"
-        )
+        found = "glob() matches no option" if options else "glob() lists the options of a group; this is not a group"
         remedy = _menu(options) if options else f"list the values: {override.key_or_group}=a,b"
         return Problem(override.key_or_group, f"{found} (given as {override.input_line})", remedy)
     return None
@@ -228,12 +226,12 @@ def _suggestion(name: str, valid: Iterable[str]) -> str:
 def _bad_key(override: Override, tree: dict[str, Any], groups: dict[str, list[str]]) -> Problem | None:
     key = override.key_or_group
     if override.is_add() or override.is_force_add() or exists(tree, key):
-        return None  # what is added is checked against the signature it ends in
-    return Problem(key, f"there is no such setting (given as {override.input_line})", nearest_key(key, tree, groups))
+        return None  # additions are checked later, against the constructor that they are for
+    return Problem(key, f"unknown setting (given as {override.input_line})", nearest_key(key, tree, groups))
 
 
 def nearest_key(key: str, tree: dict[str, Any], groups: dict[str, list[str]]) -> str:
-    """A remedy for a key that does not exist: what it is called here, or the valid key or group most like it."""
+    """A remedy for an unknown key: its name here, or the most similar key or group."""
     if remedy := remedy_for(key):
         return remedy
     keys = list(_dotted(tree))
@@ -247,12 +245,12 @@ def nearest_key(key: str, tree: dict[str, Any], groups: dict[str, list[str]]) ->
         if near:
             return f"did you mean '{names[near[0]]}'?"
     if siblings:
-        return f"{parent or 'the top level'} has: " + ", ".join(sorted(siblings))
-    return "see python train.py --help for the groups, --cfg job for every setting"
+        return f"valid{' in ' + parent if parent else ''}: " + ", ".join(sorted(siblings))
+    return "list the groups with python train.py --help, every setting with --cfg job"
 
 
 def _corrected(key: str, tree: Any) -> str | None:
-    """The key with its first wrong part corrected, where that makes it one that exists."""
+    """The key with its first wrong part corrected, where that makes an existing key."""
     parts = key.split(".")
     for place, part in enumerate(parts):
         if not isinstance(tree, dict):

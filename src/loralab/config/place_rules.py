@@ -1,4 +1,4 @@
-"""Where files are read and written: what must be there, and the folders of images, which are never written to."""
+"""Paths to read, which must exist, and paths to write, which must not be in the folders of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
 def place_problems(tree: Tree) -> Iterator[Problem]:
-    """What is wrong with the places that settings name."""
+    """Problems of the paths in the settings."""
     for key, (path, is_folder) in _read(tree):
         place = os.path.expanduser(path)
         if not (os.path.isdir(place) if is_folder else os.path.isfile(place)):
@@ -35,14 +35,14 @@ def place_problems(tree: Tree) -> Iterator[Problem]:
 
 
 def place_notes(tree: Tree) -> Iterator[str]:
-    """What may become a difficulty."""
+    """Notes about names that can cause trouble later."""
     name = get(tree, "output.name")
     if isinstance(name, str) and (found := not_for_windows(name)):
-        yield f"output.name: '{name}' {found}: the file cannot be copied to Windows"
+        yield f"output.name: '{name}' {found}, so that the file cannot be copied to Windows"
 
 
 def written_problems(tree: Tree, written: Iterable[tuple[str, str]]) -> Iterator[Problem]:
-    """What is wrong with paths to write to, each by its setting: not usable, or in a folder of images."""
+    """Problems of (setting, path) pairs to write to: paths that are unusable, or in a folder of images."""
     images = [path for key, (path, _) in _read(tree) if not key.endswith(("metadata", "mask_folder"))]
     for key, path in written:
         if found := unusable(path):
@@ -55,7 +55,7 @@ def written_problems(tree: Tree, written: Iterable[tuple[str, str]]) -> Iterator
 
 
 def logged(tree: Tree, run_folder: Path | None = None) -> Iterator[tuple[str, str]]:
-    """Where loggers write: those with a folder of their own, or those that write into the run's."""
+    """(setting, path) where loggers write: of those with a save_dir; given run_folder, of those that write into it."""
     for name, node in (get(tree, "logger") or {}).items():
         own, inner = get(node, "save_dir"), get(node, "name")
         key = f"logger.{name}.save_dir" if own else f"logger.{name}.name"
@@ -78,7 +78,7 @@ def _output_name(tree: Tree, with_folder: bool) -> Iterator[Problem]:
     if found := too_long(folder / longest):
         size = len(os.fsencode(name))
         more = len(os.fsencode(longest)) - size
-        words = f"has {size} bytes, and {more} are added for step, extension and while it is written: the file's name"
+        words = f"has {size} bytes; with the {more} added for step, extension and temporary file, the file name"
         yield Problem("output.name", f"{words} {found[0]}", found[1])
 
 
@@ -86,14 +86,14 @@ def _not_a_name(name: str) -> str | None:
     if not name or "/" in name or "\\" in name or name in (".", ".."):
         return "is not a file name"
     if name.lower().endswith(EXTENSIONS):
-        return "has an extension, which output.format adds"
+        return "ends in an extension, which output.format adds"
     if invisible := invisible_characters(name):
         return f"contains the invisible characters {invisible}"
-    return "has a blank at the start or end" if name != name.strip() else None
+    return "starts or ends with a space" if name != name.strip() else None
 
 
 def _read(tree: Tree) -> Iterator[tuple[str, tuple[str, bool]]]:
-    """Setting → path, and whether it is one of a folder."""
+    """(setting, (path, whether it must be a folder)) of every path that is read."""
     named = {"folder": True, "reg_folder": True, "validation.folder": True, "mask_folder": True, "metadata": False}
     given: list[tuple[str, Any, bool]] = [(f"data.{key}", get(tree, f"data.{key}"), f) for key, f in named.items()]
     for number, entry in enumerate(get(tree, "data.folders") or []):

@@ -1,4 +1,4 @@
-"""Learning rates that cannot be what they say: several where an optimizer finds one, some where it takes none."""
+"""Learning rates that contradict the optimizer: several where it finds one, or any where it needs none."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from loralab.errors import Problem
 
 ADAPTIVE = ("prodigyopt.", "dadaptation.")
-"""Optimizers that find one rate for everything; lr multiplies it."""
+"""Optimizers that find a single rate for all parameters; lr multiplies it."""
 
 CONSTANT = "loralab.optim.schedules.constant"
 
 
 def rate_problems(optimizer: dict[str, Any], scheduler: dict[str, Any], targets: dict[str, Any]) -> Iterator[Problem]:
-    """Of three nodes as plain values. Values of the wrong kind are passed over: the check of types tells them."""
+    """Problems of three nodes (plain values). Values of the wrong type are ignored: the type check reports them."""
     given = {key: value for key, value in _given(targets) if isinstance(value, (int, float))}
     yield from _contradictions(optimizer)
     if optimizer.get("lr") is None and "lr" in optimizer:
@@ -24,22 +24,26 @@ def rate_problems(optimizer: dict[str, Any], scheduler: dict[str, Any], targets:
 
 
 def _contradictions(optimizer: dict[str, Any]) -> Iterator[Problem]:
-    """What the optimizers' own constructors refuse."""
+    """Combinations that the constructors of the optimizers reject."""
     name, relative = str(optimizer.get("_target_")).rpartition(".")[2], optimizer.get("relative_step")
     if "lr" in optimizer and optimizer["lr"] is None and not relative:
-        remedy = "give one" + (", or optimizer.relative_step=true" if relative is False else "")
-        yield Problem("optimizer.lr", f"is null, and {name} needs one", remedy)
+        remedy = "set optimizer.lr" + (" or optimizer.relative_step=true" if relative is False else "")
+        yield Problem("optimizer.lr", f"is null, but {name} needs a learning rate", remedy)
     if relative and optimizer.get("lr") is not None:
-        yield Problem("optimizer.relative_step", "finds its own rate, and one is given", "add optimizer.lr=null")
+        yield Problem(
+            "optimizer.relative_step",
+            "cannot be combined with optimizer.lr: it finds its own rate",
+            "set optimizer.lr=null",
+        )
     if optimizer.get("warmup_init") and not relative:
-        yield Problem("optimizer.warmup_init", "is a part of relative_step", "add optimizer.relative_step=true")
+        yield Problem("optimizer.warmup_init", "needs optimizer.relative_step", "set optimizer.relative_step=true")
     if optimizer.get("nesterov") and (optimizer.get("momentum") == 0 or optimizer.get("dampening") != 0):
-        remedy = "optimizer.momentum=0.9 optimizer.dampening=0"
-        yield Problem("optimizer.nesterov", "needs a momentum, and no dampening", remedy)
+        remedy = "set optimizer.momentum=0.9 optimizer.dampening=0"
+        yield Problem("optimizer.nesterov", "needs a momentum above 0 and a dampening of 0", remedy)
 
 
 def _given(targets: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What says a rate, or multiplies one, and by its key."""
+    """(key, value) of everything that gives a rate or multiplies one."""
     for part in ("unet", "text_encoder", "text_encoder_2"):
         if targets.get(part) is not False:
             yield f"targets.{part}_lr", targets.get(f"{part}_lr")
@@ -54,18 +58,18 @@ def _given(targets: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _without_a_rate(given: Mapping[str, float], scheduler: dict[str, Any]) -> Iterator[Problem]:
-    """optimizer.lr=null leaves the rate to the optimizer (Adafactor's relative step); 0 still freezes a part."""
-    why = "has no effect: optimizer.lr=null leaves the rate to the optimizer"
+    """With optimizer.lr=null the optimizer finds the rate (Adafactor's relative step); 0 still freezes a part."""
+    why = "has no effect with optimizer.lr=null: the optimizer finds its own rate"
     for key, value in given.items():
         if value != 0:
-            yield Problem(key, why, f"give optimizer.lr, or set {key}=null")
+            yield Problem(key, why, f"set optimizer.lr, or {key}=null")
     warms_up = scheduler.get("warmup_ratio") or scheduler.get("warmup_steps")
     if scheduler.get("_target_") != CONSTANT or warms_up:
-        yield Problem("scheduler", why, "give optimizer.lr, or choose scheduler=constant")
+        yield Problem("scheduler", why, "set optimizer.lr, or scheduler=constant")
 
 
 def _with_one_rate(optimizer: dict[str, Any], targets: dict[str, Any], given: Mapping[str, float]) -> Iterator[Problem]:
-    """Parts may have another rate than optimizer.lr, if it is the same for all of them."""
+    """Parts may have another rate than optimizer.lr, as long as it is the same for all of them."""
     name, lr = str(optimizer["_target_"]).rpartition(".")[2], optimizer.get("lr")
     trained = [f"targets.{part}_lr" for part in ("unet", "text_encoder") if targets.get(part) is not False]
     rates = {key: given.get(key, lr) for key in trained if given.get(key, lr) != 0}
@@ -73,5 +77,5 @@ def _with_one_rate(optimizer: dict[str, Any], targets: dict[str, Any], given: Ma
     for key, value in given.items():
         multiplies = key.endswith(("lr_factor", "loraplus_ratio"))
         if value not in (0, 1 if multiplies else one):
-            found = f"{value:g} makes another rate than the rest has, and {name} finds one for everything"
-            yield Problem(key, found, f"{key}=null; optimizer.lr multiplies what it finds")
+            found = f"{value:g} cannot be combined with {name}, which finds a single rate for all parameters"
+            yield Problem(key, found, f"set {key}=null; optimizer.lr multiplies the rate that is found")

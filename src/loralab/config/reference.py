@@ -1,4 +1,4 @@
-"""Every setting, as docs/configuration.md lists it from the YAMLs of conf/: python -m loralab.config.reference"""
+"""Lists every setting in docs/configuration.md, from the YAMLs of conf/: python -m loralab.config.reference"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAILING = re.compile(r"(^|\s+)#\s*(?P<words>.*)$")
 
 @dataclass(slots=True)
 class Setting:
-    """A key as the YAMLs of its group write it."""
+    """A setting as written in the YAMLs of its group."""
 
     key: str
     defaults: dict[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Setting:
 
 
 def text() -> str:
-    """The page, with its list brought up to date."""
+    """The page with an up-to-date list."""
     before, start, _ = PAGE.read_text("utf8").partition(START)
     assert start, f"{PAGE} has lost its marker"
     return before + START + "\n\n" + "\n".join(_lines()) + "\n"
@@ -62,7 +62,7 @@ def _table(settings: list[Setting]) -> Iterator[str]:
 
 
 def _default(defaults: dict[str, str]) -> str:
-    """One value where all options agree, else each with its options."""
+    """One value where all options agree, else each value with its options."""
     options: dict[str, list[str]] = {}
     for option, value in defaults.items():
         options.setdefault(value, []).append(option)
@@ -76,7 +76,7 @@ def _code(value: str) -> str:
 
 
 def _of_files(files: dict[str, Path], prefix: str) -> list[Setting]:
-    """The settings of a group's options, those of the same key as one."""
+    """The settings of a group's options, merged by key."""
     found: dict[str, Setting] = {}
     for option, file in files.items():
         target = ""
@@ -97,7 +97,7 @@ def _of_files(files: dict[str, Path], prefix: str) -> list[Setting]:
 
 
 def _valid(target: str, path: str) -> str:
-    """What the constructor takes; of third parties' numbers the range."""
+    """What the constructor accepts; of third-party constructors the range in `RANGES`."""
     node, _, key = path.rpartition(".")
     if target.startswith("loralab."):
         known = parameters(target) or {}
@@ -107,7 +107,7 @@ def _valid(target: str, path: str) -> str:
 
 
 def _entries(file: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
-    """(path, value as written, comment) of each setting of a YAML; a comment stands above its key or behind it."""
+    """(path, value as written, comment) of each setting of a YAML; a comment is above its key or behind it."""
     lines = file.read_text("utf8").splitlines()
     parents: list[tuple[int, str]] = []
     root = [] if "@package _global_" in lines[0] else [prefix] * bool(prefix)

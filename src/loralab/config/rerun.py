@@ -1,4 +1,4 @@
-"""`--experimental-rerun FILE`: the configuration of a run before, as Hydra's PickleJobInfoCallback wrote it."""
+"""`--experimental-rerun FILE`: the configuration of an earlier run, written by Hydra's PickleJobInfoCallback."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ PLAIN += (typing.Any, typing.Dict, typing.List, typing.Optional)  # noqa: UP006
 
 
 class _Reader(pickle.Unpickler):
-    """Reads configurations alone: a pickle may name any function, and it would be called."""
+    """Unpickles configurations only: any other pickle could call any function."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "builtins":
             found: Any = getattr(builtins, name, None)
         elif module in ("typing", "collections") or module.startswith(("omegaconf.", "hydra.", "hydra_plugins.")):
-            found = super().find_class(module, name)  # a dotted name leads to a class within a class
+            found = super().find_class(module, name)  # a dotted name is a nested class
         else:
             found = None
         if not (found in PLAIN or is_dataclass(found) or _is_config(found)):
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a configuration")
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not part of a configuration")
         return found
 
 
 def _is_config(found: Any) -> bool:
-    """A class of OmegaConf's, or of choices."""
+    """A class of OmegaConf, or an enumeration."""
     return isinstance(found, type) and (found.__module__.startswith("omegaconf.") or issubclass(found, Enum))
 
 
 def read(path: str) -> DictConfig:
-    """The configuration in a file. Raises a UserError where it holds none."""
+    """The configuration in a file. Raises a UserError where there is none."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise user_error(FLAG, f"'{path}' not found", "give the config.pickle of a run")
@@ -54,12 +54,12 @@ def read(path: str) -> DictConfig:
         cfg = _Reader(io.BytesIO(file.read_bytes())).load()
         if isinstance(cfg, DictConfig) and OmegaConf.select(cfg, "hydra.runtime.choices") is not None:
             return cfg
-        why = "it has no `hydra` part"
+        why = "its `hydra` node is missing"
     except (pickle.UnpicklingError, OmegaConfBaseException) as error:
         why = str(error)
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle can raise anything
         why = f"it is damaged ({type(error).__name__})"
-    remedy = "such a file is written with +hydra.callbacks.pickle._target_=hydra.experimental.callbacks"
+    remedy = "write such a file with +hydra.callbacks.pickle._target_=hydra.experimental.callbacks"
     raise user_error(FLAG, f"'{path}' is not the configuration of a run: {why}", f"{remedy}.PickleJobInfoCallback")
 
 

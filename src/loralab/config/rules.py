@@ -1,4 +1,4 @@
-"""Settings that contradict each other, or what they name on disk: each a rule of a few lines."""
+"""Rules between settings, and between settings and this machine: each a function of a few lines."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from loralab.training.resume import checked, refuse_other_settings
 from loralab.training.signature import of_settings
 
 BY_NAME = ("callbacks", "logger")
-"""Groups that are a dict of nodes by name, rather than one node."""
+"""Groups that are a dict of nodes by name, rather than a single node."""
 
 
 def contradictions(
     tree: Tree, choices: dict[str, Any], overrides: list[str], misshapen: bool, here: bool = True
 ) -> list[Problem]:
-    """All that the rules find. misshapen: values of the wrong kind were found; a rule that stumbles over them is
-    passed over. here: whether files, devices and packages of this machine are looked at, too."""
+    """All problems that the rules find. misshapen: there are values of the wrong type; a rule that fails because of
+    them is ignored. here: whether to check files, devices and packages of this machine, too."""
     found: list[Problem] = []
     for rule in (*RULES, *RULES_HERE) if here else RULES:
         try:
@@ -45,36 +45,38 @@ def contradictions(
 
 
 def _refused_path(tree: Tree, error: OSError | RuntimeError) -> Problem:
-    """The setting whose path the system will not even look at: too long a name, ~ of a user that is not there."""
+    """The setting whose path the system rejects: a name that is too long, ~ of an unknown user."""
     texts = [(key, value) for key, value in leaves(tree) if isinstance(value, str) and value]
     if isinstance(error, OSError):
         path, why = str(error.filename), error.strerror
         found = next((key for key, value in texts if value in path), None)
     else:
-        found, why = next((key for key, value in texts if value.startswith("~")), None), "no such home folder"
+        found, why = next((key for key, value in texts if value.startswith("~")), None), "home folder not found"
     if found is None:
         raise error
-    return Problem(found, f"cannot be looked at: {why}", "check the path")
+    return Problem(found, f"invalid path: {why}", "check the path")
 
 
 def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     given = [o for o in overrides if o.lstrip("+").startswith(("data.folder=", "data.folders=", "data.folders."))]
     if given and choices.get("data") == "shapes":
-        yield Problem(given[0].split("=")[0], "the embedded images are chosen (data=shapes)", "add data=folder")
+        yield Problem(
+            given[0].split("=")[0], "cannot be combined with data=shapes, the embedded images", "add data=folder"
+        )
 
 
 def _demo_with_a_settings_file(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    """A settings file is of a training of one's own: what it leaves open is not filled in from the demo."""
+    """The demo's model and images never fill in what a settings file does not name."""
     if not get(tree, "settings.load"):
         return
     given = {o.lstrip("+").partition("=")[0] for o in overrides}
     file = Path(str(get(tree, "settings.load"))).name
     if choices.get("model") == "tiny" and not given & {"model", "model.base"}:
         remedy = "add model=sd15 (or sd2, sdxl) model.base=PATH, or model=tiny for the embedded model"
-        yield Problem("model.base", f"{file} names no base model", remedy)
+        yield Problem("model.base", f"not set by {file}", remedy)
     if choices.get("data") == "shapes" and not given & {"data", "data.folder", "data.folders"}:
         remedy = "add data=folder data.folder=PATH, or data=shapes for the embedded images"
-        yield Problem("data.folder", f"{file} names no images", remedy)
+        yield Problem("data.folder", f"not set by {file}", remedy)
 
 
 def _names_no_images(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> bool:
@@ -83,7 +85,7 @@ def _names_no_images(tree: Tree, choices: dict[str, Any], overrides: list[str]) 
 
 def _places(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if get(tree, "data.folder") is None and not get(tree, "data.folders"):
-        yield Problem("data.folder", "is missing", "give the folder of your images: data.folder=PATH")
+        yield Problem("data.folder", "is missing", "set the folder of your images: data.folder=PATH")
     yield from place_problems(tree)
 
 
@@ -101,26 +103,30 @@ def _data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator
         yield from data_problems(data, sdxl=".sdxl." in str(get(tree, "model._target_")))
 
 
-def _something_to_do(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+def _length(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if get(tree, "trainer.max_steps") is None and get(tree, "trainer.max_epochs") is None:
-        yield Problem("trainer.max_steps", "neither steps nor epochs are set", "give trainer.max_epochs=10, say")
+        yield Problem(
+            "trainer.max_steps",
+            "neither trainer.max_steps nor trainer.max_epochs is set",
+            "set one, such as trainer.max_epochs=10",
+        )
     if get(tree, "trainer.limit_train_batches") == 0:
-        found = "is 0: there is no optimizer step to make"
-        yield Problem("trainer.limit_train_batches", found, "raise it, or null for all batches")
+        found = "invalid value 0: no batch would be trained on"
+        yield Problem("trainer.limit_train_batches", found, "raise it, or set it to null for all batches")
 
 
 def _timesteps(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     low, high = get(tree, "objective.timesteps.low"), get(tree, "objective.timesteps.high")
     if isinstance(low, int) and isinstance(high, int) and low > high:
-        remedy = "low is the first timestep, high the one after the last"
+        remedy = "set low to the first timestep, high to the one after the last"
         yield Problem("objective.timesteps", f"low={low} is above high={high}", remedy)
 
 
 def _warm_up(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     steps, ratio = get(tree, "scheduler.warmup_steps"), get(tree, "scheduler.warmup_ratio")
     if steps is not None and ratio:
-        found = f"given as {steps} steps, and as warmup_ratio={ratio} of the run"
-        yield Problem("scheduler.warmup_steps", found, "give one of the two: warmup_steps=null or warmup_ratio=0")
+        found = f"{steps} cannot be combined with scheduler.warmup_ratio={ratio}"
+        yield Problem("scheduler.warmup_steps", found, "set scheduler.warmup_steps=null or scheduler.warmup_ratio=0")
 
 
 def _targets(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -139,18 +145,19 @@ def _device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterat
 
 
 def _cached_texts(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    """What a text encoder makes of a caption changes while it is trained, and where adapter.weights are on it."""
+    """The outputs of a text encoder cannot be cached while it is trained, or while adapter.weights change it."""
     if get(tree, "data.cache.text") is not True:
         return
     for part in ("text_encoder", "text_encoder_2"):
         frozen = get(tree, f"targets.{part}_lr") == 0 and get(tree, "adapter.weights") is None
         if get(tree, f"targets.{part}") and not frozen:
-            remedy = f"targets=unet_only or targets.{part}_lr=0, or data.cache.text=false"
-            yield Problem("data.cache.text", f"contradicts targets.{part}: its outputs change while it trains", remedy)
+            remedy = f"set targets=unet_only or targets.{part}_lr=0, or data.cache.text=false"
+            found = f"cannot be combined with targets.{part}: its outputs change during training"
+            yield Problem("data.cache.text", found, remedy)
 
 
 def _packages(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    """What is chosen must be installed."""
+    """The packages of what is chosen must be installed."""
     allow = [entry for entry in get(tree, "allow") or [] if isinstance(entry, str) and entry]
     nodes = [(name, tree.get(name)) for name in ("optimizer", "scheduler")]
     nodes += [(f"{group}.{name}", n) for group in BY_NAME for name, n in (get(tree, group) or {}).items()]
@@ -168,8 +175,8 @@ def _packages(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iter
 def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     dtype, precision = get(tree, "model.dtype"), get(tree, "trainer.precision")
     if (dtype, precision) in (("fp16", "bf16-mixed"), ("bf16", "16-mixed")):
-        remedy = f"model.dtype=fp32 or model.dtype={'bf16' if dtype == 'fp16' else 'fp16'}"
-        yield Problem("model.dtype", f"{dtype} contradicts trainer.precision={precision}", remedy)
+        remedy = f"set model.dtype=fp32 or model.dtype={'bf16' if dtype == 'fp16' else 'fp16'}"
+        yield Problem("model.dtype", f"{dtype} cannot be combined with trainer.precision={precision}", remedy)
 
 
 def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -187,7 +194,7 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
 
 
 def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    """It is there, whole, and of these settings as far as they are known yet."""
+    """The state exists, is complete, and has the same settings, as far as they are known yet."""
     path, root = get(tree, "resume"), get(tree, "resume_root")
     if not isinstance(path, str) or path == "auto":
         return
@@ -201,7 +208,7 @@ def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) 
 
 
 def _pictures(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    """Prompts are looked at before a model is loaded."""
+    """Prompts are read before a model is loaded."""
     samples = get(tree, "callbacks.samples")
     given = samples.get("prompts") if isinstance(samples, dict) and samples.get("enabled") is not False else None
     if isinstance(given, (str, list)):
@@ -212,17 +219,17 @@ def _pictures(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iter
 
 
 def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
-    """What goes by the validation loss needs one."""
+    """What depends on the validation loss needs a validation set."""
     validated = get(tree, "callbacks.validation.enabled") and (
         get(tree, "data.validation.share") or get(tree, "data.validation.folder")
     )
     if validated:
         return
-    remedy = "hold images out: data/validation=share, or data.validation.folder=PATH, with callbacks.validation.enabled"
+    remedy = "set data/validation=share or data.validation.folder=PATH, and callbacks.validation.enabled=true"
     if str(get(tree, "scheduler._target_", "")).endswith(".plateau"):
-        yield Problem("scheduler", "plateau goes by the validation loss, and nothing is validated", remedy)
+        yield Problem("scheduler", "plateau needs a validation loss, but there is no validation set", remedy)
     if get(tree, "callbacks.early_stopping.enabled"):
-        yield Problem("callbacks.early_stopping", "goes by the validation loss, and nothing is validated", remedy)
+        yield Problem("callbacks.early_stopping", "needs a validation loss, but there is no validation set", remedy)
 
 
 Rule = Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]]
@@ -231,7 +238,7 @@ RULES: tuple[Rule, ...] = (
     _plain_values,
     _adapter,
     _data,
-    _something_to_do,
+    _length,
     _timesteps,
     _warm_up,
     _targets,
@@ -240,7 +247,7 @@ RULES: tuple[Rule, ...] = (
     _cached_texts,
     _validation_is_watched,
 )
-"""Of the settings alone."""
+"""Rules that depend on the settings alone."""
 
 RULES_HERE: tuple[Rule, ...] = (
     _folder_is_of_folder_data,
@@ -252,4 +259,4 @@ RULES_HERE: tuple[Rule, ...] = (
     _pictures,
     _state_to_resume,
 )
-"""Of what there is on this machine."""
+"""Rules that depend on files, devices and packages of this machine."""

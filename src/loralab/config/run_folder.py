@@ -1,4 +1,4 @@
-"""The folder of a run: judged and taken before Hydra writes into it, so that no two runs share one."""
+"""The folder of a run: checked and reserved before Hydra writes into it, so that no two runs share one."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ RECORD = "run.json"
 
 
 class RunFolder(NamedTuple):
-    """Where Hydra is to put a run, or a sweep."""
+    """Where Hydra will write a run, or a sweep."""
 
     setting: str
     """hydra.run.dir or hydra.sweep.dir"""
     path: Path
-    """Of that setting."""
+    """The value of that setting."""
     run: Path
-    """The run's own, or that of a sweep's first run."""
+    """The folder of the run; of a sweep, that of its first run."""
     config: Path | None
-    """Where its configuration is written; None: nowhere."""
+    """Where its configuration is written; None: it is not."""
     is_new: bool
-    """Whether its name is ours to choose."""
+    """Whether its name can be changed, so that it is a new folder."""
 
 
 def planned(is_sweep: bool) -> RunFolder | None:
-    """That of the configuration composed last. None where it cannot be known yet, or another process has made it."""
+    """The folder of the configuration composed last. None where it is not known yet, or another process makes it."""
     if not is_first():
         return None
     hydra: Any = HydraConfig.get()
-    root = hydra._get_parent()  # of which compose() leaves our settings alone
+    root = hydra._get_parent()  # compose() has left only our settings in it
     root._content["hydra"] = hydra
     group = hydra.sweep if is_sweep else hydra.run
     try:
@@ -61,7 +61,7 @@ def planned(is_sweep: bool) -> RunFolder | None:
 
 
 def folder_problems(tree: Tree, folder: RunFolder) -> Iterator[Problem]:
-    """What is wrong with it, and with what is written into it."""
+    """Problems of the folder, and of the paths in it that are written to."""
     first = list(written_problems(tree, [(folder.setting, str(folder.path))]))
     if first:
         yield from first
@@ -74,9 +74,9 @@ def folder_problems(tree: Tree, folder: RunFolder) -> Iterator[Problem]:
 
 
 def claim(folder: RunFolder, is_resumed: bool) -> str:
-    """Makes the folder, or another where a run that started at the same time was faster; gives the override for it.
+    """Makes the folder and returns the override for it; the next free one where a concurrent run has taken it.
 
-    Raises a UserError where another run has it, and a WriteError where it cannot be written to.
+    Raises a UserError where another run uses it, and a WriteError where it cannot be written to.
     """
     path = make_new(folder.path, folder.setting) if folder.is_new else folder.path
     try_to_write(path, folder.setting)
@@ -86,16 +86,16 @@ def claim(folder: RunFolder, is_resumed: bool) -> str:
 
 
 def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
-    """Holds a run's own folder until the process ends; what a run resumed in it would overwrite gets another name.
+    """Locks a run's folder until the process ends; files that a resumed run would overwrite are renamed.
 
-    Raises a UserError where another run holds or has used it.
+    Raises a UserError where another run uses or has used it.
     """
     if not is_first():
         return
     with writing(run, "hydra.run.dir"):
         run.mkdir(parents=True, exist_ok=True)
         if not hold(run):
-            raise user_error("hydra.run.dir", f"another run writes into {run}", "give each run a folder of its own")
+            raise user_error("hydra.run.dir", f"another run is writing into {run}", "give each run its own folder")
         if not (run / RECORD).exists():
             return
         if not is_resumed:
@@ -106,16 +106,15 @@ def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
 
 
 def refuse_to_overwrite(output: Tree, run: Path) -> None:
-    """Raises a UserError where the file of the whole training is there already, and a WriteError where it could not be
-    written."""
+    """Raises a UserError where the final adapter file already exists, a WriteError where it could not be written."""
     folder = full(get(output, "folder")) if get(output, "folder") else run
     last = folder / f"{get(output, 'name')}.{get(output, 'format')}"
     if last.exists():
         remedy = "choose another output.name or output.folder, or move the file away"
-        raise user_error("output.name", f"{last} exists already", remedy)
+        raise user_error("output.name", f"{last} already exists", remedy)
     try_to_write(folder, "output.folder" if get(output, "folder") else "hydra.run.dir")
 
 
 def _used(setting: str, run: Path) -> Problem:
-    remedy = "give another folder, or none for a new one; with resume=auto a run goes on in its own"
-    return Problem(setting, f"{run} has the files of another run", remedy)
+    remedy = "give another folder, or none for a new one; add resume=auto to resume the run in its folder"
+    return Problem(setting, f"{run} contains the files of another run", remedy)

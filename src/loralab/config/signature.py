@@ -1,4 +1,4 @@
-"""The constructor is the schema: what a `_target_` takes, read from its source without importing it."""
+"""The constructor is the schema: the parameters of a `_target_`, read from its source without importing it."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from loralab import values
 from loralab.errors import Problem, invalid
 
 Matcher = typing.Callable[[Any], str | None]
-"""Says what is wrong with a value, or None."""
+"""Gives the valid values in words, or None where the value is valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One argument of a constructor."""
+    """One parameter of a constructor."""
 
     annotation: ast.expr | None
     required: bool
 
     def mismatch(self, value: Any) -> str | None:
-        """Why `value` does not fit the annotation, in words; None where it does."""
+        """The valid values in words, where `value` is not one; None where it is valid."""
         return None if self.annotation is None else _mismatch(self.annotation, value)
 
     @property
     def is_built(self) -> bool:
-        """Whether it takes an object, or several, which a node of its own builds."""
+        """Whether its value is an object, or several, each built from a node."""
         names = [part.id for part in ast.walk(self.annotation or ast.Constant(None)) if isinstance(part, ast.Name)]
         return any(name[0].isupper() and name not in _TYPING and not hasattr(values, name) for name in names)
 
     @property
     def words(self) -> str:
-        """What fits the annotation, in words; "" where anything does."""
+        """The valid values, in words; "" where every value is valid."""
         return self.mismatch(object()) or ""
 
 
 @cache
 def parameters(target: str) -> dict[str, Parameter] | None:
-    """The parameters of the class or function that a loralab `_target_` names; None where there is no such thing."""
+    """The parameters of the class or function that a loralab `_target_` names; None where it does not exist."""
     module, _, name = target.rpartition(".")
     definition = _definitions(module).get(name)
     if isinstance(definition, ast.FunctionDef):
@@ -55,7 +55,7 @@ def parameters(target: str) -> dict[str, Parameter] | None:
 
 
 def misfits(path: str, target: str, given: dict[str, Any]) -> Iterator[Problem]:
-    """Values that do not fit the constructor of `target`; keys that it has not are passed over."""
+    """Problems of values that are invalid for the constructor of `target`; keys that it does not have are ignored."""
     signature = parameters(target) or {}
     for key, value in given.items():
         if key in signature and (wrong := signature[key].mismatch(value)):
@@ -83,7 +83,7 @@ def _definitions(module: str) -> dict[str, ast.stmt]:
 
 
 class _Aliases(ast.NodeTransformer):
-    """Puts in the place of a name such as `Kind = Literal["a", "b"]` what it stands for."""
+    """Replaces a name such as `Kind = Literal["a", "b"]` by its definition."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -147,7 +147,7 @@ def _is_derived(node: ast.AnnAssign) -> bool:
     )
 
 
-NODE, MAPPING = "a node of its own (choose an option of the group)", "setting: value, …"
+NODE, MAPPING = "a node with a _target_ (choose an option of the group)", "setting: value, …"
 
 _TYPING = ("Any", "Annotated", "Callable", "Literal", "Mapping", "Optional", "Path", "Sequence")
 
@@ -173,7 +173,7 @@ def _mismatch(annotation: ast.expr, value: Any) -> str | None:
 
 
 def _mismatch_of_any(alternatives: list[ast.expr], value: Any) -> str | None:
-    """A union: the words of all alternatives, unless one fits."""
+    """A union: the words of all alternatives, unless the value is valid for one."""
     reasons = [_mismatch(alternative, value) for alternative in alternatives]
     return None if None in reasons else " or ".join(filter(None, reasons))
 
@@ -182,7 +182,7 @@ def _mismatch_of_name(name: str, value: Any) -> str | None:
     if name in _PLAIN:
         types, words = _PLAIN[name]
         fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-        return None if fits and value == value else words  # a NaN is no number
+        return None if fits and value == value else words  # NaN is invalid
     if name in ("Any", "object"):
         return None
     alias = getattr(values, name, None)
@@ -190,7 +190,7 @@ def _mismatch_of_name(name: str, value: Any) -> str | None:
         plain, limits = typing.get_args(alias)
         words = f"{_PLAIN[plain.__name__][1]} {limits}"
         return words if _mismatch_of_name(plain.__name__, value) or value not in limits else None
-    # any other class: a node that builds it, or null where a default is built
+    # any other class: a node that builds it
     return None if isinstance(value, dict) else NODE
 
 

@@ -1,4 +1,4 @@
-"""Blocks and patterns of the targets: tables inside of one setting, which the check of a node's own settings passes."""
+"""Checks of targets.blocks and targets.patterns: tables inside a setting, which the check of nodes does not cover."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODULE = "loralab.adapters.targets"
 
 
 def target_problems(targets: dict[str, Any]) -> Iterator[Problem]:
-    """targets: the node, plain values."""
+    """Problems of the targets node (plain values)."""
     blocks, patterns = targets.get("blocks"), targets.get("patterns")
     try:
         Targets(blocks=blocks, patterns=patterns if isinstance(patterns, list) else [])
@@ -29,5 +29,5 @@ def target_problems(targets: dict[str, Any]) -> Iterator[Problem]:
         try:
             re.compile(pattern["match"])
         except re.error as error:
-            found = f"'{pattern['match']}' is no regular expression: {error}"
+            found = f"'{pattern['match']}' is not a valid regular expression: {error}"
             yield Problem(f"{path}.match", found, "write \\. for a dot, .* for anything")

@@ -1,4 +1,4 @@
-"""Values for third-party constructors, whose signatures say little: kinds are the YAML's, ranges are here."""
+"""Checks of values for third-party constructors: types are those of the YAML, ranges are listed here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from loralab.values import Range
 
 MEMORY = Range(0, 1, below=True)
-"""The share that an average keeps of what it was."""
+"""The share of an average that is kept in a step."""
 
 SMALL = Range(0, 1, above=True)
 FACTOR = Range(0, 1e3)
@@ -39,16 +39,16 @@ RANGES: dict[str, dict[str, Range | tuple[str, ...]]] = {
         "min_8bit_size": Range(0, 1e12),
     },
 }
-"""By node and key: limits of a number, or of every one in a list; words to choose from."""
+"""Node → key → the range of a number, or of every number in a list; or the valid words."""
 
 
 def misfit(path: str, value: Any, written: Any) -> str | None:
-    """What the setting at `path` can be, in words, where `value` is not that; written: its value in the YAML."""
+    """The valid values of the setting at `path` in words, where `value` is not one. written: its value in the YAML."""
     return unlike(path, value, written) or _out_of_range(path, value, isinstance(written, list))
 
 
 def unlike(path: str, value: Any, written: Any) -> str | None:
-    """The kind of value that the YAML writes, where `value` is of another kind."""
+    """The type of the value in the YAML in words, where `value` has another type."""
     if value is None:
         fits = written is None or path.endswith(".lr") or not path.startswith(("optimizer.", "callbacks."))
         return None if fits else _kind(written)
@@ -71,12 +71,12 @@ def _kind(written: Any) -> str:
     if isinstance(written, bool):
         return "true or false"
     if isinstance(written, list):
-        return f"a list like {written}"
+        return f"a list such as {written}"
     if _is_number(written):
-        return f"{'a whole number' if isinstance(written, int) else 'a number'}, like {written:g}"
+        return f"{'a whole number' if isinstance(written, int) else 'a number'}, such as {written:g}"
     if isinstance(written, dict):
-        return f"like {written}"
-    return "a number" if written.startswith("${suggested.") else f"text, like {written}"
+        return f"a mapping such as {written}"
+    return "a number" if written.startswith("${suggested.") else f"text, such as {written}"
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ Tree = dict[str, Any]
 
 
 def get(tree: Tree, key: str, default: Any = None) -> Any:
-    """The value at a dotted key, or the default where there is none."""
+    """The value at a dotted key, or the default where the key does not exist."""
     node: Any = tree
     for part in key.split("."):
         if not isinstance(node, dict) or part not in node:
@@ -19,7 +19,7 @@ def get(tree: Tree, key: str, default: Any = None) -> Any:
 
 
 def exists(tree: Any, key: str) -> bool:
-    """Whether a dotted key leads somewhere in nested dicts."""
+    """Whether a dotted key exists in nested dicts and lists."""
     for part in key.split("."):
         if isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
             tree = tree[int(part)]
@@ -31,7 +31,7 @@ def exists(tree: Any, key: str) -> bool:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value with its dotted key, those in lists by their number."""
+    """Every plain value with its dotted key; keys in lists are numbers."""
     if isinstance(value, (dict, list)):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from leaves(part, f"{path}.{key}" if path else str(key))
@@ -45,7 +45,7 @@ def is_node(value: Any) -> bool:
 
 
 def settings_of(path: str, node: Tree) -> Iterator[tuple[str, Any]]:
-    """The settings of a node: Hydra's own keys left out, and the `enabled` that run.py reads of every callback."""
+    """The settings of a node, without Hydra's own keys and without the `enabled` of callbacks, which run.py reads."""
     for key, value in node.items():
         if not (key.startswith("_") and key.endswith("_")) and not (key == "enabled" and path.startswith("callbacks.")):
             yield key, value

@@ -1,7 +1,7 @@
-"""What a configuration may build: named classes, group by group, so that no file of somebody else's runs code.
+"""The allow-list of classes that a configuration may build, so that a configuration from others cannot run code.
 
-A group may build what its files in conf/ name (of loralab, the other classes of these modules, too), some more classes
-of the libraries in use, and what `allow` on the command line adds.
+A group may build the classes that its files in conf/ name (and the other classes of the same loralab modules), further
+classes of the same libraries, and what `allow` on the command line adds.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ MORE: dict[str, tuple[str, ...]] = {
     ),
     "logger": tuple(f"lightning.pytorch.loggers.{name}Logger" for name in ("Comet", "MLFlow", "Neptune")),
 }
-"""Classes that no file of conf/ names."""
+"""Further classes, which no file of conf/ names."""
 
 HYDRA = (
     *("hydra._internal.core_plugins.", "hydra.experimental.callbacks.", "hydra_plugins."),
     *("optuna.samplers.", "optuna.pruners."),
 )
-"""What Hydra's own node may build: launchers, sweepers and what belongs to them, callbacks that keep settings."""
+"""What the `hydra` node may build: launchers, sweepers and their parts, callbacks that save settings."""
 
 ENTRY = re.compile(r"[A-Za-z_]\w*(\.\w+)*\.?")
-"""What `allow` lists: a class, a module or a package by its dotted name."""
+"""An entry of `allow`: the dotted name of a class, a module or a package."""
 
 
 def is_trusted(path: str, target: Any, allow: Sequence[str]) -> bool:
@@ -60,14 +60,14 @@ def is_trusted(path: str, target: Any, allow: Sequence[str]) -> bool:
 
 
 def group_of(path: str) -> str:
-    """The group that a node belongs to: the innermost whose name its path starts with; "" of train.yaml's own."""
+    """The innermost group that the node at `path` belongs to; "" for nodes of train.yaml."""
     parts = path.split(".")
     names = ("/".join(parts[:end]) for end in range(len(parts), 0, -1))
     return next((name for name in names if (CONF / name).is_dir()), "")
 
 
 def nodes(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Everything that would be built, at any depth, with its path."""
+    """Every node to build, at any depth, with its path."""
     if isinstance(value, dict):
         if "_target_" in value:
             yield path, value
@@ -79,15 +79,15 @@ def nodes(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def hydra_problems(node: Any) -> Iterator[Problem]:
-    """What Hydra's own node would build that it may not. Hydra builds it before a run starts."""
+    """Problems of nodes in the `hydra` node that are not allowed. Hydra builds them before a run starts."""
     for path, part in nodes(node, "hydra"):
         if not str(part["_target_"]).startswith(HYDRA):
-            yield Problem(f"{path}._target_", f"'{part['_target_']}' is no plugin of Hydra's", "remove it")
+            yield Problem(f"{path}._target_", f"'{part['_target_']}' is not a Hydra plugin", "remove it")
 
 
 @cache
 def _named(group: str) -> frozenset[str]:
-    """What the files of a group name."""
+    """The classes that the files of a group name."""
     files = (CONF / group).glob("*.yaml") if group else [CONF / "train.yaml"]
     found = (re.findall(r"^\s*_target_:\s*([\w.]+)", file.read_text(encoding="utf8"), re.M) for file in files)
     return frozenset(name for names in found for name in names)

@@ -197,7 +197,7 @@ def _multi_run_folder(lab: Lab, change: Change) -> None:
     (folder / "a.json").unlink()
     code, said = lab.main(*words)
     assert code == 0
-    assert "b.json: finished before (run2)" in said
+    assert "b.json: finished earlier (run2)" in said
     assert written.read_bytes() == before
     assert not (lab.root / "multirun" / "many" / "run3").exists()
 

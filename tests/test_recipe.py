@@ -143,7 +143,7 @@ def test_what_is_of_another_machine_is_not_taken(tmp_path: Path) -> None:
     assert found.settings.choices == {"scheduler": "cosine", "model": "sd15"}
     assert found.settings.values == {"seed": 9}
     names = "logger, output.folder, logger.csv.save_dir, resume, model.base"
-    assert f"has settings of another machine, which are not taken: {names}" in found.warnings
+    assert f"has settings of another machine, which are ignored: {names}" in found.warnings
 
 
 def foreign(file: Path, section: str) -> Path:

@@ -133,7 +133,7 @@ def test_dialects_of_json(write, content, dialect):
 
 def test_one_line_tells_what_became_of_a_file():
     line = read(GOLDEN / "sd_scripts.toml").report()
-    assert line == "sd_scripts.toml (sd-scripts-toml): 48 settings taken, 6 without a counterpart, 1 unknown: made_up"
+    assert line == "sd_scripts.toml (sd-scripts-toml): 48 settings applied, 6 ignored, 1 unknown: made_up"
 
 
 # what a value means in its dialect
@@ -445,8 +445,8 @@ def test_limits_of_buckets_that_a_dataset_configuration_does_not_give(write):
 def test_what_is_said_of_a_part_of_the_data_is_told(write):
     first = "[[datasets]]\nenable_bucket = true\nbatch_size = 4\n[[datasets.subsets]]\nimage_dir = '/a'\n"
     found = read(write(f"{first}[[datasets]]\nbatch_size = 2\n[[datasets.subsets]]\nimage_dir = '/b'\n"))
-    assert "one value holds for all data" in left(found)["datasets.1.batch_size"]
-    assert "gives enable_bucket for a part of the data: here it holds for all" in found.warnings
+    assert "only one value is supported for all data" in left(found)["datasets.1.batch_size"]
+    assert "sets enable_bucket for a part of the data: here it applies to all of it" in found.warnings
     assert found.taken == 4
     assert found.origins["data.folders"] == "datasets in settings.toml"
 
@@ -486,7 +486,7 @@ def test_the_metadata_of_a_lora_file(tmp_path):
     assert found.dialect == "lora-metadata"
     assert found.settings.values["adapter.rank"] == 8
     assert found.settings.choices["targets"] == "unet_only"
-    assert "came of that run" in left(found)["ss_epoch"]
+    assert "a result of that run" in left(found)["ss_epoch"]
 
 
 @pytest.mark.parametrize(
@@ -504,7 +504,7 @@ def test_the_metadata_names_the_family(write, version, prediction, model):
 
 def test_a_lora_file_without_metadata_or_cut_short(tmp_path):
     path = lora(tmp_path / "a.safetensors", {"format": "pt"}, "lora_unet_x.alpha")
-    assert "no metadata that says how it was trained" in problem(path)
+    assert "contains no training metadata" in problem(path)
     path.write_bytes(path.read_bytes()[:40])
     assert "cut short" in problem(path)
 
@@ -523,17 +523,17 @@ def test_only_the_header_of_a_large_file_is_read(tmp_path):
     ("content", "words"),
     [
         ('[{"net_dim": 8}]', ["is a JSON list"]),
-        ('{"net_dim": 8', ["is not JSON"]),
-        ("just words", ["is not TOML"]),
+        ('{"net_dim": 8', ["is not valid JSON"]),
+        ("just words", ["is not valid TOML"]),
         ("", ["is empty"]),
-        ("{}", ["has no setting that is known"]),
-        ('{"net_dimm": 8}', ["did you mean net_dim by net_dimm?"]),
-        ('{"net_dim": 8, "net_dim": 9}', ["net_dim", "is given twice"]),
+        ("{}", ["contains no known setting"]),
+        ('{"net_dimm": 8}', ["did you mean net_dim instead of net_dimm?"]),
+        ('{"net_dim": 8, "net_dim": 9}', ["net_dim", "defined twice"]),
         ("network_dim = 8\nnetwork_dim = 9", ["network_dim = 9"]),
-        ("[a]\nnetwork_dim = 8\n[b]\nnetwork_dim = 9", ["network_dim", "is given twice"]),
+        ("[a]\nnetwork_dim = 8\n[b]\nnetwork_dim = 9", ["network_dim", "defined twice"]),
         ('{"net_dim": 8, "network_dim": 9}', ["network_dim", "means the same as net_dim"]),
-        ('{"Net_Dim": 8}', ["Net_Dim", "other capitals", "net_dim"]),
-        ('{"net_dim": 8, "_target_": "os.system"}', ["_target_", "would build something"]),
+        ('{"Net_Dim": 8}', ["Net_Dim", "wrong capitalisation", "net_dim"]),
+        ('{"net_dim": 8, "_target_": "os.system"}', ["_target_", "would build an object"]),
         ('{"net_dim": 8, "optimizer_args": {"_target_": "os.system"}, "optimizer_type": "AdamW"}', ["optimizer_args"]),
         ('{"net_dim": 8, "training_comment": "${oc.env:HOME}"}', ["training_comment", "${"]),
         ('{"net_dim": 8, "loralab": {"values": {"optimizer._target_": "os.system"}}}', ["optimizer._target_"]),
@@ -542,7 +542,7 @@ def test_only_the_header_of_a_large_file_is_read(tmp_path):
         ('{"net_dim": 8.5}', ["net_dim", "8.5", "a whole number"]),
         ('{"buckets": "maybe"}', ["buckets", "true or false"]),
         ('{"mixed_precision": "fp8", "net_dim": 8}', ["mixed_precision", "no | fp16 | bf16"]),
-        ('{"unet_only": true, "text_only": true}', ["unet_only", "contradicts text_only"]),
+        ('{"unet_only": true, "text_only": true}', ["unet_only", "cannot be combined with text_only"]),
         ('{"LoRA_type": "MyOwn", "network_dim": 8}', ["LoRA_type", "LyCORIS/LoHa"]),
     ],
 )
@@ -555,20 +555,20 @@ def test_bad_files_are_errors_that_name_what_is_wrong(tmp_path, content, words):
 
 def test_the_home_of_nobody(write):
     for path in ("~0", "~nobody-here/a.json"):
-        assert "is not found" in problem(path)
-        assert "is not found" in problem(write({"net_dim": 4, "load_json_path": path}))
-        with pytest.raises(UserError, match="is not found"):
+        assert "not found" in problem(path)
+        assert "not found" in problem(write({"net_dim": 4, "load_json_path": path}))
+        with pytest.raises(UserError, match="not found"):
             many.settings_files(many.run_folder([f"settings.run_folder='{path}'"]))
 
 
 def test_files_that_are_no_settings(tmp_path):
-    assert "is not found" in problem(tmp_path / "nowhere.json")
+    assert "not found" in problem(tmp_path / "nowhere.json")
     assert "is a folder" in problem(tmp_path)
     big = tmp_path / "big.json"
     with open(big, "wb") as file:
         file.write(b'{"net_dim": 8, "x": "')
         file.truncate(100_000_000)
-    assert "is 100 MB long" in problem(big)
+    assert "is 100 MB, too large" in problem(big)
     (tmp_path / "latin.json").write_bytes(b'{"change_output_name": "\xe9t\xe9"}')
     assert "UTF-8" in problem(tmp_path / "latin.json")
     (tmp_path / "bom.json").write_text('{"net_dim": 8}', "utf-8-sig")
@@ -605,7 +605,7 @@ def test_where_the_values_of_a_file_come_from(write, capsys):
     told = capsys.readouterr().out.splitlines()
     assert "adapter.rank: 4  # (net_dim in settings.json)" in told
     assert "adapter.alpha: 2  # (given as adapter.alpha=2)" in told
-    assert "model.clip_skip: 2  # (the default of old-json: settings.json does not set it)" in told
+    assert "model.clip_skip: 2  # (default of old-json, not set in settings.json)" in told
     assert "adapter.dropout: 0.0  # (in conf/adapter/lora.yaml)" in told
 
 
@@ -620,7 +620,7 @@ def test_the_same_option_on_the_command_line_keeps_the_files_values(write):
     overrides, told, *_ = expand([f"settings.load={preset}", "data=folder", "data.folder=/x"])
     assert overrides.count("data=folder") == 1
     assert {"data.resolution=768", "data.captions.shuffle=true"} <= set(overrides)
-    assert not any("takes the place" in line for line in told)
+    assert not any("replaces" in line for line in told)
     full = write({"img_folder": "/old", "train_resolution": 768, "mixed_precision": "no"})
     overrides, told, *_ = expand([f"settings.load={full}", "data=folder", "data.folder=/x"])
     assert [o for o in overrides if o.startswith("data.folder=")] == ["data.folder=/x"]
@@ -631,8 +631,8 @@ def test_a_group_on_the_command_line_replaces_the_files(write):
     path = write("optimizer_type = 'AdamW'\noptimizer_args = ['betas=0.8,0.9']\nlearning_rate = 1e-3")
     overrides, told, *_ = expand([f"settings.load={path}", "optimizer=sgd"])
     assert [line for line in overrides if line.startswith("optimizer")] == ["optimizer.lr=0.001", "optimizer=sgd"]
-    assert "optimizer=sgd takes the place of the file's optimizer=adamw" in told
-    assert any("optimizer_args" in line and "of AdamW, and optimizer=sgd is given" in line for line in told)
+    assert "optimizer=sgd replaces the file's optimizer=adamw" in told
+    assert any("optimizer_args" in line and "arguments of AdamW, overridden by optimizer=sgd" in line for line in told)
     assert chosen([f"settings.load={path}", "optimizer=sgd"])["optimizer"] == "sgd"
 
 
@@ -690,7 +690,7 @@ def test_skipped_names_are_not_taken(write):
     assert "adapter.rank" not in found.settings.values
     assert "data.resolution" not in found.settings.values
     assert found.settings.values["adapter.alpha"] == 3
-    assert found.warnings.count("has no nothing_like_it, which settings.skip leaves out") == 1
+    assert found.warnings.count("does not contain nothing_like_it, which settings.skip names") == 1
     assert get(composed([f"settings.load={path}", "settings.skip=[net_dim]"]), "adapter.rank") == 16
 
 
@@ -875,7 +875,7 @@ def test_what_is_no_settings_file_by_itself_is_passed_over(ten, capsys):
     assert said.count(": finished") == 2
     for name in ("data1.toml", "data2.toml", "data3.json"):
         assert f"skipped: {name} is a dataset configuration" in said
-    assert "skipped: prompts.toml has no setting that is known" in said
+    assert "skipped: prompts.toml contains no known setting" in said
 
 
 def test_the_folder_of_many_runs_must_have_some(tmp_path):
@@ -898,7 +898,7 @@ def test_the_verb_prints_overrides_to_paste(write, capsys):
     words = shlex.split(printed, comments=True)
     assert words == read(path).overrides
     assert get(composed(words), "output.comment") == "it's, {odd}"
-    assert "# cosine_restarts = 3: only scheduler=cosine_with_restarts has it" in printed.splitlines()
+    assert "# cosine_restarts = 3: has no effect: only scheduler=cosine_with_restarts has it" in printed.splitlines()
     assert "unknown: nonsense" in printed
 
 
@@ -910,7 +910,7 @@ def test_the_verb_prints_json(write, capsys):
     assert list(found) == ["dialect", "overrides", "not_applicable", "unknown", "notes"]
     assert found["dialect"] == "old-json"
     assert "adapter.rank=8" in found["overrides"]
-    why = "only scheduler=cosine_with_restarts has it"
+    why = "has no effect: only scheduler=cosine_with_restarts has it"
     assert {"key": "cosine_restarts", "value": 3, "why": why} in found["not_applicable"]
     assert found["unknown"] == ["x"]
 

@@ -53,7 +53,7 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (f"{TRAIN} --output_name=$1", "--output_name", "$1 is an argument of the script"),
         (f"{TRAIN} --output_name=%~n0", "--output_name", "%~n0 is an argument of the script"),
         (f'set "A=x_%~1"\n{TRAIN} --output_name=%A%', "--output_name", "$A is computed by the script"),
-        (f"for f in a b; do\n{TRAIN} --train_data_dir $f\ndone", "--train_data_dir", "$f is set by a loop"),
+        (f"for f in a b; do\n{TRAIN} --train_data_dir $f\ndone", "--train_data_dir", "$f is set in a loop"),
         (f"HERE=`pwd`\n{TRAIN} --output_dir $HERE/x", "--output_dir", "$HERE is computed by the script"),
     ],
 )

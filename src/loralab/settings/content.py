@@ -1,4 +1,4 @@
-"""What a settings file holds, before anyone asks what it means."""
+"""The raw content of a settings file, before it is interpreted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Format = Literal["json", "toml", "text", "safetensors"]
 
 
 class NotSettings(UserError):
-    """The file is something else than the settings of a trainer that is read here."""
+    """The file does not contain the settings of a supported trainer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Content:
     format: Format
     data: Any
     fault: str = ""
-    """Of a text: why it is no TOML."""
+    """Of a text: why it is not TOML."""
 
     def error(self, key: str, found: str, remedy: str = "") -> UserError:
         """An error about one key of this file."""
@@ -47,7 +47,7 @@ class Content:
 
 def read(path: str | Path) -> Content:
     """Reads a settings file, of a safetensors file the header alone. Raises UserError."""
-    path = Path(os.path.expanduser(path))  # unlike Path's, it leaves the home of nobody as it is
+    path = Path(os.path.expanduser(path))  # unlike Path.expanduser, it accepts ~ of an unknown user
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -61,22 +61,22 @@ def read(path: str | Path) -> Content:
         raise _unreadable(path, error) from error
     if len(raw) > LIMIT:
         size = f"{path.stat().st_size / 1e6:.0f} MB"
-        raise no_settings(path, f"is {size} long, too large for a settings file")
+        raise no_settings(path, f"is {size}, too large for a settings file")
     return _parse(path, raw)
 
 
 def no_settings(path: Path, found: str, remedy: str = "") -> NotSettings:
-    """The error about a file that is no settings file."""
+    """The error about a file that is not a settings file."""
     return NotSettings(
         Problem("settings.load", f"'{shown(str(path), 4096)}' {found}", remedy or "give a settings file: " + READ)
     )
 
 
-READ = "JSON, TOML or a start script of sd-scripts, kohya_ss or LoRA Easy Training, or a LoRA file"
+READ = "JSON, TOML or a start script for sd-scripts, kohya_ss or LoRA Easy Training, or a LoRA file"
 
 
 def shown(name: Any, most: int = 80) -> str:
-    """A name as it may be printed: what a terminal or a shell might obey is escaped, and it is not too long."""
+    """A name that is safe to print: control characters are escaped, and it is shortened."""
     return name if isinstance(name, str) and name.isprintable() and len(name) <= most else repr(name)[:most]
 
 
@@ -89,13 +89,13 @@ def _header(path: Path, raw: bytes, start: bytes) -> dict[str, Any]:
         raise _bad(path, "is a safetensors file that was cut short", "copy it again")
     header = _json(path, raw.decode("utf8", "replace"))
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-        raise _bad(path, "is not a whole safetensors file", "copy it again")
+        raise _bad(path, "is not a valid safetensors file", "copy it again")
     return header
 
 
 def _parse(path: Path, raw: bytes) -> Content:
     if raw[:2] == b"PK" or raw[:1] == b"\x80":
-        found = "is a checkpoint in pickle format, which carries no settings"
+        found = "is a checkpoint in pickle format, which contains no settings"
         raise no_settings(path, found, "give the safetensors file, or a JSON or TOML file")
     try:
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
@@ -109,12 +109,12 @@ def _parse(path: Path, raw: bytes) -> Content:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         return Content(path, "json", found) if (found := _other_json(text)) is not None else _text(path, text, error)
-    as_options = any(key.startswith("--") for key in table)  # TOML by the letter, and meant as options
+    as_options = any(key.startswith("--") for key in table)  # valid TOML, but meant as options
     return Content(path, "text", text) if as_options else Content(path, "toml", table)
 
 
 def _other_json(text: str) -> Any:
-    """What a text holds, where it is JSON but no table."""
+    """The value of a text that is JSON but not a table; None where it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -131,22 +131,22 @@ def _json(path: Path, text: str) -> Any:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise Content(path, "json", None).error(key, "is given twice", "keep one of them")
+                raise Content(path, "json", None).error(key, "defined twice", "keep one of them")
             found[key] = value
         return found
 
     try:
         return json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise _bad(path, f"is not JSON: {_reason(error)}", "correct it, or export it again") from error
+        raise _bad(path, f"is not valid JSON: {_reason(error)}", "correct it, or export it again") from error
 
 
 def _reason(error: BaseException) -> str:
-    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
 
 
 def _line(text: str, message: str) -> str:
-    """The line that a TOML error speaks of."""
+    """The line that a TOML error is about."""
     lines = text.splitlines()
     number = message.partition("(at line ")[2].partition(",")[0]
     if not number.isdigit():
@@ -156,9 +156,9 @@ def _line(text: str, message: str) -> str:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return _bad(path, "is not found", f"check the path; a relative one starts at {Path.cwd()}")
+        return _bad(path, "not found", f"check the path; a relative path starts at {Path.cwd()}")
     if isinstance(error, IsADirectoryError):
-        return _bad(path, "is a folder", "give a file, or a folder of them as settings.run_folder")
+        return _bad(path, "is a folder", "give a file, or train every settings file in it with settings.run_folder")
     return _bad(path, f"cannot be read: {getattr(error, 'strerror', None) or error}", "check the path")
 
 

@@ -15,7 +15,7 @@ from loralab.settings.layers import layers
 from loralab.settings.overrides import Settings
 from loralab.settings.rules.data import data
 from loralab.settings.rules.folders import folders
-from loralab.settings.rules.groups import drop_what_is_not_there
+from loralab.settings.rules.groups import drop_unknown
 from loralab.settings.rules.length import length
 from loralab.settings.rules.logs import logs
 from loralab.settings.rules.model import model
@@ -45,12 +45,12 @@ RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
     saving,
     logs,
 )
-"""In this order: a later one may look at what an earlier one made of its options."""
+"""In this order: a rule may use the results of earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What a settings file, with those that it starts from, says in this project's terms."""
+    """A settings file, with those that it starts from, as settings of this project."""
 
     path: Path
     dialect: str
@@ -59,13 +59,13 @@ class Converted:
     unknown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     taken: int = 0
-    """How many of the file's keys became settings."""
+    """The number of the file's keys that became settings."""
     origins: dict[str, str] = field(default_factory=dict)
-    """Where each group and key of the settings comes from, in words."""
+    """Group or key → where it comes from, in words."""
     said: frozenset[str] = frozenset()
-    """The groups and keys of the settings that the file itself gives; others are what its dialect assumes."""
+    """The groups and keys that the file itself sets; others are defaults of its dialect."""
     problems: list[Problem] = field(default_factory=list)
-    """What is wrong with its values."""
+    """Invalid values in the file."""
 
     @property
     def overrides(self) -> list[str]:
@@ -82,10 +82,10 @@ class Converted:
         }
 
     def report(self) -> str:
-        """One line on what became of the file."""
+        """A summary of the file in one line."""
         parts = [
-            f"{self.taken} setting{'s' * (self.taken != 1)} taken",
-            f"{len(self.not_applicable)} without a counterpart",
+            f"{self.taken} setting{'s' * (self.taken != 1)} applied",
+            f"{len(self.not_applicable)} ignored",
         ]
         if self.unknown:
             parts.append(f"{len(self.unknown)} unknown: {', '.join(map(contents.shown, self.unknown))}")
@@ -93,7 +93,7 @@ class Converted:
 
 
 def read(path: str | Path, skip: Iterable[str] = ()) -> Converted:
-    """Reads a settings file, but for the names in `skip`. Raises a UserError that names the file, and the key."""
+    """Reads a settings file without the names in `skip`. Raises a UserError that names the file and the key."""
     found = converted(contents.read(path), skip)
     if found.problems:
         raise UserError(*found.problems)
@@ -101,14 +101,14 @@ def read(path: str | Path, skip: Iterable[str] = ()) -> Converted:
 
 
 def converted(content: Content, skip: Iterable[str] = (), given: Settings | None = None) -> Converted:
-    """What a file's content says, beside what the command line says (`given`). Raises a UserError where it cannot be
-    read; what is wrong with single values is told in `problems`."""
+    """Converts a file's content; given: the settings of the command line. Raises a UserError where it cannot be read;
+    invalid values are listed in `problems`."""
     foreign, section = layers(content, skip)
     ours = Ours(given=given or Settings())
-    _without_the_unsure(foreign, ours)
+    _drop_unsure(foreign, ours)
     for rule in RULES:
         rule(foreign, ours)
-    drop_what_is_not_there(foreign, ours)
+    drop_unknown(foreign, ours)
     _leave_the_rest(foreign, ours)
     taken = _taken(foreign) or len(section.settings.values)
     if len(foreign.unknown) > taken + len(foreign.left):
@@ -132,12 +132,12 @@ def _taken(foreign: Foreign) -> int:
     return len({key.partition(".")[0] for key in foreign.keys.values()} - gone) + len(foreign.datasets_taken - gone)
 
 
-def _without_the_unsure(foreign: Foreign, ours: Ours) -> None:
-    """Options whose values depend on what a script does: the command line has to say them."""
+def _drop_unsure(foreign: Foreign, ours: Ours) -> None:
+    """Drops options whose values depend on running a script: the command line has to give them."""
     for name, why in dict(foreign.unsure).items():
         key = OPTIONS[name].key if name in OPTIONS else ""
         if key and ours.value(key) is None:
-            remedy = f"write its value into the file, or give {key}=… with settings.skip=[{name}]"
+            remedy = f"write its value into the file, or set {key}=… and settings.skip=[{name}]"
             foreign.problem(name, why, remedy)
         foreign.leave(name, why)
         foreign.drop(name)
@@ -148,31 +148,31 @@ def _says(foreign: Foreign, names: tuple[str, ...]) -> bool:
 
 
 def _place(foreign: Foreign, names: tuple[str, ...]) -> str:
-    """The file's keys that a setting came from."""
+    """The file's keys that a setting came from, in words."""
     said = [name for name in names if foreign.has(name)]
     keys = list(dict.fromkeys(contents.shown(foreign.keys[name]) for name in said))
     file = contents.shown(foreign.files.get(said[0] if said else "", foreign.content).path.name)
     if not keys and "dataset_config" in names:
         keys = ["datasets"]
-    return f"{', '.join(keys)} in {file}" if keys else f"the default of {foreign.dialect}: {file} does not set it"
+    return f"{', '.join(keys)} in {file}" if keys else f"default of {foreign.dialect}, not set in {file}"
 
 
 def _leave_the_rest(foreign: Foreign, ours: Ours) -> None:
-    """Reports every option that did not become a setting: nothing is dropped in silence."""
+    """Reports every option that did not become a setting: nothing is dropped silently."""
     used = {name for names in ours.origins.values() for name in names}
     for name in list(foreign.options):
         if not OPTIONS[name].key:
             foreign.leave(name, OPTIONS[name].what)
         elif name not in used and foreign.has(name):
             off = str(foreign.options[name]).lower() in OFF
-            foreign.leave(name, "is off" if off else "changes nothing here")
+            foreign.leave(name, "is off" if off else "has no effect here")
 
 
 def _mostly_unknown(foreign: Foreign) -> UserError:
-    """The error about a file of which most is not understood."""
+    """The error about a file whose settings are mostly unknown."""
     known = [contents.shown(key) for key in dict.fromkeys(foreign.keys.values())]
     unknown = [contents.shown(key) for key in foreign.unknown]
-    found = f"is not understood for the most part. Known: {_some(known)}. Unknown: {_some(unknown)}"
+    found = f"contains mostly unknown settings. Known: {_some(known)}. Unknown: {_some(unknown)}"
     return contents.no_settings(foreign.content.path, found)
 
 

@@ -1,4 +1,4 @@
-"""docs/parameters.md, written from the table: python -m loralab.settings.document"""
+"""Writes docs/parameters.md from the table: python -m loralab.settings.document"""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "parameters.md"
 INTRODUCTION = """\
 # Parameters
 
-Every setting of the LoRA Easy Training scripts and of sd-scripts, by its old names and by the key it has here. All of
-them can be given on the command line (`python train.py adapter.rank=16`), in a YAML of `conf/`, or by an old settings
+Every setting of the LoRA Easy Training scripts and of sd-scripts, by its old names and by its key in loralab. All of
+them can be set on the command line (`python train.py adapter.rank=16`), in a YAML of `conf/`, or by an old settings
 file ([settings files](settings.md)).
 
-This page is written from the table that reads such files: `make docs`.
+This page is generated from the table that settings files are read with: `make docs`.
 """
 
 
@@ -34,8 +34,8 @@ def _lines() -> Iterator[str]:
     )
     mapped = [option for option in NETWORK_ARGS if option.key]
     yield from _table("Arguments of networks (`network_args`)", ("name", "key", "what it does"), map(_further, mapped))
-    yield "## Without a counterpart\n"
-    yield "These are reported when a settings file has them, with the reason.\n"
+    yield "## Not supported\n"
+    yield "A settings file may contain these; they are reported with the reason and ignored.\n"
     yield from _reasons([*NO_COUNTERPART, *(option for option in (*FURTHER, *NETWORK_ARGS) if not option.key)])
 
 

@@ -1,4 +1,4 @@
-"""A settings file taken in before Hydra composes: conf defaults < the file < the command line."""
+"""A settings file expanded to overrides before Hydra composes: conf defaults < the file < the command line."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from loralab.settings.overrides import Settings, written
 from loralab.settings.rules.groups import settings_of, yaml_of
 
 MEANT = {"data": "folder"}
-"""The options that a file's values are for, where it chooses none: a preset says how to train, not on which images."""
+"""The options that a file's values are for, where it chooses none: a preset sets how to train, not the images."""
 
 LOAD, SKIP = "settings.load", "settings.skip"
 
 
 class Expanded(NamedTuple):
-    """Overrides with those of a settings file before them."""
+    """Overrides, preceded by those of a settings file."""
 
     overrides: list[str]
     told: list[str]
-    """What a user should know."""
+    """Notes for the user."""
     origins: dict[str, str]
-    """Where the file has the groups and keys that come from it."""
+    """Group or key → where the file sets it."""
     problems: list[Problem]
-    """What is wrong with the file's values."""
+    """Invalid values in the file."""
 
 
 def expand(overrides: list[str]) -> Expanded:
-    """The overrides with those of the settings file that they name before them.
+    """The overrides, preceded by those of the settings file that they name.
 
-    A group or key on the command line comes before the file's; what the file says of a group's other settings stays
-    where the option has them. Raises a UserError where the file cannot be read.
+    A group or key on the command line replaces the file's; the file's other settings of that group stay, where the
+    option has them. Raises a UserError where the file cannot be read.
     """
     path = value_of(overrides, LOAD)
     if path is None:
@@ -42,7 +42,7 @@ def expand(overrides: list[str]) -> Expanded:
     if not isinstance(path, str) or not isinstance(skip, list):
         wrong = (LOAD, path) if not isinstance(path, str) else (SKIP, skip)
         raise user_error(
-            wrong[0], f"invalid value {wrong[1]!r}", "give one file; names as a list: settings.skip=[net_dim,alpha]"
+            wrong[0], f"invalid value {wrong[1]!r}", "give one file, or a list of names: settings.skip=[net_dim,alpha]"
         )
     given = _given(overrides)
     file = converted(contents.read(path), list(map(str, skip)), given)
@@ -53,12 +53,12 @@ def expand(overrides: list[str]) -> Expanded:
     for key, value in given.values.items():
         settings.without(key, rivals=value is not None)
     left = {key: place for key, place in file.origins.items() if key in settings.choices or key in settings.values}
-    problems = [*file.problems, *_not_to_be_had(file, given)]
+    problems = [*file.problems, *_unsupported(file, given)]
     return Expanded([*settings.lines(), *overrides], told, left, problems)
 
 
 def _yield_to_group(file: Converted, group: str, option: Any) -> Iterator[str]:
-    """Makes room for a group of the command line; gives what of the file is lost by it."""
+    """Replaces a group of the file by that of the command line; yields a note on the settings that are lost."""
     settings, options = file.settings, option if isinstance(option, list) else [str(option)]
     before = settings.choices.pop(group, None)
     if (before or MEANT.get(group)) == option:
@@ -72,13 +72,13 @@ def _yield_to_group(file: Converted, group: str, option: Any) -> Iterator[str]:
             value = settings.values.pop(key)
             gone += [] if key in assumed else [f"{key}={written(value)}"]
     if gone:
-        yield f"{group}={written(option)} takes the place of the file's {', '.join(gone)}"
+        yield f"{group}={written(option)} replaces the file's {', '.join(gone)}"
 
 
 def _stays(file: Converted, group: str, before: Any, option: str, rest: str) -> bool:
-    """Whether a file's value holds with the option of a group that the command line chooses. It does where the option
-    has such a setting, and does not give it itself beside what it inherits or brings with it. What a file only assumes
-    of images gives way, and of what our own files hold it holds what both options start from alike."""
+    """Whether a file's value stays valid with the option that the command line chooses in a group. It does where the
+    option has the setting, unless the option itself changes an inherited value or is about embedded files. A default
+    of the file's dialect about images does not stay; a value of our own files stays where both options start alike."""
     if rest.partition(".")[0] not in settings_of(group, option):
         return False
     key = f"{group.replace('/', '.')}.{rest}"
@@ -100,7 +100,7 @@ def value_of(overrides: list[str], key: str) -> Any:
         return None
     value, sweep = _value(text)
     if sweep:
-        raise user_error(key, "is one value, not several", "for many files: settings.run_folder=FOLDER")
+        raise user_error(key, "takes one value, not several", "train several files with settings.run_folder=FOLDER")
     return value
 
 
@@ -117,11 +117,11 @@ def _value(override: str) -> tuple[Any, bool]:
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(part) for part in value]
-    return getattr(value, "text", value)  # a quoted text knows its quotes
+    return getattr(value, "text", value)  # quoted text
 
 
 def _given(overrides: list[str]) -> Settings:
-    """What the command line says, with what its recipes (`experiment=…`, `debug=…`) say anywhere."""
+    """The settings of the command line, including those of its recipes (`experiment=…`, `debug=…`)."""
     from loralab.config.compose import group_options
 
     groups, choices, values = group_options(), dict[str, Any](), dict[str, Any]()
@@ -140,7 +140,7 @@ def _given(overrides: list[str]) -> Settings:
 
 
 def _set_by(group: str, option: Any) -> Iterator[tuple[str, Any]]:
-    """What a recipe sets anywhere in the configuration: it is part of the command line."""
+    """What a recipe sets anywhere in the configuration: it counts as part of the command line."""
     from loralab.config.compose import option_file
 
     file = option_file(group, str(option))
@@ -162,11 +162,11 @@ def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
-def _not_to_be_had(file: Converted, given: Settings) -> Iterator[Problem]:
-    """What the file asks for and cannot get, unless the command line says what to do instead."""
+def _unsupported(file: Converted, given: Settings) -> Iterator[Problem]:
+    """Problems of choices in the file that are not supported, unless the command line replaces them."""
     for left in file.not_applicable:
         if left.group and left.group not in given.choices:
-            remedy = f"choose what to do instead: {left.group}=…"
+            remedy = f"choose a replacement: {left.group}=…"
             name = left.file or file.path.name
             yield Problem(f"{left.key} (in {name})", f"{left.value!r:.80}: {left.why}", remedy)
 

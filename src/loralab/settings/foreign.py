@@ -1,4 +1,4 @@
-"""What a file of another trainer says: its options by sd-scripts' names, before they become ours."""
+"""The options of another trainer's file by sd-scripts' names, before they are converted."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from loralab.settings.kinds import Kind, Within
 from loralab.settings.table import OPTIONS
 
 SPECIAL = re.compile(r"_\w+_")
-"""Keys that Hydra gives a meaning of its own."""
+"""Keys that have a special meaning for Hydra."""
 
 
 OFF = frozenset(("", "0", "0.0", "false", "none", "no", "[]", "{}"))
-"""Values that switch nothing on."""
+"""Values that mean off."""
 
 
 class Left(NamedTuple):
-    """Something the file says that has no counterpart here."""
+    """Something in the file that is not applied."""
 
     key: str
     value: Any
     why: str
     group: str = ""
-    """Where set, the run would not be what the file asks for, unless this group is chosen on the command line."""
+    """Where set, the run would differ from the file, unless this group is chosen on the command line."""
     is_setting: bool = True
-    """Whether it asks for anything: not what came of a run."""
+    """Whether it is a setting, not a result of a run."""
     file: str = ""
-    """Of several files that start from each other, the one that says it."""
+    """The file that contains it, where several start from each other."""
 
     @property
     def is_on(self) -> bool:
@@ -45,43 +45,43 @@ class Left(NamedTuple):
 
 @dataclass(slots=True)
 class Foreign:
-    """A file's options and what is not one of them."""
+    """A file's options, and everything in it that is not an option."""
 
     dialect: str
     content: Content
     names: Iterable[str]
     """The keys that a file of this dialect may have."""
     absent: Mapping[str, Any] = field(default_factory=dict)
-    """The dialect's own values of options that the file does not have."""
+    """The dialect's defaults for options that the file does not contain."""
     blank: Mapping[str, Any] = field(default_factory=dict)
-    """The values of options that the file has, but leaves empty."""
+    """The values of options that the file contains but leaves empty."""
     options: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
-    """Where the file has each option."""
+    """Option → its key in the file."""
     files: dict[str, Content] = field(default_factory=dict)
-    """Which file has an option, where it is one that this one starts from."""
+    """Option → the file that contains it, where it is one that this file starts from."""
     unsure: dict[str, str] = field(default_factory=dict)
-    """Options whose value the file does not say, and why."""
+    """Option → why its value is not known from the file."""
     starts_from: str = "load_json_path"
-    """The option that names a file whose values hold where this one says nothing."""
+    """The option that names a file whose values apply where this file sets none."""
     length: str = ""
-    """The dialect by whose order steps and epochs decide."""
+    """The dialect whose precedence of steps and epochs applies."""
     empty: set[str] = field(default_factory=set)
-    """Options that the file has, with a value that means none."""
+    """Options that the file contains with a value that means none."""
     datasets: dict[str, Any] | None = None
     """A dataset configuration of sd-scripts: tables `general` and `datasets`."""
     datasets_taken: set[str] = field(default_factory=set)
-    """Where a dataset configuration has what became a setting."""
+    """Keys of a dataset configuration that became settings."""
     family: str = ""
-    """Of the base model, where the file says it without naming one: sd1, sd2, sdxl."""
+    """Model family, where the file gives it without naming a base model: sd1, sd2, sdxl."""
     left: list[Left] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    """What is wrong with single values: told together."""
+    """Invalid values, reported together."""
 
     def start_from(self, lower: Foreign) -> None:
-        """Takes from another file what this one leaves unsaid."""
+        """Takes from another file what this one does not set."""
         for name in list(self.empty):
             self.drop(name)
         for rivals in RIVALS:
@@ -104,9 +104,9 @@ class Foreign:
         self.warnings += [f"starts from {name}, which {warning}" for warning in lower.warnings]
 
     def add(self, key: str, name: str, value: Any, empty: bool = False) -> None:
-        """Takes in what stands at `key` of the file, as the option `name`."""
+        """Adds the value at `key` of the file as the option `name`."""
         if name not in OPTIONS:
-            self._stranger(key)
+            self._add_unknown(key)
             return
         if name in self.options:
             raise self.error(key, f"means the same as {self.keys[name]}", "keep one of them")
@@ -115,41 +115,41 @@ class Foreign:
             self.empty.add(name)
 
     def imply(self, name: str, key: str, value: Any) -> None:
-        """Gives an option a value because of what stands at `key`."""
+        """Sets an option because of the value at `key`."""
         self.options[name], self.keys[name] = value, key
         self.empty.discard(name)
 
-    def _stranger(self, key: str) -> None:
+    def _add_unknown(self, key: str) -> None:
         if SPECIAL.fullmatch(key):
             raise self.builds(key)
         names = {name.lower(): name for name in self.names}
         if key.lower() in names:
-            raise self.error(key, "has other capitals", f"write {names[key.lower()]}")
+            raise self.error(key, "wrong capitalisation", f"write {names[key.lower()]}")
         self.unknown.append(key)
 
     def has(self, name: str) -> bool:
-        """Whether the file gives the option a value."""
+        """Whether the file sets the option."""
         return name in self.options and name not in self.empty
 
     def take(self, name: str, kind: Kind) -> Any:
-        """The value of an option, the dialect's own where the file gives none; None where that has none either."""
+        """The value of an option, the dialect's default where the file does not set it; None where there is neither."""
         assert name in OPTIONS, name
         if not self.has(name):
             return (self.blank if name in self.options else self.absent).get(name)
         return self.checked(name, self.options[name], kind)
 
     def checked(self, name: str, value: Any, kind: Kind) -> Any:
-        """A value of the file's option `name`, as its kind; None where it is none, which is noted as a problem."""
+        """A value of the option `name`, converted; None where it is invalid, which is noted as a problem."""
         found = self.valid(self.keys[name], value, kind, self.files.get(name, self.content))
         if found is None:
             self.drop(name)
         return found
 
     def valid(self, key: str, value: Any, kind: Kind, content: Content | None = None) -> Any:
-        """A value as its kind; None where it is none, which is noted as a problem. Blanks around paths are cut."""
+        """A converted value; None where it is invalid, which is noted as a problem. Spaces around paths are removed."""
         if kind is kinds.path and isinstance(value, str) and value != value.strip() and value.strip():
             value = value.strip()
-            if (note := f"has blanks around the path of {shown(key)}: {shown(value)} is taken") not in self.warnings:
+            if (note := f"has spaces around the path of {shown(key)}: {shown(value)} is used") not in self.warnings:
                 self.warnings.append(note)
         try:
             return kind(value)
@@ -160,18 +160,18 @@ class Foreign:
             return None
 
     def problem(self, name: str, found: str, remedy: str) -> None:
-        """Notes that an option of the file cannot be."""
+        """Notes a problem of an option of the file."""
         content = self.files.get(name, self.content)
         self.problems += content.error(self.keys[name], found, remedy).problems
 
     def leave(self, name: str, why: str, group: str = "") -> None:
-        """Reports an option that the file has as one without counterpart."""
+        """Reports an option of the file as not applied."""
         if name in self.options and self.keys[name] not in {left.key for left in self.left}:
             file = self.files[name].path.name if name in self.files else ""
             self.left.append(Left(self.keys[name], self.options[name], why, group, file=file))
 
     def drop(self, name: str) -> None:
-        """Goes on as if the file did not have the option."""
+        """Continues as if the file did not contain the option."""
         self.options.pop(name, None)
         self.empty.discard(name)
         self.unsure.pop(name, None)
@@ -180,8 +180,10 @@ class Foreign:
         return self.content.error(key, found, remedy)
 
     def builds(self, key: str) -> UserError:
-        """The error about a key that Hydra would build something by."""
-        return self.error(key, "is a key that would build something", "remove it: settings files hold values only")
+        """The error about a key that makes Hydra build an object."""
+        return self.error(
+            key, "is not allowed: it would build an object", "remove it: settings files may contain values only"
+        )
 
 
 RIVALS = (
@@ -191,7 +193,7 @@ RIVALS = (
     ("optimizer_type", "use_8bit_adam", "use_lion_optimizer"),
     ("lr_scheduler", "lr_scheduler_type"),
 )
-"""Options that say one thing in several ways: a file that has one of them takes nothing of the others from below."""
+"""Options that set the same thing: a file that sets one of them takes none of the others from the file below."""
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Kinds of values in settings files: each takes what a file holds and gives our value.
+"""Kinds of values in settings files: each converts a value of a file to ours.
 
-A kind raises ValueError with the words for what would have fitted. Numbers may be written as text, and flags as
-words, since half of the programs that wrote these files did so.
+A kind raises a ValueError that gives the valid values in words. Numbers may be written as text and flags as words, as
+many programs write them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 Kind = Callable[[Any], Any]
 
 LARGEST, LARGEST_WHOLE = 1e38, 2**63 - 1
-"""What a 32-bit float and a 64-bit integer hold."""
+"""Limits of a 32-bit float and a 64-bit integer."""
 
 
 class Within(ValueError):
-    """What would have fitted in a part of a value, and the part's name."""
+    """An invalid part of a value: the part's name, and the valid values in words."""
 
     def __init__(self, name: str, words: object) -> None:
         super().__init__(str(words))
@@ -28,22 +28,22 @@ class Within(ValueError):
 
 def text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError("a text")
+        raise ValueError("text")
     found = str(value)
     if "${" in found or found == "???":
-        raise ValueError("a text without ${ or ???, which would be looked up in the configuration")
+        raise ValueError("text without ${ or ???, which Hydra would interpolate")
     if any("\ud800" <= letter <= "\udfff" for letter in found):
-        raise ValueError("a text in whole characters")
+        raise ValueError("valid Unicode text")
     return found
 
 
 def name(value: Any) -> str:
-    """What something is called; blanks around it are no part of that."""
+    """A name, without spaces around it."""
     return text(value).strip()
 
 
 def path(value: Any) -> str:
-    """`~` is the home folder; everything else stays as it is written."""
+    """A path; `~` is the home folder, everything else stays as written."""
     given = value if isinstance(value, str) else ""
     if not given or "\0" in given:
         raise ValueError("a path")
@@ -88,7 +88,7 @@ def flag(value: Any) -> bool:
 
 
 def extension(value: Any) -> str:
-    """Of a file name, with its dot."""
+    """A file extension, with its dot."""
     found = text(value).strip()
     return found if not found or found.startswith(".") else f".{found}"
 
@@ -115,7 +115,7 @@ def names(value: Any) -> list[str]:
 
 
 def one_of(**choices: Any) -> Kind:
-    """One of the words, whatever its capitals; gives what stands beside it."""
+    """One of the words, in any capitalisation; converted to the value of that keyword."""
 
     def kind(value: Any) -> Any:
         word = str(value).strip().lower()

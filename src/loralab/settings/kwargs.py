@@ -1,4 +1,4 @@
-"""Further arguments that a setting carries: `weight_decay=0.1 betas=0.9,0.99` and the like."""
+"""Settings whose value is a list of arguments: `weight_decay=0.1 betas=0.9,0.99` and the like."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = re.compile(r"[A-Za-z]\w*")
 def kwargs(value: Any) -> dict[str, Any]:
     """Arguments by name, from a table, a list of "name=value" or one text of them.
 
-    Raises ValueError with the words for what would have fitted.
+    Raises a ValueError that gives the valid values in words.
     """
     if isinstance(value, str):
         value = _table_in(value) or _words(value)
@@ -26,7 +26,7 @@ def kwargs(value: Any) -> dict[str, Any]:
         raise ValueError("name=value pairs")
     for name in value:
         if not NAME.fullmatch(name):
-            raise ValueError(f"name=value pairs, and {name!r} is no name of an argument")
+            raise ValueError(f"name=value pairs ({name!r} is not an argument name)")
     return {name: _argument(name, given) for name, given in value.items()}
 
 
@@ -38,7 +38,7 @@ def _argument(name: str, given: Any) -> Any:
 
 
 def _table_in(given: str) -> dict[str, Any] | None:
-    """The table that a text holds as JSON, where it does."""
+    """The JSON table in a text, if it is one."""
     try:
         found = json.loads(given)
     except (ValueError, RecursionError):
@@ -61,7 +61,7 @@ def _pair(part: Any) -> tuple[str, Any]:
 
 
 def _value(given: Any) -> Any:
-    """What a text stands for: a number, true, null, or several with commas between them; else the text."""
+    """The value of a text: a number, true, null, or several separated by commas; otherwise the text itself."""
     if isinstance(given, str):
         try:
             given = ast.literal_eval(given.strip().strip("\"'"))

@@ -1,4 +1,4 @@
-"""A settings file together with those that it starts from: what it leaves unsaid, they say."""
+"""A settings file together with those that it starts from, which set what it does not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def layers(content: Content, skip: Iterable[str] = (), seen: tuple[Path, ...] = 
     section = section_of(content, found.warnings)
     for name in skip:
         if not (_skip(found, name) | section.skip(name)):
-            found.warnings.append(f"has no {contents.shown(name)}, which settings.skip leaves out")
+            found.warnings.append(f"does not contain {contents.shown(name)}, which settings.skip names")
     if found.starts_from and found.has(found.starts_from):
         below, rest = layers(_named(found, seen), found.take(SKIP, kinds.names) or [], seen)
         found.warnings.append(f"starts from {contents.shown(below.content.path.name)}")
@@ -46,7 +46,7 @@ def _named(found: Foreign, seen: tuple[Path, ...]) -> Content:
     try:
         content = contents.read(path if path.exists() or not beside.exists() else beside)
         if content.path.resolve() in seen:
-            raise found.error(key, f"starts from itself: {path} is read already", f"remove its {key}")
+            raise found.error(key, f"starts from itself: {path} has already been read", f"remove its {key}")
         return content
     except UserError as error:
         problem = error.problems[0]
@@ -56,7 +56,7 @@ def _named(found: Foreign, seen: tuple[Path, ...]) -> Content:
 
 
 def _skip(foreign: Foreign, name: str) -> bool:
-    """Leaves out a key of the file, by its own name or any other dialect's. Whether it is there."""
+    """Drops a key of the file, by its own name or that of any other dialect. Returns whether the file has it."""
     option = next((dialect.NAMES[name] for dialect in DIALECTS.values() if name in dialect.NAMES), name)
     there = option in foreign.options or name in foreign.unknown
     foreign.drop(option)

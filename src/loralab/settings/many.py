@@ -1,4 +1,4 @@
-"""A folder of settings files: one run for each, in name order."""
+"""A folder of settings files: one run for each, in the order of their names."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from loralab.writing import atomic_path
 RUN_FOLDER = "settings.run_folder"
 SUFFIXES = (".json", ".toml", ".txt", ".safetensors", ".sh", ".bat", ".cmd", ".ps1", ".yaml", ".yml")
 RECORD = "runs.json"
-"""What became of each file, in the multirun folder."""
+"""The result of each file, in the multirun folder."""
 
 Start = Callable[[list[str]], int]
-"""Trains once with these command-line words and gives the exit code."""
+"""Trains once with these command-line arguments and returns the exit code."""
 
 
 def run_folder(overrides: list[str]) -> Path | None:
@@ -38,10 +38,10 @@ def run_folder(overrides: list[str]) -> Path | None:
 
 
 def run(folder: Path, overrides: list[str], flags: list[str], start: Start | None = None) -> int:
-    """Trains each settings file of the folder that is not done yet, in run1/, run2/ … of its multirun folder.
+    """Trains each settings file of the folder that is not finished yet, in run1/, run2/ … of its multirun folder.
 
-    A run that fails is reported and the others go on; the exit code is then 1. Nothing is overwritten: what is tried
-    again gets a folder of its own.
+    A failed run is reported and the others continue; the exit code is then 1. Nothing is overwritten: a retry gets a
+    new folder.
     """
     start = start or start_process
     files = settings_files(folder)
@@ -52,7 +52,7 @@ def run(folder: Path, overrides: list[str], flags: list[str], start: Start | Non
     for number, file in enumerate(files, 1):
         key = _key(file, common)
         if (done := record["runs"].get(key)) and done["status"] == "finished":
-            results[file.name] = f"finished before ({done['folder']})"
+            results[file.name] = f"finished earlier ({done['folder']})"
             continue
         target = _next_folder(root)
         print(f"[{number}/{len(files)}] {shown(file.name)} in {target}", file=sys.stderr, flush=True)
@@ -70,23 +70,21 @@ def run(folder: Path, overrides: list[str], flags: list[str], start: Start | Non
 def settings_files(folder: Path) -> list[Path]:
     """The settings files in the folder, in name order. Raises a UserError where there are none."""
     if not os.path.isdir(folder):
-        raise user_error(RUN_FOLDER, f"'{folder}' {what_is_at(folder)}", "give a folder with settings files in it")
+        raise user_error(RUN_FOLDER, f"'{folder}' {what_is_at(folder)}", "give a folder of settings files")
     visible = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     found = sorted((path for path in visible if path.suffix.lower() in SUFFIXES), key=lambda path: path.name)
     files = [path.absolute() for path in found if not _is_something_else(path)]
     if not files:
-        raise user_error(RUN_FOLDER, f"'{folder}' has no settings files", f"put {', '.join(SUFFIXES)} files into it")
+        raise user_error(RUN_FOLDER, f"'{folder}' contains no settings files", f"valid: {', '.join(SUFFIXES)}")
     return files
 
 
 def _is_something_else(path: Path) -> bool:
-    """Whether a file is no settings file by itself, which is told. One that is damaged is one, and its run fails."""
+    """Whether a file is not a settings file, which is reported. A damaged settings file is one: its run fails."""
     try:
         content = contents.read(path)
         if dialect_of(content) == "sd-scripts-dataset":
-            found = (
-                "is a dataset configuration, which says nothing of training: dataset_config names it in a settings file"
-            )
+            found = "is a dataset configuration without training settings: set it as dataset_config in a settings file"
         else:
             converted(content)
             return False
@@ -99,7 +97,7 @@ def _is_something_else(path: Path) -> bool:
 
 
 def multirun_folder(folder: Path, overrides: list[str]) -> Path:
-    """Where the runs of a folder are, the same each time: multirun/NAME, or hydra.sweep.dir where it is given."""
+    """The folder of the runs, the same each time: multirun/NAME, or hydra.sweep.dir where it is set."""
     if given := value_of(overrides, "hydra.sweep.dir"):
         return Path(str(given)).absolute()
     source, count = str(folder.resolve()), 1
@@ -113,7 +111,7 @@ def multirun_folder(folder: Path, overrides: list[str]) -> Path:
 
 
 def start_process(words: list[str]) -> int:
-    """Trains in a process of its own, so that no run can harm the next; a signal is its to meet first."""
+    """Trains in a separate process, so that no run can affect the next; signals are forwarded to it."""
     command = [sys.executable, "-c", "from loralab.run import main; main()", *words]
     process = subprocess.Popen(command)
     with signals.relayed(process.send_signal):
@@ -128,7 +126,7 @@ def _next_folder(root: Path) -> Path:
 
 
 def _key(file: Path, overrides: list[str]) -> str:
-    """What makes a run the same as one before: the file's name and content, and the overrides."""
+    """Identifies a run: the file's name and content, and the overrides."""
     try:
         content = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
     except OSError:

@@ -1,4 +1,4 @@
-"""Settings as choices and values, and how they are written as Hydra overrides."""
+"""Settings as choices and values, and their form as Hydra overrides."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ RIVALS = (
     ("scheduler.warmup_steps", "scheduler.warmup_ratio"),
     ("data.folder", "data.folders"),
 )
-"""Two ways of saying one thing: who gives one takes the other back."""
+"""Two ways of setting the same thing: setting one removes the other."""
 
 Choice = str | list[str]
 
 
 @dataclass(slots=True)
 class Settings:
-    """What is set: the option chosen in each group, and values by their dotted keys."""
+    """The option chosen in each group, and values by their dotted keys."""
 
     choices: dict[str, Choice] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Settings:
         ]
 
     def without(self, name: str, rivals: bool = True) -> list[str]:
-        """Takes out a group with all that is set below it, or a key with its rivals; gives what was taken out."""
+        """Removes a group with everything below it, or a key with its rivals; returns what was removed."""
         prefix = name.replace("/", ".")
         gone = [key for key in self.values if key == prefix or key.startswith(f"{prefix}.")]
         gone += [key for key in self.values if rivals and _rivals(key, prefix)]
@@ -39,7 +39,7 @@ class Settings:
         return Settings({g: self.choices.pop(g) for g in groups}, {k: self.values.pop(k) for k in gone}).lines()
 
     def over(self, other: Settings) -> Settings:
-        """These settings laid over others: a group chosen here takes the other's values of that group away."""
+        """These settings over others: a group chosen here removes the other's values of that group."""
         below = Settings(dict(other.choices), dict(other.values))
         for group, option in self.choices.items():
             if below.choices.get(group) != option:
@@ -50,13 +50,13 @@ class Settings:
 
 
 def written(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides; texts are quoted, so that nothing in them is grammar."""
+    """A value in the grammar of Hydra's overrides; text is quoted where it could be parsed as something else."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
-        assert not math.isnan(value), "no setting is not a number"
+        assert not math.isnan(value), "no setting is NaN"
         return repr(value)
     if isinstance(value, str):
         return _quoted(value)
@@ -67,7 +67,7 @@ def written(value: Any) -> str:
 
 
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
-"""Texts that mean themselves without quotes (unless they are words of the grammar)."""
+"""Texts that need no quotes, unless they are words of the grammar."""
 
 WORDS = frozenset(["true", "false", "null", "nan", "inf"])
 
@@ -75,7 +75,7 @@ WORDS = frozenset(["true", "false", "null", "nan", "inf"])
 def _quoted(text: str) -> str:
     if PLAIN.fullmatch(text) and text.isascii() and text.lower() not in WORDS:
         return text
-    # a backslash is itself, except before a quote, the closing one included
+    # a backslash is literal, except before a quote, the closing one included
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"'{escaped}'"

@@ -1,4 +1,4 @@
-"""The settings of a training as its adapter file holds them: enough to repeat the run on other images."""
+"""The settings of a run that are stored in its adapter file: enough to repeat it on other images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from loralab.settings.section import is_left_out
 
 
 def recipe(tree: dict[str, Any], choices: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """`choices` made in the groups and `values` of the settings, of a composed configuration (plain values)."""
+    """The `choices` of the groups and the `values` of the settings, from a composed configuration (plain values)."""
     chosen = several(tree) | choices
     return {
         "choices": {group: option for group, option in chosen.items() if option is not None and not is_left_out(group)},

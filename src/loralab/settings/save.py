@@ -1,4 +1,4 @@
-"""The settings of a run as a file under the old names, with a section for what these cannot say."""
+"""Writes the settings of a run under the old names, with a section for what these cannot express."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Say = Callable[[Tree, Choices], Any]
 def save(tree: Tree, choices: Choices, folder: Path) -> Path:
     """Writes the complete settings of a composed configuration (plain values, and the choice made in each group).
 
-    The file is called after the adapter; a file that is there already is left alone.
+    The file is named after the adapter; an existing file is not overwritten.
     """
     folder = folder.expanduser()
     path = unused(folder / f"{get(tree, 'output.name') or 'settings'}.json")
@@ -34,7 +34,7 @@ def save(tree: Tree, choices: Choices, folder: Path) -> Path:
 
 
 def as_json(tree: Tree, choices: Choices) -> Tree:
-    """The old names with their values, and a section with what they leave unsaid."""
+    """The old names with their values, and a section with everything else."""
     old = {option.old: SAYS.get(option.old, _same(option.key))(tree, choices) for option in PARAMETERS}
     said = converted(Content(Path("settings.json"), "json", old)).settings
     chosen = {group: option for group, option in (several(tree) | choices).items() if option is not None}
@@ -47,7 +47,7 @@ def as_json(tree: Tree, choices: Choices) -> Tree:
 
 
 def _embedded(value: Any) -> bool:
-    """Whether it is the path of something embedded, which comes with its option wherever this is installed."""
+    """Whether it is the path of an embedded asset, which its option provides on every machine."""
     return isinstance(value, str) and Path(value).is_relative_to(ASSETS)
 
 
@@ -56,8 +56,8 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def several(tree: Tree) -> Choices:
-    """The choices in groups of which several options may be chosen: Hydra does not tell those. Options are called like
-    the nodes that they make."""
+    """The choices in groups that may have several options, which Hydra does not record. Options are named like their
+    nodes."""
     return {f"objective/{part}": list(get(tree, f"objective.{part}") or ()) for part in ("noise", "weighting")}
 
 
@@ -69,8 +69,8 @@ def get(tree: Tree, key: str) -> Any:
 
 
 def leaves(tree: Tree, prefix: str = "", inside_node: bool = False) -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted key; a table that is one argument of a node is one value. Nodes' own keys, and what
-    is in no file, are left out."""
+    """Every setting by its dotted key; a table that is one argument of a node is one value. Without Hydra's own keys
+    and settings that are never saved."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if SPECIAL.fullmatch(name) or key in OF_THE_RUN:
@@ -82,7 +82,7 @@ def leaves(tree: Tree, prefix: str = "", inside_node: bool = False) -> Iterator[
 
 
 def _builds(value: Any) -> bool:
-    """Whether a node to be built is anywhere in a value."""
+    """Whether a value contains a node to build."""
     if isinstance(value, dict):
         return "_target_" in value or any(map(_builds, value.values()))
     return isinstance(value, list) and any(map(_builds, value))
@@ -110,7 +110,7 @@ def _warmup(tree: Tree, choices: Choices) -> Any:
 
 
 def _nothing(tree: Tree, choices: Choices) -> None:
-    """What was asked of this run's settings files is no setting of its training."""
+    """Settings about settings files are not saved."""
 
 
 SAYS: dict[str, Say] = {
@@ -136,4 +136,4 @@ SAYS: dict[str, Say] = {
     "save_precision": lambda tree, choices: get(tree, "output.precision"),
     "no_meta": lambda tree, choices: get(tree, "output.metadata") is False,
 }
-"""How an old name says what is set here, where it is not the value of its key."""
+"""Old name → its value, where that is not simply the value of its key."""

@@ -1,6 +1,6 @@
-"""Start scripts (.sh, .bat, .ps1): the training command in them, with the script's own assignments substituted.
+"""Start scripts (.sh, .bat, .ps1): the training command, with the script's own variables substituted.
 
-Nothing is executed. What a script sets under a condition, in a loop, or by running a program is not known.
+Nothing is executed: values that are set under a condition, in a loop, or by a program are unknown.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Value = str | list[str]
 
 COMMENTS = ("#", "::", "rem ", "@rem ")
 CONTINUED = re.compile(r"(\s*[\\^]|\s+`)[ \t]*\n")
-"""A command goes on in the next line, in the words of sh, cmd and PowerShell."""
+"""Line continuation in sh, cmd and PowerShell."""
 
 QUOTED = re.compile(r"'[^']*'|\"(?:\\.|`.|[^\"\\`])*\"|[^'\"]+|.", re.DOTALL)
-"""Pieces of a line: texts in quotes, and what is between them."""
+"""Pieces of a line: quoted texts, and what is between them."""
 
 VARIABLE = re.compile(
     r"\$\{(?:env:)?(?P<braced>\w+)(?:\[[@*]\])?(?::?[-=](?P<default>[^}]*))?\}"
@@ -44,32 +44,32 @@ COMMAND = re.compile(r"\.py['\"]?\s+(\S.*)?--[A-Za-z]", re.DOTALL)
 
 UNASSIGNED, CONDITIONAL, COMPUTED = (
     "is not assigned in the script",
-    "is assigned under a condition, and conditions are not evaluated",
-    "is computed by the script, and nothing of a script is run",
+    "is assigned under a condition, which is not evaluated",
+    "is computed by the script, which is not executed",
 )
-ARGUMENT, LOOP = "is an argument of the script", "is set by a loop, and loops are not run"
+ARGUMENT, LOOP = "is an argument of the script", "is set in a loop, which is not executed"
 
 BESIDE = re.compile(
     r"%~dp0[\\/]?|\$PSScriptRoot[\\/]|\$\(dirname [\"']?\$(0|\{?BASH_SOURCE(\[0\])?\}?)[\"']?\)/", re.IGNORECASE
 )
-"""The script's own folder, in the words of cmd, PowerShell and sh."""
+"""The script's own folder, as written in cmd, PowerShell and sh."""
 HOME = re.compile(r"\$\{?HOME\}?(?!\w)|%USERPROFILE%|\$env:USERPROFILE", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Script:
-    """The training commands of a script, and what it says that they depend on."""
+    """The training commands of a script, and the variables that they depend on."""
 
     commands: list[str] = field(default_factory=list)
-    """Each as it would be typed, variables substituted."""
+    """Each with its variables substituted."""
     unknown: dict[str, str] = field(default_factory=dict)
-    """Variables of the commands whose value is not known, and why."""
+    """Variable of the commands → why its value is unknown."""
     conditional: list[str] = field(default_factory=list)
     """Options that are added to a command under a condition."""
     variables: dict[str, Value] = field(default_factory=dict)
 
     def unknown_in(self, text: str) -> str:
-        """The first variable in a text whose value is not known, "" where there is none."""
+        """The first variable in a text whose value is unknown, "" where there is none."""
         names = (next(filter(None, m.group(*NAMED)), "") for m in VARIABLE.finditer(text))
         return next((name for name in names if name in self.unknown), "")
 
@@ -108,7 +108,7 @@ class Script:
             self.variables[name] = before + value
 
     def _value(self, given: str) -> Value | None:
-        """What a variable is assigned; None where a program would have to be run to know."""
+        """The value that a variable is assigned; None where it is the output of a program."""
         if given.startswith(("(", "@(")) and given.endswith(")"):
             inside = self._substituted(given.lstrip("@")[1:-1].replace(",", " "))
             return _words(inside)
@@ -143,7 +143,7 @@ class Script:
         return value
 
     def _written(self, match: re.Match[str], quoted: bool) -> str:
-        """A variable's value as a part of a command; the variable itself where that is not known."""
+        """A variable's value as a part of a command; the variable itself where its value is unknown."""
         value = self._of(match)
         if value is None:
             name = next(filter(None, match.group(*NAMED)), "")
@@ -162,7 +162,7 @@ NAMED = ("braced", "inner", "plain", "percent", "late", "argument")
 
 
 def script(text: str, folder: Path = Path()) -> Script:
-    """What a start script, or a command line alone, trains with; folder: where the script is."""
+    """The training commands of a start script, or of a command line alone. folder: that of the script."""
     found = Script()
     text = BESIDE.sub(lambda match: f"{folder.absolute()}{os.sep}", text)
     text = HOME.sub(lambda match: os.path.expanduser("~"), text)
@@ -172,14 +172,14 @@ def script(text: str, folder: Path = Path()) -> Script:
 
 
 BLOCK_WORDS = {"if": 1, "for": 1, "while": 1, "until": 1, "case": 1, "fi": -1, "done": -1, "esac": -1}
-"""How deep the blocks of sh are nested; those of cmd and PowerShell show in their brackets."""
+"""Change of the nesting depth by words of sh; blocks of cmd and PowerShell are counted by brackets."""
 
 INSIDE = re.compile(r"&&\s*(.*)|\{\s*(.*?)\s*\}\s*$|\s\(?(set\s.*?)\)?\s*$", re.IGNORECASE)
-"""What is done under a condition that stands on the same line."""
+"""A statement on the same line as its condition."""
 
 
 def _statements(text: str) -> Iterator[tuple[str, bool]]:
-    """Each statement, and whether it stands under a condition or in a loop."""
+    """Each statement, and whether it is under a condition or in a loop."""
     in_words = re.search(r"(?m)(^|[;\s])(fi|done|esac)\s*(;|$)", text)
     depth = 0
     for part in (part for line in _lines(text) for part in _split(line) if part):
@@ -198,7 +198,7 @@ def _statements(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _lines(text: str) -> list[str]:
-    """Logical lines: continued ones joined, comments left out, and bare options joined to the command before."""
+    """Logical lines: continued lines joined, comments removed, and bare options joined to the command before."""
     lines = [line.rstrip() for line in text.splitlines()]
     lines = [line for line in lines if not line.lstrip().lower().startswith(COMMENTS)]
     joined: list[str] = []
@@ -212,7 +212,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _split(line: str) -> list[str]:
-    """A line's statements: it is split at semicolons outside of quotes."""
+    """A line's statements, separated by semicolons outside quotes."""
     pieces = "".join(p if p[0] in "'\"" else p.replace(";", "\0") for p in QUOTED.findall(line))
     return [part.strip() for part in pieces.split("\0")]
 
@@ -222,5 +222,5 @@ def _words(text: str, comments: bool = False) -> list[str]:
     lexer.whitespace_split, lexer.commenters, lexer.escape = True, "#" if comments else "", ""
     try:
         return list(lexer)
-    except ValueError:  # an open quote: a comment's apostrophe, mostly
+    except ValueError:  # an unclosed quote: mostly an apostrophe in a comment
         return text.split()

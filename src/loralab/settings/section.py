@@ -1,4 +1,4 @@
-"""The `loralab` section of our own settings and adapter files: what the names of other trainers cannot say."""
+"""The `loralab` section of our own settings and adapter files: what the names of other trainers cannot express."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 
 OF_THE_RUN = ("settings", "allow")
-"""What was asked of a run's settings files, or allowed to it: in no file."""
+"""Settings about settings files, and the allow-list: never saved."""
 NOT_A_FILES = ("hydra", *OF_THE_RUN)
 """What a file cannot set."""
 LEFT_OUT = (
@@ -36,19 +36,19 @@ LEFT_OUT = (
     *(f"callbacks.{name}" for name in ("state", "progress", "monitor", "hparams", "interrupt", "samples", "export")),
     "callbacks.tag_occurrence",
 )
-"""Paths, the machine, what is watched: an adapter file says nothing of them, and equal trainings give equal files."""
+"""Paths, the machine, logging: not stored in adapter files, so that equal trainings give equal files."""
 
 
 @dataclass(slots=True)
 class Section:
-    """The choices made and all values. Where the old names say something, they count, so that they can be edited."""
+    """All choices and values. Old names take precedence over them, so that a file can be edited."""
 
     settings: Settings = field(default_factory=Settings)
     instead: set[str] = field(default_factory=set)
-    """Groups and keys for which the section counts all the same, because old names cannot say it."""
+    """Groups and keys for which the section takes precedence, because old names cannot express the value."""
 
     def under(self, said: Settings) -> Settings:
-        """What the old names and the section together come to."""
+        """The settings from the old names and the section together."""
         found = Settings(dict(self.settings.choices), dict(self.settings.values))
         for group, option in said.choices.items():
             if group not in self.instead and found.choices.get(group) != option:
@@ -61,7 +61,7 @@ class Section:
         return found
 
     def over(self, below: Section, said: set[str]) -> Section:
-        """This section over that of a file that this one starts from, whose old names `said` takes back."""
+        """This section over that of the file that this one starts from; `said`: the old names that this file sets."""
         instead = {name for name in below.instead if not said & self.said_by(name)}
         return Section(self.settings.over(below.settings), self.instead | instead)
 
@@ -71,7 +71,7 @@ class Section:
         return {o.name for o in OPTIONS.values() if o.key.partition("=")[0] == name or o.key.startswith(f"{name}.")}
 
     def skip(self, name: str) -> bool:
-        """Leaves a group or key out. Whether it was there."""
+        """Drops a group or key. Returns whether it was there."""
         return bool(self.settings.without(name, rivals=False))
 
 
@@ -81,39 +81,39 @@ def below(key: str, prefix: str) -> bool:
 
 
 def is_left_out(name: str) -> bool:
-    """Whether an adapter file says nothing of a group or key."""
+    """Whether a group or key is not stored in adapter files."""
     return any(below(name.replace("/", "."), other) for other in LEFT_OUT)
 
 
 def section_of(content: Content, warnings: list[str]) -> Section:
-    """A file's section, an empty one where it has none; adds to the warnings what of it is not taken. Raises a
-    UserError for what should not be in it."""
+    """A file's section, an empty one where it has none; adds a warning about ignored settings. Raises a UserError for
+    invalid content."""
     given = _given(content)
     if not isinstance(given, dict) or set(given) - {"choices", "values", "instead"}:
-        raise content.error(NAME, "is not a section that this program wrote", "remove it, or save the settings again")
+        raise content.error(NAME, "is not a section written by loralab", "remove it, or save the settings again")
     found = Settings(_table(content, given, "choices"), _table(content, given, "values"))
     for group, option in found.choices.items():
         options = option if isinstance(option, list) else [option]
         plain = all(isinstance(o, str) and OPTION.fullmatch(o) for o in options)
         if not (plain and GROUP.fullmatch(group)) or group.split("/")[0] in NOT_A_FILES:
-            raise content.error(f"{NAME}.choices.{group}", "chooses nothing that can be chosen", "remove it")
+            raise content.error(f"{NAME}.choices.{group}", "invalid group or option", "remove it")
     for key, value in found.values.items():
         parts = key.split(".")
         if not KEY.fullmatch(key) or parts[0] in NOT_A_FILES or any(map(SPECIAL.fullmatch, parts)):
-            raise content.error(f"{NAME}.values.{key}", "cannot be set by a settings file", "remove it")
+            raise content.error(f"{NAME}.values.{key}", "cannot be set in a settings file", "remove it")
         _check(content, f"{NAME}.values.{key}", value)
     instead = given.get("instead", [])
     if not isinstance(instead, list) or not all(isinstance(name, str) for name in instead):
-        raise content.error(f"{NAME}.instead", "is no list of names", "remove it, or save the settings again")
+        raise content.error(f"{NAME}.instead", "is not a list of names", "remove it, or save the settings again")
     if content.format == "safetensors" and (foreign := list(filter(is_left_out, [*found.choices, *found.values]))):
-        warnings.append(f"has settings of another machine, which are not taken: {', '.join(map(shown, foreign))}")
+        warnings.append(f"has settings of another machine, which are ignored: {', '.join(map(shown, foreign))}")
         for name in foreign:
             found.without(name, rivals=False)
     return Section(found, set(instead))
 
 
 def _given(content: Content) -> Any:
-    """The section as it stands in a JSON, or as a JSON text in the metadata of an adapter file."""
+    """The section of a JSON file, or of the metadata of an adapter file, where it is a JSON text."""
     if content.format not in ("json", "safetensors"):
         return {}
     table = content.data if content.format == "json" else content.data.get("__metadata__", {})
@@ -129,24 +129,26 @@ def _given(content: Content) -> Any:
 def _table(content: Content, given: dict[str, Any], name: str) -> dict[str, Any]:
     table = given.get(name, {})
     if not isinstance(table, dict):
-        raise content.error(f"{NAME}.{name}", "is no table", "remove it, or save the settings again")
+        raise content.error(f"{NAME}.{name}", "is not a table", "remove it, or save the settings again")
     return dict(table)
 
 
 def _check(content: Content, where: str, value: Any) -> None:
-    """Nothing in a value may build or look up anything."""
+    """Raises a UserError for a value that would make Hydra build or interpolate something."""
     if isinstance(value, str):
         try:
             kinds.text(value)
         except ValueError as error:
-            raise content.error(where, "is no plain value", f"write {error}") from error
+            raise content.error(where, "is not a plain value", f"write {error}") from error
     if isinstance(value, float) and value != value:
-        raise content.error(where, "is not a number", "write one")
+        raise content.error(where, "is NaN", "write a number")
     if isinstance(value, list):
         for part in value:
             _check(content, where, part)
     if isinstance(value, dict):
         for key, part in value.items():
             if not re.fullmatch(r"\w+", key) or SPECIAL.fullmatch(key):
-                raise content.error(where, f"holds the key {key!r:.40}", "write plain values only")
+                raise content.error(
+                    where, f"contains the key {key!r:.40}, which is not allowed", "write plain values only"
+                )
             _check(content, f"{where}.{key}", part)

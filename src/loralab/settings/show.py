@@ -1,4 +1,4 @@
-"""`loralab settings FILE`: what a settings file of another trainer is here."""
+"""`loralab settings FILE`: a settings file of another trainer as overrides of loralab."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from loralab.settings.convert import Converted, converted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", help="a JSON, TOML, LoRA file or command line")
+    parser.add_argument("file", help="a JSON, TOML or LoRA file, or a start script")
     parser.add_argument(
-        "--json", action="store_true", help="as JSON: dialect, overrides, not_applicable, unknown, notes"
+        "--json", action="store_true", help="print JSON: dialect, overrides, not_applicable, unknown, notes"
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prints the overrides, one a line, quoted for a shell, and what is left over as comments."""
+    """Prints the overrides, one per line, quoted for a shell, and everything else as comments."""
     found = converted(contents.read(args.file))
     if problems := [*found.problems, *_contradictions(found)]:
         raise UserError(*problems)
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _contradictions(found: Converted) -> list[Problem]:
-    """What is wrong with the settings together, whatever there is on this machine."""
+    """Problems of the settings together, independent of this machine."""
     from loralab.config.check import Check
     from loralab.config.compose import compose
 
@@ -43,21 +43,21 @@ def _contradictions(found: Converted) -> list[Problem]:
 
 
 def _of_prompts(found: Converted) -> list[str]:
-    """What is wrong with a prompts file that the settings name, or ignored of it, where it is on this machine."""
+    """Notes on the prompts file that the settings name, where it exists on this machine: problems, ignored options."""
     given = found.settings.values.get(prompts.SETTING)
     if not (isinstance(given, str) and os.path.isfile(given)):
         return []
     try:
-        return [f"names a file with {note}" for note in prompts.notes(prompts.read(given)[1])]
+        return [f"names a prompts file with {note}" for note in prompts.notes(prompts.read(given)[1])]
     except UserError as error:
-        return [f"names a file that training will refuse: {problem.found}" for problem in error.problems]
+        return [f"names a prompts file that training would reject: {problem.found}" for problem in error.problems]
 
 
 def lines(found: Converted) -> list[str]:
-    """What is printed; nothing of a comment can reach the next line."""
+    """The lines to print; a comment never contains a line break."""
     comments = [found.report(), *(str(left) for left in found.not_applicable if left.is_on), *found.warnings]
     if off := sum(not left.is_on for left in found.not_applicable):
-        comments.append(f"{off} more without a counterpart are off in the file, or say nothing here")
+        comments.append(f"{off} of the ignored settings are off in the file, or have no effect here")
     return [*map(shlex.quote, found.overrides), *(f"# {one_line(comment)}" for comment in comments)]
 
 

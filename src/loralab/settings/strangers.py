@@ -1,4 +1,4 @@
-"""Files of other programs that are not read here, told by keys that they alone have."""
+"""Files of programs that are not supported, recognised by keys that only they have."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from loralab.settings.content import Content
 
 DEPTH = 6
-"""Tables inside of tables that are looked into."""
+"""How deep nested tables are searched."""
 
 MARKS: tuple[tuple[str, str], ...] = (
     (
-        "this program's own composed configuration (settings.save_folder writes what can be loaded)",
+        "a composed configuration of loralab (settings.save_folder writes a file that can be loaded)",
         "_target_ suggested",
     ),
     ("a configuration of ai-toolkit", "job config process"),
@@ -43,12 +43,12 @@ MARKS: tuple[tuple[str, str], ...] = (
     ("a configuration of axolotl", "base_model adapter lora_r"),
     ("a configuration of LLaMA-Factory", "model_name_or_path finetuning_type"),
     ("a dreambooth configuration of diffusers", "instance_data_dir instance_prompt"),
-    ("a LECO configuration of kohya_ss, which trains no LoRA of images", "leco_denoise_guidance_scale"),
-    ("a LECO configuration of kohya_ss, which trains no LoRA of images", "max_denoising_steps prompts_file"),
-    ("a Dreambooth configuration of kohya_ss, which trains no LoRA", "learning_rate_te1 learning_rate_te2"),
-    ("a Dreambooth configuration of kohya_ss, which trains no LoRA", "learning_rate_te no_token_padding"),
-    ("a fine-tuning configuration of kohya_ss, which trains no LoRA", "create_buckets full_path image_folder"),
-    ("a textual-inversion configuration of kohya_ss, which trains no LoRA", "token_string init_word"),
+    ("a LECO configuration of kohya_ss, which does not train an image LoRA", "leco_denoise_guidance_scale"),
+    ("a LECO configuration of kohya_ss, which does not train an image LoRA", "max_denoising_steps prompts_file"),
+    ("a Dreambooth configuration of kohya_ss, which does not train a LoRA", "learning_rate_te1 learning_rate_te2"),
+    ("a Dreambooth configuration of kohya_ss, which does not train a LoRA", "learning_rate_te no_token_padding"),
+    ("a fine-tuning configuration of kohya_ss, which does not train a LoRA", "create_buckets full_path image_folder"),
+    ("a textual-inversion configuration of kohya_ss, which does not train a LoRA", "token_string init_word"),
     ("the adapter_config.json of a PEFT adapter", "peft_type"),
     ("a configuration of a diffusers model", "_diffusers_version"),
     ("a configuration of a transformers model", "architectures model_type"),
@@ -56,14 +56,14 @@ MARKS: tuple[tuple[str, str], ...] = (
     ("a workflow of ComfyUI", "class_type inputs"),
     ("a workflow of ComfyUI", "nodes links"),
 )
-"""What a file is that has all of some keys, anywhere in it; leading -- are no part of a key."""
+"""What a file is that contains all of these keys at any depth; a leading -- is not part of a key."""
 
 YAML_KEY = re.compile(r"^[\s-]*[\"']?([A-Za-z_][\w.-]*)[\"']?\s*:(?:\s|$)", re.MULTILINE)
 YAML_TYPE = re.compile(r"^[\s-]*type:\s*[\"']?(\w+)", re.MULTILINE)
 
 
 def stranger(content: Content) -> str:
-    """What a file is, where it is another program's; "" where it is not known to be."""
+    """What a file of an unsupported program is, in words; "" where it is not recognised as one."""
     if content.format == "text":
         keys = {*YAML_KEY.findall(content.data), *YAML_TYPE.findall(content.data)}
     else:
@@ -72,7 +72,7 @@ def stranger(content: Content) -> str:
 
 
 def is_yaml(text: str) -> bool:
-    """Whether most lines of a text are a key with a value, as YAML has them."""
+    """Whether most lines of a text are YAML keys with values."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return 2 * sum(bool(YAML_KEY.match(line)) for line in lines) > len(lines)
 

@@ -1,4 +1,4 @@
-"""The kinds of settings files, told apart by what is in them."""
+"""The dialects of settings files, recognised by their content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loralab.settings.dialects import (
 )
 from loralab.settings.strangers import is_yaml, stranger
 
-YAML = "write it as TOML (name = value), or as a file of conf/experiment"
+YAML = "convert it to TOML (name = value), or to a YAML in conf/experiment"
 
 DIALECTS: dict[str, ModuleType] = {
     "old-json": old_json,
@@ -36,23 +36,23 @@ NAMES = {name: dialect.NAMES for name, dialect in DIALECTS.items()}
 
 
 def dialect_of(content: Content) -> str:
-    """The dialect of a file. Raises NotSettings where it is none."""
+    """The dialect of a file. Raises NotSettings where it has none."""
     if content.format == "safetensors":
         return "lora-metadata"
     if program := stranger(content):
-        raise no_settings(content.path, f"is {program}, which is not read here")
+        raise no_settings(content.path, f"is {program}, which is not supported")
     if content.format == "text":
         return _of_text(content)
     if not isinstance(content.data, dict):
         kind = "list" if isinstance(content.data, list) else "text"
         remedy = 'write names with values: {"net_dim": 16, …}'
-        raise no_settings(content.path, f"is a JSON {kind}, and settings are names with values", remedy)
+        raise no_settings(content.path, f"is a JSON {kind}, not a table of settings", remedy)
     if any(key.startswith("ss_") for key in content.data):
         return "lora-metadata"
     if easy_toml.recognises(content.data):
         return "easy-toml"
     if isinstance(content.data.get("datasets"), dict):
-        raise content.error("datasets", "is a single table, and there can be several", "write [[datasets]]")
+        raise content.error("datasets", "is a table, not a list of tables", "write [[datasets]]")
     if isinstance(content.data.get("datasets"), list) or isinstance(content.data.get("general"), dict):
         with_training = sd_scripts_toml.settings_beside_datasets(content.data)
         return "sd-scripts-toml" if with_training else "sd-scripts-dataset"
@@ -64,16 +64,18 @@ def _of_text(content: Content) -> str:
         return "command-line"
     if content.path.suffix.lower() in (".toml", ".json"):  # meant as one
         raise user_error(
-            "settings.load", f"'{shown(str(content.path), 4096)}' is not TOML: {content.fault}", "correct the line"
+            "settings.load",
+            f"'{shown(str(content.path), 4096)}' is not valid TOML: {content.fault}",
+            "correct the line",
         )
     if is_yaml(content.data):
-        raise no_settings(content.path, "is YAML, which other trainers' settings are not read from", YAML)
+        raise no_settings(content.path, "is YAML, which is not supported for settings of other trainers", YAML)
     raise no_settings(content.path, f"is neither JSON nor TOML nor a start script: {content.fault}")
 
 
 def _of_table(content: Content) -> str:
-    """A TOML is sd-scripts'. A JSON is the GUI's where more names in it are the GUI's alone than are old ones alone;
-    where there are neither, it is sd-scripts' if there are names that the old scripts did not use."""
+    """A TOML is of sd-scripts. A JSON is of the GUI where more of its names belong only to the GUI than only to the old
+    scripts; where none do, it is of sd-scripts if it has names that the old scripts did not use."""
     sd_scripts = _lower(sd_scripts_toml.NAMES)
     keys = {key.lower() for key in content.data}
     theirs, old = keys & _lower(kohya_gui.NAMES), keys & _lower(old_json.OLD)
@@ -102,5 +104,5 @@ def _nothing_known(content: Content) -> NotSettings:
     keys = _keys(content)
     names = {key for dialect in NAMES.values() for key in dialect}
     near = next(((key, hit[0]) for key in keys if (hit := difflib.get_close_matches(key, names, 1, 0.8))), None)
-    found = "has no setting that is known" + (f": {', '.join(map(shown, keys[:5]))}" if keys else "")
-    return no_settings(content.path, found, f"did you mean {near[1]} by {shown(near[0])}?" if near else "")
+    found = "contains no known setting" + (f": {', '.join(map(shown, keys[:5]))}" if keys else "")
+    return no_settings(content.path, found, f"did you mean {near[1]} instead of {shown(near[0])}?" if near else "")

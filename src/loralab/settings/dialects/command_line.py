@@ -1,7 +1,7 @@
 """A command line of sd-scripts, alone or in a start script (.sh, .bat, .ps1), with the launcher before it.
 
-Absent options have sd-scripts' own values. Epochs decide before steps. Warm-up is in optimizer steps, below 1 a share
-of them. Of an option given twice the last counts. Options may be shortened, as argparse has it.
+Absent options have sd-scripts' defaults. Epochs take precedence over steps. Warm-up is in optimizer steps, below 1 a
+share of them. Of an option given twice the last is used. Options may be abbreviated, as in argparse.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ LAUNCHER = re.compile(
     r"|sudo|nohup|time|call|start|env|&|\w+=.*",
     re.IGNORECASE,
 )
-"""Words that start a program; the last is a variable of its environment."""
+"""Words that start a program; the last is an environment variable."""
 
 ENDS = re.compile(r"&&?|\|\|?|\d?>.*|<.*")
-"""Words of a shell that end a command."""
+"""Shell words that end a command."""
 
 
 def recognises(text: str) -> bool:
-    """Whether there is a command with options in a text."""
+    """Whether a text contains a command with options."""
     return bool(script(text).commands)
 
 
@@ -63,12 +63,14 @@ def read(content: Content) -> Foreign:
     if program:
         _program(found, program)
     for key, _, value in options(found, launcher):
-        found.left.append(Left(key, value, "of the launcher; here trainer.devices, .strategy and .precision"))
+        found.left.append(
+            Left(key, value, "an option of the launcher: set trainer.devices, trainer.strategy or trainer.precision")
+        )
     for option in given.conditional:
-        found.left.append(Left(option, True, "added under a condition of the script, and conditions are not evaluated"))
+        found.left.append(Left(option, True, "set under a condition of the script, which is not evaluated"))
     for key, name, value in options(found, own):
         if name in found.options:
-            found.warnings.append(f"gives {key} twice: the last counts")
+            found.warnings.append(f"defines {key} twice: the last value is used")
             found.drop(name)
         found.add(key, name, value)
         _unknown_values(found, given, name, value)
@@ -83,12 +85,12 @@ def _one_of(content: Content, commands: list[str]) -> str:
     training = [command for command in commands if "train_network" in command] or commands
     if len(training) > 1:
         found = f"has {len(training)} training commands"
-        raise no_settings(content.path, found, "put the one that is meant into a file of its own")
+        raise no_settings(content.path, found, "save the one to use in a separate file")
     return training[0] if training else content.data
 
 
 def _parts(content: Content, given: list[str]) -> tuple[list[str], str, list[str]]:
-    """The launcher's words, the program, and its own words."""
+    """The launcher's arguments, the program, and the program's arguments."""
     at = next((i for i, word in enumerate(given) if word.endswith(".py")), -1)
     before, own = given[: max(at, 0)], given[at + 1 :]
     while any(ENDS.fullmatch(word) for word in before):
@@ -98,19 +100,19 @@ def _parts(content: Content, given: list[str]) -> tuple[list[str], str, list[str
     if prose := [
         word for i, word in enumerate(before) if not word.startswith("-") and not (i and before[i - 1][0] == "-")
     ]:
-        raise no_settings(content.path, f"is a text, and no start script: {' '.join(prose[:5])} …")
+        raise no_settings(content.path, f"is text, not a start script: {' '.join(prose[:5])} …")
     return before, given[at] if at >= 0 else "", own[:end]
 
 
 def _config_file(found: Foreign) -> None:
-    """sd-scripts reads that file first; its ending may be left out."""
+    """sd-scripts reads that file first; its extension may be omitted."""
     found.starts_from = "config_file"
     path = str(found.options["config_file"])
     found.options["config_file"] = path if path.endswith(".toml") else f"{path}.toml"
 
 
 def additional(found: Foreign) -> None:
-    """A command line of its own that a file has (`additional_parameters`): it comes before everything else."""
+    """The command line inside a settings file (`additional_parameters`), which overrides everything else."""
     if found.has("additional_parameters"):
         given = words(found, str(found.take("additional_parameters", kinds.text)))
         for key, name, value in options(found, given):
@@ -119,7 +121,7 @@ def additional(found: Foreign) -> None:
 
 
 def _unknown_values(found: Foreign, given: Script, name: str, value: object) -> None:
-    """Notes an option whose value depends on what the script does."""
+    """Notes an option whose value depends on running the script."""
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str) and (variable := given.unknown_in(text)):
             shown = variable if variable[0] in "$%" else f"${variable}"
@@ -146,7 +148,7 @@ def options(found: Foreign, words: list[str]) -> Iterator[tuple[str, str, object
 
 
 def _whole(key: str) -> str:
-    """The option that a shortened one means."""
+    """The option that an abbreviated one means."""
     meant = [name for name in NAMES if name.startswith(key)]
     return meant[0] if len(meant) == 1 and len(key) > len("--x") else key
 
@@ -162,7 +164,7 @@ def _value(found: Foreign, key: str, name: str, values: list[str]) -> object:
 
 
 def words(found: Foreign, text: str) -> list[str]:
-    """The words, with quotes taken off; backslashes are part of Windows paths where there are such."""
+    """The words without quotes; backslashes are literal where there are Windows paths."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
     if re.search(r"(^|[\s=\"'])[A-Za-z]:\\", text):
@@ -170,7 +172,7 @@ def words(found: Foreign, text: str) -> list[str]:
     try:
         return list(lexer)
     except ValueError as error:
-        raise found.error("the command line", f"cannot be read: {error}", "close every quote") from error
+        raise found.error("the command line", f"cannot be parsed: {error}", "close every quote") from error
 
 
 OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|anima|chroma|qwen\w*|wan|fpack|kandinsky\w*|zimage)_train\w*")
@@ -182,11 +184,13 @@ OTHER_TRAININGS = re.compile(
 def _program(found: Foreign, path: str) -> None:
     name = re.split(r"[\\/]", path)[-1].removesuffix(".py")
     if OTHER_FAMILIES.fullmatch(name):
-        found.left.append(Left(name, path, "trains another family of models", "model"))
+        found.left.append(Left(name, path, "trains another model family", "model"))
     elif OTHER_TRAININGS.fullmatch(name):
-        found.left.append(Left(name, path, "trains something else than a LoRA", "adapter"))
+        found.left.append(Left(name, path, "does not train a LoRA", "adapter"))
     elif "train_network" not in name:
         known = "train_network.py and sdxl_train_network.py of sd-scripts"
-        raise no_settings(found.content.path, f"starts {name}.py", f"start scripts of {known} are read")
+        raise no_settings(
+            found.content.path, f"starts {name}.py, which is not supported", f"give a start script of {known}"
+        )
     if name.startswith("sdxl_"):
         found.imply("sdxl", f"{name}.py", True)

@@ -1,6 +1,6 @@
 """sd-scripts' dataset configuration: tables [general], [[datasets]], [[datasets.subsets]].
 
-It says nothing of training, where our values stay; of the data, absent keys have sd-scripts' own values.
+It sets nothing about training, where our defaults stay; of the data, absent keys have sd-scripts' defaults.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FOLDER: dict[str, tuple[str, Kind]] = {
     "flip_aug": ("augment.flip", kinds.flag),
     "random_crop": ("augment.random_crop", kinds.flag),
 }
-"""What a subset says, as a key of our entry; any of it may stand in its dataset or in [general] instead."""
+"""Key of a subset → key of our entry; each may be in its dataset or in [general] instead."""
 
 DATA: dict[str, tuple[str, Kind]] = {
     "resolution": ("data.resolution", kinds.size),
@@ -54,22 +54,22 @@ DATA: dict[str, tuple[str, Kind]] = {
     "max_token_length": ("model.max_token_length", kinds.whole),
     "prior_loss_weight": ("objective.prior_loss_weight", kinds.number),
 }
-"""What holds for all data here, wherever a configuration says it."""
+"""Keys that apply to all data here, wherever a configuration sets them."""
 
 ABSENT = {"caption_extension": ".caption"}
 DATA_ABSENT = {"batch_size": 1, "enable_bucket": False}
-"""sd-scripts' own values, where no configuration stands behind the data's that says them."""
+"""sd-scripts' defaults, where no training configuration gives them."""
 
 WITHOUT = {
-    "cache_info": "what is known of images is always kept",
-    "custom_attributes": "attributes for code of one's own",
-    "debug_dataset": "looking at the data: loralab doctor",
+    "cache_info": "metadata of images is always cached",
+    "custom_attributes": "attributes for custom code",
+    "debug_dataset": "to inspect the data run loralab doctor",
     "face_crop_aug_range": "crops around faces",
-    "name": "what a subset is called in a list",
-    "network_multiplier": "the scale of the adapter while training",
-    "resize_interpolation": "the resize filters are area when shrinking and Lanczos otherwise",
-    "validation_seed": "which images are held out follows from their names",
-    "skip_image_resolution": "see data.min_image_size",
+    "name": "a name for display only",
+    "network_multiplier": "scaling of the adapter during training",
+    "resize_interpolation": "images are always resized by area when shrinking and Lanczos otherwise",
+    "validation_seed": "held-out images are chosen by their names",
+    "skip_image_resolution": "set data.min_image_size instead",
 }
 
 NAMES: dict[str, str] = {"general": "general", "datasets": "datasets"}
@@ -98,5 +98,5 @@ def follow(found: Foreign) -> None:
         raise found.error(found.keys["dataset_config"], problem.found, problem.remedy) from error
     if not isinstance(content.data, dict) or not isinstance(content.data.get("datasets"), list):
         remedy = "give a file with [[datasets]] in it"
-        raise found.error(found.keys["dataset_config"], f"'{path}' is no dataset configuration", remedy)
+        raise found.error(found.keys["dataset_config"], f"'{path}' is not a dataset configuration", remedy)
     found.datasets = content.data

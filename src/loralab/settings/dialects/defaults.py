@@ -1,6 +1,6 @@
-"""The values that other trainers take where a file says nothing.
+"""The defaults of other trainers, which apply where a file does not set an option.
 
-What cannot change the result (worker processes, logs, where files go) stays as it is here.
+Options that cannot change the result (worker processes, logs, paths) keep the defaults of loralab.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OLD_SCRIPTS: dict[str, Any] = {
     "use_8bit_adam": True,
     "xformers": True,
 }
-"""Of the LoRA Easy Training scripts. Their alpha of 128 goes with their rank of 128: without one, alpha is the rank."""
+"""Of the LoRA Easy Training scripts. Their alpha of 128 equals their rank of 128: without an alpha, it is the rank."""
 
 KOHYA_GUI: dict[str, Any] = {
     **{k: v for k, v in SD_SCRIPTS.items() if k not in ("max_train_steps",)},

@@ -1,8 +1,8 @@
 """The TOML files of the LoRA Easy Training scripts: sections with `args` and `dataset_args`, and a list of subsets.
 
-In them are sd-scripts' options; absent ones have its own values. What is empty, 0 or off is not handed on, so that
-they hold then, too. Epochs decide before steps. Warm-up is a share of the steps. Some arguments of the network choose
-its module.
+They contain sd-scripts' options; absent ones have its defaults. Values that are empty, 0 or off are not passed on, so
+that the defaults apply to them, too. Epochs take precedence over steps. Warm-up is a share of the steps. Some
+arguments of the network choose its module.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def read(content: Content) -> Foreign:
 def _take(found: Foreign, key: str, value: Any) -> None:
     if key == MODE:
         if value != "lora":
-            found.left.append(Left(MODE, value, "trains something else than a LoRA", "adapter"))
+            found.left.append(Left(MODE, value, "does not train a LoRA", "adapter"))
     elif key == FA:
         if value:
             found.imply("network_module", FA, "networks.lora_fa")
@@ -64,7 +64,7 @@ def _take(found: Foreign, key: str, value: Any) -> None:
 
 
 def _network(found: Foreign) -> None:
-    """LyCORIS and DyLoRA are chosen by an argument that they alone have."""
+    """LyCORIS and DyLoRA are chosen by an argument that only they have."""
     given = found.options.get("network_args")
     for argument, module in (("algo", "lycoris.kohya"), ("unit", "networks.dylora")):
         if isinstance(given, dict) and given.get(argument):

@@ -1,7 +1,7 @@
 """The JSON files of the kohya_ss GUI.
 
-Absent keys have the GUI's own values. What is empty, 0 or off is not handed on to sd-scripts, whose value holds then.
-max_train_epochs decides before max_train_steps, and that before epoch. Warm-up is in percent of the steps.
+Absent keys have the GUI's defaults. Values that are empty, 0 or off are not passed on to sd-scripts, whose defaults
+then apply. max_train_epochs takes precedence over max_train_steps, and that over epoch. Warm-up is in percent.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ up_lr_weight
 KOHYA_ONLY = frozenset(_KOHYA_ONLY.split())
 LYCORIS_ONLY = frozenset(["decompose_both", "dora_wd", "factor", "preset"])
 CONVOLUTIONS = frozenset(("conv_dim", "conv_alpha"))
-"""Arguments that one of the two kinds of network takes."""
+"""Arguments that only one of the two kinds of network has."""
 
 OWN = {
     "LoRA_type": "network_module",
@@ -72,7 +72,7 @@ def read(content: Content) -> Foreign:
     for key, value in table.items():
         if key.partition("_")[0] in OTHER_FAMILIES and key not in OPTIONS:
             group = "model" if key.endswith("_checkbox") and value else ""
-            found.left.append(Left(key, value, "another family of models", group))
+            found.left.append(Left(key, value, "another model family", group))
         else:
             name = NAMES.get(key, key)
             found.add(key, name, value, _is_nothing(name, value))
@@ -95,12 +95,12 @@ def _is_nothing(name: str, value: Any) -> bool:
 
 
 def _network(found: Foreign) -> None:
-    """LoRA_type as a module and an algorithm, with the arguments that go with it."""
+    """LoRA_type as a module and an algorithm, with its arguments."""
     given = found.take("network_module", kinds.text) if found.has("network_module") else "Standard"
     if "LoRA_type" not in found.content.data and found.has("network_module"):
         return  # written by hand, in sd-scripts' terms
     if given not in TYPES:
-        raise found.error("LoRA_type", f"unknown type {given!r}", f"valid: {', '.join(TYPES)}")
+        raise found.error("LoRA_type", f"invalid value {given!r}", f"valid: {', '.join(TYPES)}")
     module, algorithm = TYPES[given]
     if found.has("network_module"):
         found.imply("network_module", "LoRA_type", module)
@@ -108,12 +108,12 @@ def _network(found: Foreign) -> None:
         found.imply("network_args.algo", "LoRA_type", algorithm)
     unused = KOHYA_ONLY if algorithm else LYCORIS_ONLY
     for name in sorted(unused | (CONVOLUTIONS if given == "Standard" else frozenset())):
-        found.leave(f"network_args.{name}", f"LoRA_type {given} does not take it")
+        found.leave(f"network_args.{name}", f"has no effect with LoRA_type {given}")
         found.drop(f"network_args.{name}")
 
 
 def _rates(found: Foreign) -> None:
-    """A part whose rate is 0 is not trained, unless both are: then the learning rate is everyone's."""
+    """A part whose rate is 0 is not trained; where both are 0, the learning rate applies to both."""
     text, unet = found.take("text_encoder_lr", rates), found.take("unet_lr", kinds.number)
     if unet and not text:
         found.imply("network_train_unet_only", "text_encoder_lr", True)
@@ -127,12 +127,12 @@ def _noise(found: Foreign) -> None:
     original = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
     multires = ("multires_noise_iterations", "multires_noise_discount")
     for name in multires if kind == "Original" else original:
-        found.leave(name, f"noise_offset_type is {kind}")
+        found.leave(name, f"has no effect with noise_offset_type {kind}")
         found.drop(name)
 
 
 def _attention(found: Foreign) -> None:
-    """`xformers` names one of three, in files of newer versions."""
+    """In newer versions `xformers` names one of three kinds."""
     word = str(found.options.get("xformers", "")).lower()
     if word == "sdpa":
         found.imply("sdpa", "xformers", True)

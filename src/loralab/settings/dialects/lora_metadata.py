@@ -1,8 +1,8 @@
 """Training metadata of a LoRA file: the `ss_*` names, in a safetensors file or written out as JSON.
 
-All values are texts, None among them. Absent keys stay as they are here, since nothing says what they were. Steps
-decide before epochs. Warm-up is in optimizer steps, below 1 a share of them. Only names of the base model and of image
-folders are known, not where they are. In our own files the `loralab` section says everything, and alone counts.
+All values are texts, including None. Absent keys keep the defaults of loralab, since their values are unknown. Steps
+take precedence over epochs. Warm-up is in optimizer steps, below 1 a share of them. The base model and image folders
+are known by name only, not by path. In our own files only the `loralab` section is used.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ num_train_images num_validation_images sd_model_hash sd_scripts_commit_hash sess
 total_batch_size training_finished_at training_started_at vae_hash
 """
 RESULTS = frozenset(_RESULTS.split())
-"""What came of that run, or was counted in it."""
+"""Results of that run, and what was counted in it."""
 
 NOT_PLACES = {
-    "sd_model_name": "the name of the base model, not where it is: give model.base",
-    "vae_name": "the name of the VAE, not where it is: give model.vae",
-    "dataset_dirs": "the names of image folders, not where they are: give data.folder",
-    "reg_dataset_dirs": "the names of image folders, not where they are: give data.reg_folder",
-    "datasets": "the names of image folders, not where they are: give data.folder or data.folders",
+    "sd_model_name": "the name of the base model, not its path: set model.base",
+    "vae_name": "the name of the VAE, not its path: set model.vae",
+    "dataset_dirs": "the names of image folders, not their paths: set data.folder",
+    "reg_dataset_dirs": "the names of image folders, not their paths: set data.reg_folder",
+    "datasets": "the names of image folders, not their paths: set data.folder or data.folders",
 }
 
 NOT_SETTINGS = frozenset(NOT_PLACES) | RESULTS
@@ -57,8 +57,8 @@ def read(content: Content) -> Foreign:
     found = Foreign("lora-metadata", content, NAMES)
     metadata = content.data.get("__metadata__", {}) if content.format == "safetensors" else content.data
     if not any(key.startswith(PREFIX) for key in metadata):
-        remedy = "give the settings file it was trained with"
-        raise no_settings(content.path, "has no metadata that says how it was trained", remedy)
+        remedy = "give the settings file that it was trained with"
+        raise no_settings(content.path, "contains no training metadata", remedy)
     is_ours = NAME in metadata
     for key, value in metadata.items():
         _take(found, key, value, is_ours)
@@ -69,7 +69,7 @@ def read(content: Content) -> Foreign:
     _parts(found, content)
     _optimizer(found)
     if found.has("max_train_steps"):
-        found.warnings.append("was trained for so many steps on its own images: other images may want another length")
+        found.warnings.append("was trained for that many steps on its own images: other images may need another number")
     return found
 
 
@@ -80,7 +80,7 @@ def _take(found: Foreign, key: str, value: Any, is_ours: bool) -> None:
     if key.startswith(("modelspec.", "sshs_")):
         found.left.append(Left(key, value, "describes the file", is_setting=False))
     elif key.startswith(PREFIX) and name in RESULTS:
-        found.left.append(Left(key, value, "came of that run, and is no setting", is_setting=False))
+        found.left.append(Left(key, value, "a result of that run, not a setting", is_setting=False))
     elif key.startswith(PREFIX) and name in NOT_PLACES:
         found.left.append(Left(key, value, NOT_PLACES[name]))
     elif key != FAMILY and not is_ours:
@@ -88,14 +88,14 @@ def _take(found: Foreign, key: str, value: Any, is_ours: bool) -> None:
 
 
 def _network(found: Foreign) -> None:
-    """Arguments are a JSON text."""
+    """Parses the arguments, which are a JSON text."""
     given = found.options.get("network_args")
     if not found.has("network_args") or not isinstance(given, str):
         return
     try:
         table = json.loads(given)
     except (ValueError, RecursionError) as error:
-        raise found.error("ss_network_args", "is no JSON", "remove it") from error
+        raise found.error("ss_network_args", "is not valid JSON", "remove it") from error
     if isinstance(table, dict):
         found.options["network_args"] = {name: value for name, value in table.items() if value not in (None, "None")}
 
@@ -106,13 +106,13 @@ def _family(found: Foreign, version: str, prediction: str) -> None:
     if found.family:
         found.imply("sdxl", FAMILY, found.family == "sdxl")
     elif version not in ("", "None"):
-        found.left.append(Left(FAMILY, version, "another family of models", "model"))
+        found.left.append(Left(FAMILY, version, "another model family", "model"))
     if prediction == "v":
         found.imply("v_parameterization", "modelspec.prediction_type", True)
 
 
 def _parts(found: Foreign, content: Content) -> None:
-    """Which parts were trained shows in the names of the tensors."""
+    """The names of the tensors show which parts were trained."""
     names = [name for name in content.data if name.startswith("lora_")] if content.format == "safetensors" else []
     unet = any(name.startswith("lora_unet") for name in names)
     text = any(name.startswith("lora_te") for name in names)
@@ -122,7 +122,7 @@ def _parts(found: Foreign, content: Content) -> None:
 
 
 def _optimizer(found: Foreign) -> None:
-    """`module.Class(name=value,…)` is the class and its arguments."""
+    """Splits `module.Class(name=value,…)` into the class and its arguments."""
     given = found.options.get("optimizer_type")
     if isinstance(given, str) and given.endswith(")") and "(" in given:
         name, _, arguments = given[:-1].partition("(")
@@ -132,7 +132,7 @@ def _optimizer(found: Foreign) -> None:
 
 
 def _pairs(arguments: str) -> list[str]:
-    """name=value pairs with commas between them, some of which are inside of values: betas=(0.9, 0.99)."""
+    """name=value pairs separated by commas, which values may contain as well: betas=(0.9, 0.99)."""
     pairs: list[str] = []
     for part in arguments.split(","):
         if "=" in part or not pairs:

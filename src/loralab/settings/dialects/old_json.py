@@ -1,7 +1,7 @@
 """The JSON files of the LoRA Easy Training scripts: the old names.
 
-Absent keys have those scripts' own values. null and "" hand nothing on to sd-scripts, whose value holds then; so does 0
-where it stands for "not set". Steps decide before epochs. Warm-up is a share of the steps.
+Absent keys have those scripts' defaults. null and "" pass nothing on to sd-scripts, whose defaults then apply; the same
+holds for 0 where it means "not set". Steps take precedence over epochs. Warm-up is a share of the steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from loralab.settings.foreign import Foreign
 from loralab.settings.table import OPTIONS
 
 SECTION = "loralab"
-"""What this project's own files have beside the old names."""
+"""The section of our own files beside the old names."""
 
 LATER = {
     "ext_sd_script_args": "additional_parameters",
@@ -32,10 +32,10 @@ LATER = {
     "use_sdxl": "sdxl",
     "v_parameterization": "v_parameterization",
 }
-"""Names of other versions of those scripts."""
+"""Names in other versions of those scripts."""
 
 ARGUMENTS = ("algo", "conv_dim", "conv_alpha", "use_conv_cp", "use_cp")
-"""Arguments of networks that some versions have beside `network_args`."""
+"""Arguments of networks that some versions have outside `network_args`."""
 
 OLD = {**{option.old: name for name, option in OPTIONS.items() if option.old}, **LATER, SECTION: SECTION}
 
@@ -44,7 +44,7 @@ NAMES = {
     **{name: f"network_args.{name}" for name in ARGUMENTS},
     **OLD,
 }
-"""Those scripts take sd-scripts' names too."""
+"""Those scripts accept sd-scripts' names, too."""
 
 _ZERO_IS_NOTHING = """
 bucket_reso_steps caption_dropout_every_n_epochs caption_dropout_rate caption_tag_dropout_rate clip_skip
@@ -70,12 +70,12 @@ def read(content: Content) -> Foreign:
     _network(found)
     command_line.additional(found)
     if "learning_rate" in found.options and not found.has("learning_rate"):
-        found.warnings.append(f"gives no learning rate, which for sd-scripts is {BLANK['learning_rate']:g}")
+        found.warnings.append(f"sets no learning rate: the default of sd-scripts is {BLANK['learning_rate']:g}")
     return found
 
 
 def _network(found: Foreign) -> None:
-    """`lyco` chooses LyCORIS, and `locon` its forerunner; `locon_dim` and `locon_alpha` come before `network_args`."""
+    """`lyco` chooses LyCORIS, `locon` its predecessor; `locon_dim` and `locon_alpha` override `network_args`."""
     lyco = found.take("lyco", kinds.flag)
     if lyco or (lyco is None and found.has("network_args.algo") and not found.has("network_module")):
         found.imply("network_module", "lyco" if lyco else "algo", "lycoris.kohya")
@@ -86,7 +86,7 @@ def _network(found: Foreign) -> None:
         rest = {name: value for name, value in given.items() if not found.has(f"network_args.{name}")}
         found.options["network_args"] = rest
         found.warnings += [
-            f"gives {name} twice: {found.keys[f'network_args.{name}']} counts" for name in given.keys() - rest.keys()
+            f"defines {name} twice: {found.keys[f'network_args.{name}']} is used" for name in given.keys() - rest.keys()
         ]
 
 

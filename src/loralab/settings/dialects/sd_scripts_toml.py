@@ -1,7 +1,7 @@
-"""sd-scripts' configuration (`--config_file`), as TOML or JSON, in sections or without, whose names mean nothing.
+"""sd-scripts' configuration (`--config_file`), as TOML or JSON, with or without sections, whose names have no meaning.
 
-Absent keys have sd-scripts' own values; values are what they are, 0 is 0. Epochs decide before steps. Warm-up is in
-optimizer steps, below 1 a share of them.
+Absent keys have sd-scripts' defaults; 0 means 0. Epochs take precedence over steps. Warm-up is in optimizer steps,
+below 1 a share of them.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from loralab.settings.foreign import Foreign
 from loralab.settings.table import OPTIONS
 
 NAMES = {name: name for name in OPTIONS if name not in ("epoch", "lr_warmup")}
-NAMES["caption_extention"] = "caption_extension"  # as it was once spelt
+NAMES["caption_extention"] = "caption_extension"  # an old spelling
 
 TABLES = ("network_args", "optimizer_args", "lr_scheduler_args")
 """Options that may be tables themselves."""
 
 OF_DATASETS = frozenset((*FOLDER, *DATA, *WITHOUT))
-"""What a dataset configuration may say itself."""
+"""Keys that a dataset configuration may contain."""
 
 
 def settings_beside_datasets(data: Mapping[str, Any]) -> bool:
-    """Whether a file with a dataset configuration in it configures the training, too."""
+    """Whether a file with a dataset configuration contains training settings, too."""
     keys = {key for name, value in data.items() for key in (value if isinstance(value, dict) else (name,))}
     return bool(keys & NAMES.keys() - OF_DATASETS)
 
 
 def read(content: Content) -> Foreign:
-    """The options; [[datasets]] in the same file is read like a file of its own, with what of [general] is its."""
+    """The options; [[datasets]] in the same file is read like a separate file, with its keys of [general]."""
     found = Foreign("sd-scripts-toml", content, NAMES, SD_SCRIPTS, SD_SCRIPTS)
     datasets = isinstance(content.data.get("datasets"), list)
     general: dict[str, Any] = {}
@@ -55,8 +55,8 @@ def read(content: Content) -> Foreign:
 
 
 def take(found: Foreign, key: str, value: object, names: Mapping[str, str] = NAMES, empty: bool = False) -> None:
-    """One option; null and empty texts are as good as absent, since no option means anything by them."""
+    """Adds one option; null and empty text count as absent, since they have a meaning for no option."""
     name = names.get(key, key)
     if name in found.options:
-        raise found.error(key, "is given twice", "keep one of them")
+        raise found.error(key, "defined twice", "keep one of them")
     found.add(key, name, value, empty=empty or value in (None, ""))

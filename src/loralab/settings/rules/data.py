@@ -23,7 +23,7 @@ def data(foreign: Foreign, ours: Ours) -> None:
 
 
 def _resolution(foreign: Foreign, ours: Ours) -> None:
-    """Old files have the height apart."""
+    """Old files set the height separately."""
     if height := foreign.take("height_resolution", kinds.whole):
         width = foreign.take("resolution", kinds.size)
         if isinstance(width, int):
@@ -31,11 +31,11 @@ def _resolution(foreign: Foreign, ours: Ours) -> None:
                 "data.resolution", width if width == height else [width, height], "resolution", "height_resolution"
             )
         else:
-            foreign.leave("height_resolution", "train_resolution is no width alone")
+            foreign.leave("height_resolution", "has no effect: train_resolution already contains a height")
 
 
 def _repeats(foreign: Foreign, ours: Ours) -> None:
-    """Repeats are given to a folder of data.folders."""
+    """Repeats become a setting of a folder in data.folders."""
     repeats = foreign.take("dataset_repeats", kinds.whole) or 1
     if repeats > 1 and (folder := ours.drop("data.folder")):
         entry = {"path": folder, "repeats": repeats}
@@ -43,7 +43,7 @@ def _repeats(foreign: Foreign, ours: Ours) -> None:
             entry["metadata"] = metadata
         ours.set("data.folders", [entry], "dataset_repeats", "train_data_dir", "in_json")
     else:
-        foreign.leave("dataset_repeats", "there is nothing to repeat")
+        foreign.leave("dataset_repeats", "has no effect: there is nothing to repeat")
 
 
 def _masks(foreign: Foreign, ours: Ours) -> None:
@@ -51,8 +51,8 @@ def _masks(foreign: Foreign, ours: Ours) -> None:
     if masked and masks:
         ours.set("data.mask_folder", masks, "conditioning_data_dir", "masked_loss")
     else:
-        foreign.leave("conditioning_data_dir", "masked_loss is off")
-        foreign.leave("masked_loss", "there are no masks: conditioning_data_dir names them")
+        foreign.leave("conditioning_data_dir", "has no effect with masked_loss off")
+        foreign.leave("masked_loss", "has no effect without conditioning_data_dir, the folder of masks")
 
 
 LIMITS = {
@@ -62,10 +62,10 @@ LIMITS = {
 
 
 def _bucket_limits(foreign: Foreign, ours: Ours) -> None:
-    """Limits that the dialect assumes give way to a resolution that the file gives."""
+    """Default limits of the dialect are not applied where they contradict the resolution of the file."""
     if not _has_buckets(foreign, ours):
         for name in (*LIMITS, "bucket_reso_steps", "bucket_no_upscale"):
-            foreign.leave(name, "there are no buckets: enable_bucket is off")
+            foreign.leave(name, "has no effect with enable_bucket off")
         for key in ("data.buckets.step", "data.buckets.no_upscale"):
             ours.drop(key)
         return
@@ -77,7 +77,7 @@ def _bucket_limits(foreign: Foreign, ours: Ours) -> None:
 
 
 def _has_buckets(foreign: Foreign, ours: Ours) -> bool:
-    """The command line comes first: a key, or a group by which images are sorted otherwise than assumed."""
+    """The command line takes precedence: its key, or over a default of the dialect its data/buckets."""
     if (given := ours.given.values.get("data.buckets.enabled")) is not None:
         return bool(given)
     assumed = not foreign.has("enable_bucket")
@@ -85,7 +85,7 @@ def _has_buckets(foreign: Foreign, ours: Ours) -> bool:
 
 
 def suits(value: int, limit: Callable[..., float], sizes: list[Any]) -> bool:
-    """Whether a limit of buckets holds for pictures of these sizes; one that is not known is no objection."""
+    """Whether a limit of buckets is compatible with these image sizes; unknown sizes are ignored."""
     sides = [math.sqrt(s[0] * s[1]) if isinstance(s, list) else s for s in sizes if s is not None]
     return limit(value, *sides) == value if sides else True
 
@@ -94,7 +94,7 @@ def _cache(foreign: Foreign, ours: Ours) -> None:
     memory, disk = foreign.take("cache_latents", kinds.flag), foreign.take("cache_latents_to_disk", kinds.flag)
     varying = any(ours.value(f"data.augment.{name}") for name in ("color", "random_crop"))
     if not foreign.has("cache_latents") and (varying or ours.given.choices.get("data/augment") == "full"):
-        memory = False  # only the dialect's own value, and it would contradict
+        memory = False  # a default of the dialect, which would contradict the augmentation
     if memory is not None or disk is not None:
         where = "disk" if disk else "memory" if memory else "none"
         ours.set("data.cache.latents", where, "cache_latents", "cache_latents_to_disk")
@@ -110,11 +110,11 @@ def _token_warmup(foreign: Foreign, ours: Ours) -> None:
         ours.set("data.captions.token_warmup_steps", steps, "token_warmup_step")
 
 
-NO_TOTAL = "a share of a number of steps that the file does not give"
+NO_TOTAL = "a share of max_train_steps, which the file does not set"
 
 
 def warmup_steps(foreign: Foreign, ours: Ours, given: float) -> int | None:
-    """Optimizer steps from a number of them or, below 1, a share of all; None where these are not known."""
+    """Optimizer steps from their number or, below 1, their share of all steps; None where the total is unknown."""
     if not 0 < given < 1:
         return int(given)
     total = ours.given.values.get("trainer.max_steps")

@@ -37,19 +37,21 @@ def folders(foreign: Foreign, ours: Ours) -> None:
         ours.drop("data.folder")
         ours.set("data.folders", _unique(entries), "dataset_config")
     elif foreign.dialect == "easy-toml":
-        foreign.warnings.append("names no images: give data.folder")
+        foreign.warnings.append("names no images: set data.folder")
     else:
-        raise foreign.error("datasets", "has no subsets, so no images", "add [[datasets.subsets]] with image_dir")
+        raise foreign.error("datasets", "contains no subsets, so no images", "add [[datasets.subsets]] with image_dir")
     _shared(foreign, ours, shared)
     _limits(foreign, ours)
     for key in sorted(key for key in shared if not all(key in table for table in tables)):
-        foreign.warnings.append(f"gives {key} for a part of the data: here it holds for all")
+        foreign.warnings.append(f"sets {key} for a part of the data: here it applies to all of it")
 
 
 def _entry(foreign: Foreign, ours: Ours, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
     if "image_dir" not in table:
         near = difflib.get_close_matches("image_dir", [str(key) for key in table], 1, 0.7)
-        remedy = f"did you mean image_dir by {shown(near[0])}?" if near else "give the folder of the subset's images"
+        remedy = (
+            f"did you mean image_dir instead of {shown(near[0])}?" if near else "give the folder of the subset's images"
+        )
         raise foreign.error(f"{where}.image_dir", "is missing", remedy)
     entry: dict[str, Any] = {}
     for key, (target, kind) in FOLDER.items():
@@ -66,7 +68,7 @@ def _entry(foreign: Foreign, ours: Ours, where: str, table: Mapping[str, Any]) -
 
 
 def _shared(foreign: Foreign, ours: Ours, shared: dict[str, list[tuple[str, Any]]]) -> None:
-    """One value of each setting for all data: of several, sizes are trained on all, of others the first counts."""
+    """Settings with one value for all data: every resolution is trained; of other settings the first is used."""
     for key, (target, _) in DATA.items():
         found = shared.get(key, [])
         values = _unique([value for _, value in found])
@@ -74,7 +76,7 @@ def _shared(foreign: Foreign, ours: Ours, shared: dict[str, list[tuple[str, Any]
             if key in DATA_ABSENT and foreign.absent == {}:
                 ours.set(target, DATA_ABSENT[key], "dataset_config")
             continue
-        foreign.leave(key, "the dataset configuration decides")
+        foreign.leave(key, "overridden by the dataset configuration")
         if key == "resolution" and len(values) > 1:
             foreign.warnings.append("has several resolutions: every folder is trained at each of them")
             ours.set(target, [size if isinstance(size, list) else [size, size] for size in values], "dataset_config")
@@ -82,11 +84,15 @@ def _shared(foreign: Foreign, ours: Ours, shared: dict[str, list[tuple[str, Any]
         ours.set(target, values[0], "dataset_config")
         for where, value in found:
             if value != values[0]:
-                foreign.left.append(Left(where, value, f"one value holds for all data: {values[0]} of {found[0][0]}"))
+                foreign.left.append(
+                    Left(
+                        where, value, f"only one value is supported for all data: {values[0]} of {found[0][0]} is used"
+                    )
+                )
 
 
 def _limits(foreign: Foreign, ours: Ours) -> None:
-    """sd-scripts' own limits of buckets, where the resolutions go with them."""
+    """sd-scripts' default limits of buckets, where they are compatible with the resolutions."""
     if ours.values.get("data.buckets.enabled") is not True:
         return
     sizes = ours.values.get("data.resolution")
@@ -107,7 +113,7 @@ def _report(foreign: Foreign, where: str, table: Mapping[str, Any]) -> None:
             raise foreign.builds(place)
         near = {name.lower(): name for name in (*FOLDER, *DATA)}.get(key.lower())
         if near:
-            raise foreign.error(place, "has other capitals", f"write {near}")
+            raise foreign.error(place, "wrong capitalisation", f"write {near}")
         if key in WITHOUT:
             foreign.left.append(Left(place, value, WITHOUT[key]))
         else:
@@ -116,14 +122,14 @@ def _report(foreign: Foreign, where: str, table: Mapping[str, Any]) -> None:
 
 def _tables(foreign: Foreign, where: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(value, list):
-        raise foreign.error(where, "is no list of tables", f"write [[{where}]]")
+        raise foreign.error(where, "is not a list of tables", f"write [[{where}]]")
     for number, table in enumerate(value):
         yield f"{where}.{number}", _table(foreign, f"{where}.{number}", table)
 
 
 def _table(foreign: Foreign, where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise foreign.error(where, "is no table", "write key = value lines below its heading")
+        raise foreign.error(where, "is not a table", "write key = value lines below its heading")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What the chosen options of conf/ have: a setting that is not there is reported, not set."""
+"""The settings of the chosen options: a setting that they do not have is reported and dropped."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from loralab.settings.foreign import Foreign
 from loralab.settings.rules.ours import Ours
 
 ONE_NODE = ("model", "adapter", "targets", "optimizer", "scheduler")
-"""Groups whose options are one node each, with all of its settings written out."""
+"""Groups whose options are one node each, with all settings written out."""
 
 
-def drop_what_is_not_there(foreign: Foreign, ours: Ours) -> None:
+def drop_unknown(foreign: Foreign, ours: Ours) -> None:
     groups = {group: ours.chosen(group) for group in (*ONE_NODE, *ours.given.choices)}
     for key in list(ours.values):
         for group, chosen in groups.items():
@@ -30,7 +30,7 @@ def drop_what_is_not_there(foreign: Foreign, ours: Ours) -> None:
 
 @cache
 def settings_of(group: str, option: str) -> frozenset[str]:
-    """The settings that an option's YAML has, with those that it inherits."""
+    """The settings in an option's YAML, including inherited ones."""
     node = yaml_of(group, option)
     found = set(map(str, node.get(group, node))) - {"defaults"}
     for default in node.get("defaults", ()):
@@ -43,7 +43,7 @@ def settings_of(group: str, option: str) -> frozenset[str]:
 
 @cache
 def yaml_of(group: str, option: str) -> dict[Any, Any]:
-    """An option as it is written; nothing where there is no such file."""
+    """The YAML of an option as written; {} where there is no such file."""
     from omegaconf import OmegaConf
 
     from loralab.config.compose import option_file

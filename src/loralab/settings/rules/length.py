@@ -1,4 +1,4 @@
-"""How long to train, and which of steps and epochs decides."""
+"""How long to train, and which of steps and epochs takes precedence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DECIDES = {
     "lora-metadata": (STEPS, EPOCHS),
     "sd-scripts-dataset": (),
 }
-"""Which option decides in each dialect: the first that has a value."""
+"""Options by precedence in each dialect: the first that is set is used."""
 
 KEYS = {STEPS: "trainer.max_steps", EPOCHS: "trainer.max_epochs", "epoch": "trainer.max_epochs"}
 
@@ -26,8 +26,8 @@ def length(foreign: Foreign, ours: Ours) -> None:
     order = DECIDES[foreign.length or foreign.dialect]
     given = [name for name in order if foreign.has(name)]
     for name in given[1:]:
-        foreign.take(name, kinds.whole)  # a wrong value is an error, used or not
-        foreign.leave(name, f"{foreign.keys[given[0]]} decides")
+        foreign.take(name, kinds.whole)  # an invalid value is an error even where it is not used
+        foreign.leave(name, f"overridden by {foreign.keys[given[0]]}")
     for name in given[:1] or order:
         if (value := foreign.take(name, kinds.whole)) is not None:
             ours.set(KEYS[name], value, name)

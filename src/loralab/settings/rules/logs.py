@@ -14,12 +14,12 @@ def logs(foreign: Foreign, ours: Ours) -> None:
     if logger is not None:
         ours.choose("logger", logger, "log_with")
         if logger == "many":
-            foreign.warnings.append("logs to everything: here to TensorBoard and CSV")
+            foreign.warnings.append("logs to all trackers: here to TensorBoard and CSV")
     logger = ours.chosen("logger")
     name = foreign.take("wandb_run_name", kinds.text)
     if name and logger == "wandb":
         ours.set("logger.wandb.name", name, "wandb_run_name")
     else:
-        foreign.leave("wandb_run_name", "nothing is logged there")
+        foreign.leave("wandb_run_name", "has no effect without Weights & Biases")
     if logger == "wandb" and ours.drop("logger.tensorboard.save_dir"):
-        foreign.leave("logging_dir", "Weights & Biases keeps its own")
+        foreign.leave("logging_dir", "has no effect with Weights & Biases")

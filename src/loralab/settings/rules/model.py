@@ -22,7 +22,7 @@ def model(foreign: Foreign, ours: Ours) -> None:
     if group is not None:
         ours.choose("model", group, *names)
     if not foreign.has(BASE) and "model" not in ours.given.choices and "model.base" not in ours.given.values:
-        stays = "model.base is the usual one of that family" if group else "give model=… and model.base=…"
+        stays = "the default model.base of that family is used" if group else "set model=… and model.base=…"
         foreign.warnings.append(f"names no base model: {stays}")
     if velocity:
         ours.set("model.prediction_type", "v_prediction", "v_parameterization")
@@ -33,33 +33,33 @@ def model(foreign: Foreign, ours: Ours) -> None:
 
 
 def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:
-    """The option of model that the file asks for, and by which of its options."""
+    """The option of the group model that the file asks for, and the options of the file that say so."""
     for flag, group in (("sdxl", "sdxl"), ("v2", "sd2")):
         if foreign.take(flag, kinds.flag):
             return group, (flag,)
     if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs", kinds.flag):
-        return "sdxl", ("cache_text_encoder_outputs",)  # only the scripts for SDXL know it
+        return "sdxl", ("cache_text_encoder_outputs",)  # only the scripts for SDXL have it
     base = foreign.take(BASE, kinds.path)
     if base is None:
-        return GROUPS.get(foreign.family), ("sdxl",)  # where the file says its family
+        return GROUPS.get(foreign.family), ("sdxl",)  # where the file gives its family
     return _by_keys(base) or "sd15", (BASE,)
 
 
 def _by_keys(base: str) -> str | None:
-    """What the base itself says it is, where it is at hand: many files do not say it."""
+    """The family found in the base model itself, where it exists here: many files do not give it."""
     from loralab.models.probe import look_at_base
 
     path = Path(base)
     try:
         return GROUPS.get(look_at_base(path, with_vae=False).family or "") if path.exists() else None
     except (UserError, OSError):
-        return None  # the configuration's check says what is wrong with it
+        return None  # the check of the configuration reports it
 
 
 def _clip_skip(foreign: Foreign, ours: Ours, group: str | None) -> None:
     layers = foreign.take("clip_skip", kinds.whole)
     if group == "sdxl":
-        foreign.leave("clip_skip", "SDXL always uses its second-last layers")
+        foreign.leave("clip_skip", "has no effect: SDXL always uses the second-to-last layers")
     elif layers is not None:
         ours.set("model.clip_skip", layers, "clip_skip")
 
@@ -71,7 +71,7 @@ def _attention(foreign: Foreign, ours: Ours) -> None:
     elif xformers or foreign.take("sdpa", kinds.flag):
         ours.set("model.attention", "sdpa", "xformers", "sdpa")
         if xformers and foreign.has("xformers"):
-            foreign.warnings.append("asks for xformers, which cannot run here: sdpa takes its place")
+            foreign.warnings.append("asks for xformers, which is not available here: sdpa is used instead")
 
 
 def _runs_xformers() -> bool:

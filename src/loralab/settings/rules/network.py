@@ -1,4 +1,4 @@
-"""The adapter: its kind, ranks, alphas and dropouts, and what of the UNet gets one."""
+"""The adapter: its kind, ranks, alphas and dropouts, and the layers of the UNet that get one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MODULES = {
     "locon": "locon",
     "locon_kohya": "locon",
 }
-"""networks.… by the last part of the name."""
+"""Last part of a module name networks.… → option."""
 
 ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr", "": "locon"}
-"""LyCORIS' algorithms; its lora adapts convolutions too, and is what others call LoCon."""
+"""LyCORIS' algorithms. Its lora adapts convolutions, too, which others call LoCon."""
 
 PLAIN = {
     "decompose_both": ("adapter.decompose_both", kinds.flag),
@@ -43,11 +43,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "targets.projection": False,
     },
 }
-"""LyCORIS' choices of layers."""
+"""LyCORIS' presets: the layers to adapt."""
 
 
 LARGEST_RANK = 4096
-"""LyCORIS' LoKr takes a larger one for whole matrices."""
+"""LyCORIS' LoKr accepts a larger one, which means full matrices."""
 
 
 def network(foreign: Foreign, ours: Ours) -> None:
@@ -60,18 +60,20 @@ def network(foreign: Foreign, ours: Ours) -> None:
     if ours.chosen("adapter") == "lokr" and (rank or 0) > LARGEST_RANK:
         rank = LARGEST_RANK
         ours.set("adapter.full_matrix", True, "network_dim")
-        foreign.warnings.append("has a rank beyond any layer's size: LoKr with whole matrices (adapter.full_matrix)")
+        foreign.warnings.append(
+            "has a rank above the size of any layer: LoKr with full matrices is used (adapter.full_matrix)"
+        )
     if rank is not None:
         ours.set("adapter.rank", rank, "network_dim")
     if alpha is not None or rank is not None:
-        ours.set("adapter.alpha", alpha or None, "network_alpha")  # 0 means the rank, as none does
+        ours.set("adapter.alpha", alpha or None, "network_alpha")  # 0 means the rank, like null
     if ours.chosen("adapter") is not None:
         _convolutions(foreign, ours, everywhere, rank, alpha)
     _arguments(foreign, ours)
     if lycoris:
         _preset(foreign, ours)
     else:
-        foreign.leave("network_args.preset", "only lycoris.kohya has presets")
+        foreign.leave("network_args.preset", "has no effect: only lycoris.kohya has presets")
     _blocks(foreign, ours)
     _loraplus(foreign, ours)
 
@@ -93,18 +95,18 @@ def _argument(foreign: Foreign, name: str, kind: kinds.Kind) -> Any:
 
 
 def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
-    """The option of adapter; none where the file names none, or one that is not here."""
+    """Chooses the option of adapter; none where the file names none, or one that is not supported."""
     if not module:
         return
     algorithm = str(_argument(foreign, "algo", kinds.name) or "").lower()
     if not lycoris:
-        foreign.leave("network_args.algo", "only lycoris.kohya has algorithms")
+        foreign.leave("network_args.algo", "has no effect: only lycoris.kohya has algorithms")
     kind = ALGORITHMS.get(algorithm) if lycoris else MODULES.get(module.rpartition(".")[2])
     if kind == "lora" and (foreign.has("network_args.conv_dim") or foreign.has("network_args.conv_block_dims")):
         kind = "locon"
     names = ("network_args.algo",) if lycoris and algorithm else ("network_module",)
     if kind is None:
-        foreign.leave(names[0], "there is no such adapter here: lora, locon, loha, lokr, dora", "adapter")
+        foreign.leave(names[0], "not supported; valid: lora, locon, loha, lokr, dora", "adapter")
         return
     if _argument(foreign, "dora_wd", kinds.flag):
         if kind in ("lora", "locon"):
@@ -112,14 +114,14 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
             if (of_outputs := _argument(foreign, "wd_on_output", kinds.flag)) is not None:
                 ours.set("adapter.magnitude", "output" if of_outputs else "input", "network_args.wd_on_output")
         else:
-            foreign.leave("network_args.dora_wd", f"only LoRA learns magnitudes apart, not {kind}", "adapter")
+            foreign.leave("network_args.dora_wd", f"not supported: DoRA magnitudes with {kind}", "adapter")
     if kind != "dora":
-        foreign.leave("network_args.wd_on_output", "is of DoRA, which is not chosen")
+        foreign.leave("network_args.wd_on_output", "has no effect without DoRA")
     ours.choose("adapter", kind, *dict.fromkeys((*names, "network_module", "network_args.algo", "lyco", "locon")))
 
 
 def _convolutions(foreign: Foreign, ours: Ours, everywhere: bool, rank: int | None, alpha: float | None) -> None:
-    """LyCORIS adapts k×k convolutions too unless told otherwise; sd-scripts where `conv_dim` is given."""
+    """LyCORIS adapts k×k convolutions by default; sd-scripts only where `conv_dim` is given."""
     conv_rank = _argument(foreign, "conv_dim", kinds.whole)
     conv_alpha = _argument(foreign, "conv_alpha", kinds.number)
     if conv_rank is None and everywhere:
@@ -130,7 +132,7 @@ def _convolutions(foreign: Foreign, ours: Ours, everywhere: bool, rank: int | No
         ours.set("adapter.conv_rank", conv_rank, "network_args.conv_dim")
     elif not ours.value("adapter.conv_rank"):
         for name in ("conv_dim", "conv_alpha"):
-            foreign.leave(f"network_args.{name}", "convolutions get no adapter")
+            foreign.leave(f"network_args.{name}", "has no effect: convolutions get no adapter")
         return
     conv_alpha = (alpha if everywhere else 1.0) if conv_alpha is None else conv_alpha
     ours.set("adapter.conv_alpha", conv_alpha or None, "network_args.conv_alpha")
@@ -153,14 +155,16 @@ def _arguments(foreign: Foreign, ours: Ours) -> None:
 
 
 def _preset(foreign: Foreign, ours: Ours) -> None:
-    """Which layers LyCORIS adapts."""
+    """The layers that LyCORIS adapts."""
     preset = str(_argument(foreign, "preset", kinds.name) or "full")
     if preset not in PRESETS:
-        foreign.leave("network_args.preset", "a choice of layers of its own: see targets.patterns", "targets")
+        foreign.leave(
+            "network_args.preset", "custom presets are not supported: select layers with targets.patterns", "targets"
+        )
         return
     for key, value in PRESETS[preset].items():
         if key == "targets.ends" and ours.chosen("model") == "sdxl":
-            continue  # sd-scripts names SDXL's ends otherwise, and LyCORIS does not find them
+            continue  # LyCORIS does not find SDXL's ends, which sd-scripts names differently
         if key == "targets":
             ours.choose(key, value, "network_args.preset")
         else:
@@ -169,7 +173,7 @@ def _preset(foreign: Foreign, ours: Ours) -> None:
             for name in ("rank", "alpha"):
                 ours.drop(f"adapter.conv_{name}")
             for name in ("conv_dim", "conv_alpha"):
-                foreign.leave(f"network_args.{name}", f"preset {preset} leaves convolutions out")
+                foreign.leave(f"network_args.{name}", f"has no effect: preset {preset} excludes convolutions")
 
 
 BLOCKS = {
@@ -211,9 +215,9 @@ def _rate_factors(foreign: Foreign) -> list[float] | None:
         try:
             weights[direction] = _numbers(foreign.options[name], kinds.number)
         except ValueError:
-            foreign.leave(name, "a curve by its name: give the factors as targets.blocks.lr_factor")
+            foreign.leave(name, "named curves are not supported: set the factors as targets.blocks.lr_factor")
     if not any(weights.values()):
-        foreign.leave("network_args.block_lr_zero_threshold", "there are no factors")
+        foreign.leave("network_args.block_lr_zero_threshold", "has no effect without learning-rate factors of blocks")
         return None
     sdxl = len(weights.get("mid", [])) == 3 or len(weights.get("down", weights.get("up", []))) == 9
     down, mid, up = (9, 3, 9) if sdxl else (12, 1, 12)
@@ -225,7 +229,7 @@ def _rate_factors(foreign: Foreign) -> list[float] | None:
 
 
 def _filled(weights: list[float] | None, count: int) -> list[float]:
-    """So many factors: one for all, or the rest as they are without."""
+    """`count` factors: one for all, or those given and 1 for the rest."""
     weights = weights or []
     return (weights * count if len(weights) == 1 else [*weights, *[1.0] * count])[:count]
 
@@ -239,5 +243,5 @@ def _loraplus(foreign: Foreign, ours: Ours) -> None:
         ours.set("targets.loraplus_ratio", trained.pop(), *(f"network_args.{name}" for name in names))
         return
     for name in names:
-        why = "is off" if trained == {None} else "there is one ratio for all that is trained: targets.loraplus_ratio"
+        why = "is off" if trained == {None} else "only one ratio is supported: set targets.loraplus_ratio"
         foreign.leave(f"network_args.{name}", why)

@@ -21,7 +21,7 @@ NOISE = {
         "ip_noise_gamma_random_strength": ("random_strength", kinds.flag),
     },
 }
-"""Each change of the noise with its options; the first of them switches it on."""
+"""Kinds of noise with their options; the first option switches the kind on."""
 
 WEIGHTING = {
     "min_snr": ("min_snr_gamma", kinds.number, "gamma"),
@@ -53,7 +53,7 @@ def _noise(foreign: Foreign, ours: Ours) -> None:
         switch = next(iter(options))
         if not values[switch] and change not in asked:
             for name in options:
-                foreign.leave(name, f"{switch} is off")
+                foreign.leave(name, f"has no effect with {switch} off")
             continue
         if values[switch]:
             chosen.append(change)
@@ -66,7 +66,7 @@ def _noise(foreign: Foreign, ours: Ours) -> None:
 
 
 def _asked(ours: Ours, group: str) -> list[str]:
-    """The options of a group of several that the command line chooses."""
+    """The options that the command line chooses in a group that may have several."""
     given = ours.given.choices.get(group, [])
     return given if isinstance(given, list) else [given]
 
@@ -75,7 +75,7 @@ def _timesteps(foreign: Foreign, ours: Ours) -> None:
     low, high = foreign.take("min_timestep", kinds.whole), foreign.take("max_timestep", kinds.whole)
     if (low or 0) == 0 and (1000 if high is None else high) == 1000:
         for name in ("min_timestep", "max_timestep"):
-            foreign.leave(name, "every timestep is trained anyway")
+            foreign.leave(name, "has no effect: every timestep is trained")
         return
     ours.choose("objective/timesteps", "range", "min_timestep", "max_timestep")
     ours.set("objective.timesteps.low", low or 0, "min_timestep")
@@ -91,7 +91,7 @@ def _loss(foreign: Foreign, ours: Ours) -> None:
         if ours.chosen("objective/loss") in ("huber", "smooth_l1") and value is not None:
             ours.set(f"objective.loss.{key}", value, name)
         else:
-            foreign.leave(name, "only objective/loss=huber and smooth_l1 have a threshold")
+            foreign.leave(name, "has no effect: only objective/loss=huber and smooth_l1 have a threshold")
 
 
 def _weighting(foreign: Foreign, ours: Ours) -> None:
@@ -99,7 +99,7 @@ def _weighting(foreign: Foreign, ours: Ours) -> None:
     for option, (name, kind, key) in WEIGHTING.items():
         value = foreign.take(name, kind)
         if not value or (asked and option not in asked):
-            foreign.leave(name, "is off" if not value else f"objective/weighting={','.join(asked)} is given")
+            foreign.leave(name, "is off" if not value else f"overridden by objective/weighting={','.join(asked)}")
             continue
         chosen[option] = name
         if key:
@@ -107,4 +107,4 @@ def _weighting(foreign: Foreign, ours: Ours) -> None:
     if chosen:
         ours.choose("objective/weighting", list(chosen) if len(chosen) > 1 else next(iter(chosen)), *chosen.values())
     elif foreign.absent or any(name in foreign.options for name, _, _ in WEIGHTING.values()):
-        ours.choose("objective/weighting", "none")  # the embedded images come with another
+        ours.choose("objective/weighting", "none")  # data=shapes would choose another

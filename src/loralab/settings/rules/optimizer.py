@@ -30,7 +30,7 @@ BY_NAME = {
     "sgdnesterov": "sgd",
     "sgdnesterov8bit": "sgd",
 }
-"""By the last part of the name, whatever its capitals: torch.optim.AdamW and AdamW are one."""
+"""Last part of a name in lower case → option: torch.optim.AdamW and AdamW are the same."""
 
 NEAREST = {
     "pagedadamw": "without paging",
@@ -40,7 +40,7 @@ NEAREST = {
     "dadaptadampreprint": "as published",
     "dadaptation": "as published",
 }
-"""Optimizers that are here in a slightly other form."""
+"""Optimizers that are supported in a slightly different form only."""
 
 RATES = {
     "learning_rate": "optimizer.lr",
@@ -49,7 +49,7 @@ RATES = {
 }
 
 ADAPTIVE = ("prodigy", "dadapt_adam")
-"""They find one rate for all parts."""
+"""They find a single rate for all parts."""
 
 
 def optimizer(foreign: Foreign, ours: Ours) -> None:
@@ -59,16 +59,16 @@ def optimizer(foreign: Foreign, ours: Ours) -> None:
     own = _choose(foreign, ours, name, source) if name else None
     chosen = ours.chosen("optimizer")
     if name and not chosen:
-        given = {}  # of an optimizer that is not here
+        given = {}  # of an optimizer that is not supported
     if own and own.startswith("sgdnesterov"):
         given = {"momentum": 0.9, "nesterov": True, **given}
     if own == "dadaptation" and foreign.dialect == "old-json":
-        given = {"decouple": True, **given}  # those scripts say so
+        given = {"decouple": True, **given}  # set by those scripts
     if name and ours.choices.get("optimizer") != chosen:
-        foreign.leave("optimizer_args", f"of {name}, and optimizer={chosen} is given")
+        foreign.leave("optimizer_args", f"arguments of {name}, overridden by optimizer={chosen}")
         given = {}
         if ours.choices.get("optimizer") and (chosen in ADAPTIVE) != (ours.choices["optimizer"] in ADAPTIVE):
-            _leave_rates(foreign, ours, f"of {name}, whose learning rates are of another size than {chosen}'s")
+            _leave_rates(foreign, ours, f"a learning rate for {name}, which does not suit {chosen}")
             return
     if chosen == "adafactor":
         lr, given = _adafactor(foreign, ours, lr, given)
@@ -81,17 +81,17 @@ def optimizer(foreign: Foreign, ours: Ours) -> None:
 
 
 def _choose(foreign: Foreign, ours: Ours, name: str, source: str) -> str | None:
-    """Chooses the option of that name, and gives the name's last part; None where there is no such optimizer here."""
+    """Chooses the option for a name and returns the name's last part; None where the optimizer is not supported."""
     last = name.rpartition(".")[2].lower()
     if last not in BY_NAME:
-        foreign.leave(source, "there is no such optimizer here: write a YAML in conf/optimizer for it", "optimizer")
+        foreign.leave(source, "not supported: add a YAML to conf/optimizer for it", "optimizer")
         if "optimizer" not in ours.given.choices:
-            foreign.leave("optimizer_args", "of an optimizer that is not here")
+            foreign.leave("optimizer_args", "arguments of an optimizer that is not supported")
             foreign.drop("optimizer_args")
         return None
     ours.choose("optimizer", BY_NAME[last], source)
     if last in NEAREST and source in foreign.options:
-        foreign.warnings.append(f"asks for {name}: optimizer={BY_NAME[last]} is it {NEAREST[last]}")
+        foreign.warnings.append(f"asks for {name}: optimizer={BY_NAME[last]} is used, {NEAREST[last]}")
     return last
 
 
@@ -103,33 +103,33 @@ def _leave_rates(foreign: Foreign, ours: Ours, why: str) -> None:
 
 
 def _name(foreign: Foreign) -> tuple[str | None, str]:
-    """The optimizer's name, and the option that says so; old flags come before the dialect's own default, and in the
-    old scripts before everything."""
+    """The optimizer's name, and the option that gives it. Old flags take precedence over the dialect's default, in the
+    old scripts over everything."""
     flags = ("use_8bit_adam", "use_lion_optimizer")
     if foreign.dialect == "old-json" and any(foreign.take(flag, kinds.flag) for flag in flags if foreign.has(flag)):
-        foreign.leave("optimizer_type", "use_8bit_adam or use_lion decides")
+        foreign.leave("optimizer_type", "overridden by use_8bit_adam or use_lion")
     elif foreign.has("optimizer_type"):
         for flag in flags:
             if foreign.take(flag, kinds.flag):
-                foreign.leave(flag, f"{foreign.keys['optimizer_type']} decides")
+                foreign.leave(flag, f"overridden by {foreign.keys['optimizer_type']}")
         return foreign.take("optimizer_type", kinds.name), "optimizer_type"
     if foreign.take("use_lion_optimizer", kinds.flag):
         return "Lion", "use_lion_optimizer"
     if foreign.take("use_8bit_adam", kinds.flag):
         return ("Adam8bit" if foreign.dialect == "old-json" else "AdamW8bit"), "use_8bit_adam"
     if foreign.has("use_8bit_adam"):
-        return "AdamW", "use_8bit_adam"  # off, whatever a file says that this one starts from
+        return "AdamW", "use_8bit_adam"  # off, even if the file that this one starts from sets it
     return foreign.take("optimizer_type", kinds.name), "optimizer_type"
 
 
 def _adafactor(
     foreign: Foreign, ours: Ours, lr: float | None, given: dict[str, Any]
 ) -> tuple[float | None, dict[str, Any]]:
-    """sd-scripts lets Adafactor find its rate unless told otherwise: no rate of ours, and no schedule, then."""
+    """sd-scripts lets Adafactor find its rate by default: then there is neither a rate nor a schedule."""
     given = {"scale_parameter": True, "relative_step": True, "warmup_init": False, **given}
     if not given["relative_step"] and not given["warmup_init"]:
         return lr, given
-    why = "Adafactor finds its own rate (relative_step)"
+    why = "has no effect: Adafactor finds its own rate (relative_step)"
     _leave_rates(foreign, ours, why)
     for key in [key for key in ours.values if key.startswith("scheduler.")]:
         for name in ours.origins[key]:
@@ -142,7 +142,7 @@ def _adafactor(
 
 
 def _one_rate(foreign: Foreign, ours: Ours) -> None:
-    """Of several rates sd-scripts takes the first: the text encoder's, where it is trained."""
+    """Of several rates sd-scripts uses the first: the text encoder's, where it is trained."""
     keys = [f"targets.{part}_lr" for part in ("text_encoder", "text_encoder_2", "unet")]
     keys = [key for key in keys if ours.values.get(key)]
     base = ours.values.get("optimizer.lr")
@@ -152,11 +152,11 @@ def _one_rate(foreign: Foreign, ours: Ours) -> None:
     every = {ours.values[key] for key in keys} | ({base} if len(keys) < parts else set())
     if len(every) > 1:
         chosen = ours.chosen("optimizer")
-        foreign.warnings.append(f"gives several learning rates, and {chosen} finds one: the first counts")
+        foreign.warnings.append(f"sets several learning rates, but {chosen} finds a single one: the first is used")
     first = ours.origins[keys[0]]
     ours.set("optimizer.lr", ours.values[keys[0]], *first)
     for key in keys:
         ours.drop(key)
     for name in RATES:
         if name not in first:
-            foreign.leave(name, f"{ours.chosen('optimizer')} has one learning rate for everything")
+            foreign.leave(name, f"has no effect: {ours.chosen('optimizer')} has a single learning rate")

@@ -1,4 +1,4 @@
-"""The settings that a file becomes, and which of its options each came from."""
+"""The settings that a file is converted to, and the options that each came from."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from loralab.settings.overrides import Choice, Settings
 
 @dataclass(slots=True)
 class Ours(Settings):
-    """Settings in the making."""
+    """Settings under construction."""
 
     origins: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The options that each key or group came from."""
+    """Key or group → the options that it came from."""
     given: Settings = field(default_factory=Settings)
-    """What the command line says, which counts more: a rule that asks what is chosen asks for this, too."""
+    """The settings of the command line, which take precedence; `chosen` and `value` include them."""
 
     def choose(self, group: str, option: Choice, *names: str) -> None:
         self.choices[group] = option
@@ -26,14 +26,14 @@ class Ours(Settings):
         self.origins[key] = names
 
     def drop(self, key: str) -> Any:
-        """Takes a value back, and gives it; None where there was none."""
+        """Removes a value and returns it; None where there was none."""
         self.origins.pop(key, None)
         return self.values.pop(key, None)
 
     def chosen(self, group: str) -> Any:
-        """The option of a group that will hold; None where neither the file nor the command line chooses any."""
+        """The effective option of a group; None where neither the file nor the command line chooses one."""
         return self.given.choices.get(group, self.choices.get(group))
 
     def value(self, key: str) -> Any:
-        """The value of a key that will hold; None where neither says it."""
+        """The effective value of a key; None where neither sets it."""
         return self.given.values.get(key, self.values.get(key))

@@ -1,4 +1,4 @@
-"""Options whose value is taken over as it is."""
+"""Options whose value is used as it is."""
 
 from __future__ import annotations
 

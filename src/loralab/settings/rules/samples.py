@@ -23,7 +23,7 @@ def samples(foreign: Foreign, ours: Ours) -> None:
     given = _prompts(foreign)
     if not (given or ours.value("callbacks.samples.prompts")) or not (first or any(times.values())):
         for name in (*TIMES, "sample_at_first", "sample_prompts"):
-            foreign.leave(name, "no pictures: that takes prompts, and times to draw them")
+            foreign.leave(name, "has no effect: pictures need both prompts and an interval")
         return
     ours.set("callbacks.samples.enabled", True, "sample_prompts")
     if given:
@@ -35,7 +35,7 @@ def samples(foreign: Foreign, ours: Ours) -> None:
 
 
 def _prompts(foreign: Foreign) -> str | list[dict[str, Any]] | None:
-    """The path of a file with them, or the prompts themselves, one a line; what is ignored or wrong is noted."""
+    """The path of a prompts file, or the prompts themselves, one per line; problems and ignored options are noted."""
     given = foreign.take("sample_prompts", kinds.text)
     given = given.strip() if given else None
     if not given or (re.search(r"\.(txt|json|toml)$", given) and "\n" not in given):

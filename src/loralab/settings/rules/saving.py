@@ -27,7 +27,7 @@ def _adapter_files(foreign: Foreign, ours: Ours) -> None:
     epochs = foreign.take("save_every_n_epochs", kinds.whole) or 0
     if ratio := foreign.take("save_n_epoch_ratio", kinds.whole):
         epochs = max(1, (ours.values.get("trainer.max_epochs") or 0) // ratio)
-        foreign.leave("save_every_n_epochs", "save_n_epoch_ratio decides")
+        foreign.leave("save_every_n_epochs", "overridden by save_n_epoch_ratio")
     steps = foreign.take("save_every_n_steps", kinds.whole) or 0
     if epochs or "save_every_n_epochs" in foreign.options:
         ours.set("callbacks.export.every_n_epochs", epochs or None, "save_every_n_epochs", "save_n_epoch_ratio")
@@ -40,4 +40,4 @@ def _adapter_files(foreign: Foreign, ours: Ours) -> None:
         ours.set("callbacks.export.keep_last", max(1, within // steps), "save_last_n_steps")
     for name in ("save_last_n_epochs", "save_last_n_steps"):
         if name not in ours.origins.get("callbacks.export.keep_last", ()):
-            foreign.leave(name, "nothing is saved at such times")
+            foreign.leave(name, "has no effect: nothing is saved at such intervals")

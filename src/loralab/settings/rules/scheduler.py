@@ -1,4 +1,4 @@
-"""The learning rate over the steps."""
+"""The learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loralab.settings.rules.ours import Ours
 OURS = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt")
 BY_NAME = {
     **{name: name for name in (*OURS, "step", "plateau")},
-    "adafactor": "constant",  # what Adafactor's own rate is multiplied by
+    "adafactor": "constant",  # the factor of Adafactor's own rate
     "cosine_with_min_lr": "cosine",
 }
 BY_CLASS = {"steplr": "step", "reducelronplateau": "plateau", "constantlr": "constant"}
@@ -23,7 +23,7 @@ ONLY_OF = {
     "lr_scheduler_timescale": ("scheduler.timescale", kinds.whole, "inverse_sqrt"),
     "lr_scheduler_min_lr_ratio": ("scheduler.end_ratio", kinds.number, "cosine"),
 }
-"""Options that one schedule alone has."""
+"""Options of a single schedule."""
 
 LR_END = 1e-7
 """Where the polynomial of sd-scripts (that of transformers) ends."""
@@ -42,12 +42,14 @@ def scheduler(foreign: Foreign, ours: Ours) -> None:
         if chosen == only and value is not None:
             ours.set(key, value, option)
         elif foreign.has(option):
-            foreign.leave(option, f"only scheduler={only} has it")
+            foreign.leave(option, f"has no effect: only scheduler={only} has it")
     arguments = foreign.take("lr_scheduler_args", kwargs) or {}
     if chosen == "polynomial":
         _polynomial_end(foreign, ours, arguments.pop("lr_end", LR_END))
     if chosen is None or chosen != ours.choices.get("scheduler"):
-        foreign.leave("lr_scheduler_args", f"of {custom or name or 'no schedule'}, which is not chosen")
+        foreign.leave(
+            "lr_scheduler_args", f"has no effect: arguments of {custom or name or 'no schedule'}, which is not chosen"
+        )
     else:
         for key, value in arguments.items():
             ours.set(f"scheduler.{key}", value, "lr_scheduler_args")
@@ -71,17 +73,17 @@ def _by_name(foreign: Foreign, ours: Ours, name: str) -> None:
     if name.split(":")[0] in BY_NAME:
         ours.choose("scheduler", BY_NAME[name.split(":")[0]], "lr_scheduler")
     else:
-        there_are = ", ".join((*OURS, "step", "plateau"))
-        foreign.leave("lr_scheduler", f"there is no such schedule here: {there_are}", "scheduler")
+        valid = ", ".join((*OURS, "step", "plateau"))
+        foreign.leave("lr_scheduler", f"not supported; valid: {valid}", "scheduler")
 
 
 def _by_class(foreign: Foreign, ours: Ours, custom: str) -> None:
-    foreign.leave("lr_scheduler", f"{foreign.keys['lr_scheduler_type']} decides")
+    foreign.leave("lr_scheduler", f"overridden by {foreign.keys['lr_scheduler_type']}")
     option = BY_CLASS.get(custom.rpartition(".")[2].lower())
     if option:
         ours.choose("scheduler", option, "lr_scheduler_type")
     else:
-        foreign.leave("lr_scheduler_type", "a schedule of its own: write a YAML in conf/scheduler for it", "scheduler")
+        foreign.leave("lr_scheduler_type", "not supported: add a YAML to conf/scheduler for it", "scheduler")
 
 
 def _warmup(foreign: Foreign, ours: Ours) -> None:
@@ -101,4 +103,4 @@ def _warmup(foreign: Foreign, ours: Ours) -> None:
         ours.set("scheduler.warmup_ratio", float(share), *(n for n, v in given.items() if v == given[decides]))
     for name in given:
         if name not in ours.origins.get("scheduler.warmup_ratio", ()):
-            foreign.leave(name, f"{decides} decides")
+            foreign.leave(name, f"overridden by {decides}")

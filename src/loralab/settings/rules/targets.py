@@ -16,7 +16,11 @@ def targets(foreign: Foreign, ours: Ours) -> None:
     unet_only, text_only = foreign.take(UNET_ONLY, kinds.flag), foreign.take(TEXT_ONLY, kinds.flag)
     if unet_only and text_only and "targets" not in ours.given.choices:
         other = foreign.keys[TEXT_ONLY]
-        foreign.problem(UNET_ONLY, f"contradicts {other}: nothing is left to train", "keep one, or give targets=both")
+        foreign.problem(
+            UNET_ONLY,
+            f"cannot be combined with {other}: nothing would be trained",
+            "keep one of them, or set targets=both",
+        )
     option = "unet_only" if unet_only else "text_encoder_only" if text_only else "both"
     if foreign.absent or UNET_ONLY in foreign.options or TEXT_ONLY in foreign.options:
         ours.choose("targets", option, UNET_ONLY, TEXT_ONLY)
@@ -37,9 +41,9 @@ def _rates(foreign: Foreign, ours: Ours, option: str) -> None:
 
 
 def rates(value: Any) -> list[float]:
-    """One learning rate for all text encoders, or one for each of two."""
+    """One learning rate for all text encoders, or one for each of the two."""
     parts = value if isinstance(value, list) else re.split(r"[,\s]+", str(value).strip("[]() "))
     found = [kinds.number(part) for part in parts]
     if len(found) not in (1, 2):
-        raise ValueError("a number, or two of them")
+        raise ValueError("a number, or two numbers")
     return found

@@ -77,7 +77,7 @@ def test_a_disk_that_fills_while_training(random_base: Path, small_disk: Path, t
         where=tmp_path,
         TMPDIR=str(temporary),
     )
-    places = re.findall(r"it is in (\S+) instead", said)
+    places = re.findall(r"written to (\S+) instead", said)
     files = [Path(place) for place in places if place.endswith(".safetensors")]
     assert [file.name for file in files] == [f"adapter{s}.safetensors" for s in ("-step00000002", "-step00000004", "")]
     assert all(load_file(file) for file in files)

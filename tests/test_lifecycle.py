@@ -48,7 +48,7 @@ def test_a_signal_saves_adapter_and_state_and_the_run_can_go_on(train: Train, ca
         assert [path.name for path in run.glob("*.safetensors")] == [f"adapter-step{step:08d}.safetensors"]
         assert [path.name for path in (run / "states").iterdir()] == [f"step{step:08d}"]
         resumed = train("resume=auto", f"resume_root={run}", name=f"{name}-{again}-resumed")
-        assert f"resume: step {step} of" in capsys.readouterr().out
+        assert f"resuming from step {step} of" in capsys.readouterr().out
         assert adapter(resumed) == adapter(whole)
 
 
@@ -109,7 +109,7 @@ def test_side_work_that_fails_costs_nothing(
     assert "Traceback" not in said
     assert log.count("Traceback") >= len(failed)
     for name in failed:
-        assert len(re.findall(rf"^error +{name} failed: .+; the run goes on$", said, re.MULTILINE)) == 1, name
+        assert len(re.findall(rf"^error +{name} failed: .+; the run continues$", said, re.MULTILINE)) == 1, name
 
 
 def test_side_work_that_fails_for_a_while_is_tried_again(

@@ -173,17 +173,17 @@ def test_only_the_last_states_are_kept(go) -> None:
 def test_auto_takes_the_newest_that_is_whole(go, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     auto = ("resume=auto", f"resume_root={tmp_path}")
     whole = go(*auto, *STATES, name="whole")
-    assert "fresh start" in capsys.readouterr().out
+    assert "starting from scratch" in capsys.readouterr().out
     for step in (6, 7, 8):
         damage(whole, step)
     resumed = go(*auto, name="resumed")
     said = capsys.readouterr().out
-    assert f"resume: step 5 of {state(whole, 5)}" in said
-    assert "was not written to its end" in said
+    assert f"resuming from step 5 of {state(whole, 5)}" in said
+    assert "is incomplete" in said
     assert "has a damaged state.ckpt" in said
     assert adapter(resumed) == adapter(whole)
     go(*auto, "seed=1", "trainer.max_steps=1", "trainer.max_epochs=null", name="other")
-    assert "fresh start" in capsys.readouterr().out
+    assert "starting from scratch" in capsys.readouterr().out
 
 
 def damage(run: Path, step: int) -> None:
@@ -224,8 +224,8 @@ def test_other_settings_are_refused_with_their_differences(go, pictures: Path, c
     capsys.readouterr()
     go(resume, "optimizer.lr=2e-2", "adapter.rank=4", name="other", code=1)
     said = capsys.readouterr().err
-    assert "optimizer.lr: is 0.02, in the state 0.01" in said
-    assert "adapter.rank: is 4, in the state 2" in said
+    assert "optimizer.lr: 0.02 here, 0.01 in the state" in said
+    assert "adapter.rank: 4 here, 2 in the state" in said
     assert "resume_force=true" in said
 
     caption = pictures / "0.txt"
@@ -235,10 +235,10 @@ def test_other_settings_are_refused_with_their_differences(go, pictures: Path, c
         go(resume, name="other data", code=1)
     finally:
         caption.write_text(before)
-    assert "images and captions: is not the same" in capsys.readouterr().err
+    assert "images and captions: differs" in capsys.readouterr().err
 
 
-def test_insisting_lets_the_new_settings_count(go) -> None:
+def test_resume_force_lets_the_new_settings_count(go) -> None:
     """From step 4 on with lr 0 in one run and 1e-3 in the other: what was insisted on decides."""
     folder = go(*STATES, name="run")
     words = (*STATES, f"resume={state(folder, 4)}", "resume_force=true", "optimizer.weight_decay=0.0")
@@ -251,7 +251,7 @@ def test_insisting_lets_the_new_settings_count(go) -> None:
     assert not all(torch.equal(start[name], end["state_dict"][name]) for name in start)
 
 
-def test_insisting_on_epochs_of_another_length(go, capsys: pytest.CaptureFixture) -> None:
+def test_resume_force_with_epochs_of_another_length(go, capsys: pytest.CaptureFixture) -> None:
     """From states in epochs of seven batches: the steps of a run are never more than asked for, and its epochs are as
     many, and whole."""
     folder = go(*STATES, "data.batch_size=1", name="run")
@@ -274,10 +274,10 @@ def test_insisting_on_epochs_of_another_length(go, capsys: pytest.CaptureFixture
             assert max(path.name for path in resumed.glob("states/*")) == state(resumed, step).name
 
 
-def test_other_adapters_cannot_be_insisted_on(go, capsys: pytest.CaptureFixture) -> None:
+def test_resume_force_does_not_take_other_adapters(go, capsys: pytest.CaptureFixture) -> None:
     folder = go(*STATES, name="run")
     go(f"resume={state(folder, 4)}", "resume_force=true", "adapter.rank=4", name="other", code=1)
-    assert "the state has other adapters than this run" in capsys.readouterr().err
+    assert "the state's adapters differ from this run's" in capsys.readouterr().err
 
 
 def test_a_run_can_be_made_longer_where_the_schedule_has_no_end(go, capsys: pytest.CaptureFixture) -> None:

@@ -274,11 +274,11 @@ def test_the_command_refuses_a_changed_base_image_or_rule(
     words += [f"resume={folder / 'states' / 'step00000002'}", "trainer.max_steps=3"]
 
     train(*words, "health.on_nan=skip", name="rule", code=1)
-    assert "health.on_nan: is 'skip', in the state 'stop'" in capsys.readouterr().err
+    assert "health.on_nan: 'skip' here, 'stop' in the state" in capsys.readouterr().err
 
     swap(data / "a.png", data / "b.png")
     train(*words, name="swapped", code=1)
-    assert "images and captions: is not the same" in capsys.readouterr().err
+    assert "images and captions: differs" in capsys.readouterr().err
     swap(data / "a.png", data / "b.png")
 
     copy = Path(shutil.copytree(base, tmp_path / "edited"))
@@ -286,8 +286,8 @@ def test_the_command_refuses_a_changed_base_image_or_rule(
     set_config(copy, "vae/config.json", scaling_factor=0.13)
     train(*words, f"model.base={copy}", name="base", code=1)
     said = capsys.readouterr().err
-    assert "base model: unet weights: is not the same" in said
-    assert "base model: vae.scaling_factor: is 0.13, in the state 0.18215" in said
+    assert "base model: unet weights: differs" in said
+    assert "base model: vae.scaling_factor: 0.13 here, 0.18215 in the state" in said
 
     data.rename(tmp_path / "moved")
     harmless = [f"data.folder={tmp_path / 'moved'}", "data.num_workers=1", "logger=csv", "model.attention=sdpa"]
@@ -310,7 +310,7 @@ def test_the_command_refuses_other_validation_images_or_start_weights(
 
     picture(watched / "v.png", colour="blue")
     train(*words, name="images", code=1)
-    assert "validation images: is not the same" in capsys.readouterr().err
+    assert "validation images: differs" in capsys.readouterr().err
     picture(watched / "v.png", colour="green")
 
     weights = load_file(start)
@@ -318,7 +318,7 @@ def test_the_command_refuses_other_validation_images_or_start_weights(
     save_file(weights | {name: weights[name] + 0.125}, start)
     train(*words, name="weights", code=1)
     said = capsys.readouterr().err
-    assert "adapter.weights: is not the same" in said
+    assert "adapter.weights: differs" in said
     assert "validation images" not in said
     save_file(weights, tmp_path / "moved.safetensors")  # what the file says of itself, or where it is, does not count
     train(*words, f"adapter.weights={tmp_path / 'moved.safetensors'}", name="moved")

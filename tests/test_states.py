@@ -124,10 +124,10 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        pytest.param(pickle.dumps(Evil()), "code that would run", id="pickled code"),
-        pytest.param({"state_dict": {}, "x": Evil()}, "code that would run", id="code in a checkpoint"),
+        pytest.param(pickle.dumps(Evil()), "contains code", id="pickled code"),
+        pytest.param({"state_dict": {}, "x": Evil()}, "contains code", id="code in a checkpoint"),
         pytest.param(pickle.dumps({"a": 1}, 2), "state.ckpt", id="another pickle"),
-        pytest.param({"state_dict": {"w": torch.zeros(2)}}, "no 'optimizer_states' in it", id="a model"),
+        pytest.param({"state_dict": {"w": torch.zeros(2)}}, "'optimizer_states' is missing", id="a model"),
         pytest.param([1, 2], "it is a list", id="a list"),
         pytest.param(torch.zeros(3), "it is a Tensor", id="a tensor"),
         pytest.param({**dict.fromkeys(PARTS), "global_step": torch.ones(2)}, "different steps", id="a tensor as step"),
@@ -146,7 +146,7 @@ def test_a_foreign_checkpoint_is_refused_though_it_is_signed(
     with pytest.raises(UserError) as error:
         choose(str(state.path), [tmp_path], SIGNATURE)
     assert words in str(error.value)
-    assert f"the last valid one is {before.path}" in str(error.value) or words == "different steps"
+    assert f"resume from the last valid state, {before.path}" in str(error.value) or words == "different steps"
     said: list[str] = []
     assert choose("auto", [tmp_path], SIGNATURE, say=said.append) == Resume(before)
     assert words in said[0]
@@ -171,25 +171,30 @@ def test_states_of_other_versions_say_so(tmp_path: Path) -> None:
     assert "saved with torch 1.0" in said[-1]
 
 
-def test_auto_says_what_differs_and_takes_it_where_insisted_on(tmp_path: Path) -> None:
+def test_auto_says_what_differs_and_takes_it_with_resume_force(tmp_path: Path) -> None:
     older, newest = put(tmp_path, 3), put(tmp_path, 4)
     broken = put(tmp_path, 5)
     broken.file.write_bytes(b"x")
     run = {**SIGNATURE, "optimizer.lr": 2e-4, "images and captions": "1" * 32}
     said: list[str] = []
     assert choose("auto", [tmp_path], run, say=said.append) is None
-    for words in ("a fresh start", str(newest.path), "optimizer.lr: is 0.0002, in the state 0.0001", "resume_force"):
+    for words in (
+        "starting from scratch",
+        str(newest.path),
+        "optimizer.lr: 0.0002 here, 0.0001 in the state",
+        "resume_force",
+    ):
         assert words in said[0]
-    assert "images and captions: is not the same" in said[0]
-    forced = choose("auto", [tmp_path], run, insist=True, say=said.append)
+    assert "images and captions: differs" in said[0]
+    forced = choose("auto", [tmp_path], run, force=True, say=said.append)
     assert forced == Resume(newest, True, ["images and captions", "optimizer.lr"])
-    assert "optimizer.lr: is 0.0002" in said[1]
+    assert "optimizer.lr: 0.0002" in said[1]
     write(replace(older, signature=run))
-    same = choose("auto", [tmp_path], run, insist=True, say=said.append)
+    same = choose("auto", [tmp_path], run, force=True, say=said.append)
     assert same is not None
     assert same.state.path == older.path, "one of these settings comes first"
-    assert choose("auto", [tmp_path / "none"], run, insist=True, say=said.append) is None
-    assert "no state under" in said[-1]
+    assert choose("auto", [tmp_path / "none"], run, force=True, say=said.append) is None
+    assert "no training state found under" in said[-1]
 
 
 def test_a_path_that_leads_elsewhere_is_told_as_what_it_is(tmp_path: Path) -> None:
@@ -242,17 +247,17 @@ def test_by_the_command(train, capsys: pytest.CaptureFixture, tmp_path: Path) ->
         train(f"resume={state}", name="by path", code=1)
         said = capsys.readouterr().err
         assert "has a damaged state.json" in said
-        assert f"the last valid one is {states[0]}" in said
+        assert f"resume from the last valid state, {states[0]}" in said
         assert "Traceback" not in said
     resumed = train(*auto, "trainer.max_steps=4", name="resumed")
-    assert f"resume: step 1 of {states[0]}" in capsys.readouterr().out
+    assert f"resuming from step 1 of {states[0]}" in capsys.readouterr().out
     assert (resumed / "adapter.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
 
     train(*auto, "seed=1", name="other seed")
     said = capsys.readouterr().out
-    assert "seed: is 1, in the state 0" in said
-    assert "a fresh start" in said
-    train(*auto, "seed=1", "resume_force=true", name="insisted on")
-    assert f"resume: step 1 of {states[0]}, with other settings (resume_force)" in capsys.readouterr().out
+    assert "seed: 1 here, 0 in the state" in said
+    assert "starting from scratch" in said
+    train(*auto, "seed=1", "resume_force=true", name="forced")
+    assert f"resuming from step 1 of {states[0]} with other settings (resume_force)" in capsys.readouterr().out
     shutil.rmtree(whole)
     assert not list(below([whole]))

@@ -113,7 +113,7 @@ def test_early_stopping_ends_the_run_and_says_why(train, capsys: pytest.CaptureF
     assert record["steps"] == 3, "the first sets the mark, two are no better"
     assert (folder / "adapter.safetensors").is_file()
     first = curves(folder)["validation/loss"][0]
-    why = f"early stopping at step 3: validation/loss was not better than {first:.4f} by more than 0.1 in 2 validations"
+    why = f"early stopping at step 3: validation/loss did not improve on {first:.4f} by more than 0.1 in 2 validations"
     assert record["stopped"].startswith(why)
     assert record["stopped"] in capsys.readouterr().out
 
@@ -126,9 +126,9 @@ def test_a_run_shorter_than_its_intervals_is_validated_at_its_end(train, schedul
     assert len(curves(folder)["validation/loss"]) == 1
     assert (folder / "adapter-best.safetensors").is_file()
     said = capsys.readouterr().out
-    early = "callbacks.early_stopping.patience=1 has no effect here: it takes 2 validations, and the run has 0"
+    early = "callbacks.early_stopping.patience=1 has no effect: it needs 2 validations, but the run has only 0"
     assert early in said
-    assert ("scheduler.patience=3 has no effect here: it takes 5" in said) == (scheduler == "plateau")
+    assert ("scheduler.patience=3 has no effect: it needs 5" in said) == (scheduler == "plateau")
     train(*SHARE, *EVERY_STEP, *words, "callbacks.early_stopping.patience=2", name="longer")
     assert "no effect" not in capsys.readouterr().out
 

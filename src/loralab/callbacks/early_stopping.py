@@ -1,4 +1,4 @@
-"""Ends a run whose validation loss has stopped falling, and says so."""
+"""Ends a run whose validation loss has stopped improving, and prints why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loralab.values import AtLeastOne, NonNegative
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, told by Validation; `stopped` says when and why."""
+    """Lightning's EarlyStopping, called by Validation; `stopped` says when and why."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class EarlyStopping(callbacks.EarlyStopping):
         super().on_validation_end(trainer, module)
         if trainer.should_stop and self.stopping_reason_message and not self.stopped:
             value = float(trainer.callback_metrics[self.monitor])
-            better = f"better than {float(self.best_score):.4f}"
-            better += f" by more than {abs(self.min_delta):g}" if self.min_delta else ""
-            why = f"was not {better} in {self.wait_count} validations" if self.wait_count else "is not finite"
-            self.stopped = f"early stopping at step {trainer.global_step}: {self.monitor} {why}, and is {value:.4f} now"
+            best = f"{float(self.best_score):.4f}"
+            best += f" by more than {abs(self.min_delta):g}" if self.min_delta else ""
+            why = f"did not improve on {best} in {self.wait_count} validations" if self.wait_count else "is not finite"
+            self.stopped = f"early stopping at step {trainer.global_step}: {self.monitor} {why} (now {value:.4f})"
             print(f"\n{self.stopped}", flush=True)

@@ -1,4 +1,4 @@
-"""Stops a run that cannot come to anything, before it wastes a night."""
+"""Stops runs whose loss or gradients are not finite, or whose adapter does not change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Part:
 
 @dataclass(slots=True)
 class Step:
-    """What is known of an optimizer step before it is made; its tensors stay on their device until looked at."""
+    """What is known of an optimizer step before it is made; its tensors stay on their device until checked."""
 
     number: int
     """Counted from 1."""
@@ -59,14 +59,14 @@ class Step:
 class Health(Callback):
     """Watches losses, gradients and weights.
 
-    on_nan: what becomes of an optimizer step whose loss or gradient is not finite: `stop` ends the run before it,
-    `skip` leaves it out and counts it. With fp16 it is always left out: that is how its scaler finds its scale.
-    skips_in_a_row: so many end the run all the same. movement: whether tensors that do not learn end it.
+    on_nan: what to do when an optimizer step's loss or gradient is not finite: `stop` ends the run before it,
+    `skip` skips and counts it. With fp16 it is always skipped: that is how its scaler finds its scale.
+    skips_in_a_row: this many consecutive skips end the run. movement: whether tensors that do not learn end it.
 
-    On a CPU, and where steps may be skipped, every step is looked at before it is made. A GPU would have to be waited
-    for: there it happens every trainer.log_every_n_steps steps, and before weights are used or saved. If a step since
-    the last look was bad, what is kept is the state at that look. Whatever error ends the training, adapter and state
-    as of the last good step are saved.
+    On a CPU, and where steps may be skipped, every step is checked before it is made. On a GPU that would mean waiting:
+    there steps are checked every trainer.log_every_n_steps steps, and before weights are used or saved. If a step since
+    the last check was bad, the state at that check is kept. Whatever error ends the training, adapter and state as of
+    the last good step are saved.
     """
 
     def __init__(
@@ -85,13 +85,15 @@ class Health(Callback):
         self.parts: list[Part] = []
         self.unseen: list[Step] = []
         self.good: tuple[int, tuple[int, int], dict[str, Any]] | None = None
-        """Step, position and state at the last look; None where every step is looked at."""
+        """Step, position and state at the last check; None where every step is checked."""
         self.begun: int | None = None
         """The optimizer step at which this training began; None before, and when all that can be is saved."""
 
     def on_fit_start(self, trainer: Trainer, module: LoraModule) -> None:
         if trainer.estimated_stepping_batches < 1:
-            raise user_error("trainer", "there is no optimizer step to make", "raise max_steps or limit_train_batches")
+            raise user_error(
+                "trainer", "no optimizer steps to run", "raise trainer.max_steps or trainer.limit_train_batches"
+            )
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         self.skips = scaled or self.on_nan == "skip"
         self.waits = self.skips or module.device.type == "cpu"
@@ -117,7 +119,7 @@ class Health(Callback):
         if self.waits or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.look(trainer, module)
         if module.skipped:
-            optimizer.zero_grad()  # to None, and a tensor without a gradient is passed over
+            optimizer.zero_grad()  # to None, and a tensor without a gradient is skipped
         elif self.movement and any(group["lr"] > 0 for group in optimizer.param_groups):
             self.movement.note(gradients)
 
@@ -130,7 +132,7 @@ class Health(Callback):
             raise user_error(
                 "health.movement",
                 f"adapter tensors have not changed in {self.movement.steps} optimizer steps: {_some(dead)}",
-                "raise optimizer.lr, or leave these modules out by targets.patterns, or set health.movement=false",
+                "raise optimizer.lr, or exclude these modules with targets.patterns, or set health.movement=false",
             )
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
@@ -155,7 +157,7 @@ class Health(Callback):
         rescue(trainer, module, self.output, self.states, *place, with_state=alone and module.between_steps)
 
     def look(self, trainer: Trainer, module: LoraModule) -> None:
-        """Looks at the steps since the last look, in one transfer from the device, and skips or stops at a bad one."""
+        """Checks the steps since the last check, in one transfer from the device; skips a bad one or ends the run."""
         steps, self.unseen = self.unseen, []
         if not steps:
             return
@@ -185,9 +187,11 @@ class Health(Callback):
             module.load_state_dict(checkpoint["state_dict"], strict=False)
             module.ema.load_state_dict(checkpoint["ema"])
             trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])
-        remedy = "look at these images; lower optimizer.lr; set trainer.precision=32-true; or set health.on_nan=skip"
+        remedy = "check these images; lower optimizer.lr; set trainer.precision=32-true; or set health.on_nan=skip"
         if step and (state := rescue(trainer, module, self.output, self.states, step, position, checkpoint)):
-            remedy += f"\n    the last good state is kept: resume={state}, with resume_force=true for a changed setting"
+            remedy += (
+                f"\n    the last good state was saved: resume={state} (add resume_force=true if a setting changed)"
+            )
         found = _described(bad) + (f"; first bad value: {_origin(trainer, module, bad)}" if bad else "")
         row = f", {self.in_a_row} such steps in a row" if self.in_a_row > 1 else ""
         raise Diverged(Problem("health.on_nan", found + row, remedy))
@@ -202,16 +206,18 @@ class Health(Callback):
 def _described(bad: Step | None) -> str:
     """The step and its images: those whose loss is not finite, else all of them."""
     if bad is None:
-        return "a loss or gradient of another device is not finite"
+        return "a loss or gradient on another device is not finite"
     losses = torch.cat([part.losses for part in bad.parts]).isfinite().tolist()
     items = [item for part in bad.parts for item in part.items]
     guilty = [item for item, finite in zip(items, losses, strict=True) if not finite]
     what = "loss" if guilty else "gradient"
-    return f"the {what} of optimizer step {bad.number} is not finite, with {_some([i.path for i in guilty or items])}"
+    return (
+        f"the {what} of optimizer step {bad.number} is not finite (images: {_some([i.path for i in guilty or items])})"
+    )
 
 
 def _origin(trainer: Trainer, module: LoraModule, bad: Step) -> str:
-    """The first module that gives a bad value for the step's batches, or the first tensor with a bad gradient."""
+    """The first module that outputs a bad value for the step's batches, or the first tensor with a bad gradient."""
     dataset = trainer.train_dataloader.dataset  # type: ignore[union-attr]
     for part in bad.parts:
         if not part.losses.isfinite().all():

@@ -10,7 +10,9 @@ from loralab.callbacks.due import steps_done
 from loralab.training.module import LoraModule
 from loralab.training.state import States
 
-FIRST = "ending after this optimizer step, with adapter and state saved; once more: at once, as of the step before"
+FIRST = (
+    "stopping after this optimizer step to save adapter and state; a second signal stops at once, as of the step before"
+)
 
 
 class Interrupt(Callback):

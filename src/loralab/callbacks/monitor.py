@@ -19,7 +19,7 @@ from loralab.values import Bands
 
 
 class Monitor(Callback):
-    """Logs every `trainer.log_every_n_steps` optimizer steps; in between it collects, without a wait for the device.
+    """Logs every `trainer.log_every_n_steps` optimizer steps; in between it collects, without waiting for the device.
 
     The learning rate of each group (times d where the optimizer estimates one), the norm of the gradient and of the
     adapter per part, images a second, the share of the time spent waiting for data, memory in GB, and the unweighted
@@ -37,7 +37,7 @@ class Monitor(Callback):
         self.batch_ended = self.since
 
     def _begin(self, pace: Pace) -> None:
-        """Another stretch of steps to be logged."""
+        """Starts another interval of steps to be logged."""
         self.images, self.since, self.waited = pace.images, pace.seconds, 0.0
 
     def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:

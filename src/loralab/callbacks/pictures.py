@@ -1,4 +1,4 @@
-"""Pictures as files, and small ones of them on a sheet."""
+"""Pictures as files, and their thumbnails on a sheet."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from loralab.writing import atomic_path
 
 MARGIN = 8
 CELLS = (96, 256)
-"""Pixels of the longer side of a picture on a sheet, at least and at most."""
+"""Minimum and maximum of a thumbnail's longer side, in pixels."""
 SHEET = 4_000_000
-"""Pixels that the pictures of a sheet take together; with more of them each is smaller."""
+"""Total pixels of a sheet's thumbnails; the more there are, the smaller each is."""
 ROWS, COLUMNS = 24, 16
 """A sheet shows at most so many: the first and the last row and some between them, and the first columns."""
 

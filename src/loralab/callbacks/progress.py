@@ -21,7 +21,7 @@ from loralab.values import AtLeastOne
 class ProgressBar(Callback):
     """Optimizer steps done, epoch, loss (smoothed over about 50 batches), learning rate, images a second, time left.
 
-    The loss is averaged where it is, and shown every trainer.log_every_n_steps steps: a look would wait for the device.
+    The loss is averaged on its device and shown every trainer.log_every_n_steps steps: reading it waits for the device.
     Where there is no terminal, and in the run's log, a line every so many seconds says the same.
     """
 

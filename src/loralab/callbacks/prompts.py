@@ -1,4 +1,4 @@
-"""What pictures are asked for: in settings, or in a file as sd-scripts reads it (text, TOML, JSON)."""
+"""The prompts to sample: from the settings, or from a file as sd-scripts reads it (text, TOML, JSON)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ FLAGS = {"w": "width", "h": "height", "d": "seed", "s": "steps", "l": "guidance"
 KEYS = {"negative_prompt": "negative", "sample_steps": "steps", "scale": "guidance"}
 """sd-scripts' names in TOML and JSON, where they are not ours."""
 LARGEST_FILE = 1 << 22
-"""Bytes; a larger file holds no prompts."""
+"""Bytes; a larger file is not a prompts file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One picture that is asked for."""
+    """One picture to sample."""
 
     prompt: str
     negative: str
@@ -78,17 +78,19 @@ def read(given: str | Sequence[str | Mapping[str, Any]]) -> tuple[list[dict[str,
         raise UserError(*problems)
     if not prompts:
         found = f"'{given}' contains no prompt" if from_file else "the list is empty"
-        raise user_error(SETTING, found, "one prompt a line (# starts a comment); null: captions of the images")
+        raise user_error(
+            SETTING, found, "give one prompt per line (# starts a comment), or null for the images' captions"
+        )
     return prompts, ignored
 
 
 def notes(ignored: Ignored) -> list[str]:
-    """What is told of ignored options: each with its first place."""
+    """The note about ignored options, each with its first location."""
     if not ignored:
         return []
     places = {name: where[0] + (f" and {len(where) - 1} more" if where[1:] else "") for name, where in ignored.items()}
-    told = ", ".join(f"{printable(name)} ({printable(place)})" for name, place in places.items())
-    return [f"prompt options without a counterpart, ignored: {told}"]
+    listed = ", ".join(f"{printable(name)} ({printable(place)})" for name, place in places.items())
+    return [f"ignored prompt options without a counterpart: {listed}"]
 
 
 def split(line: str) -> tuple[str, list[tuple[str, str]]]:
@@ -139,7 +141,7 @@ def _numbered(entries: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
-    """(where it stands, line or mapping) for each prompt of a file."""
+    """(location, line or mapping) for each prompt of a file."""
     text, kind = _text(path), path.suffix.lower()
     if kind not in ("", ".txt", ".toml", ".json"):
         raise user_error(SETTING, f"'{path}' is not a prompts file", "valid: .txt, .toml, .json, or a list of prompts")
@@ -154,7 +156,7 @@ def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    """Empty lines and comments, which begin with #, are none."""
+    """The prompts of a text file, without empty lines and comments (#)."""
     for number, line in enumerate(re.split(r"\r\n?|\n", text), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield f"line {number} of '{path}'", line

@@ -1,4 +1,4 @@
-"""What a resumed run must see to, beside what Lightning restores."""
+"""What a resumed run does beside what Lightning restores."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from loralab.training.resume import Resume
 
 
 class Resumed(Callback):
-    """Refuses a state that does not fit; where settings were insisted on, sees to it that the new ones count."""
+    """Refuses a state that does not match the run; with resume_force=true, puts the new settings into effect."""
 
     def __init__(self, resume: Resume) -> None:
-        self.state, self.insist, self.differing = resume.state, resume.insist, resume.differing
+        self.state, self.force, self.differing = resume.state, resume.force, resume.differing
 
     def on_fit_start(self, trainer: Trainer, module: LoraModule) -> None:
         """The optimizer and its schedule are made, but neither they nor the counters are restored yet."""
@@ -28,18 +28,18 @@ class Resumed(Callback):
         checkpoint = loaded_checkpoint(trainer)
         saved = checkpoint["optimizer_states"][0]["param_groups"]
         self.horizon = getattr(schedule, "horizon", None)
-        if self.horizon != self.state.horizon and not self.insist:
+        if self.horizon != self.state.horizon and not self.force:
             raise user_error(
                 "trainer.max_steps",
-                f"the schedule of the state was made for {self.state.horizon} optimizer steps, not {self.horizon}",
-                "keep the length; a run can be made longer with scheduler=constant, or by adapter.weights=FILE",
+                f"the state's schedule was made for {self.state.horizon} optimizer steps, not {self.horizon}",
+                "keep the length; to train longer, use scheduler=constant or start from adapter.weights=FILE",
             )
         kinds = {"optimizer._target_", "scheduler._target_"} & set(self.differing)
         if kinds or [len(group["params"]) for group in saved] != [len(g["params"]) for g in optimizer.param_groups]:
             raise user_error(
                 "resume_force",
-                "the optimizer, the schedule, or what they train are of another kind than the state's",
-                "keep them, or start from the adapter alone: adapter.weights=FILE",
+                "the optimizer, the schedule or the trained tensors are not those of the state",
+                "keep those of the state, or start from its adapter: adapter.weights=FILE",
             )
         total = trainer.estimated_stepping_batches
         trainer.fit_loop.setup_data()  # which says how many batches there are
@@ -47,9 +47,9 @@ class Resumed(Callback):
         place(checkpoint["loops"], epoch, batch, int(trainer.num_training_batches), self.state.step)
         if self.state.step >= trainer.max_steps > 0 or epoch >= (trainer.max_epochs or 0) > 0:
             print(f"resume: nothing left to do, the state is at step {self.state.step} of {total:.0f}")
-        self.fresh = self._insisted_on(optimizer)
+        self.fresh = self._forced_settings(optimizer)
 
-    def _insisted_on(self, optimizer: Optimizer) -> list[dict[str, Any]]:
+    def _forced_settings(self, optimizer: Optimizer) -> list[dict[str, Any]]:
         """The new settings of each parameter group, of those that differ."""
         keys = {setting.split(".")[1] for setting in self.differing if setting.startswith("optimizer.")}
         if "lr" in keys or any(setting.startswith("targets.") for setting in self.differing):
@@ -60,5 +60,5 @@ class Resumed(Callback):
         for group, fresh in zip(trainer.optimizers[0].param_groups, self.fresh, strict=True):
             group.update(fresh)
         schedule = trainer.lr_scheduler_configs[0].scheduler
-        if self.insist and isinstance(schedule, Schedule):
+        if self.force and isinstance(schedule, Schedule):
             schedule.rebase(self.horizon)

@@ -64,11 +64,11 @@ class Samples(Callback):
         self.common |= {"steps": steps, "guidance": guidance}
         self.folder = run_folder / "samples"
         self.times: dict[str, list[Image]] = {}
-        """Thumbnails of what was drawn, by what its row of the sheet is called."""
+        """Thumbnails of what was drawn, by the name of its row on the sheet."""
         self.drawn_at: int | None = None
 
     def opening(self, module: LoraModule, data: DataModule) -> list[str]:
-        """What is going to be drawn, and when; and what of the prompts is not used."""
+        """What will be drawn and when, and which parts of the prompts are ignored."""
         prompts = self._prompts(module, data)
         sizes = sorted({f"{prompt.width}×{prompt.height}" for prompt in prompts})
         steps = sorted({prompt.steps for prompt in prompts})
@@ -80,7 +80,7 @@ class Samples(Callback):
     def _when(self) -> str:
         times: dict[str, object] = {"before": self.before, f"every {self.every_n_steps} steps": self.every_n_steps}
         times |= {f"every {self.every_n_epochs} epochs": self.every_n_epochs, "after training": self.after}
-        return ", ".join(words for words, wanted in times.items() if wanted) or "never: no time for them is set"
+        return ", ".join(words for words, wanted in times.items() if wanted) or "never: no sampling times are set"
 
     def on_fit_start(self, trainer: Trainer, module: LoraModule) -> None:
         self.prompts = self._prompts(module, trainer.datamodule)  # type: ignore[attr-defined]
@@ -102,11 +102,13 @@ class Samples(Callback):
             self._draw(trainer, module, "after")
 
     def _draw(self, trainer: Trainer, module: LoraModule, time: str) -> None:
-        """Draws every prompt once; `time` is what the row of the sheet is called."""
+        """Draws every prompt once; `time` is the name of the sheet's row."""
         if not trainer.is_global_zero:
             return
         row: list[Image] = []
-        with closing(self._sampled(module)) as images:  # so that training's weights come back whatever is raised here
+        with closing(
+            self._sampled(module)
+        ) as images:  # so that training's weights are restored whatever is raised here
             for i, (image, prompt) in enumerate(zip(images, self.prompts, strict=True)):
                 save(image, self.folder / f"step{trainer.global_step:08d}-{i:02d}.png", prompt.described())
                 row.append(thumbnail(image))

@@ -30,10 +30,10 @@ WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")
 class SideWork:
     """Every callback of the group `callbacks`, and every logger: all but health and training itself.
 
-    What one of them raises is reported once, with its traceback in the log, and the run goes on; the next time that it
-    has something to do, it is tried again: a disk that was full may have room by then. Those that save come
+    What one of them raises is reported once, with its traceback in the log; the run continues, and the next time that
+    it has something to do, it is tried again: a disk that was full may have room by then. Those that save come
     before the others (see conf/callbacks/default.yaml): nothing is drawn, measured or logged in the end before adapter
-    and state are on the disk. Where a signal was received, loops that look for it (`signals.check`) are cut short.
+    and state are on the disk. Where a signal was received, loops that check for it (`signals.check`) end early.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class SideWork:
             self.report(name, error)
 
     def tell(self, words: str) -> None:
-        """Tells of a loss that no exception stands for."""
+        """Reports a failure that raised no exception."""
         self.errors[words, str] = words
         print(f"error     {words}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Saves the complete training state, so that a run can go on as if it had never stopped."""
+"""Saves the complete training state, so that a run can resume as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from loralab.values import AtLeastOne
 class SaveState(Callback):
     """Saves with every adapter file, every so many epochs or optimizer steps, and when the run ends or is stopped.
 
-    Only between optimizer steps, right after the adapter. A validation of the same step comes later, and is made up for
-    by the run that goes on from the state (see Validation).
+    Only between optimizer steps, right after the adapter. A validation of the same step comes later; a run that
+    resumes from the state catches up on it (see Validation).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The loss on images that are not trained on, and on as many that are: what is learned and what is remembered."""
+"""The loss on held-out images, and on as many that are trained on: generalisation against memorisation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Validation(Callback):
     Images, noise and timesteps are the same each time and in every run, whatever its seed and objective: the curves can
     be compared. Logs validation/loss (held out), validation/trained (trained on), validation/gap (their difference) and
     the loss by timestep band. A plateau schedule is stepped by the first; callbacks that wait for the end of a
-    validation (Lightning's EarlyStopping) are told; the best adapter so far is kept as `NAME-best`.
+    validation (Lightning's EarlyStopping) are called; the best adapter so far is kept as `NAME-best`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Validation(Callback):
         """The optimizer step of the last validation."""
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
-        """A state is saved before the validation of its step, which is made up for here."""
+        """Catches up on the validation of the state's step, before which the state was saved."""
         self.loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
         if self.loaders:
             self._tell_who_waits_in_vain(trainer)
@@ -78,8 +78,8 @@ class Validation(Callback):
             if len(times) <= patience:
                 value, needed = patience - setting.startswith("scheduler"), patience + 1
                 print(
-                    f"note      {setting}={value} has no effect here: it takes {needed} validations, and the run "
-                    f"has {len(times)}; lower it, or validate more often: callbacks.validation.every_n_steps"
+                    f"note      {setting}={value} has no effect: it needs {needed} validations, but the run "
+                    f"has only {len(times)}; lower it, or validate more often: callbacks.validation.every_n_steps"
                 )
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
@@ -91,12 +91,12 @@ class Validation(Callback):
                 self.validate(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
-        """What the run came to is measured, too, however short it was."""
+        """The end of the run is measured, too, however short the run was."""
         if self.loaders and trainer.global_step > self.last and not module.interrupted:
             self.measure(trainer, module)
 
     def validate(self, trainer: Trainer, module: LoraModule) -> None:
-        """Measures, and lets those know who go by it."""
+        """Measures, and informs the schedule and the callbacks that depend on it."""
         loss = self.measure(trainer, module)
         schedule = trainer.lr_scheduler_configs[0].scheduler
         if isinstance(schedule, ReduceLROnPlateau):

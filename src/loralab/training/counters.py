@@ -1,7 +1,7 @@
-"""Lightning's progress counters, at a place where a run may be cut in two.
+"""Lightning's progress counters for any position at which a run may be stopped and resumed.
 
-What Lightning itself restores depends on the hook in which a checkpoint was made, and a state saved after an epoch's
-last batch, resumed, and saved again does not count right. Here the counters follow from the place alone.
+What Lightning itself restores depends on the hook in which a checkpoint was made: a state saved after an epoch's last
+batch, resumed, and saved again has wrong counts. Here the counters follow from the position alone.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from loralab.training.metadata import RECIPE, Data, Dates, Model, Progress, base
 
 
 class Describe:
-    """describe(epoch, step) is the metadata of a file saved after so many epochs and optimizer steps.
+    """describe(epoch, step) gives the metadata of a file saved after that many epochs and optimizer steps.
 
     recipe: the settings in this project's own terms, from which a run can be repeated (see settings.recipe).
     """
@@ -44,7 +44,7 @@ class Describe:
 
     def _progress(self, epoch: int, step: int) -> Progress:
         trainer = self.data.trainer
-        assert trainer is not None, "a file is written while a trainer is there"
+        assert trainer is not None, "files are written only while a trainer is attached"
         batches = trainer.num_training_batches  # type: ignore[attr-defined]
         updates = math.ceil(batches / trainer.accumulate_grad_batches)
         steps = int(trainer.estimated_stepping_batches)  # type: ignore[attr-defined]

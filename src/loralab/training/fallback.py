@@ -1,4 +1,4 @@
-"""Where a file goes whose own place cannot take it."""
+"""Where a file is written when its own folder cannot be written to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from loralab.writing import WriteError, unused, writing
 
 Report = Callable[[str], None]
-"""Told of what went wrong without ending the run."""
+"""Called with an error that does not end the run."""
 
 
 class Fallback:
@@ -31,7 +31,7 @@ class Fallback:
                 failed.append(error)
                 continue
             if failed:
-                self.report(f"{failed[0]}\n    it is in {place} instead")
+                self.report(f"{failed[0]}\n    written to {place} instead")
             return place
         raise WriteError(*(problem for error in failed for problem in error.problems))
 

@@ -1,4 +1,4 @@
-"""What the files of a run are called, after the name that `output.name` gives."""
+"""Names of a run's files, derived from `output.name`."""
 
 from __future__ import annotations
 

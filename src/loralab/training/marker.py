@@ -1,4 +1,4 @@
-"""The marker of a training state: what it says, whether it can be trusted, and whether the checkpoint agrees.
+"""The marker of a training state: what it says, and whether it and the checkpoint are valid.
 
 It is judged like any foreign file: its checksum, then the type and range of every value.
 """
@@ -26,7 +26,7 @@ PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"
 
 
 class DamagedState(Exception):
-    """Why a state cannot be used, in words."""
+    """Why a state cannot be used, as text."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class State:
             if digest_file(self.file) != self.digest:
                 raise DamagedState(f"has a damaged {TENSORS}")
             if code := contents(self.file).code:
-                raise DamagedState(f"has a {TENSORS} with code that would run when loaded ({code[0]}); it was not run")
+                raise DamagedState(f"has a {TENSORS} that contains code ({code[0]}), which was not run")
         except (Unreadable, OSError) as error:
             raise DamagedState(f"has an unreadable {TENSORS}: {error}") from error
         return self
@@ -77,11 +77,11 @@ class State:
         except Exception as error:  # whatever torch makes of a foreign file
             raise DamagedState(f"has an unreadable {TENSORS}: {str(error).partition('.')[0]}") from error
         if not isinstance(saved, dict) or (lacking := [part for part in PARTS if part not in saved]):
-            what = f"no {lacking[0]!r} in it" if isinstance(saved, dict) else f"it is a {type(saved).__name__}"
+            what = f"{lacking[0]!r} is missing" if isinstance(saved, dict) else f"it is a {type(saved).__name__}"
             raise DamagedState(f"has a {TENSORS} that is not a training state ({what})")
         found = saved["global_step"], saved["position"]
         if repr(found) != repr((self.step, (self.epoch, self.batch))):
-            raise DamagedState(f"contradicts itself: {MARKER} and {TENSORS} are of different steps")
+            raise DamagedState(f"is inconsistent: {MARKER} and {TENSORS} belong to different steps")
         return self
 
 
@@ -90,7 +90,7 @@ def read(path: Path) -> State:
     if not path.is_dir():
         raise DamagedState(what_is_at(path))
     if not (path / MARKER).is_file():
-        raise DamagedState("was not written to its end" if looks_like_state(path) else "is not a training state")
+        raise DamagedState("is incomplete" if looks_like_state(path) else "is not a training state")
     try:
         return _judged(json.loads((path / MARKER).read_text(encoding="utf8")), path)
     except (ValueError, TypeError, RecursionError, OSError) as error:
@@ -114,13 +114,13 @@ def _judged(facts: Any, path: Path) -> State:
     sense."""
     if isinstance(facts, dict) and "checksum" not in facts and facts.keys() >= {"step", "epoch", "batch", "signature"}:
         raise DamagedState(
-            "was saved by an earlier version of loralab, which did not record all that must be the same to continue "
+            "was saved by an earlier version of loralab that did not record everything needed to continue "
             "exactly: finish it with that version, or start from its adapter file with adapter.weights=FILE"
         )
     if not isinstance(facts, dict) or facts.pop("checksum", None) != _checksum(facts):
         raise DamagedState(f"has a damaged {MARKER}")
     if (version := facts.pop("format", None)) != FORMAT:
-        raise DamagedState(f"has format {version!r} of states, which this version of loralab does not read")
+        raise DamagedState(f"has state format {version!r}, which this version of loralab cannot read")
     if facts.keys() != KINDS.keys() or not all(fits(facts[name]) for name, fits in KINDS.items()):
         wrong = [name for name, fits in KINDS.items() if name not in facts or not fits(facts[name])]
         raise DamagedState(f"has an invalid {MARKER}: {', '.join(wrong) or 'unknown entries'}")
@@ -145,5 +145,5 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 
 def _checksum(facts: dict[str, Any]) -> str:
-    """Of what a marker holds, however it is laid out."""
+    """Of a marker's content, independent of its layout."""
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

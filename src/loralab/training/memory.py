@@ -16,7 +16,7 @@ WORDS = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_
 
 
 def peak_gigabytes(device: torch.device) -> float:
-    """The most memory used: of a CUDA device, else of the process; 0 on Windows, which does not tell."""
+    """The most memory used: of a CUDA device, else of the process; 0 on Windows, where it is not available."""
     import torch
 
     if device.type == "cuda":
@@ -31,7 +31,7 @@ def peak_gigabytes(device: torch.device) -> float:
 
 @contextmanager
 def memory_advice(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Turns a lack of memory within it into a UserError that names the settings that would help.
+    """Turns an out-of-memory error inside the block into a UserError that names the settings that would help.
 
     settings: the composed configuration.
     """
@@ -42,15 +42,15 @@ def memory_advice(settings: Mapping[str, Any]) -> Iterator[None]:
             raise
         first = (str(error) or "out of memory").splitlines()[0]
         remedies = "\n".join(f"    {number}. {remedy}" for number, remedy in enumerate(_remedies(settings), 1))
-        raise user_error("memory", first, f"in the order of what they cost:\n{remedies}") from error
+        raise user_error("memory", first, f"try in this order, the cheapest first:\n{remedies}") from error
 
 
 def _remedies(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Those not taken yet."""
+    """Remedies that are not in use yet."""
     model, data, trainer = settings["model"], settings["data"], settings["trainer"]
     batch = data["batch_size"]
     if data["cache"]["latents"] == "none":
-        yield "data/cache=disk: the VAE is needed before training only; also faster"
+        yield "data/cache=disk: the VAE is then needed only before training; also faster"
     if "8bit" not in settings["optimizer"]["_target_"].lower():
         yield "optimizer=adamw8bit: a quarter of the optimizer's state"
     if not model["gradient_checkpointing"]:
@@ -60,11 +60,11 @@ def _remedies(settings: Mapping[str, Any]) -> Iterator[str]:
         halves = f"data.batch_size={batch // 2} trainer.accumulate_grad_batches={accumulate * 2}"
         yield f"{halves}: nearly the same result, slower"
     if trainer["precision"] == "32-true" and trainer["accelerator"] != "cpu":
-        yield "trainer.precision=bf16-mixed: also faster, a little less exact"
+        yield "trainer.precision=bf16-mixed: also faster, slightly less precise"
     if model["dtype"] == "fp32":
-        yield "model.dtype=bf16: half of the base model's memory, a little less exact"
+        yield "model.dtype=bf16: half of the base model's memory, slightly less precise"
     if model["quantize"] is None:
-        yield "model.quantize=int8, then nf4: a quarter, an eighth of the base model's memory, less exact"
+        yield "model.quantize=int8, then nf4: a quarter, an eighth of the base model's memory, less precise"
     if settings["targets"].get("text_encoder"):
         yield "targets=unet_only: the text encoder is not trained"
     rank = settings["adapter"]["rank"]

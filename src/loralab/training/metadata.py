@@ -115,7 +115,7 @@ class Model:
     alpha: float
     """Of the adapter's first linear layer: the setting may leave it open, and those of `adapter.weights` count."""
     rank: int | None = None
-    """Of the same; None where it has none, and the setting is told."""
+    """Of the same; None where it has none, and the setting is written instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,13 +63,13 @@ class LoraModule(L.LightningModule):
         self.position: tuple[int, int] = (0, 0)
         """(epoch, its batches done) after the last optimizer step."""
         self.skipped = False
-        """Whether the last optimizer step was left out, its gradient not finite (see Health)."""
+        """Whether the last optimizer step was skipped because its gradient was not finite (see Health)."""
         self.interrupted = False
         """Whether a signal ended the training."""
         self.between_steps = True
-        """Whether weights, optimizer and schedule are those after a whole optimizer step: else no state is one."""
+        """Whether weights, optimizer and schedule are those after a whole optimizer step: a state can be saved."""
         self.assure: Callable[[], None] = lambda: None
-        """Called before the weights are looked at or saved; raises where they are no good (see Health)."""
+        """Called before the weights are looked at or saved; raises if they are unusable (see Health)."""
 
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:
@@ -87,7 +87,7 @@ class LoraModule(L.LightningModule):
         loss = self.last_losses.loss.mean()
         self.pace.count(len(batch) * self.trainer.world_size)
         self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch), sync_dist=True)
-        if not loss.requires_grad:  # module dropout left every adapter out: the gradient is zero
+        if not loss.requires_grad:  # module dropout disabled every adapter: the gradient is zero
             loss = loss + 0 * sum(weight.sum() for weight in self.adapters.parameters())
         return loss
 
@@ -106,12 +106,12 @@ class LoraModule(L.LightningModule):
         )
 
     def predictor(self, batch: Batch, captions: list[str]) -> Predict:
-        """The prediction for the noisy latents of a batch that is told these captions."""
+        """The prediction for a batch's noisy latents, conditioned on these captions."""
         conditioning = self.family.encode_text(captions, batch)
         return lambda noisy, timesteps: self.family.predict(noisy, timesteps, conditioning)
 
     def _preservation(self, batch: Batch) -> dict[str, Any]:
-        """The objective's predict_base (adapter off) and predict_prior, where it wants to stay near the base."""
+        """The objective's predict_base (adapter off) and predict_prior, where prior preservation is on."""
         if not self.objective.preservation_weight:
             return {}
         caption = self.objective.preservation_caption
@@ -161,7 +161,7 @@ class LoraModule(L.LightningModule):
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:
-        """Within it the adapter has the weights to look at and to keep: the average, where there is one."""
+        """Inside the block the adapter has its evaluation weights: the average, where there is one."""
         self.assure()
         averaged = self.ema.swapped(self.weights) if self.ema.decay else nullcontext()
         with signals.held(), evaluation_weights(self.trainer.optimizers[0]), averaged:
@@ -169,7 +169,7 @@ class LoraModule(L.LightningModule):
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Within it the evaluation weights work without dropout and gradients, in the precision of the training."""
+        """Inside the block the evaluation weights are used without dropout and gradients, in training precision."""
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
@@ -189,7 +189,11 @@ class LoraModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = {name: tensor.shape for name, tensor in _only_adapters(self.state_dict()).items()}
         if own != {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}:
-            raise user_error("resume", "the state has other adapters than this run", "give its adapter and targets")
+            raise user_error(
+                "resume",
+                "the state's adapters differ from this run's",
+                "use the adapter and targets settings of the state",
+            )
         self.ema.load_state_dict(checkpoint["ema"])
         epoch, batch = checkpoint["position"]
         self.position = epoch, batch

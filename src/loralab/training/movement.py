@@ -19,7 +19,7 @@ LATE = 50
 
 
 class Movement:
-    """Watches the tensors that should learn: those that are neither frozen nor left out by clip skip."""
+    """Watches the tensors that should learn: those that are neither frozen nor unused because of clip skip."""
 
     def __init__(self, adapters: AdapterSet, family: Family) -> None:
         self.start = {name: tensor.detach().clone() for name, tensor in _learning(adapters, family)}
@@ -29,14 +29,14 @@ class Movement:
         self.steps = 0
 
     def note(self, gradients: Mapping[str, Tensor]) -> None:
-        """Takes in the gradients of an optimizer step whose learning rate is above 0."""
+        """Records the gradients of an optimizer step whose learning rate is above 0."""
         self.steps += 1
         for name in self.start.keys() & gradients.keys() if self.steps <= self.soon else ():
             nonzero = gradients[name].any()
             self.reached[name] = self.reached[name] | nonzero if name in self.reached else nonzero
 
     def dead(self, now: Mapping[str, Tensor]) -> list[str]:
-        """Names of tensors that are where they were, when it is time to tell; none at other times."""
+        """Names of the tensors that have not changed, once enough steps were made; none before that."""
         if self.steps not in (self.soon, self.late) or not self.start:
             return []
         moved = torch.stack([(now[name] != start).any() for name, start in self.start.items()]).tolist()

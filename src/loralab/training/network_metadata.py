@@ -20,7 +20,7 @@ PLAIN = {
     "targets.blocks.conv_rank": "conv_block_dims",
     "targets.blocks.conv_alpha": "conv_block_alphas",
 }
-"""Setting → argument of the network that says the same; left out where the setting is off."""
+"""Setting → argument of the network that means the same; omitted where the setting is off."""
 
 SDXL_BLOCKS = 23
 

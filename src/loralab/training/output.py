@@ -46,7 +46,7 @@ class Output:
         self.own: dict[Path, Path] = {}
         """Where this run writes each of its files."""
         self.left_out: list[str] = []
-        """Metadata that had no room."""
+        """Metadata entries that exceeded the file format's limit."""
         self.last_saved = 0
         """The optimizer step of the last file."""
 
@@ -76,17 +76,17 @@ class Output:
                 place.unlink()
                 place = self.own[path] = path
             elif place not in self.written:
-                print(f"note: {path} exists already; written to {place} instead", file=sys.stderr, flush=True)
+                print(f"note: {path} already exists; written to {place} instead", file=sys.stderr, flush=True)
         if place not in self.written:
             self.written.append(place)
         return place
 
     def _described(self, epoch: int, step: int) -> dict[str, str] | None:
-        """The metadata, without which a file is worth more than none."""
+        """The metadata; a file without it is better than no file."""
         try:
             return self.describe(epoch, step) if self.metadata else None
         except Exception as error:
-            self.fallback.report(f"output.metadata: left out of the file, as it could not be made: {error!r}")
+            self.fallback.report(f"output.metadata: could not be generated and is missing from the file: {error!r}")
             return None
 
     def _write(self, path: Path, state: dict[str, Tensor], described: dict[str, str] | None) -> None:
@@ -96,7 +96,7 @@ class Output:
             self.fallback.report(f"output.precision: {error.problems[0].found}; written in fp32")
             left_out = file.save(path, state, described, "fp32", "output.folder")
         if left_out and not self.left_out:
-            words = f"the metadata is larger than a file can hold; left out: {', '.join(left_out)}"
+            words = f"the metadata exceeds the file format's limit; omitted: {', '.join(left_out)}"
             print(f"note: {words}", file=sys.stderr, flush=True)
         self.left_out = left_out
 

@@ -23,7 +23,7 @@ def first_bad_module(module: LoraModule, batch: Batch) -> str | None:
 
 @contextmanager
 def _watched(root: nn.Module) -> Iterator[dict[str, None]]:
-    """Yields the names of leaf modules that gave something that is not finite, in that order."""
+    """Yields the names of leaf modules whose output is not finite, in the order of computation."""
     found: dict[str, None] = {}
 
     def watch(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Keeps libraries' chatter, and a run's further processes, from drowning the run's own words."""
+"""Silences the tips and warnings of libraries, and all processes of a run but the first."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ KNOWN_HARMLESS = (
 
 
 def quiet() -> None:
-    """Errors of the talkative libraries stay, their tips go. Call before the others are imported.
+    """Keeps the errors of verbose libraries and silences their tips. Call it before other imports.
 
-    Of several processes only the first speaks.
+    Of several processes only the first prints.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

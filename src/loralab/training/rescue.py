@@ -27,10 +27,10 @@ def rescue(
     checkpoint: dict[str, Any] | None = None,
     with_state: bool = True,
 ) -> Path | None:
-    """Saves adapter and training state after `step` optimizer steps, and says so; returns the state's folder.
+    """Saves adapter and training state after `step` optimizer steps, and prints the paths; returns the state's folder.
 
     checkpoint: the state as it was then, where it is not that of now; the module must hold its weights. What cannot be
-    saved is told, and does not keep the other from it: whatever ended the run may do the same to this.
+    saved is reported, and the other is still saved: whatever ended the run may make saving fail, too.
     """
 
     def save_state() -> Path:
@@ -39,7 +39,7 @@ def rescue(
     def save_adapter() -> Path | None:
         if output.last_saved == step or not trainer.is_global_zero:
             return None
-        module.assure = lambda: None  # they are looked at here
+        module.assure = lambda: None  # they are checked here
         if not all(tensor.isfinite().all() for tensor in module.weights.values()):
             raise ValueError("its weights are not finite")
         with module.evaluation_weights():

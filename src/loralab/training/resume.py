@@ -1,4 +1,4 @@
-"""Which state a run goes on from."""
+"""Which state a run resumes from."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ MOST = 10
 
 @dataclass(frozen=True)
 class Resume:
-    """state: what to go on from. insist: settings that differ from the state's are to count; differing: their names."""
+    """state: what to resume from. force: settings that differ from the state's take effect; differing: their names."""
 
     state: State
-    insist: bool = False
+    force: bool = False
     differing: list[str] = field(default_factory=list)
 
 
 def choose(
-    setting: str | None, roots: Sequence[Path], signature: Signature, insist: bool = False, say: Say = print
+    setting: str | None, roots: Sequence[Path], signature: Signature, force: bool = False, say: Say = print
 ) -> Resume | None:
     """The state that `resume` asks for: null, a path, or auto: the newest of this signature under the roots, and where
-    there is none and `insist` is set, the newest.
+    there is none and `force` is set, the newest.
 
-    Raises a UserError where a path leads to no valid state, or to one of another signature and `insist` is not set.
+    Raises a UserError where a path leads to no valid state, or to one of another signature and `force` is not set.
     """
     if setting is None:
         return None
     if setting == "auto":
-        state = _newest(roots, signature, insist, say)
+        state = _newest(roots, signature, force, say)
     else:
         state = checked(setting, roots, State.open)
-        if not insist:
+        if not force:
             refuse_other_settings(state, signature)
     if state is None:
         return None
     if (here := versions()) != state.versions:
-        told = ", ".join(
+        others = ", ".join(
             f"{name} {state.versions.get(name)}" for name in here if here[name] != state.versions.get(name)
         )
-        say(f"resume: the state was saved with {told}, so the result may differ slightly")
-    return Resume(state, insist, [key for key, _, _ in differences(state.signature, signature)])
+        say(f"resume: the state was saved with {others}, so the result may differ slightly")
+    return Resume(state, force, [key for key, _, _ in differences(state.signature, signature)])
 
 
 def checked(path: str, roots: Iterable[Path], opened: Callable[[State], State] = lambda state: state) -> State:
-    """The state at a path, whole; a UserError says what is there instead, and names the last valid one.
+    """The whole state at a path; a UserError says what is there instead and names the last valid state.
 
-    opened: a further look at it, that may find it damaged."""
+    opened: a further check, which may find it damaged."""
     folder = Path(path).expanduser()
     if folder.name in (TENSORS, MARKER):
         folder = folder.parent
@@ -69,7 +69,11 @@ def checked(path: str, roots: Iterable[Path], opened: Callable[[State], State] =
     except DamagedState as why:
         near = [place for place in (folder, folder / "states", folder.parent) if place.name == "states"]
         last = _last_valid(near, opened) or _last_valid(roots, opened)
-        remedy = f"the last valid one is {last.path}" if last else "no valid one was found; start without resume"
+        remedy = (
+            f"resume from the last valid state, {last.path}"
+            if last
+            else "start without resume: no valid state was found"
+        )
         if (meant := _nearest(folder)) and meant != folder:
             remedy = f"did you mean {meant}? Otherwise {remedy}"
         raise user_error("resume", f"'{path}' {why}", remedy) from None
@@ -80,12 +84,12 @@ def refuse_other_settings(state: State, signature: Signature) -> None:
     if found := differences(state.signature, signature):
         remedy = "use the state's settings, or resume_force=true to continue with the new ones"
         raise UserError(
-            Problem("resume", f"{state.path} was made with other settings", remedy),
+            Problem("resume", f"{state.path} was saved with other settings", remedy),
             *(Problem(key, _words(then, now)) for key, then, now in found),
         )
 
 
-def _newest(roots: Sequence[Path], signature: Signature, insist: bool, say: Say) -> State | None:
+def _newest(roots: Sequence[Path], signature: Signature, force: bool, say: Say) -> State | None:
     """The newest whole state of the signature; where there is none, says how the newest of another one differs."""
     others: list[State] = []
     for path in below(roots):
@@ -93,23 +97,25 @@ def _newest(roots: Sequence[Path], signature: Signature, insist: bool, say: Say)
             state = read(path)
             if state.signature == signature:
                 state = state.check().open()
-                say(f"resume: step {state.step} of {state.path}")
+                say(f"resuming from step {state.step} of {state.path}")
                 return state
             others.append(state)
         except DamagedState as why:
-            say(f"resume: {path} {why}; looking for the one before")
+            say(f"resume: {path} {why}; skipped, trying the one before it")
     newest = _first_whole(others, State.open)
     if newest is None:
-        say(f"resume: no state under {roots[0]}; a fresh start")
+        say(f"resume: no training state found under {roots[0]}; starting from scratch")
         return None
     found = differences(newest.signature, signature)
     lines = [f"  {key}: {_words(then, now)}" for key, then, now in found[:MOST]]
     lines += [f"  and {len(found) - MOST} more"] if len(found) > MOST else []
-    if insist:
-        say("\n".join([f"resume: step {newest.step} of {newest.path}, with other settings (resume_force):", *lines]))
+    if force:
+        first = f"resuming from step {newest.step} of {newest.path} with other settings (resume_force):"
+        say("\n".join([first, *lines]))
         return newest
-    how = "resume_force=true continues from it with the new settings"
-    say("\n".join([f"resume: no state with these settings; a fresh start. {newest.path} differs ({how}):", *lines]))
+    how = "resume_force=true resumes from it with the new settings"
+    first = f"resume: no training state with these settings; starting from scratch. {newest.path} differs ({how}):"
+    say("\n".join([first, *lines]))
     return None
 
 
@@ -127,15 +133,15 @@ def _first_whole(states: Iterable[State], opened: Callable[[State], State]) -> S
 
 
 def _only_a_file(path: Path) -> UserError:
-    """What a file is that was given as a state."""
+    """The error for a file given as a state."""
     try:
         inside = contents(path).names
     except (Unreadable, OSError):
         inside = set()
     if any(part in name for name in inside for part in ADAPTER_PARTS):
-        remedy = f"adapter.weights={path} starts from its weights; to continue a run, give a folder of its states/"
+        remedy = f"to start from its weights: adapter.weights={path}; to resume a run, give a folder of its states/"
         return user_error("resume", f"'{path}' is an adapter file, not a training state", remedy)
-    remedy = "a state is a folder, states/stepN in a run's folder"
+    remedy = "give the folder of a state, states/stepN in a run's folder"
     return user_error("resume", f"'{path}' is a file, not a training state", remedy)
 
 
@@ -158,5 +164,5 @@ def _nearest(path: Path) -> Path | None:
 
 
 def _words(then: str, now: str) -> str:
-    """Of two values; digests tell a reader nothing."""
-    return "is not the same" if re.fullmatch(r"'[0-9a-f]{32}'", now) else f"is {now}, in the state {then}"
+    """How two values differ; digests are not shown."""
+    return "differs" if re.fullmatch(r"'[0-9a-f]{32}'", now) else f"{now} here, {then} in the state"

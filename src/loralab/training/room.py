@@ -1,4 +1,4 @@
-"""Whether the disks have room for the files of a run: a lower bound, so that what is refused could not have ended."""
+"""Whether the disks have room for the files of a run: a lower bound, so that no run is refused that could finish."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def room_problems(
         size, free = sum(count * each for *_, count, each, _ in entries), shutil.disk_usage(existing(place)).free
         if size > free:
             parts = ", ".join(f"{count} {what} of {megabytes(each)}" for *_, count, each, what in entries if count)
-            found = f"{megabytes(size)} are needed on the disk of {place} ({parts}), {megabytes(free)} are free"
+            found = f"{megabytes(size)} needed on the disk of {place} ({parts}), but only {megabytes(free)} free"
             remedy = "free some space, choose another folder, or keep fewer: callbacks.export.keep_last, "
             yield Problem(setting, found, remedy + "callbacks.state.keep_last")
 

@@ -31,15 +31,15 @@ THIS_RUN = (
 """What is allowed, watched and continued this time."""
 
 HARMLESS: dict[str, tuple[str, ...]] = {
-    "paths: what they lead to counts": PLACES,
+    "paths: the content they lead to counts": PLACES,
     "which device, and how it computes: the same up to rounding": (
         *DEVICES,
         *("trainer.deterministic", "model.attention", "model.gradient_checkpointing"),
     ),
     "counted with what it is multiplied by": ("data.batch_size", "data.batch_pixels"),
-    "how images come into memory": LOADING,
-    "length: a schedule that depends on it refuses another": ("trainer.max_epochs", "trainer.max_steps"),
-    "whether a run goes on": ("data.on_error", "health.movement", "health.skips_in_a_row"),
+    "how images are loaded": LOADING,
+    "length: a schedule that depends on it cannot change it": ("trainer.max_epochs", "trainer.max_steps"),
+    "whether a run continues": ("data.on_error", "health.movement", "health.skips_in_a_row"),
     "watching, saving, and starting": (*THIS_RUN, "callbacks", "output", "settings"),
     "others take their defaults from it": ("suggested",),
 }
@@ -50,7 +50,7 @@ LOOKS_ON = "EarlyStopping"
 
 
 def signature(settings: Mapping[str, Any], family: Family, adapters: AdapterSet, plan: Plan, devices: int) -> Signature:
-    """The signature of a run. settings: the composed configuration; adapters: as they are before the first step;
+    """The signature of a run. settings: the composed configuration; adapters: before the first step;
     devices: how many share a batch."""
     from loralab.models import fingerprint
 
@@ -93,7 +93,7 @@ def differences(state: Signature, run: Signature) -> list[tuple[str, str, str]]:
 
 
 def _trains_along(callback: Any) -> bool:
-    """Whether a callback does more than look on."""
+    """Whether a callback does more than observe."""
     if not isinstance(callback, Mapping) or callback.get("enabled") is False:
         return False
     package, _, name = str(callback.get("_target_")).rpartition(".")

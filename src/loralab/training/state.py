@@ -1,4 +1,4 @@
-"""Training states on disk: everything that a run needs to go on exactly where it stopped.
+"""Training states on disk: everything that a run needs to resume exactly where it stopped.
 
 A state is a folder with two files: `state.ckpt`, Lightning's checkpoint with the adapter and nothing of the base model,
 and the marker `state.json`. The marker is written last and holds a digest of the other and a checksum of itself:
@@ -105,7 +105,7 @@ def below(roots: Iterable[Path]) -> list[Path]:
 
 
 def readable(path: Path) -> State | None:
-    """The state in a folder, where its marker is well."""
+    """The state in a folder, if its marker is valid."""
     try:
         return read(path)
     except DamagedState:
@@ -120,11 +120,11 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def _time(path: Path) -> tuple[float, str]:
-    """When a state was written; a damaged one tells by its folder."""
+    """When a state was written; for a damaged one, its folder's time."""
     state = readable(path)
     return state.written if state else path.stat().st_mtime, path.name
 
 
 def versions() -> dict[str, str]:
-    """Of what decides how a run computes."""
+    """Versions of the packages that affect results."""
     return {"loralab": __version__} | {name: importlib.metadata.version(name) for name in ("torch", "lightning")}

@@ -69,9 +69,9 @@ def build(
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """What Lightning cannot do with the devices that are there is a user's to change."""
+    """Lightning's Trainer; a UserError where it cannot work with the available devices."""
     try:
         yield
     except (MisconfigurationException, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise user_error("trainer", first, "trainer=default picks what is there") from error
+        raise user_error("trainer", first, "set trainer=default, which picks an available device") from error

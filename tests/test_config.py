@@ -80,7 +80,7 @@ def problems(*overrides: str) -> str:
         (["model.attention=xformers", "trainer.accelerator=cpu"], ["model.attention", "needs a GPU"]),
         (["targets.blocks={rnk: [4]}"], ["targets.blocks.rnk", "did you mean 'targets.blocks.rank'"]),
         (["targets.blocks={rank: [-1]}"], ["targets.blocks.rank", "at least 0"]),
-        (["targets.patterns=[{rank: 4}]"], ["targets.patterns.0.match", "is missing"]),
+        (["targets.patterns=[{rank: 4}]"], ["targets.patterns.0.match", "missing"]),
         (["targets.patterns=[{match: attn, rank: x}]"], ["targets.patterns.0.rank", "whole number"]),
         (["targets.patterns=[{match: '('}]"], ["targets.patterns.0.match", "not a valid regular expression"]),
         (["suggested.lr=fast"], ["suggested.lr", "a number"]),

@@ -186,7 +186,7 @@ def test_a_ratio_of_rates_needs_rates(random_family, name: str, lr: float | None
     adapters = inject(random_family, LoRA(rank=1), Targets(loraplus_ratio=16.0))
     own = () if lr else ("lr=null", "relative_step=true")
     try:
-        with pytest.raises(UserError, match=r"several rates|targets\.loraplus_ratio"):
+        with pytest.raises(UserError, match=r"different learning rates|targets\.loraplus_ratio"):
             build_optimizer(instantiate(settings(name, *own)), adapters.parameter_groups(lr))
     finally:
         adapters.remove()

@@ -97,7 +97,7 @@ def test_a_folder_is_what_its_configs_say(random_base: Path, tmp_path: Path):
     shutil.copytree(random_base, copy)
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
     os.truncate(weights, weights.stat().st_size - 100)
-    assert "cut short" in found(identify, str(copy), "sd1")
+    assert "truncated" in found(identify, str(copy), "sd1")
     weights.unlink()
     assert "no weights" in found(identify, str(copy), "sd1")
     assert "not a diffusers folder" in found(identify, str(tmp_path), "sd1")
@@ -120,7 +120,7 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path: Path, new: bool):
     path, sprung = tmp_path / "trap.ckpt", tmp_path / "sprung"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Trap(sprung)}, path, _use_new_zipfile_serialization=new)
     for text in (found(identify, str(path), "sd1"), found(read, path, "model.base")):
-        assert "holds code that would run" in text
+        assert "contains code that loading it would run" in text
         assert "not run" in text
     assert not sprung.exists()
     assert "posix.mkdir" in found(identify, str(path), "sd1") or "nt.mkdir" in found(identify, str(path), "sd1")
@@ -158,12 +158,12 @@ def test_what_is_no_base_model(tmp_path: Path):
     assert "is not a checkpoint" in told(b"GIF89a" * 100)
     assert "git lfs pull" in told(b"version https://git-lfs.github.com/spec/v1\noid sha256:1234\n")
     assert "web page" in told(b"<!DOCTYPE html><html></html>")
-    assert "cut short" in told(struct.pack("<Q", 5000) + b'{"a": {"dtype"')
-    assert "cut short" in told(b"PK\x03\x04" + bytes(100), "x.ckpt")
-    assert "cut short" in told(b"\x80\x02}q\x00(X\x0a\x00", "x.ckpt")
+    assert "truncated" in told(struct.pack("<Q", 5000) + b'{"a": {"dtype"')
+    assert "truncated" in told(b"PK\x03\x04" + bytes(100), "x.ckpt")
+    assert "truncated" in told(b"\x80\x02}q\x00(X\x0a\x00", "x.ckpt")
     assert "adapter.weights" in told({"lora_unet_x.lora_down.weight": [4, 4]})
     assert "is a VAE" in told({"decoder.conv_in.weight": [4]})
-    assert "none of SD 1.x" in told({"double_blocks.0.img_attn.proj.weight": [4]})
+    assert "not an SD 1.x" in told({"double_blocks.0.img_attn.proj.weight": [4]})
     assert "inpainting" in told({"model.diffusion_model.input_blocks.0.0.weight": [320, 9, 3, 3]})
     assert "has no VAE" in told({COMMON[0]: [1], KEYS["sd1"][0]: [1]})
 
@@ -171,10 +171,10 @@ def test_what_is_no_base_model(tmp_path: Path):
 def test_a_truncated_file_says_how_much_is_there(tmp_path: Path):
     shapes = {name: [1000] for name in (*COMMON, *KEYS["sd1"])}
     path = header_only(tmp_path / "cut.safetensors", shapes, size=9000)
-    assert "cut short: 9,000 of" in found(identify, str(path), "sd1")
+    assert "truncated: 9,000 of" in found(identify, str(path), "sd1")
     whole = single(tmp_path, *KEYS["sd1"], kind="ckpt")
     os.truncate(whole, whole.stat().st_size // 2)
-    assert "cut short" in found(identify, str(whole), "sd1")
+    assert "truncated" in found(identify, str(whole), "sd1")
 
 
 def test_the_check_names_each_setting(tmp_path: Path, random_base: Path):

@@ -42,9 +42,9 @@ class Method:
     rank_stabilised: bool = False
     """Scale by alpha / √rank instead (arXiv 2312.03732)."""
     dropout: Chance = 0.0
-    """Probability that an element inside the adapter is left out."""
+    """Probability that an element inside the adapter is set to zero."""
     rank_dropout: Chance = 0.0
-    """Probability that a rank component is left out."""
+    """Probability that a rank component is set to zero."""
     module_dropout: Chance = 0.0
     """Probability that a layer goes without its adapter for a step."""
     max_norm: Positive | None = None
@@ -55,7 +55,7 @@ class Method:
     required: ClassVar[frozenset[str]]
     """Tensors that every adapter of this kind has."""
     optional: ClassVar[frozenset[str]] = frozenset()
-    """Further ones that it may have, in files of others."""
+    """Further ones that it may have in files of other trainers."""
     starts_at_zero: ClassVar[frozenset[str]]
     """Tensors that make the change zero at the start; LoRA+ gives them their own rate (arXiv 2402.12354)."""
 
@@ -84,7 +84,7 @@ class Method:
 
     @classmethod
     def shape_of(cls, tensors: Tensors) -> torch.Size:
-        """The shape of `delta`, without computing it; a RuntimeError where the tensors don't fit together."""
+        """The shape of `delta`, without computing it; a RuntimeError where their shapes are incompatible."""
         return cls.delta({name: t.to("meta") for name, t in tensors.items()}).shape
 
     @classmethod
@@ -182,7 +182,7 @@ class Adapter(nn.Module):
     def limit_norm(self, limit: float) -> Tensor:
         """Shrinks the change to a norm of at most `limit`, all factors alike; says whether it had to, () bool.
 
-        Without a look at the norm, which would wait for the device.
+        The norm is not read, which would wait for the device.
         """
         norm = self.norm()
         factors = [t for name, t in self.tensors.items() if name != "dora_scale"]
@@ -191,7 +191,7 @@ class Adapter(nn.Module):
         return norm > limit
 
     def detach_from_layer(self) -> None:
-        """Gives the layer its own forward back."""
+        """Restores the layer's own forward."""
         del self.layer.forward
 
 

@@ -48,7 +48,7 @@ class AdapterFile:
     groups: dict[str, Group]
     """The same adapters by module name."""
     notes: list[str]
-    """What else is in the file, and was left out because it changes no module."""
+    """What else is in the file and was ignored because it changes no module."""
     problems: list[Problem]
     """Why it cannot be used as it is."""
 
@@ -64,8 +64,8 @@ def save(
 
     A precision of None leaves each tensor its own. The same tensors and metadata give the same bytes. Metadata
     (safetensors only) is completed with the hashes that UIs know a file by; None leaves it out. Returns the names of
-    the metadata that had no room. Raises an OutOfRange where values don't fit the precision, and a WriteError that
-    names `setting` where the file cannot be written.
+    the metadata that was omitted for lack of space. Raises an OutOfRange where values exceed the precision, and a
+    WriteError that names `setting` where the file cannot be written.
     """
     tensors = dict(state)
     if precision is not None:
@@ -73,7 +73,7 @@ def save(
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         kind = "too large for " + precision if precision and _all_finite(state, broken) else "infinite or not a number"
-        remedy = "write it in bf16 or fp32" if precision else "there is no precision that holds them"
+        remedy = "use bf16 or fp32" if precision else "use an earlier file; no precision can store these values"
         raise OutOfRange(Problem(setting, f"values are {kind}: {some(broken)}", remedy))
     if metadata is None:
         write(path, tensors, None, setting)
@@ -114,7 +114,7 @@ def _all_finite(state: Mapping[str, Tensor], keys: list[str]) -> bool:
 def load(path: Path | str, table: Table | None = None, setting: str = "adapter.weights") -> AdapterFile:
     """An adapter file of any layout and format, told by its content, in the kohya layout with the table's names.
 
-    Raises a UserError for what is no adapter, is damaged, holds code or not-a-numbers, has keys of no known module, or
+    Raises a UserError for what is not an adapter, is damaged, contains code or NaNs, has keys of no known module, or
     was saved by PEFT with options that change what its tensors mean.
     """
     found = look(path, table, setting)
@@ -126,23 +126,23 @@ def load(path: Path | str, table: Table | None = None, setting: str = "adapter.w
 def look(
     path: Path | str, table: Table | None = None, setting: str = "adapter.weights", values: bool = True
 ) -> AdapterFile:
-    """The same, where what can't be used is told rather than raised; a UserError only where nothing can be read.
+    """The same, but what can't be used is reported rather than raised; a UserError only where nothing can be read.
 
-    `values`: whether the numbers are looked at, which reads all of them.
+    `values`: whether the numbers are checked, which reads all of them.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise user_error(setting, *_no_file(path))
     tensors, metadata = read(path, setting), read_metadata(path)
     if not tensors:
-        raise user_error(setting, f"{path} holds no tensors", "give the path of an adapter file")
+        raise user_error(setting, f"{path} contains no tensors", "give the path of an adapter file")
     problems: list[Problem] = []
     configs, folded = _told(path, tensors, metadata, setting, problems)
     sorted_ = to_kohya(widened(tensors), configs, table, folded)
     groups, faults = sort_out(sorted_.state, values)
     problems += problems_of(sorted_.faults | faults, len(tensors), setting)
     if not groups and not problems:
-        problems = [Problem(setting, f"{path} holds no adapter", "choose a LoRA, LoCon, LoHa, LoKr or DoRA file")]
+        problems = [Problem(setting, f"{path} contains no adapter", "use a LoRA, LoCon, LoHa, LoKr or DoRA file")]
     notes = [f"{path.name}: {what} ignored: {some(keys)}" for what, keys in sorted_.beside.items()]
     return AdapterFile(sorted_.state, metadata, groups, notes, problems)
 
@@ -150,14 +150,14 @@ def look(
 def _told(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], setting: str, problems: list[Problem]
 ) -> tuple[Configs, Alphas]:
-    """What is said of the tensors' strength; adds to the problems what is said and cannot be used, or is missing."""
+    """What the file says about its strength; adds to the problems what is unusable or missing."""
     try:
         configs, folded = configs_of(path, tensors, metadata), folded_into(metadata)
     except ValueError as error:
-        problems.append(Problem(setting, f"{path}: {error}", "get the file again"))
+        problems.append(Problem(setting, f"{path}: {error}", "download or copy the file again"))
         return {}, {}
     if not configs and any(key.startswith(PREFIX) for key in tensors) and not any("alpha" in key for key in tensors):
-        found = f"{path} was saved by PEFT, which writes its alpha into {CONFIG}: not found beside it"
+        found = f"{path} was saved by PEFT, which stores alpha in {CONFIG}: not found beside it"
         problems.append(Problem(setting, found, f"put {CONFIG} into {path.parent}"))
     wrong = [(config.where, *problem) for config in configs.values() for problem in config.problems()]
     problems += [Problem(setting, f"{path}: {where}: {found}", remedy) for where, found, remedy in dict.fromkeys(wrong)]
@@ -165,11 +165,11 @@ def _told(
 
 
 def _no_file(path: Path) -> tuple[str, str]:
-    """What is said of a path where there is no file, and the remedy."""
+    """The problem with a path that is not a file, and the remedy."""
     if not path.is_dir():
         return f"{path} {what_is_at(path)}", "give the path of an adapter file"
     inside = sorted(p.name for p in path.iterdir() if p.suffix.removeprefix(".") in FORMATS)
-    return f"{path} is a folder", f"a file in it: {path / inside[0]}" if inside else "give the path of an adapter file"
+    return f"{path} is a folder", f"did you mean {path / inside[0]}?" if inside else "give the path of an adapter file"
 
 
 def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ class AdapterSet(nn.Module):
         self.fresh: list[str] = []
         """Those that the file to start from lacks."""
         self.notes: list[str] = []
-        """What the user should know of that file."""
+        """Notes for the user about that file."""
         for name, adapter in self:
             adapter.requires_grad_(self.rate(name, 1.0) != 0)
 
@@ -68,8 +68,8 @@ class AdapterSet(nn.Module):
         Raises a UserError where everything is frozen, or where LoRA+ has no rate to multiply.
         """
         if lr is None and self.targets.loraplus_ratio:
-            found = "multiplies the learning rate, and optimizer.lr=null has none"
-            raise user_error("targets.loraplus_ratio", found, "give optimizer.lr, or set targets.loraplus_ratio=null")
+            found = "cannot be combined with optimizer.lr=null: there is no learning rate to multiply"
+            raise user_error("targets.loraplus_ratio", found, "set optimizer.lr, or targets.loraplus_ratio=null")
         groups: dict[str, dict[str, Any]] = {}
         for name, adapter in self:
             rate = self.rate(name, lr)
@@ -107,7 +107,9 @@ class AdapterSet(nn.Module):
         strange = [module for module in groups if module not in self.adapters]
         if strange:
             raise user_error(
-                "adapter.weights", f"has modules that are not adapted here: {some(strange)}", self._hint(strange)
+                "adapter.weights",
+                f"contains modules that this run does not adapt: {some(strange)}",
+                self._hint(strange),
             )
         check_start(groups, type(next(iter(self))[1].method))
         before = {module: _size_in_words(self.adapters[module]) for module in groups}
@@ -123,18 +125,20 @@ class AdapterSet(nn.Module):
             self.notes.append(f"{name}: {count} keep the file's {theirs}; the settings' {ours} is ignored")
         self.fresh = [module for module, _ in self if module not in groups]
         if fresh := self.fresh:
-            self.notes.append(f"{name} lacks {len(fresh)} of {len(self)} modules; these start anew: {some(fresh, 2)}")
+            self.notes.append(
+                f"{name} lacks {len(fresh)} of {len(self)} modules, which start from scratch: {some(fresh, 2)}"
+            )
         if further := [module for module, site in self.sites.items() if not site.asked]:
             self.notes.append(
-                f"{name} has {len(further)} modules that targets leaves out; trained too: {some(further, 2)}"
+                f"{name} contains {len(further)} modules outside targets, which are trained, too: {some(further, 2)}"
             )
 
     def _hint(self, strange: list[str]) -> str:
         if any(name.startswith("lora_te") for name in strange) and not self.targets.text_encoder:
-            return "targets=both targets.text_encoder_lr=0 keeps the text encoder's part of the file, frozen"
+            return "to keep the file's text encoder part, frozen: targets=both targets.text_encoder_lr=0"
         if any(name.startswith("lora_unet") for name in strange) and not self.targets.unet:
-            return "targets=both targets.unet_lr=0 keeps the UNet's part of the file, frozen"
-        return "it was made for another model family, or by targets.patterns that are not set here"
+            return "to keep the file's UNet part, frozen: targets=both targets.unet_lr=0"
+        return "use the model family and the targets.patterns that the file was trained with"
 
     @contextmanager
     def enabled(self, active: bool) -> Iterator[None]:
@@ -174,7 +178,7 @@ class AdapterSet(nn.Module):
         return Norms(norms.mean(), norms.max(), limited)
 
     def remove(self) -> None:
-        """Gives every layer of the base its own forward back."""
+        """Restores every base layer's own forward."""
         for _, adapter in self:
             adapter.detach_from_layer()
 
@@ -237,22 +241,24 @@ def check_start(groups: Mapping[str, Group], wanted: type[Method]) -> None:
     """Raises a UserError where training cannot start from these adapters as those of a kind."""
     for name, group in groups.items():
         if not wanted.recognises(group.tensors):
-            found = f"holds {group.kind.__name__} adapters ({name}), this run trains {wanted.__name__}"
-            remedy = f"choose adapter={group.kind.__name__.lower()}"
+            found = f"contains {group.kind.__name__} adapters ({name}), but this run trains {wanted.__name__}"
+            remedy = f"set adapter={group.kind.__name__.lower()}"
             if group.needs_weight and group.kind is not DoRA:
-                found = f"{name} is a {group.kind.__name__} with magnitudes, which can be merged but not trained here"
-                remedy = "loralab merge puts it into a base model"
+                found = f"{name} is a {group.kind.__name__} with magnitudes, which can be merged but not trained"
+                remedy = "merge it into a base model with loralab merge"
             raise user_error("adapter.weights", found, remedy)
     if weak := [name for name, group in groups.items() if group.scale == 0]:
-        found = f"alpha is 0 in {len(weak)} of {len(groups)} modules, which could not learn: {some(weak)}"
-        raise user_error("adapter.weights", found, "leave adapter.weights out, and train anew")
+        found = f"alpha is 0 in {len(weak)} of {len(groups)} modules, which cannot learn: {some(weak)}"
+        raise user_error("adapter.weights", found, "remove adapter.weights to train from scratch")
     if dead := [name for name, group in groups.items() if group.is_dead]:
-        found = f"{len(dead)} of {len(groups)} modules are all zero, and could not learn: {some(dead)}"
-        raise user_error("adapter.weights", found, "leave adapter.weights out, and train anew")
+        found = f"{len(dead)} of {len(groups)} modules are all zero and cannot learn: {some(dead)}"
+        raise user_error("adapter.weights", found, "remove adapter.weights to train from scratch")
 
 
 def _check_shape(name: str, group: Group, adapter: Adapter) -> None:
     shape, expected = group.shape, weight_shape(adapter.layer)
     if shape.numel() != expected.numel() or shape[0] != expected[0]:
-        found = f"{name} changes a weight {tuple(shape)}, the model's is {tuple(expected)}"
-        raise user_error("adapter.weights", found, "the file belongs to another base model (SD 1.x, 2.x or SDXL)")
+        found = f"{name} changes a weight of shape {tuple(shape)}, but the model's has {tuple(expected)}"
+        raise user_error(
+            "adapter.weights", found, "use the base model that the file was made for (SD 1.x, 2.x or SDXL)"
+        )

@@ -33,7 +33,7 @@ EMBEDDING = re.compile(r"(?:bundle_emb\.(?P<name>[^.]+)\..*|emb_params|clip_[lg]
 
 _OF_OTHER_KINDS = (
     (re.compile(r"\.b?oft_"), "of OFT or BOFT adapters"),
-    (re.compile(r"\.diff(_b)?$"), "whole differences of weights (LyCORIS full)"),
+    (re.compile(r"\.diff(_b)?$"), "full weight differences (LyCORIS full)"),
     (re.compile(r"\.[wb]_norm$"), "of normalisation layers (LyCORIS norm)"),
     (re.compile(r"\.[ab][12]\.weight$"), "of GLoRA adapters"),
     (re.compile(r"\.on_input$|\.ia3_"), "of IA3 adapters"),
@@ -43,21 +43,21 @@ _OF_OTHER_KINDS = (
     (re.compile(r"bias$"), "biases"),
     (re.compile(rf"^{re.escape(PREFIX)}(?!.*\.lora_).*\.weight$"), "weights of the base model itself"),
 )
-"""How keys look that can't be read, and what they are."""
+"""Patterns of keys that are not supported, and what they are."""
 
-NO_MODULE = "are of no module of this model"
+NO_MODULE = "match no module of this model"
 NOT_SUPPORTED = ", which are not supported"
-AMBIGUOUS = "may be of either text encoder of SDXL"
+AMBIGUOUS = "may belong to either text encoder of SDXL"
 
 
 def strangeness(key: str) -> str:
-    """What is said of a key that cannot be read."""
+    """The fault of a key that cannot be read."""
     found = next((what for pattern, what in _OF_OTHER_KINDS if pattern.search(key)), None)
     return f"are {found}{NOT_SUPPORTED}" if found else NO_MODULE
 
 
 def is_counter(key: str, numbers: int) -> bool:
-    """Whether it is one number beside the modules, like a step count: it has no place in any of them."""
+    """Whether it is one number that belongs to no module, like a step count."""
     return numbers == 1 and "." not in key and not key.startswith("lora_")
 
 

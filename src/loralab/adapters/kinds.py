@@ -19,18 +19,18 @@ from loralab.errors import Problem, UserError
 KINDS: tuple[type[Method], ...] = (LoRA, DoRA, LoHa, LoKr)
 
 LARGEST_ALPHA = 1e6
-"""A larger one was never meant; where alpha has no effect (a LoKr without a rank), files have any."""
+"""A larger one is never intended; where alpha has no effect (a LoKr without a rank), files have any."""
 
-INCOMPLETE = "are not a whole adapter"
-UNKNOWN = "are tensors of a module that no adapter known here has"
-NOT_FLOATS = "are empty, or no floating-point numbers"
-NOT_FINITE = "have values that are not finite numbers"
-DAMAGED = "the file is damaged, or of a kind that is not known here"
+INCOMPLETE = "are an incomplete adapter"
+UNKNOWN = "are tensors that no supported adapter has"
+NOT_FLOATS = "are empty or not floating-point numbers"
+NOT_FINITE = "have values that are not finite"
+DAMAGED = "download or copy the file again: it is damaged, or of an unsupported kind"
 REMEDIES = {
-    UNKNOWN: "what they do is not known, and the rest would be another adapter: take a LoRA, LoCon, LoHa, LoKr or DoRA",
-    NO_MODULE: "the file belongs to another base model, or to no Stable Diffusion at all",
+    UNKNOWN: "use a LoRA, LoCon, LoHa, LoKr or DoRA: without these keys it would be a different adapter",
+    NO_MODULE: "use the base model that the file was made for, if it is a Stable Diffusion",
     AMBIGUOUS: "put PEFT's adapter_config.json beside the file: its auto_mapping says which",
-    NOT_FINITE: "its training had failed; take an earlier file of it",
+    NOT_FINITE: "use an earlier file: its training failed",
 }
 
 
@@ -87,7 +87,7 @@ Faults = dict[str, list[str]]
 def sort_out(state: Mapping[str, Tensor], values: bool = True) -> tuple[dict[str, Group], Faults]:
     """The adapters of a state of the kohya layout by module name, and what cannot be used of it.
 
-    A missing alpha is the rank, a scale of 1. `values`: whether the numbers are looked at, which reads all of them.
+    A missing alpha is the rank, a scale of 1. `values`: whether the numbers are checked, which reads all of them.
     """
     modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
@@ -136,16 +136,16 @@ def _faults(kind: type[Method] | None, tensors: Mapping[str, Tensor], alpha: Ten
     if wrong := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
         return {NOT_FINITE: wrong}
     if alpha is not None and (alpha.numel() != 1 or alpha.is_complex()):
-        return {f"are alphas of the shape {tuple(alpha.shape)}, not one number": ["alpha"]}
+        return {f"are alphas of shape {tuple(alpha.shape)}, not a single number": ["alpha"]}
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
     try:
         shape, rank = kind.shape_of(tensors), kind.rank_of(tensors)
     except (RuntimeError, IndexError):
-        return {f"have shapes that don't fit together ({shapes})": list(tensors)}
+        return {f"have incompatible shapes ({shapes})": list(tensors)}
     if len(shape) not in (2, 4) or not _magnitude_fits(tensors.get("dora_scale"), shape):
-        return {f"have shapes that don't fit together ({shapes})": list(tensors)}
+        return {f"have incompatible shapes ({shapes})": list(tensors)}
     if rank and alpha is not None and abs(float(alpha)) > LARGEST_ALPHA:
-        return {f"are alphas as large as {float(alpha):g}": ["alpha"]}
+        return {f"are implausibly large alphas ({float(alpha):g})": ["alpha"]}
     return {}
 
 

@@ -43,8 +43,8 @@ def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]
     out: dict[str, Tensor] = {}
     for name, group in grouped(state).items():
         if group.kind not in (LoRA, DoRA):
-            found = f"diffusers has no {group.kind.__name__} ({name})"
-            raise user_error("output.layout", found, "output.layout=kohya, or adapter=lora")
+            found = f"the diffusers layout does not support {group.kind.__name__} ({name})"
+            raise user_error("output.layout", found, "set output.layout=kohya or adapter=lora")
         path, up = paths[name], group.tensors["lora_up"]
         out[f"{path}.lora_A.weight"] = _down(group.tensors)
         out[f"{path}.lora_B.weight"] = _scaled(up, group.scale)
@@ -82,8 +82,8 @@ def _magnitude(name: str, group: Group) -> Tensor:
     """(out) of a linear layer, (1, out, 1, 1) of a convolution."""
     magnitude, out = group.tensors["dora_scale"], group.shape[0]
     if magnitude_form(magnitude, group.shape).shape[0] == 1 != out:
-        found = f"diffusers takes a magnitude for each output, {name} has one for each input"
-        raise user_error("output.layout", found, "output.layout=kohya, or adapter.magnitude=output")
+        found = f"the diffusers layout needs a magnitude for each output, but {name} has one for each input"
+        raise user_error("output.layout", found, "set output.layout=kohya or adapter.magnitude=output")
     return magnitude.reshape(1, -1, 1, 1) if len(group.shape) == 4 else magnitude.flatten()
 
 
@@ -94,9 +94,9 @@ class Sorted:
     state: dict[str, Tensor]
     """Those of adapters, in the kohya layout with the model's names, alphas included where they are known."""
     beside: dict[str, list[str]]
-    """What is in the file and changes no module, so that it can be left out → its keys."""
+    """What is in the file and changes no module, so that it can be ignored → its keys."""
     faults: Faults
-    """What can be understood only as parts of an adapter that cannot be read."""
+    """Keys that can only be parts of an adapter that cannot be read."""
 
 
 def to_kohya(
@@ -119,11 +119,11 @@ def to_kohya(
         if word := EMBEDDING.match(key):
             beside.setdefault(f"the embedding {word['name'] or key}", []).append(key)
         elif is_counter(key, tensor.numel()):
-            beside.setdefault("counters of a training", []).append(key)
+            beside.setdefault("training counters", []).append(key)
         elif names.ambiguous(path):
             faults.setdefault(AMBIGUOUS, []).append(key)
         elif name is None or ending in modules.get(name, {}):
-            faults.setdefault(strangeness(key) if name is None else "name a tensor twice", []).append(key)
+            faults.setdefault(strangeness(key) if name is None else "define a tensor twice", []).append(key)
         else:
             paths[name] = path
             modules.setdefault(name, {})[ending] = _kohya_form(key, tensor)
@@ -163,14 +163,14 @@ def _with_alpha(tensors: dict[str, Tensor], path: str, configs: Configs) -> str 
 
 def folded_into(metadata: Mapping[str, str]) -> Alphas:
     """The alphas that `folded_alphas` wrote into the metadata; a ValueError where they are damaged."""
-    told = parsed(metadata.get(FOLDED, "{}"), f"the metadata {FOLDED}")
-    if not all(alpha is None or is_number(alpha) for alpha in told.values()):
+    alphas = parsed(metadata.get(FOLDED, "{}"), f"the metadata {FOLDED}")
+    if not all(alpha is None or is_number(alpha) for alpha in alphas.values()):
         raise ValueError(f"the metadata {FOLDED} is damaged")
-    return told
+    return alphas
 
 
 def _unfold(tensors: dict[str, Tensor], name: str, alphas: Alphas) -> None:
-    """Takes the scale out of `lora_up` again, where it is told which was folded into it."""
+    """Takes the scale out of `lora_up` again, where the metadata says which one was folded into it."""
     down, up = tensors.get("lora_down.weight"), tensors.get("lora_up.weight")
     alpha = alphas.get(name, alphas.get(""))
     if alpha and down is not None and up is not None and down.dim() and "alpha" not in tensors:

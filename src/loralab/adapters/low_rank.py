@@ -84,8 +84,8 @@ def _svd(matrix: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
         left, singular, right = (part.to(matrix.dtype) for part in parts)
         if all(part.isfinite().all() for part in (left, singular, right)):
             return left, singular, right
-    found = f"the singular values of {name} could not be computed: its values are too large, or not finite numbers"
-    raise user_error("FILE", found, "its training had failed; take an earlier file of it")
+    found = f"the singular values of {name} could not be computed: its values are too large or not finite"
+    raise user_error("FILE", found, "use an earlier file: its training failed")
 
 
 def concatenated(groups: list[Group], weights: list[float]) -> Group:

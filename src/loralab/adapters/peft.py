@@ -1,4 +1,4 @@
-"""What PEFT's configuration says of the tensors that it comes with: above all, how strong they are.
+"""What PEFT's configuration says about its tensors: above all, their strength.
 
 PEFT writes it beside its weights (`adapter_config.json`), diffusers into a file's header. Its keys are those of
 peft's LoraConfig, LoHaConfig and LoKrConfig (0.21).
@@ -34,7 +34,7 @@ KINDS = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
 """The kinds of adapters that can be read, and what their alpha is called; it is 8 where it is not given."""
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "lycoris")
 """Ways to initialise that leave the base model as it is."""
-CHANGED_BASE = "save it from PEFT with path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
+CHANGED_BASE = "save it from PEFT with path_initial_model_for_weight_conversion, which converts it to a plain LoRA"
 PLAIN = "train and save it in PEFT without that option"
 
 WITHOUT_EFFECT = frozenset(
@@ -46,7 +46,7 @@ WITHOUT_EFFECT = frozenset(
         *("use_effective_conv2d", "use_rslora", "velora_config"),
     )
 )
-"""Keys that are accounted for here, or that say nothing about what the saved tensors do."""
+"""Keys that are used here, or that do not affect the saved tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,20 @@ class Config:
         """(what was found, remedy) for all that can't be represented, so that nothing is read at the wrong strength."""
         kind = self._kind
         if kind not in KINDS:
-            yield f"peft_type={kind}: such adapters cannot be read", "PEFT's LORA, LOHA and LOKR can"
+            yield f"peft_type={kind} is not supported", "valid: LORA, LOHA, LOKR"
             return
         start = self.values.get("init_lora_weights", self.values.get("init_weights"))
         if start not in PLAIN_STARTS:
-            yield f"init_lora_weights={start}: the adapter belongs to a base model that this changed", CHANGED_BASE
+            yield (
+                f"init_lora_weights={start}: this changed the base model, which the adapter does not contain",
+                CHANGED_BASE,
+            )
         for key, value in self.values.items():
             if (key == "bias" and value != "none") or (key not in WITHOUT_EFFECT and _switched_on(value)):
-                yield f"{key}={json.dumps(value)[:80]} cannot be represented here", PLAIN
-        yield from ((f"{key}={self.values[key]!r:.80} is invalid", "get the file again") for key in self._invalid())
+                yield f"{key}={json.dumps(value)[:80]} is not supported", PLAIN
+        yield from (
+            (f"{key}={self.values[key]!r:.80} is invalid", "download or copy the file again") for key in self._invalid()
+        )
 
     @property
     def _kind(self) -> str:

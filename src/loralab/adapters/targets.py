@@ -146,7 +146,7 @@ class Targets:
                     sites.append(replace(self._by_block(part, target), asked=target.kind in kinds))
         self._check_patterns(used, table)
         if not sites:
-            raise user_error("targets", "no module is chosen", "switch on a part, or a kind of module")
+            raise user_error("targets", "no module is selected", "enable a part or a kind of module")
         return sites
 
     def _by_pattern(self, part: str, target: Target, pattern: Pattern) -> Site:
@@ -168,26 +168,30 @@ class Targets:
     def _check_lengths(self, blocks: Blocks, block_count: int) -> None:
         for key, values in vars(blocks).items():
             if values and len(values) != block_count:
-                found = f"has {len(values)} entries, this model's UNet has {block_count} blocks"
-                raise user_error(f"targets.blocks.{key}", found, f"give {block_count}, from input to output")
+                found = f"has {len(values)} entries, but this model's UNet has {block_count} blocks"
+                raise user_error(f"targets.blocks.{key}", found, f"give {block_count} entries, from input to output")
 
     def _check_patterns(self, used: set[int], table: Mapping[str, Sequence[Target]]) -> None:
         for i, pattern in enumerate(self.patterns):
             if i not in used:
                 part = next((p for p in table if self.includes(p) and table[p]), None)
-                example = f"names look like {part}.{table[part][0].path}" if part else "no part is switched on"
-                found = f"'{pattern.match}' matches no module that an earlier pattern has not"
+                example = (
+                    f"change the expression: names look like {part}.{table[part][0].path}"
+                    if part
+                    else "enable a part: none is on"
+                )
+                found = f"'{pattern.match}' matches no module, or only modules that an earlier pattern matches"
                 raise user_error(f"targets.patterns.{i}.match", found, example)
 
 
 def _built(cls: type, setting: str, values: Mapping[str, Any]) -> Any:
-    """A Blocks or Pattern from a mapping; raises a UserError for keys that it has not."""
+    """A Blocks or Pattern from a mapping; raises a UserError for unknown keys."""
     known = [f.name for f in fields(cls)]
     unknown = [key for key in values if key not in known]
     if unknown:
-        raise user_error(f"{setting}.{unknown[0]}", "is not a setting", f"valid: {', '.join(known)}")
+        raise user_error(f"{setting}.{unknown[0]}", "unknown setting", f"valid: {', '.join(known)}")
     if cls is Pattern and "match" not in values:
-        raise user_error(f"{setting}.match", "is missing", "give a regular expression, such as attn2")
+        raise user_error(f"{setting}.match", "missing", "give a regular expression, such as attn2")
     return cls(**values)
 
 
@@ -195,5 +199,5 @@ def _compiled(i: int, pattern: Pattern) -> re.Pattern[str]:
     try:
         return re.compile(pattern.match)
     except re.error as error:
-        found = f"'{pattern.match}' is no regular expression: {error}"
+        found = f"'{pattern.match}' is not a valid regular expression: {error}"
         raise user_error(f"targets.patterns.{i}.match", found, "write \\. for a dot, .* for anything") from None

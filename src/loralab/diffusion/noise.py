@@ -100,7 +100,7 @@ def pyramid(shape: Shape, ratios: Sequence[float], discount: float, generator: G
 
 
 class InputPerturbation:
-    """Noises the model's input a little more than it is told, against its own errors when sampling.
+    """Adds slightly more noise to the model's input than its timestep says, against exposure bias when sampling.
 
     noise + γ·n for the input, the target stays (Ning et al. 2023, arXiv 2301.11706).
     """

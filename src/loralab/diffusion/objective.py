@@ -35,7 +35,7 @@ class Losses:
 
 
 class Objective:
-    """Draws noise and timesteps, asks for a prediction, and weighs its error.
+    """Draws noise and timesteps, gets a prediction, and weights its error.
 
     The order is that of sd-scripts: loss × mask → mean of each sample → × sample weight → × timestep weights.
 
@@ -44,7 +44,7 @@ class Objective:
     prior_loss_weight: of regularisation images.
     tag_weighting: the power with which rare tags count more (see TagRarity), once `count_tags` was called; 0 = off.
     preservation_weight: of the distance to what the frozen base predicts for `preservation_caption`, added to each
-    sample's loss, so that the adapter keeps to itself without regularisation images; 0 = off.
+    sample's loss, so that it changes nothing else, without regularisation images; 0 = off.
     preservation_caption: null = the sample's own caption.
     """
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 class TagRarity:
     """A tag that occurs n times weighs n**-power, scaled so that the mean over all occurrences is 1.
 
-    A power of 1 lets every tag count alike in sum, 0.5 goes half of the way, 0 does nothing.
+    With a power of 1 every tag has the same total weight; 0.5 is halfway, 0 has no effect.
     """
 
     def __init__(self, counts: Mapping[str, int], power: float) -> None:

@@ -74,6 +74,6 @@ def _check(low: int, high: int) -> None:
     if low > high or low > 999:
         raise user_error(
             "objective.timesteps",
-            f"no timestep lies between low={low} and high={high}",
-            "low is the first timestep (at most 999), high the one after the last (at most 1000)",
+            f"no timesteps between low={low} and high={high}",
+            "set low to the first timestep (at most 999), high to the last plus one (at most 1000)",
         )

@@ -43,7 +43,7 @@ class ScaledV:
     def __call__(self, snr: Tensor, prediction_type: PredictionType) -> Tensor:
         if prediction_type != "v_prediction":
             raise user_error(
-                "objective.weighting", "scaled_v is for v-prediction and the model predicts epsilon", "leave it out"
+                "objective.weighting", "scaled_v needs v-prediction, but the model predicts epsilon", "remove it"
             )
         snr = snr.clamp(max=BOUND)
         return snr / (snr + 1)
@@ -58,7 +58,7 @@ class VLike:
     def __call__(self, snr: Tensor, prediction_type: PredictionType) -> Tensor:
         if prediction_type != "epsilon":
             raise user_error(
-                "objective.weighting", "v_like is for epsilon and the model predicts v already", "leave it out"
+                "objective.weighting", "v_like needs epsilon prediction, but the model predicts v", "remove it"
             )
         snr = snr.clamp(1 / BOUND, BOUND)
         return 1 + self.strength * (snr + 1) / snr

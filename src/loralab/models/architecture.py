@@ -13,7 +13,7 @@ from typing import Any
 Config = dict[str, Any]
 
 VOCABULARY = Path(__file__).parents[1] / "assets" / "clip"
-"""CLIP's, by which all these models read; for those that come without one, as single files do."""
+"""CLIP's tokenizer, which all these models use; for models that come without one, such as single files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which attention the UNet and the text encoders compute with."""
+"""Which attention implementation the UNet and the text encoders use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALL = 2**19
 
 
 class MeasuredAttention:
-    """A diffusers attention processor that takes whichever measures faster where it runs.
+    """A diffusers attention processor that uses the implementation that measured faster.
 
     That is torch's scaled_dot_product_attention but for small attentions in bf16 on a CPU, where its backward is slow:
     of SD 1.5 at 256 px and one thread, forward and backward in ms, eager against sdpa: 17 to 24 (256 queries, 256
@@ -63,9 +63,9 @@ def set_attention(unet: Any, text_encoders: list[Any], attention: Attention) -> 
 
 
 def _set_xformers(unet: Any) -> None:
-    remedy = "choose model.attention=auto, or install a build of xformers for this torch: pip install loralab[xformers]"
+    remedy = "set model.attention=auto, or install a build of xformers for this torch: pip install loralab[xformers]"
     if not torch.cuda.is_available():
-        raise user_error("model.attention", "xformers needs a CUDA device, and there is none", remedy)
+        raise user_error("model.attention", "xformers needs a CUDA device, but none was found", remedy)
     try:
         unet.enable_xformers_memory_efficient_attention()
     except Exception as error:  # not installed, built for another torch, no kernel for this device: each its own class

@@ -1,4 +1,4 @@
-"""What a file of tensors says about itself, told from its index: no tensor is read and nothing in it is run."""
+"""What a file of tensors contains, read from its index: no tensor is read and no code in it is run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEFTOVERS = (
 """What training left beside the weights in many .ckpt files, the first of SD 1.x among them."""
 
 LIMIT = 100_000_000
-"""Bytes; no index is as large."""
+"""Bytes; no valid index is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Contents:
 
 
 class Unreadable(Exception):
-    """The file is no checkpoint, or not a whole one; says which."""
+    """The file is not a checkpoint, or incomplete; the message says which."""
 
 
 def examine(path: Path, setting: str) -> Contents:
@@ -50,7 +50,7 @@ def examine(path: Path, setting: str) -> Contents:
     try:
         inside = contents(path)
     except Unreadable as error:
-        raise user_error(setting, f"{path} {error}", "get the file again") from None
+        raise user_error(setting, f"{path} {error}", "download or copy the file again") from None
     except OSError as error:
         raise user_error(setting, f"{path} cannot be read: {error.strerror}", "check its permissions") from None
     if inside.code:
@@ -59,8 +59,8 @@ def examine(path: Path, setting: str) -> Contents:
 
 
 def holds_code(path: Path, setting: str, what: str) -> UserError:
-    found = f"{path} holds code that would run when it is loaded ({what}); it was not run"
-    return user_error(setting, found, "take a .safetensors version of it, or convert it with a tool you trust")
+    found = f"{path} contains code that loading it would run ({what}); it was not run"
+    return user_error(setting, found, "use a .safetensors version, or convert it with a tool you trust")
 
 
 def contents(path: Path) -> Contents:
@@ -72,7 +72,7 @@ def contents(path: Path) -> Contents:
         start = file.read(64)
         file.seek(0)
         if not start.strip(b"\0"):
-            raise Unreadable("is empty" if not start else "holds only zeros: it was not downloaded to the end")
+            raise Unreadable("is empty" if not start else "contains only zeros: the download is incomplete")
         if start[8:9] == b"{":
             return _safetensors(file, size)
         if start.startswith(b"PK\x03\x04"):
@@ -80,9 +80,9 @@ def contents(path: Path) -> Contents:
         if start.startswith(b"\x80"):
             return _pickle(_ops(file, pickles=4))
         if start.startswith(b"version https://git-lfs"):
-            raise Unreadable("is a Git LFS pointer to the file, not the file (run: git lfs pull)")
+            raise Unreadable("is a Git LFS pointer, not the file itself (run: git lfs pull)")
         if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-            raise Unreadable("is a web page: the download gave an error page in its place")
+            raise Unreadable("is a web page: an error page was downloaded instead")
     raise Unreadable("is not a checkpoint")
 
 
@@ -96,9 +96,9 @@ def _safetensors(file: IO[bytes], size: int) -> Contents:
         shapes = {name: tuple(map(index, tensor["shape"])) for name, tensor in header.items()}
         whole = 8 + length + max((index(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise Unreadable("is cut short or damaged" if 8 + length > size else "is not a checkpoint") from None
+        raise Unreadable("is truncated or damaged" if 8 + length > size else "is not a checkpoint") from None
     if size < whole:
-        raise Unreadable(f"is cut short: {size:,} of {whole:,} bytes are there")
+        raise Unreadable(f"is truncated: {size:,} of {whole:,} bytes")
     return Contents("safetensors", set(shapes), shapes, metadata)
 
 
@@ -111,7 +111,7 @@ def _zip(path: Path) -> Contents:
             with archive.open(indices[0]) as file:
                 return _pickle(_ops(file, pickles=1))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, zlib.error):
-        raise Unreadable("is cut short or damaged") from None  # which of them depends on where
+        raise Unreadable("is truncated or damaged") from None  # which of them depends on where
 
 
 def _ops(file: IO[bytes], pickles: int) -> Iterator[tuple[str, object]]:
@@ -119,13 +119,13 @@ def _ops(file: IO[bytes], pickles: int) -> Iterator[tuple[str, object]]:
     try:
         for number in range(pickles):
             if number:
-                if not file.read(1):  # no checkpoint, but a whole pickle: what it would call is told
+                if not file.read(1):  # not a checkpoint, but a whole pickle: its calls are reported
                     return
                 file.seek(-1, 1)
             for op, argument, _ in pickletools.genops(file):
                 yield op.name, argument
     except ValueError:
-        raise Unreadable("is cut short, or not a checkpoint") from None
+        raise Unreadable("is truncated, or not a checkpoint") from None
 
 
 def _pickle(ops: Iterator[tuple[str, object]]) -> Contents:

@@ -11,7 +11,7 @@ END_OF_WORD = "</w>"
 
 
 def chunked(names: Sequence[str], chunks: int) -> tuple[list[slice], int]:
-    """So many slices of at most 75 tokens, and the number of tokens that found no room.
+    """So many slices of at most 75 tokens, and the number of tokens that were cut off.
 
     names: of the tokens. A word that would be cut goes whole into the next chunk.
     """

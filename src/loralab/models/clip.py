@@ -90,7 +90,7 @@ class TextEncoder:
         return self.chunks, self.clip_skip, self.final_norm, self.emphasis, fingerprint.tokenizer(self.tokenizer)
 
     def _runs(self, caption: str) -> tuple[list[list[tuple[int, float]]], int]:
-        """N runs of at most 75 (token, weight), and the number of tokens that found no room."""
+        """N runs of at most 75 (token, weight), and the number of tokens that were cut off."""
         pieces = parse(caption) if self.emphasis else [(caption, 1.0)]
         tokens = [
             (token, weight)

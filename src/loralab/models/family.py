@@ -1,4 +1,4 @@
-"""What the trainer asks of a base model, whatever its family."""
+"""What the trainer needs from a base model, whatever its family."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Prediction = Literal["epsilon", "v_prediction"]
 
 @dataclass(slots=True)
 class Base:
-    """A loaded base model, still without the settings of its use."""
+    """A loaded base model, before the run's settings are applied."""
 
     path: str
     """As the user gave it."""
@@ -130,14 +130,14 @@ class Family(ABC):
             return pixels.float().clamp(-1, 1)
 
     def _vae_precision(self) -> torch.autocast:
-        """The VAE runs in its own precision: half is too narrow for SDXL's, and a cache must not depend on it."""
+        """The VAE runs in its own precision: fp16 is too narrow for SDXL's, and a cache must not depend on it."""
         return torch.autocast(self.device.type, enabled=False)
 
     # text
 
     @abstractmethod
     def encode_text(self, captions: list[str], batch: Batch | None = None) -> Conditioning:
-        """What the UNet is told about captions (B) and, in some families, about the images of a batch."""
+        """The UNet's conditioning: captions (B) and, in some families, facts about the batch's images."""
 
     def fit(self, caption: str) -> Fit:
         """How many chunks of 75 tokens a caption needs, and how many of its tokens are cut off."""
@@ -156,7 +156,7 @@ class Family(ABC):
         return out[0].float()
 
     def scheduler(self) -> Any:
-        """A fresh diffusers scheduler: the base's own, minding prediction type and zero-terminal SNR."""
+        """A fresh diffusers scheduler: the base's own, with the prediction type and zero-terminal SNR applied."""
         return make_scheduler(self._scheduler, self.prediction_type, self.zero_terminal_snr)
 
     @abstractmethod

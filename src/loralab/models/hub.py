@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub: from its cache on this disk, else fetched."""
+"""Models from the Hugging Face Hub: from its local cache, else downloaded."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ TOKENIZER = ("tokenizer", "tokenizer_2", "")
 def locate(
     path: str, setting: str, look: Callable[[Path], object], folders: tuple[str, ...], weights: bool = True
 ) -> Path:
-    """Where a path or hub id is on this disk, fetched if need be; `look` as in `loralab.models.probe.on_disk`.
+    """Where a path or Hub id is on this disk, downloaded if necessary; `look` as in `loralab.models.probe.on_disk`.
 
-    Raises UserError where it is neither here nor to be had.
+    Raises UserError where it is neither here nor can be downloaded.
     """
     return on_disk(path, setting, look) or _fetch(path, setting, folders, weights)
 
@@ -28,18 +28,18 @@ def locate(
 def _fetch(repository: str, setting: str, folders: tuple[str, ...], weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    print(f"fetching  {repository} from the hub", file=sys.stderr)
+    print(f"downloading  {repository} from the Hub", file=sys.stderr)
     try:
         chosen = needed(HfApi().list_repo_files(repository), folders, weights)
         return Path(snapshot_download(repository, allow_patterns=chosen))
     except Exception as error:  # not found, gated, no network: each its own class
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = "give a path on this disk, or fetch it once while online"
-        raise user_error(setting, f"'{repository}' could not be had from the hub: {reason}", remedy) from error
+        remedy = "give a local path, or download it once while online"
+        raise user_error(setting, f"'{repository}' could not be downloaded from the Hub: {reason}", remedy) from error
 
 
 def needed(files: list[str], folders: tuple[str, ...], weights: bool) -> list[str]:
-    """Which of a repository's files to fetch: configs and vocabularies, and one set of weights for each component."""
+    """A repository's files to download: configs and vocabularies, and one set of weights for each component."""
     chosen = []
     for folder in folders:
         names = [Path(file).name for file in files if str(Path(file).parent) == (folder or ".")]

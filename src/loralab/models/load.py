@@ -1,4 +1,4 @@
-"""Base models from disk or hub: diffusers folders and single files in the original layout."""
+"""Base models from disk or Hub: diffusers folders and single files in the original layout."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def load_base(
     zero_terminal_snr: bool | None,
     dtype: str,
 ) -> Base:
-    """The base model at a path or hub id, on the CPU; the arguments are those of `loralab.models.sd.load`."""
+    """The base model at a path or Hub id, on the CPU; the arguments are those of `loralab.models.sd.load`."""
     architecture, with_vae = ARCHITECTURES[family], vae is None
     path = locate(base, "model.base", lambda path: look_at_base(path, with_vae), hub.BASE)
     found = identify(str(path), family, with_vae, says_what=prediction_type is None)
@@ -62,8 +62,10 @@ def load_base(
     for part, model in parts["text_encoders"].items():
         known, has = len(parts["tokenizers"][part]), model.config.vocab_size
         if known > has:
-            found = f"has {known} tokens, but the {part} of {base} knows {has}"
-            raise user_error("model.tokenizer", found, "give the folder of the tokenizer that belongs to it")
+            found = f"has {known} tokens, but the {part} of {base} has {has}"
+            raise user_error(
+                "model.tokenizer", found, "give the folder of the tokenizer that belongs to the base model"
+            )
     return Base(
         path=base,
         prediction_type=_settled("prediction_type", prediction_type, found.prediction_type, "epsilon"),
@@ -73,22 +75,24 @@ def load_base(
 
 
 def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:
-    """What the user wants, else what the base says of itself, else the default."""
+    """The setting, else what the base declares, else the default."""
     if wanted is None:
         return default if found is None else found
     if found is not None and found != wanted:
-        log.warning("model.%s is %s, but the base model says %s; taking the setting", setting, wanted, found)
+        log.warning("model.%s is %s, but the base model says %s; using the setting", setting, wanted, found)
     return wanted
 
 
 def encoders(
     base: Base, max_token_length: int, emphasis: bool, clip_skip: int, final_norm: bool = True
 ) -> dict[str, TextEncoder]:
-    """The text encoders by part, set up for use."""
+    """The text encoders by part, with their settings applied."""
     for model in base.text_encoders.values():
         if clip_skip > model.config.num_hidden_layers:
             layers = model.config.num_hidden_layers
-            raise user_error("model.clip_skip", f"is {clip_skip}, but the text encoder has {layers} layers")
+            raise user_error(
+                "model.clip_skip", f"invalid value {clip_skip}", f"valid: 1 to {layers}, the text encoder's layers"
+            )
     return {
         part: TextEncoder(model, base.tokenizers[part], max_token_length // CHUNK, clip_skip, final_norm, emphasis)
         for part, model in base.text_encoders.items()
@@ -127,10 +131,12 @@ def build(cls: Any, config: Mapping[str, Any], state: dict[str, Tensor], dtype: 
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     if missing or wrong:
         name = (missing + wrong)[0]
-        found = f"has no {name}" if missing else f"{name} has the shape {tuple(state[name].shape)}"
+        found = f"no {name}" if missing else f"{name} has the shape {tuple(state[name].shape)}"
         count = len(missing) + len(wrong)
         raise user_error(
-            setting, f"its {cls.__name__} does not fit: {found} (and {count - 1} more)", "is the file whole?"
+            setting,
+            f"its {cls.__name__} has missing or mismatched tensors: {found} (and {count - 1} more)",
+            "check that the file is complete and of this model family",
         )
     size = sum(state[name].nbytes for name in wanted)
     with progress(f"loading {cls.__name__}", size // 2**20, "MB") as advance:

@@ -1,4 +1,4 @@
-"""A miniature SDXL of random weights: tries every step of training SDXL offline, in seconds; it draws nothing."""
+"""A miniature SDXL of random weights: runs every step of SDXL training offline, in seconds; it draws only noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a base model is, told in a moment: before torch is imported, and however large the file."""
+"""Identifies a base model quickly: before torch is imported, and however large the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a base says of itself; None: nothing."""
+    """What a base declares about itself; None: nothing."""
 
     family: str
     prediction_type: str | None = None
@@ -39,8 +39,8 @@ class Found:
 
 
 def check(model: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with a composed `model` node, as far as files tell; a model that is not there on disk is fetched
-    from the hub when it is loaded."""
+    """What is wrong with a composed `model` node, as far as files show; a model that is not on disk is downloaded
+    from the Hub when it is loaded."""
     family = "sdxl" if "sdxl" in str(model.get("_target_")) else str(model.get("family", "sd1"))
     problems: list[Problem] = []
     if isinstance(base := model.get("base"), str):
@@ -68,7 +68,7 @@ def _problems(call: Callable[[], object]) -> tuple[Problem, ...]:
 def identify(base: str, family: str, with_vae: bool = True, says_what: bool = True) -> Found:
     """What the base at a path or hub id is. Raises UserError where it cannot be used as a model of `family`.
 
-    `with_vae`: whether a VAE is to be taken from it. `says_what`: whether its word counts for what it predicts.
+    `with_vae`: whether a VAE is to be taken from it. `says_what`: whether its declared prediction type is used.
     """
 
     def look(path: Path) -> Found:
@@ -79,11 +79,11 @@ def identify(base: str, family: str, with_vae: bool = True, says_what: bool = Tr
         return Found(family)
     found = look(path)
     if found.family != family:
-        remedy = f"{OPTIONS[found.family or family]} is for that"
+        remedy = f"use {OPTIONS[found.family or family]}"
         raise user_error("model.base", f"{path} is {TITLES[found.family or family]}, not {TITLES[family]}", remedy)
     if says_what and found.prediction_type not in (None, *PREDICTIONS):
-        words = f"{path} predicts '{found.prediction_type}' (its scheduler_config.json), which cannot be trained here"
-        remedy = f"if that is wrong, say what it predicts: model.prediction_type={' or '.join(PREDICTIONS)}"
+        words = f"{path} predicts '{found.prediction_type}' (see its scheduler_config.json), which is not supported"
+        remedy = f"if that is wrong, set model.prediction_type={' or '.join(PREDICTIONS)}"
         raise user_error("model.prediction_type", words, remedy)
     return found
 
@@ -94,46 +94,48 @@ def look_at_base(path: Path, with_vae: bool = True, setting: str = "model.base")
 
 
 def look_at_vae(path: Path) -> None:
-    """Raises UserError where a path holds no VAE."""
+    """Raises UserError where a path contains no VAE."""
     if path.is_dir():
         _component(path / "vae" if (path / "vae").is_dir() else path, "model.vae")
     elif not any("decoder.conv_in" in name for name in examine(path, "model.vae").names):
         raise user_error(
-            "model.vae", f"{path} holds no VAE", "give an AutoencoderKL: a file, a diffusers folder, a hub id"
+            "model.vae", f"{path} contains no VAE", "give an AutoencoderKL: a file, a diffusers folder or a Hub id"
         )
 
 
 def look_at_tokenizer(path: Path) -> None:
-    """Raises UserError where a path holds no CLIP tokenizer."""
+    """Raises UserError where a path contains no CLIP tokenizer."""
     folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise user_error(
-            "model.tokenizer", f"{path} holds no tokenizer", "give a folder with vocab.json and merges.txt"
+            "model.tokenizer", f"{path} contains no tokenizer", "give a folder with vocab.json and merges.txt"
         )
 
 
 def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | None:
-    """Where a path is, or the cached copy of a hub id; None for a hub id that is still to be fetched.
+    """Where a path is, or the cached copy of a Hub id; None for a Hub id that is still to be downloaded.
 
-    `look` raises UserError where what is there won't do. Raises that of a path, one for a path that is not there, and
-    one for a hub id that is not wholly cached while offline.
+    `look` raises UserError where what is there cannot be used. Raises that of a path, one for a path that is not
+    found, and one for a Hub id that is not completely cached while offline.
     """
     local = Path(path).expanduser()
     if os.path.exists(local):
         look(local)
         return local
     if not is_hub_id(path):
-        raise user_error(setting, f"'{path}' is not there", "check the path; a relative one starts at " + os.getcwd())
+        raise user_error(setting, f"'{path}' not found", "check the path; relative paths start at " + os.getcwd())
     cached = cached_snapshot(path)
     try:
         if cached is not None:
             look(cached)
             return cached
     except UserError:
-        pass  # not all of it was fetched
+        pass  # not all of it was downloaded
     if any(os.environ.get(name, "0").lower() not in ("0", "", "false") for name in OFFLINE):
         raise user_error(
-            setting, f"'{path}' is not in the hub's cache, and it is set to offline", "give a path on this disk"
+            setting,
+            f"'{path}' not found in the Hub's cache, and downloads are off (offline mode)",
+            "give a local path, or download it once while online",
         )
     return None
 
@@ -142,13 +144,13 @@ OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether a path that is not on disk may be meant as owner/name on the hub."""
+    """Whether a path that is not on disk may be meant as owner/name on the Hub."""
     owner, _, _ = path.partition("/")
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", path)) and not path.endswith(SUFFIXES) and not Path(owner).is_dir()
 
 
 def cached_snapshot(repository: str) -> Path | None:
-    """The folder of a hub repository in the local cache."""
+    """The folder of a Hub repository in the local cache."""
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
     folder = cache / f"models--{repository.replace('/', '--')}"
@@ -163,7 +165,7 @@ def cached_snapshot(repository: str) -> Path | None:
 def _folder(path: Path, with_vae: bool, setting: str) -> Found:
     if not (path / "unet" / "config.json").is_file():
         inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
-        remedy = f"a file in it may be meant: {path / inside[0]}" if inside else "it has no unet/config.json"
+        remedy = f"did you mean the file {path / inside[0]}?" if inside else "give a folder with unet/config.json"
         raise user_error(setting, f"{path} is not a diffusers folder", remedy)
     unet = _component(path / "unet", setting)
     family = unet_family(unet)
@@ -184,7 +186,7 @@ def unet_family(config: Mapping[str, Any]) -> str:
 def _component(folder: Path, setting: str) -> dict[str, Any]:
     """The config of a component, after a look at its weights."""
     if not (folder / "config.json").is_file():
-        raise user_error(setting, f"{folder} is not there or has no config.json", "is the download whole?")
+        raise user_error(setting, f"{folder / 'config.json'} not found", "check that the download is complete")
     for name in weight_files(folder, setting):
         examine(folder / name, setting)
     return _json(folder / "config.json", setting)
@@ -194,7 +196,7 @@ def weight_files(folder: Path, setting: str) -> list[str]:
     """The files that hold a component's weights."""
     chosen = choose_weights(path.name for path in folder.iterdir())
     if chosen is None:
-        raise user_error(setting, f"{folder} has no weights", "is the download whole?")
+        raise user_error(setting, f"{folder} contains no weights", "check that the download is complete")
     if not chosen.endswith(".json"):
         return [chosen]
     return sorted(set(_json(folder / chosen, setting)["weight_map"].values()))
@@ -223,7 +225,7 @@ def _json(path: Path, setting: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise user_error(setting, f"{path} is damaged", "get the file again")
+        raise user_error(setting, f"{path} is damaged", "download or copy the file again")
     return found
 
 
@@ -237,13 +239,15 @@ def _file(path: Path, with_vae: bool, setting: str) -> Found:
     family = _family(inside)
     if family is None:
         raise user_error(
-            setting, f"{path} is none of SD 1.x, SD 2.x, SDXL", "single files are read in the original layout"
+            setting,
+            f"{path} is not an SD 1.x, SD 2.x or SDXL model",
+            "use a single file in the original layout, or a diffusers folder",
         )
     lacks = [] if _any(inside, "cond_stage_model.", "conditioner.") else ["text encoder"]
     if with_vae and not _any(inside, "first_stage_model."):
         lacks.append("VAE")
     if lacks:
-        remedy = "model.vae=FILE gives one" if lacks == ["VAE"] else "take a whole checkpoint"
+        remedy = "set model.vae=FILE" if lacks == ["VAE"] else "use a complete checkpoint"
         raise user_error(setting, f"{path} has no {' and no '.join(lacks)}", remedy)
     marked_v = "v_prediction" if "v_pred" in inside.names else None
     return Found(family, marked_v, True if "ztsnr" in inside.names else None)
@@ -267,16 +271,16 @@ def _family(inside: Contents) -> str | None:
 
 
 def _foreign(inside: Contents) -> tuple[str, str] | None:
-    """What a file is that is no base model of these families, and what to do."""
+    """What a file is that is not a base model of these families, and what to do."""
     if any(part in name for name in inside.names for part in ADAPTER_PARTS):
-        return "an adapter, not a base model", "adapter.weights=FILE starts from it"
+        return "an adapter, not a base model", "to start from it, set adapter.weights=FILE"
     if _any(inside, "conditioner.embedders.0.model."):
-        return "an SDXL refiner", "take the SDXL base model"
+        return "an SDXL refiner", "use the SDXL base model"
     if inside.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1:2] not in ((), (4,)):
-        return "an inpainting or editing model, which takes other inputs", "take the plain text-to-image model"
+        return "an inpainting or editing model, which has other inputs", "use the plain text-to-image model"
     if not _any(inside, "model.diffusion_model."):
         if _any(inside, "first_stage_model.", "decoder.conv_in."):
-            return "a VAE", "model.vae=FILE takes it"
+            return "a VAE", "to use it, set model.vae=FILE"
         if _any(inside, "down_blocks."):
             return "one component of a diffusers model", "give the folder that holds model_index.json"
     return None

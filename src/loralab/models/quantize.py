@@ -1,4 +1,4 @@
-"""Frozen weights in four or eight bits, by bitsandbytes."""
+"""Frozen weights in four or eight bits, with bitsandbytes."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ SCHEDULERS = {
         "UniPCMultistepScheduler": "unipc_multistep",
     }.items()
 }
-"""Those that bases come with, and their modules; another base's is sampled with DDIM."""
+"""Schedulers that base models come with, and their modules; others are replaced by DDIM."""
 
 ZERO_SNR = {"DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"}
 """Those that can start from pure noise; trailing timesteps then begin at the last one (arXiv 2305.08891)."""

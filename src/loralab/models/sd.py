@@ -56,9 +56,9 @@ def load(
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> StableDiffusion:
-    """A Stable Diffusion 1.x (`sd1`) or 2.x (`sd2`) model from a diffusers folder, a hub id, or a single file.
+    """A Stable Diffusion 1.x (`sd1`) or 2.x (`sd2`) model from a diffusers folder, a Hub id, or a single file.
 
-    `prediction_type` and `zero_terminal_snr`: None takes what the base says of itself. `clip_skip` counts layers from
+    `prediction_type` and `zero_terminal_snr`: None takes what the base declares. `clip_skip` counts layers from
     the end, 1 being the last. `dtype` is of the UNet and the text encoder; the VAE stays in fp32.
     Raises UserError where the base is missing, damaged, or of another family.
     """

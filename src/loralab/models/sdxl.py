@@ -70,10 +70,10 @@ def load(
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> StableDiffusionXL:
-    """An SDXL model from a diffusers folder, a hub id, or a single file; see `loralab.models.sd.load`.
+    """An SDXL model from a diffusers folder, a Hub id, or a single file; see `loralab.models.sd.load`.
 
-    Both text encoders give the states of their last layer but one, without the final norm. A single file marked by the
-    empty keys `v_pred` and `ztsnr` is taken at its word where `prediction_type` and `zero_terminal_snr` are None.
+    Both text encoders give the states of their last layer but one, without the final norm. In a single file the empty
+    keys `v_pred` and `ztsnr` decide where `prediction_type` and `zero_terminal_snr` are None.
     """
     from loralab.models.load import encoders, load_base, prepare
 

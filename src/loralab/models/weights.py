@@ -19,7 +19,7 @@ from loralab.models.probe import weight_files
 def read(path: Path, setting: str) -> dict[str, Tensor]:
     """A file's tensors by name. They stay in the file (memory-mapped) until they are used.
 
-    Pickles are read as data only; one that holds code, or a damaged file, is a UserError naming `setting`.
+    Pickles are read as data only; one that contains code, or a damaged file, is a UserError naming `setting`.
     """
     index = examine(path, setting)
     try:
@@ -31,7 +31,9 @@ def read(path: Path, setting: str) -> dict[str, Tensor]:
     except UnpicklingError as error:
         raise holds_code(path, setting, str(error).partition(".")[0]) from error
     except Exception as error:  # each library has its own class for a damaged file
-        raise user_error(setting, f"{path} cannot be read: {error}", "if it is cut short, get it again") from error
+        raise user_error(
+            setting, f"{path} cannot be read: {error}", "if it is truncated, download or copy it again"
+        ) from error
 
 
 class Leftover:
@@ -51,7 +53,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":  # torch goes by the name, and this one is wrong
+    if path.suffix == ".safetensors":  # torch chooses the format by the name, which is wrong here
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     try:

@@ -1,4 +1,4 @@
-"""Makes the optimizer, and says what it cannot do before it is asked to."""
+"""Builds the optimizer and reports unsupported combinations before training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build_optimizer(make: Callable[[list[Group]], Optimizer], groups: list[Group
         _check_one_rate(optimizer)
     if getattr(optimizer, "is_paged", False) and groups[0]["params"][0].device.type == "cpu":
         raise user_error(
-            "optimizer", "paged optimizers need a GPU", "on a CPU take its plain kind: optimizer=adamw8bit"
+            "optimizer", "paged optimizers need a GPU", "on a CPU use the non-paged one: optimizer=adamw8bit"
         )
     return optimizer
 
@@ -57,20 +57,20 @@ def eight_bit(optimizer: Optimizer) -> tuple[int, int]:
 def _check_something_to_train(groups: list[Group]) -> None:
     if not any(group["params"] for group in groups):
         raise user_error(
-            "targets", "nothing is trained: no module is chosen", "choose targets=both, or check the patterns"
+            "targets", "nothing would be trained: no module is selected", "set targets=both, or check the patterns"
         )
     if all(group["lr"] == 0 for group in groups):
-        raise user_error("optimizer.lr", "every learning rate is 0: nothing would be trained", "give one above 0")
+        raise user_error("optimizer.lr", "every learning rate is 0: nothing would be trained", "set one above 0")
 
 
 def _check_one_rate(optimizer: Optimizer) -> None:
-    """An adaptive optimizer finds one step size for all groups; a group may only be left out."""
+    """An adaptive optimizer estimates one step size for all groups; a group can only be frozen."""
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups if group["lr"] != 0}
     if len(set(rates.values())) > 1:
         found = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
         raise user_error(
             "optimizer",
-            f"{type(optimizer).__name__} finds one step size for everything and cannot have several rates ({found})",
+            f"{type(optimizer).__name__} estimates one step size and cannot use different learning rates ({found})",
             "set targets.unet_lr, targets.text_encoder_lr and other rates of parts to null, or to 0 to freeze a part",
         )
 

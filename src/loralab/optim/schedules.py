@@ -189,7 +189,7 @@ def _warmup(total_steps: int, ratio: float, steps: int | None) -> int:
     if ratio:
         raise user_error(
             "scheduler.warmup_steps",
-            f"given as {steps} steps and as warmup_ratio={ratio:g} of the run",
-            "give one of the two: warmup_steps=null or warmup_ratio=0",
+            f"given twice, as {steps} steps and as warmup_ratio={ratio:g} of the run",
+            "set only one of them: warmup_steps=null or warmup_ratio=0",
         )
     return steps

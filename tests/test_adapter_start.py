@@ -35,7 +35,7 @@ def test_what_counts_is_said(start, train, capsys):
     assert "lacks 18 of 97 modules" in notes[1]
     assert "lora_te_" in notes[1]
     convolutions = [name for name in file.load(start).groups if "resnets" in name or "samplers" in name]
-    assert f"has {len(convolutions)} modules that targets leaves out" in notes[2]
+    assert f"contains {len(convolutions)} modules outside targets" in notes[2]
     ranks = {group.rank for group in file.load(next(run.rglob("*.safetensors"))).groups.values()}
     assert ranks == {2, 6}
 
@@ -78,4 +78,4 @@ def test_another_kind(random_family, tmp_path, train, capsys):
     file.save(tmp_path / "loha.safetensors", adapters.state(), {}, "fp32")
     adapters.remove()
     train(f"adapter.weights={tmp_path / 'loha.safetensors'}", code=1)
-    assert "choose adapter=loha" in capsys.readouterr().err
+    assert "set adapter=loha" in capsys.readouterr().err

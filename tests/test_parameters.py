@@ -103,7 +103,7 @@ def _base_model(lab: Lab, change: Change) -> None:
     assert with_it.tensors.keys() == without.tensors.keys()
     told = lab.refused({"base_model": str(lab.root / "nowhere.safetensors")})
     assert "model.base" in told
-    assert "is not there" in told
+    assert "not found" in told
 
 
 @row(2, img_folder="{root}/others")

@@ -207,7 +207,7 @@ def test_a_wrong_path_names_the_last_valid_state(go, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     for path, words in (
         (state(folder, 7), "has a damaged state.ckpt"),
-        (state(folder, 8), "was not written to its end"),
+        (state(folder, 8), "is incomplete"),
         (state(folder, 9), "was not found"),
         (folder, "is not a training state"),
     ):

@@ -91,7 +91,7 @@ class SideWork:
 
     @contextmanager
     def _reported(self, name: str) -> Iterator[None]:
-        """Within it whatever is raised is reported, a `sys.exit` too; but a request to end the run is one."""
+        """Reports whatever is raised inside the block, also `sys.exit`; a request to end the run is passed on."""
         try:
             yield
         except signals.Interrupted:
@@ -107,7 +107,7 @@ class SideWork:
         print(f"error     {words}", file=sys.stderr)
 
     def report(self, name: str, error: BaseException) -> None:
-        """Tells of an error, by what caused it, the first time that its kind comes."""
+        """Reports an error, by its cause, the first time that its kind occurs."""
         cause = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -116,7 +116,7 @@ class SideWork:
             return
         words = f"{name} failed: {type(cause).__name__}: {_words(cause)}"
         self.errors[key] = "\n".join(map(printable, words.split("\n")))
-        print(f"error     {self.errors[key].splitlines()[0]}; the run goes on", file=sys.stderr)
+        print(f"error     {self.errors[key].splitlines()[0]}; the run continues", file=sys.stderr)
         console.note("".join(traceback.format_exception(error)))
 
     def _in_a_thread(self, failed: threading.ExceptHookArgs) -> None:

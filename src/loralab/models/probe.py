@@ -123,7 +123,7 @@ def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | N
         look(local)
         return local
     if not is_hub_id(path):
-        raise user_error(setting, f"'{path}' not found", "check the path; relative paths start at " + os.getcwd())
+        raise user_error(setting, f"'{path}' was not found", "check the path; relative paths start at " + os.getcwd())
     cached = cached_snapshot(path)
     try:
         if cached is not None:

@@ -50,7 +50,7 @@ def problems(*overrides: str) -> str:
         (["output.nmae=x"], ["output.nmae", "output.name"]),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], ["trainer.precision", "bf16-mixed"]),
         (["data=shapes", "data.folder=/not/there"], ["data.folder", "data=folder"]),
-        (["data.folder=/not/there"], ["data.folder", "'/not/there' not found"]),
+        (["data.folder=/not/there"], ["data.folder", "'/not/there' was not found"]),
         (["data=folder"], ["data.folder", "is missing"]),
         (["~optimizer"], ["optimizer: is missing", "adam8bit"]),
         (["scheduler=null"], ["scheduler: cannot be null", "constant"]),

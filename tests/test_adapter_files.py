@@ -293,7 +293,7 @@ def test_the_check_before_a_model_is_loaded(tmp_path):
     assert "not run" in told(adapter={"weights": str(tmp_path / "evil.pt")})
     diffusers = {"layout": "diffusers"}
     assert told(output=diffusers) == ""
-    assert "no LoKr" in told(output=diffusers, adapter={"_target_": "loralab.adapters.lokr.LoKr"})
+    assert "does not support LoKr" in told(output=diffusers, adapter={"_target_": "loralab.adapters.lokr.LoKr"})
     dora = {"_target_": "loralab.adapters.dora.DoRA"}
     assert told(output=diffusers, adapter={**dora, "magnitude": "output"}) == ""
     assert "adapter.magnitude=output" in told(output=diffusers, adapter={**dora, "magnitude": "input"})

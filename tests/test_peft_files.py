@@ -172,6 +172,7 @@ def test_named_adapters(random_base, ours, tmp_path):
         close(with_adapters(ours, LoRA, tmp_path / "a.safetensors"), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # PEFT asks for it
 def test_text_encoders_saved_by_peft(random_base, ours, tmp_path):
     """Of SD, and the second one of SDXL, whose keys are the same: its class tells them apart."""
     from peft import LoraConfig

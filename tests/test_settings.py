@@ -690,7 +690,7 @@ def test_skipped_names_are_not_taken(write):
     assert "adapter.rank" not in found.settings.values
     assert "data.resolution" not in found.settings.values
     assert found.settings.values["adapter.alpha"] == 3
-    assert found.warnings.count("does not contain nothing_like_it, which settings.skip names") == 1
+    assert found.warnings.count("does not contain 'nothing_like_it', which settings.skip names") == 1
     assert get(composed([f"settings.load={path}", "settings.skip=[net_dim]"]), "adapter.rank") == 16
 
 

@@ -90,7 +90,7 @@ def notes(ignored: Ignored) -> list[str]:
         return []
     places = {name: where[0] + (f" and {len(where) - 1} more" if where[1:] else "") for name, where in ignored.items()}
     listed = ", ".join(f"{printable(name)} ({printable(place)})" for name, place in places.items())
-    return [f"ignored prompt options without a counterpart: {listed}"]
+    return [f"prompt options that are not supported and ignored: {listed}"]
 
 
 def split(line: str) -> tuple[str, list[tuple[str, str]]]:

@@ -23,7 +23,7 @@ def layers(content: Content, skip: Iterable[str] = (), seen: tuple[Path, ...] = 
     section = section_of(content, found.warnings)
     for name in skip:
         if not (_skip(found, name) | section.skip(name)):
-            found.warnings.append(f"does not contain {contents.shown(name)}, which settings.skip names")
+            found.warnings.append(f"does not contain '{contents.shown(name)}', which settings.skip names")
     if found.starts_from and found.has(found.starts_from):
         below, rest = layers(_named(found, seen), found.take(SKIP, kinds.names) or [], seen)
         found.warnings.append(f"starts from {contents.shown(below.content.path.name)}")

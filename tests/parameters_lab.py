@@ -183,7 +183,8 @@ class Lab:
     def command(self, *overrides: str) -> tuple[int, Path, str]:
         """`python train.py OVERRIDE…` in this process: its exit code, the run's folder, and what it printed."""
         folder = self.fresh()
-        code, said = self.main(*overrides, "callbacks.progress.enabled=false", f"hydra.run.dir={folder}")
+        quiet = ("callbacks.progress.enabled=false", "callbacks.samples.enabled=false")
+        code, said = self.main(*overrides, *quiet, f"hydra.run.dir={folder}")
         return code, folder, said
 
     @staticmethod

@@ -1,6 +1,7 @@
 """Every key that the pages, the comments of conf/ and the messages speak of is one that can be set as it is written."""
 
 import ast
+import functools
 import re
 from functools import cache
 from pathlib import Path
@@ -62,8 +63,11 @@ def wrong(text: str) -> list[str]:
     return [key for key in keys if not is_setting(key)] + wrong_choices(text)
 
 
+_groups = functools.cache(group_options)
+
+
 def wrong_choices(text: str) -> list[str]:
-    groups = group_options()
+    groups = _groups()
     free = ("mine", "group")
     return [
         f"{group}={option}"

@@ -143,7 +143,7 @@ def test_layers_that_clip_skip_leaves_out_need_not_learn(train) -> None:
 
 def test_no_steps_is_an_error(train, capsys: pytest.CaptureFixture) -> None:
     train("trainer.limit_train_batches=0.0", code=1)
-    assert "there is no optimizer step to make" in capsys.readouterr().err
+    assert "no batch would be trained on" in capsys.readouterr().err
 
 
 def test_too_little_memory_says_what_to_change() -> None:

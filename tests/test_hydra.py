@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import shutil
@@ -17,9 +18,15 @@ from loralab.report.record import Record
 
 
 @pytest.fixture(autouse=True)
-def _usual_places():
+def _as_before():
+    """Puts back what Hydra's flags leave behind in a process: places, and loggers that speak."""
+    loggers = [logging.getLogger(name) for name in (None, "hydra")]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
     yield
     Places.use()
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 def trained(cfg, folder: Path, overrides: list[str], choices) -> dict:

@@ -127,7 +127,7 @@ def test_a_run_on_a_single_file_names_it_by_both_hashes(train, random_base, rand
     by these."""
     text = json.loads((random_base / "text_encoder" / "config.json").read_text())
     unet = {"in_channels": 4, "out_channels": 4, "transformer_layers_per_block": 1, **UNET}
-    monkeypatch.setitem(ARCHITECTURES, "sd1", Architecture(unet, VAE, {"text_encoder": text}, SD1.tokenizers, SD1.pads))
+    monkeypatch.setitem(ARCHITECTURES, "sd1", Architecture(unet, VAE, {"text_encoder": text}, SD1.pads))
     base, vae = tmp_path / "base.safetensors", tmp_path / "vae.safetensors"
     save_single_file(random_family, base, torch.float32)
     save_file(dict(random_family.vae.state_dict()), vae)

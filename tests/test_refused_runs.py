@@ -49,7 +49,7 @@ def test_a_benchmark_whose_training_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert "optimizer.lr: invalid value -1" in done.stderr
-    assert "train.py: did not finish" in done.stderr
+    assert "loralab train: failed" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -53,7 +53,7 @@ def test_runs_are_numbered_and_a_failed_one_does_not_end_the_sweep(sweep, tmp_pa
     assert "optimizer.lr=1e-9 " in summary[1]
     assert "validation/loss 1." in summary[1]
     assert summary[1].endswith("points/0")
-    assert "exists already" in summary[3]
+    assert "already exists" in summary[3]
     assert "Traceback" not in wrong
 
 

@@ -26,7 +26,7 @@ RECONSTRUCTION_DB, RIGHT, STARS = 28.0, 0.95, 0.05
 
 def load(folder: Path = SHIPPED) -> StableDiffusionPipeline:
     """The pipeline in fp32, silent."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
 

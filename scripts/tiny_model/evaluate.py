@@ -28,7 +28,7 @@ def load(folder: Path = SHIPPED) -> StableDiffusionPipeline:
     """The pipeline in fp32, silent."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu", torch.float32)
 
 
 def sample(

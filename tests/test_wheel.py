@@ -64,7 +64,6 @@ def test_its_options_are_there(command, site: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_it_trains_on_several_devices(command, tmp_path: Path) -> None:
     """Each further process is started by the first, with the command line that it had."""
     words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "callbacks.samples.enabled=false"]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import GOLDEN
+
 torch.set_num_threads(1)  # the tests run in several processes
 os.environ["OMP_NUM_THREADS"] = "1"  # and start others
 
@@ -114,7 +116,7 @@ def reference_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from safetensors.torch import load_file, save_file
 
-    golden = Path(__file__).parent / "golden" / "reference_sd"
+    golden = GOLDEN / "reference_sd"
     folder = write_base(tmp_path_factory.mktemp("reference") / "sd")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # its UNet is what this seed gives

@@ -46,7 +46,7 @@ def test_every_option_builds(group: str, option: str, random_family, random_base
         assert [words for problem in problems for words in NOT_HERE if words in problem.found], problems
         pytest.skip(str(problems[0]))
     if option in OF_OTHER_FAMILIES:
-        pytest.skip("built at full size: tests/test_full_size.py")
+        pytest.skip("built at full size: tests/models/test_full_size.py")
     for name in PARTS if group in RECIPES else [group.split("/")[0]]:
         assert build(name, cfg, random_family, tmp_path) is not None
 

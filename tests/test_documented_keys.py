@@ -15,8 +15,8 @@ from loralab.config.origin import raw
 from loralab.config.tree import exists
 from loralab.errors import UserError
 from loralab.settings.table import OPTIONS
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 TOPS = sorted(
     {group.split("/")[0] for group in group_options()} | {k for k in raw(CONF / "train.yaml") if k != "defaults"}
 )

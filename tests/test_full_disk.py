@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from loralab import cli
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 USUAL = ("trainer.max_steps=4", "adapter.rank=4", "callbacks.samples.enabled=false", "data.cache.latents=none")
 
 
@@ -71,7 +71,7 @@ def test_a_disk_that_fills_while_training(random_base: Path, small_disk: Path, t
         f"hydra.run.dir={run}",
         "callbacks.state.enabled=true",
         "callbacks.export.every_n_steps=2",
-        "+callbacks.fill._target_=tests.stopping.FillDisk",
+        "+callbacks.fill._target_=tests.support.callbacks.FillDisk",
         f"+callbacks.fill.folder={small_disk}",
         "allow=[tests.]",
         where=tmp_path,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parents[1] / "src"
+from tests import ROOT
+
+SRC = ROOT / "src"
 LAYERS: list[tuple[str, ...]] = [
     ("types", "rng", "errors", "values", "files", "places", "writing", "packages", "progress", "signals", "console"),
     ("diffusion", "data", "adapters", "models", "optim"),

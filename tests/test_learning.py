@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from scripts.tiny_model import evaluate, pictures
-
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 
 def known(pipeline) -> float:

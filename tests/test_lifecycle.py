@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from loralab import console, signals
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 Train = Callable[..., Path]
 
 
@@ -30,7 +30,11 @@ def record(folder: Path) -> dict:
 
 
 def signal_at(batch: int, name: str, again: float | None = None) -> list[str]:
-    target = ["+callbacks.stop._target_=tests.stopping.SignalAt", f"+callbacks.stop.batch={batch}", "allow=[tests.]"]
+    target = [
+        "+callbacks.stop._target_=tests.support.callbacks.SignalAt",
+        f"+callbacks.stop.batch={batch}",
+        "allow=[tests.]",
+    ]
     return [*target, f"+callbacks.stop.name={name}", f"+callbacks.stop.again={'null' if again is None else again}"]
 
 
@@ -96,7 +100,11 @@ def test_side_work_that_fails_costs_nothing(
     monkeypatch.setattr(HParams, "on_train_end", fails)
     monkeypatch.setattr(TensorBoardLogger, "experiment", property(fails))
     capsys.readouterr()
-    words = ["+callbacks.way._target_=tests.stopping.InTheWay", "+callbacks.way._partial_=true", "allow=[tests.]"]
+    words = [
+        "+callbacks.way._target_=tests.support.callbacks.InTheWay",
+        "+callbacks.way._partial_=true",
+        "allow=[tests.]",
+    ]
     words += ["callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.samples.every_n_steps=1"]
     words += ["callbacks.samples.before=false", "callbacks.tag_occurrence.enabled=true"]
     run = train(*both, *words, "logger=many", "trainer.log_every_n_steps=1", name="run", code=1)
@@ -153,7 +161,7 @@ def test_whatever_a_callback_raises_is_reported(train: Train, capsys: pytest.Cap
     """An exit in it ends no run, least of all with the code 0; Ctrl-C in it is one."""
     words = ["allow=[tests.]", "output.metadata=false"]
     for what in ("exit", "untold", "escapes"):
-        words += [f"+callbacks.{what}._target_=tests.stopping.Raises", f"+callbacks.{what}.what={what}"]
+        words += [f"+callbacks.{what}._target_=tests.support.callbacks.Raises", f"+callbacks.{what}.what={what}"]
     run = train(*words, name="run", code=1)
     assert record(run)["status"] == "finished with errors"
     assert (run / "adapter.safetensors").is_file()
@@ -161,7 +169,7 @@ def test_whatever_a_callback_raises_is_reported(train: Train, capsys: pytest.Cap
     for line in ("exit failed: SystemExit: 0", "untold failed: Untold: no message", "escapes failed: LookupError: "):
         assert f"error     {line}" in said
     assert not {"\x1b", "\x07"} & set(said + (run / "train.log").read_text())
-    target = ["+callbacks.c._target_=tests.stopping.Raises", "+callbacks.c.what=interrupt", "allow=[tests.]"]
+    target = ["+callbacks.c._target_=tests.support.callbacks.Raises", "+callbacks.c.what=interrupt", "allow=[tests.]"]
     run = train(*target, name="interrupted", code=130)
     assert (record(run)["status"], record(run)["error"]) == ("interrupted", "SIGINT")
     assert list((run / "states").iterdir())
@@ -173,7 +181,11 @@ def test_a_run_whose_folder_is_taken(
 ) -> None:
     """Told, exit code 1, and the adapter is where it says."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    target = ["+callbacks.way._target_=tests.stopping.TakesFolder", "+callbacks.way._partial_=true", "allow=[tests.]"]
+    target = [
+        "+callbacks.way._target_=tests.support.callbacks.TakesFolder",
+        "+callbacks.way._partial_=true",
+        "allow=[tests.]",
+    ]
     run = train(*target, f"+callbacks.way.what={what}", "logger=null", name="run", code=1)
     out, err = capsys.readouterr()
     assert "run.json could not be written" in err
@@ -349,7 +361,11 @@ def test_a_failure_in_another_process_costs_nothing(how: str, random_base: Path,
     """Of two devices the second one's process fails: the first has saved the last whole step before it ends, and with
     it the state where both stopped at the same step."""
     words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "callbacks.samples.enabled=false"]
-    words += ["+callbacks.fails._target_=tests.stopping.FailsIn", "+callbacks.fails.rank=1", "+callbacks.fails.step=3"]
+    words += [
+        "+callbacks.fails._target_=tests.support.callbacks.FailsIn",
+        "+callbacks.fails.rank=1",
+        "+callbacks.fails.step=3",
+    ]
     words += [f"+callbacks.fails.how={how}", "allow=[tests.]", "trainer.max_steps=6"]
     given = {"stderr": subprocess.PIPE, "env": os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}}
     run = Command(random_base, tmp_path / "run", *words).start(**given)

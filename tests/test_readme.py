@@ -22,8 +22,8 @@ from loralab.config.compose import PACKAGE, values
 from loralab.config.flags import split
 from loralab.config.run_folder import folder_problems, planned
 from loralab.errors import UserError
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FAMILY_KEYS = {
     "model.safetensors": ["cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"],

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from loralab.report.sweep import to_minimise
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 STEEP = ("optimizer=sgd", "adapter.alpha=1e6", "trainer.gradient_clip_val=null", "health.movement=false")
 BAD = (*STEEP, "optimizer.lr=1e-9,1e3")
 """A point that trains, and one that diverges."""

@@ -15,8 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from loralab import cli
-
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 
 def adapter(folder: Path) -> bytes:

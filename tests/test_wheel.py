@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from loralab.cli import VERBS
-
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,175 @@
+"""Callbacks that tests put into a run: `+callbacks.stop._target_=tests.support.callbacks.SignalAt allow=[tests.]`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.overrides import TorchFunctionMode
+
+from loralab.errors import user_error
+
+
+class SignalAt(Callback):
+    """Sends this process a signal when a batch, counted from 1 over all epochs, begins; again: once more at once, or
+    when so many seconds have passed."""
+
+    def __init__(self, batch: int, name: str = "SIGTERM", again: float | None = None) -> None:
+        self.batch, self.name, self.again = batch, name, again
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            os.kill(os.getpid(), signal.Signals[self.name])
+            if self.again is not None:
+                time.sleep(self.again)
+                os.kill(os.getpid(), signal.Signals[self.name])
+
+
+class InTheWay(Callback):
+    """Puts things in the way of side work: a file where pictures go, a folder where tags go, no folder for the CSV."""
+
+    def __init__(self, *, run_folder: Path) -> None:
+        self.folder = run_folder
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        (self.folder / "samples").touch()
+        (self.folder / "adapter-tags.txt").mkdir()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        shutil.rmtree(self.folder / "csv", ignore_errors=True)
+        raise LookupError("and fails itself")
+
+
+class Raises(Callback):
+    """Raises in its first step: an exit, an error that cannot be told, one that a terminal would obey, Ctrl-C."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        raise {
+            "exit": SystemExit(0),
+            "untold": Untold(),
+            "escapes": LookupError("\x1b]0;title\x07"),
+            "interrupt": KeyboardInterrupt(),
+        }[self.what]
+
+
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise ValueError("it has no words")
+
+
+class TakesFolder(Callback):
+    """Puts a file in the place of the run's folder, or a folder in the place of its record."""
+
+    def __init__(self, what: str, *, run_folder: Path) -> None:
+        self.what, self.folder = what, run_folder
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 1 and self.what == "folder":
+            shutil.rmtree(self.folder)
+            self.folder.touch()
+        elif trainer.global_step == 1:
+            (self.folder / "run.json").unlink()
+            (self.folder / "run.json").mkdir()
+
+
+class LookLate(Callback):
+    """Lets Health look at the steps as late as on a GPU."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        from loralab.callbacks.health import Health
+
+        health = next(c for c in trainer.callbacks if isinstance(c, Health))  # type: ignore[attr-defined]
+        health.waits = False
+        health._keep(trainer, module)
+
+
+class HalfPrecision(Callback):
+    """fp16 with its scaler, on a CPU, which the settings refuse: slow, but the same code."""
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        from lightning.pytorch.plugins.precision.amp import MixedPrecision
+
+        trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu")
+
+
+class Waits(Callback):
+    """Notes in `waits.txt` what would wait for a device in the steps from the fifth on: who asked for which value."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        LookLate.on_train_start(self, trainer, module)  # type: ignore[arg-type]
+        self.mode = _Noting()
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx >= 4:  # the first steps are looked at for tensors that do not move
+            self.mode.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx >= 4:
+            self.mode.__exit__(None, None, None)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        Path("waits.txt").write_text("\n".join(sorted(self.mode.found)))
+
+
+class _Noting(TorchFunctionMode):
+    VALUES = ("item", "tolist", "cpu", "numpy", "nonzero", "is_nonzero", "equal", "allclose")
+    VALUES += ("__bool__", "__float__", "__int__", "__index__", "__contains__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self.VALUES:
+            caller = sys._getframe(1)
+            if "torch/optim" not in caller.f_code.co_filename:  # its counts of steps are on the CPU
+                self.found.add(f"{func.__name__} in {caller.f_code.co_filename}:{caller.f_lineno}")
+        return func(*args, **kwargs or {})
+
+
+class FillDisk(Callback):
+    """Fills a folder's disk when training starts."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        (self.folder / "filler").write_bytes(b"x" * shutil.disk_usage(self.folder).free)
+
+
+class FailsIn(Callback):
+    """Lets an optimizer step, counted from 1, fail in the process of one rank: by an error, a user's mistake, or
+    an infinite loss."""
+
+    def __init__(self, rank: int, step: int, how: str) -> None:
+        self.rank, self.step, self.how = rank, step, how
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        losses = module.losses
+
+        def failing(*given: Any) -> Any:
+            found = losses(*given)  # type: ignore[operator]
+            if (trainer.global_rank, trainer.global_step + 1) != (self.rank, self.step):
+                return found
+            if self.how == "infinite":
+                return replace(found, loss=found.loss * float("inf"))
+            raise (
+                user_error("data.folder", "an image is gone", "bring it back")
+                if self.how == "mistake"
+                else OSError("gone")
+            )
+
+        module.losses = failing  # type: ignore[assignment,method-assign]

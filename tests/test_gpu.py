@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from loralab import cli
+from tests.support.runs import record
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -29,10 +30,6 @@ def on_gpu(train, monkeypatch: pytest.MonkeyPatch):
         return train(*overrides, "trainer.accelerator=gpu", "trainer.devices=1", name=name)
 
     return start
-
-
-def record(folder: Path) -> dict:
-    return json.loads((folder / "run.json").read_text())
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

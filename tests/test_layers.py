@@ -1,6 +1,7 @@
 """Who may import whom: a module its own layer or a lower one, without circles; third parties stay in their rooms."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,13 @@ def test_third_parties_stay_in_their_rooms(library: str) -> None:
     users = {m for m, file in MODULES.items() if any(inside(name, library) for name in imports(file))}
     assert users, f"nothing imports {library}: the rule is out of date"
     assert not {user for user in users if not any(inside(user, room) for room in ROOMS[library])}
+
+
+def test_test_files_share_by_tests_support() -> None:
+    """None imports from another test file, nor from a conftest."""
+    files = [*(ROOT / "tests").rglob("*.py")]
+    shared = {name for file in files for name in imports(file) if re.search(r"(^|\.)(test_\w+|conftest)\.", name)}
+    assert not shared
 
 
 LIGHTNINGS = {"trainer", "fit_loop", "epoch_loop", "strategy", "launcher", "_checkpoint_connector"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -17,16 +16,9 @@ import torch
 
 from loralab import console, signals
 from tests import ROOT
+from tests.support.runs import adapter, record
 
 Train = Callable[..., Path]
-
-
-def adapter(folder: Path) -> bytes:
-    return (folder / "adapter.safetensors").read_bytes()
-
-
-def record(folder: Path) -> dict:
-    return json.loads((folder / "run.json").read_text())
 
 
 def signal_at(batch: int, name: str, again: float | None = None) -> list[str]:

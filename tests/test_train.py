@@ -16,10 +16,7 @@ from safetensors.torch import load_file
 
 from loralab import cli
 from tests import ROOT
-
-
-def adapter(folder: Path) -> bytes:
-    return (folder / "adapter.safetensors").read_bytes()
+from tests.support.runs import adapter
 
 
 def test_a_run_leaves_its_files(train) -> None:

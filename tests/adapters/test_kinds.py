@@ -15,7 +15,7 @@ from loralab.adapters.targets import Targets
 from loralab.models.architecture import ARCHITECTURES
 from loralab.models.sd import load
 from tests import ROOT
-from tests.models.test_names import CASES, golden, modules, targets
+from tests.support.names import CASES, golden, modules, targets
 
 CONF = ROOT / "conf" / "adapter"
 KINDS = [*sorted(path.stem for path in CONF.glob("*.yaml")), "dora input"]

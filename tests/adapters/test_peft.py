@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from loralab.errors import UserError
 from loralab.models import miniature
 from loralab.models.sd import load
 from loralab.tools import convert, inspect, merge
-from tests.tools.test_adapter_tools import answer
+from tests.support.tools import answer, run
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -80,12 +79,6 @@ CONFIGS = {
     "lokr_both": (LoKr, lambda: lokr(decompose_both=True, r=1)),
     "lokr_whole": (LoKr, lambda: lokr(r=16, rank_pattern={"to_q": 64}, alpha_pattern={"to_k": 3})),
 }
-
-
-def run(tool, *arguments) -> None:
-    parser = ArgumentParser()
-    tool.add_arguments(parser)
-    tool.main(parser.parse_args([str(argument) for argument in arguments]))
 
 
 def close(ours, theirs, tolerance=2e-6):

@@ -12,41 +12,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from loralab.data import images
 from loralab.data.cache import Cache, Job, View
 from loralab.data.shards import Damaged, Shards
 from loralab.errors import UserError
-from loralab.files import digest_file
 from tests import ROOT
-
-CENTRE = (View((0, 0)),)
-
-
-class Encoder:
-    """A model's VAE, counting what it is asked to encode."""
-
-    def __init__(self, family) -> None:
-        self.family, self.vae_id, self.text_id, self.device = family, family.vae_id, family.text_id, family.device
-        self.batches: list[tuple[int, ...]] = []
-        self.captions: list[str] = []
-
-    def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        self.batches.append(tuple(pixels.shape))
-        return self.family.encode_image(pixels)
-
-    def encode_text(self, captions: list[str]):
-        self.captions += captions
-        return self.family.encode_text(captions)
-
-    @property
-    def encoded(self) -> int:
-        return sum(batch[0] for batch in self.batches)
+from tests.support.latents import CENTRE, Encoder, disk, job_of, make_jobs, noise
 
 
 @pytest.fixture
@@ -57,25 +32,6 @@ def encoder(random_family) -> Encoder:
 @pytest.fixture
 def jobs(tmp_path: Path) -> list[Job]:
     return make_jobs(tmp_path / "images", 6)
-
-
-def make_jobs(folder: Path, count: int, views: tuple[View, ...] = CENTRE) -> list[Job]:
-    folder.mkdir(exist_ok=True)
-    return [job_of(noise(folder / f"{number}.png", number), number, views) for number in range(count)]
-
-
-def noise(path: Path, seed: int) -> Path:
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 80, 3), np.uint8)).save(path)
-    return path
-
-
-def job_of(path: Path, number: int, views: tuple[View, ...] = CENTRE) -> Job:
-    bucket = (64, 64) if number % 2 else (80, 64)
-    return Job(str(path), digest_file(path), bucket, (80, 64), views)
-
-
-def disk(tmp_path: Path) -> Cache:
-    return Cache("disk", folder=str(tmp_path / "cache"))
 
 
 def look_up(cache: Cache, job: Job, view: View = CENTRE[0]) -> tuple[Tensor, Tensor]:
@@ -306,7 +262,7 @@ import sys, time
 from pathlib import Path
 from loralab.models.sd import load
 sys.path.insert(0, {root!r})
-from tests.data.test_cache import Encoder, disk, make_jobs
+from tests.support.latents import Encoder, disk, make_jobs
 
 class Slow(Encoder):
     def encode_image(self, pixels):

@@ -17,9 +17,7 @@ from loralab.data import blocks, catalog, images
 from loralab.data.folders import Folder
 from loralab.data.index import Index, scan
 from loralab.errors import UserError
-from tests.data.test_index import headers_read, picture
-
-__all__ = ["headers_read"]
+from tests.support.images import picture
 
 
 @pytest.fixture

@@ -12,18 +12,7 @@ from PIL import Image
 
 from loralab.data import images
 from loralab.data.images import ImageError
-
-
-def gradient(width: int = 40, height: int = 24) -> np.ndarray:
-    """Red grows to the right, green downwards: each of the eight orientations looks different."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 6, y * 10, np.full_like(x, 60)], -1).astype(np.uint8)
-
-
-def save(path: Path, pixels: np.ndarray, **options) -> Path:
-    Image.fromarray(pixels).save(path, **options)
-    return path
-
+from tests.support.images import broken_files, gradient, save
 
 LOSSLESS = {"png": {}, "webp": {"lossless": True}, "tiff": {}}
 
@@ -154,22 +143,6 @@ def test_other_formats(tmp_path: Path) -> None:
         path = save(tmp_path / f"a.{extension}", gradient())
         assert images.size(path) == (40, 24)
         assert images.read(path)[0].shape == (24, 40, 3)
-
-
-def broken_files(folder: Path) -> dict[str, Path]:
-    """One file of each kind of damage → where it is."""
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    found = {"empty": folder / "empty.png", "text": folder / "text.jpg", "bomb": folder / "bomb.png"}
-    found["empty"].write_bytes(b"")
-    found["text"].write_text("this is no picture")
-    for extension in ("png", "jpg", "webp", "gif", "bmp", "tiff", "avif"):
-        whole = save(folder / f"whole.{extension}", noise).read_bytes()
-        found[f"truncated {extension}"] = path = folder / f"truncated.{extension}"
-        path.write_bytes(whole[: len(whole) * 2 // 3])
-    head = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
-    found["bomb"].write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82")
-    return found
 
 
 def test_what_is_no_whole_image_is_refused_with_a_reason(tmp_path: Path) -> None:

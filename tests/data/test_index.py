@@ -14,21 +14,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from loralab.data import catalog, images
+from loralab.data import images
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
 from loralab.data.folders import Folder, gather
 from loralab.data.index import Index, scan
 from loralab.errors import UserError
-from tests.data.test_images import broken_files
-
-
-def picture(path: Path, size: tuple[int, int] = (16, 12), colour: str = "red", caption: str | None = None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
-    if caption is not None:
-        path.with_suffix(".txt").write_text(caption, encoding="utf8")
-    return path
+from tests.support.images import broken_files, picture
 
 
 @pytest.fixture
@@ -45,20 +37,6 @@ def look(tmp_path: Path, folder: Path):
         return scan(folders or [Folder(str(folder))], str(tmp_path / "cache"), **options)
 
     return look
-
-
-@pytest.fixture
-def headers_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files whose headers are read."""
-    read: list[str] = []
-    header = images.header
-
-    def counted(path: bytes) -> images.Header:
-        read.append(os.path.basename(os.fsdecode(path)))
-        return header(path)
-
-    monkeypatch.setattr(catalog.images, "header", counted)
-    return read
 
 
 def test_repeats_and_class_tokens_come_from_the_folders_names(folder: Path, look) -> None:

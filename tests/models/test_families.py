@@ -25,8 +25,8 @@ from loralab.models.quantize import dequantized, quantize_linears
 from loralab.models.sd import load
 from loralab.types import Batch, Conditioning, Draw
 from tests import GOLDEN
-from tests.conftest import TEXT, UNET, VAE, write_base
-from tests.models.test_names import modules
+from tests.support.base_models import TEXT, UNET, VAE, write_base
+from tests.support.names import modules
 
 PART = "text_encoder"
 PROMPTS = ["sks star", "a hill"]

@@ -18,7 +18,7 @@ from loralab.models.architecture import ARCHITECTURES, Architecture
 from loralab.models.load import SCHEDULER, load_vae, text_class
 from loralab.models.original import original_state, save_single_file, vae_name
 from loralab.models.probe import look_at_vae
-from tests.models.test_names import golden
+from tests.support.names import golden
 
 pytestmark = pytest.mark.slow
 

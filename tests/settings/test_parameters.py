@@ -28,7 +28,7 @@ from loralab.diffusion.schedule import NoiseSchedule
 from loralab.settings.expand import expand
 from loralab.settings.table import PARAMETERS
 from tests import ROOT
-from tests.conftest import write_base
+from tests.support.base_models import write_base
 from tests.support.lab import Change, Lab, close, write_images
 
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import struct
 import time
-from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from loralab.models.original import original_state, save_single_file
 from loralab.models.sd import load
 from loralab.tools import convert, extract, inspect, merge, resize
 from tests import GOLDEN
+from tests.support.tools import answer, run
 
 METHODS = {
     "lora": LoRA(rank=4, alpha=2.0, conv_rank=3),
@@ -35,12 +35,6 @@ METHODS = {
     "loha": LoHa(rank=2, alpha=1.0, conv_rank=2),
     "lokr": LoKr(rank=2, alpha=1.0, conv_rank=2),
 }
-
-
-def run(tool, *arguments) -> None:
-    parser = ArgumentParser()
-    tool.add_arguments(parser)
-    tool.main(parser.parse_args([str(argument) for argument in arguments]))
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +59,6 @@ def predict(base: Path, *weights: Path) -> torch.Tensor:
     for path in weights:
         inject(family, METHODS[path.stem].__class__(rank=1, weights=str(path)), Targets()).eval()
     return answer(family)
-
-
-@torch.no_grad()
-def answer(family) -> torch.Tensor:
-    draw = torch.Generator().manual_seed(0)
-    noisy, ids = torch.randn(2, 4, 8, 8, generator=draw), torch.randint(0, 500, (2, 77), generator=draw)
-    hidden = family.text_encoders["text_encoder"](ids).last_hidden_state
-    return family.unet(noisy, torch.tensor([3, 800]), hidden).sample
 
 
 def changes(path: Path) -> dict[str, torch.Tensor]:

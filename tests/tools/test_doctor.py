@@ -29,8 +29,8 @@ from loralab.tools.doctor_text import to_text
 from loralab.tools.looks import Look, near_duplicates
 from loralab.tools.tokens import tokens_of
 from tests import GOLDEN
-from tests.conftest import write_tokenizer
-from tests.data.test_images import broken_files
+from tests.support.base_models import write_tokenizer
+from tests.support.images import broken_files
 
 
 def photo(path: Path, size: tuple[int, int] = (96, 64), seed: int = 0, caption: str | None = None, **options) -> Path:

@@ -16,7 +16,7 @@ from loralab.models.architecture import ARCHITECTURES, SD1, Architecture
 from loralab.models.original import save_single_file
 from loralab.training.metadata import Data, Dates, Model, Progress, base_facts, metadata
 from tests import GOLDEN
-from tests.conftest import UNET, VAE
+from tests.support.base_models import UNET, VAE
 
 REFERENCE = json.loads((GOLDEN / "metadata.json").read_text())
 

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests import ROOT
+from tests.support.runs import adapter
 
 STATES = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "callbacks.state.keep_last=null")
 RANDOM = (
@@ -50,10 +51,6 @@ def go(train, pictures: Path):
         return train(*(word for word in words if word.split("=")[0] not in given), *overrides, name=name, code=code)
 
     return start
-
-
-def adapter(folder: Path) -> bytes:
-    return (folder / "adapter.safetensors").read_bytes()
 
 
 def state(folder: Path, step: int) -> Path:

@@ -22,8 +22,8 @@ from loralab.models.family import Family
 from loralab.models.sd import load
 from loralab.tools.show_config import leaves
 from loralab.training.signature import HARMLESS, is_harmless, of_settings
-from tests.conftest import write_base
-from tests.data.test_index import picture
+from tests.support.base_models import write_base
+from tests.support.images import picture
 
 COMPOSED = [
     ["data=folder"],

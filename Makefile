@@ -30,7 +30,7 @@ format: ## lets ruff put the code in order
 	$(PYTHON) -m ruff format .
 
 docs: ## the pages that are written from code: parameters and settings
-	$(PYTHON) -m loralab.settings.document
-	$(PYTHON) -m loralab.config.reference
+	$(PYTHON) -m loralab.tools.parameters_page
+	$(PYTHON) -m loralab.command.reference
 
 .PHONY: help install train test test-slow test-gpu lint format docs

@@ -9,11 +9,11 @@ import torch
 from loralab import run
 from loralab.adapters.inject import inject
 from loralab.callbacks.side_work import SideWork
-from loralab.config.command_line import checked
-from loralab.config.compose import group_options, values
+from loralab.command.prepare import checked
 from loralab.data.module import DataModule
 from loralab.errors import UserError
 from loralab.report.loggers import finish
+from loralab.schema.compose import group_options, values
 from loralab.training.fallback import Fallback
 from loralab.training.state import States
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from loralab.config.command_line import checked
-from loralab.config.compose import CONF, compose, group_options, values
-from loralab.config.elsewhere import SHORT, option_of
-from loralab.config.origin import raw
-from loralab.config.tree import exists
+from loralab.command.prepare import checked
 from loralab.errors import UserError
-from loralab.settings.table import OPTIONS
+from loralab.schema.catalogue import OPTIONS
+from loralab.schema.compose import CONF, compose, group_options, values
+from loralab.schema.elsewhere import SHORT, option_of
+from loralab.schema.sources import raw
+from loralab.schema.tree import exists
 from tests import ROOT
 
 TOPS = sorted(

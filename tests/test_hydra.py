@@ -13,8 +13,8 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from loralab import run
-from loralab.config.compose import CONF, Places
 from loralab.report.record import Record
+from loralab.schema.compose import CONF, Places
 
 
 @pytest.fixture(autouse=True)

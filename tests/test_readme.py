@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from loralab import cli
-from loralab.config import reference
-from loralab.config.command_line import prepare
-from loralab.config.compose import PACKAGE, values
-from loralab.config.flags import split
-from loralab.config.run_folder import folder_problems, planned
+from loralab.command import reference
+from loralab.command.flags import split
+from loralab.command.prepare import prepare
+from loralab.command.run_folder import folder_problems, planned
 from loralab.errors import UserError
+from loralab.schema.compose import PACKAGE, values
 from tests import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

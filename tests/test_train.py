@@ -99,7 +99,7 @@ def test_an_empty_folder_is_said(train, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_dataset_is_not_written_to(train) -> None:
-    from loralab.config.compose import PACKAGE
+    from loralab.schema.compose import PACKAGE
 
     def listing() -> list[tuple[str, int, int]]:
         files = (path for path in (PACKAGE / "assets" / "shapes").rglob("*") if path.is_file())

@@ -15,7 +15,7 @@ VERBS = {
     TRAIN: ("loralab.train", "train an adapter: group=option and key=value, see loralab train --help"),
     "doctor": ("loralab.tools.doctor", "check images as training uses them: buckets, captions, duplicates, damage"),
     "config": ("loralab.tools.show_config", "show the composed configuration, and where each value comes from"),
-    "settings": ("loralab.settings.show", "convert a settings file of another trainer into overrides to paste"),
+    "settings": ("loralab.tools.settings", "convert a settings file of another trainer into overrides to paste"),
     "inspect": ("loralab.tools.inspect", "show what is in an adapter or model file"),
     "merge": ("loralab.tools.merge", "merge adapters into a base model, or several adapters into one"),
     "resize": ("loralab.tools.resize", "reduce the rank of an adapter"),

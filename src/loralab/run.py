@@ -20,21 +20,20 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig
 
 from loralab import console, signals
-from loralab.config import flags, sweep
-from loralab.config.command_line import prepare, refuse
-from loralab.config.compose import Places, choices_of, know_places, use_sources, values
-from loralab.config.menu import menu
-from loralab.config.overrides import plain_value
-from loralab.config.rerun import rerun
-from loralab.config.run_folder import claim, folder_problems, planned, refuse_to_overwrite, take
-from loralab.config.signature import parameters
+from loralab.command import flags, many, sweep
+from loralab.command.menu import menu
+from loralab.command.overrides import plain_value
+from loralab.command.prepare import prepare, refuse
+from loralab.command.rerun import rerun
+from loralab.command.run_folder import claim, folder_problems, planned, refuse_to_overwrite, take
 from loralab.errors import Diverged, UserError
+from loralab.importers.recipe import recipe
+from loralab.importers.save import save as save_settings
 from loralab.report.loggers import finish, placed
 from loralab.report.record import record_failure
 from loralab.report.sweep import Runs, announced, to_minimise
-from loralab.settings import many
-from loralab.settings.recipe import recipe
-from loralab.settings.save import save as save_settings
+from loralab.schema.compose import Places, choices_of, know_places, use_sources, values
+from loralab.schema.constructors import parameters
 
 if TYPE_CHECKING:
     from lightning import Trainer

@@ -26,7 +26,7 @@ from loralab.adapters.layouts import to_diffusers, to_kohya
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
-from loralab.config.adapter_rules import adapter_problems
+from loralab.checks.adapter import adapter_problems
 from loralab.errors import UserError
 from loralab.models import miniature
 from loralab.models.probe import identify

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from loralab.values import Range
+from loralab.schema.ranges import Range
 
 ALL = ("data.batch_size=2", "data=folder", "logger=csv", "optimizer.lr=1e-2", "adapter.rank=2")
 SIX = "trainer.max_steps=6"
@@ -151,8 +151,8 @@ def test_no_steps_is_an_error(train, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_too_little_memory_says_what_to_change() -> None:
-    from loralab.config.compose import compose, values
     from loralab.errors import UserError
+    from loralab.schema.compose import compose, values
     from loralab.training.memory import memory_advice
 
     settings = values(compose(["model=sd15", "data=folder", "data.folder=/tmp", "data.batch_size=4"])[0])

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from loralab.config import gpus
-from loralab.config.check import Check
-from loralab.config.command_line import checked, prepare
-from loralab.config.compose import CONF, compose, group_options, values
+from loralab import gpus
+from loralab.checks.check import Check
+from loralab.command.prepare import checked, prepare
 from loralab.errors import UserError
+from loralab.schema.compose import CONF, compose, group_options, values
 from loralab.tools.show_config import leaves
 from tests import ROOT
 

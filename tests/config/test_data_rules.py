@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from loralab import cli, run
-from loralab.config.command_line import prepare
+from loralab.command.prepare import prepare
 from loralab.errors import UserError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from loralab.config.check import Check
-from loralab.config.compose import compose, values
-from loralab.config.tree import is_node
+from loralab.checks.check import Check
+from loralab.schema.compose import compose, values
+from loralab.schema.tree import is_node
 from loralab.tools.show_config import leaves
 
 HOSTILE: list[Any] = [

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from loralab import places
-from loralab.config.command_line import prepare
-from loralab.config.compose import values
-from loralab.config.run_folder import folder_problems, planned
+from loralab.command.many import settings_files
+from loralab.command.prepare import prepare
+from loralab.command.run_folder import folder_problems, planned
 from loralab.errors import UserError
-from loralab.settings.many import settings_files
+from loralab.schema.compose import values
 from loralab.training.file_names import after_step, longest
 from loralab.writing import hold, make_new, part_name, unused
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loralab.config.command_line import prepare
+from loralab.command.prepare import prepare
 from loralab.errors import UserError
 
 EVIL = "{_target_: torch.load, f: evil.pt, weights_only: false}"
@@ -46,7 +46,7 @@ def problems(*overrides: str) -> str:
         ("optimizer._target_=bitsandbytes.optim.adamw.torch.load", "optimizer._target_"),
         ("trainer._target_=torch.optim.SGD", "trainer._target_"),
         ("objective.loss._target_=loralab.diffusion.noise.Offset", "objective.loss._target_"),
-        ("output._target_=loralab.settings.many.start_process", "output._target_"),
+        ("output._target_=loralab.command.many.start_process", "output._target_"),
         ("adapter._target_=loralab.models.hub.os.system", "adapter._target_"),
         ("optimizer._target_=[os.system]", "optimizer._target_"),
         ("optimizer._target_=null", "optimizer._target_"),

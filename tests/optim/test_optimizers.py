@@ -17,11 +17,11 @@ from torch.nn import Parameter
 from loralab.adapters.inject import inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
-from loralab.config.third_party import RANGES, misfit
 from loralab.errors import UserError
 from loralab.optim import schedules
 from loralab.optim.build import build_optimizer, eight_bit, is_adaptive
 from loralab.optim.schedule_free import evaluation_weights
+from loralab.schema.third_party import RANGES, misfit
 from tests import ROOT
 
 CONF = ROOT / "conf"

@@ -13,15 +13,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from loralab import cli, run
-from loralab.config.command_line import prepare
-from loralab.config.compose import compose, values
+from loralab.command import many
+from loralab.command.prepare import prepare
 from loralab.errors import UserError
-from loralab.settings import content as contents
-from loralab.settings import document, many
-from loralab.settings.convert import read
-from loralab.settings.expand import expand
-from loralab.settings.save import get, save
-from loralab.settings.table import OPTIONS, PARAMETERS
+from loralab.importers import content as contents
+from loralab.importers.convert import read
+from loralab.importers.expand import expand
+from loralab.importers.save import get, save
+from loralab.schema.catalogue import OPTIONS, PARAMETERS
+from loralab.schema.compose import compose, values
+from loralab.tools import parameters_page as document
 from tests import GOLDEN
 
 DEMO = ["model=tiny", "data=shapes"]
@@ -386,11 +387,11 @@ def test_blocks_of_the_unet(write):
 
 
 def test_xformers_of_a_file_is_sdpa_where_it_cannot_run(write, monkeypatch):
-    monkeypatch.setattr("loralab.settings.rules.model._runs_xformers", lambda: False)
+    monkeypatch.setattr("loralab.importers.rules.model._runs_xformers", lambda: False)
     found = read(write({"xformers": True, "net_dim": 4}))
     assert found.settings.values["model.attention"] == "sdpa"
     assert any("xformers" in warning for warning in found.warnings)
-    monkeypatch.setattr("loralab.settings.rules.model._runs_xformers", lambda: True)
+    monkeypatch.setattr("loralab.importers.rules.model._runs_xformers", lambda: True)
     assert read(write({"xformers": True, "net_dim": 4})).settings.values["model.attention"] == "xformers"
 
 
@@ -982,7 +983,7 @@ def test_every_option_makes_a_difference_or_is_reported(write, name):
 
 
 def test_settings_are_read_without_anything_heavy():
-    code = "import sys, loralab.settings.expand, loralab.settings.show, loralab.settings.save, loralab.settings.many\n"
+    code = "import sys, loralab.importers.expand, loralab.importers.save, loralab.command.many\n"
     code += "print([m for m in ('torch', 'hydra', 'omegaconf', 'numpy') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

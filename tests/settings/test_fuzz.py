@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from loralab.errors import UserError
-from loralab.settings.convert import read
-from loralab.settings.dialects import NAMES
-from loralab.settings.overrides import written
-from loralab.settings.rules.folders import DATA, FOLDER
-from loralab.settings.show import lines
+from loralab.importers.convert import read
+from loralab.importers.dialects import NAMES
+from loralab.importers.rules.folders import DATA, FOLDER
+from loralab.schema.settings import written
+from loralab.tools.settings import lines
 
 PARSER = OverridesParser.create()
 

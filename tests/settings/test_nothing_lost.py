@@ -7,15 +7,15 @@ import shlex
 import pytest
 
 from loralab import cli
-from loralab.config.command_line import prepare
-from loralab.config.compose import compose, values
+from loralab.command import many
+from loralab.command.prepare import prepare
 from loralab.errors import UserError
-from loralab.settings import many
-from loralab.settings.content import NotSettings
-from loralab.settings.convert import read
-from loralab.settings.dialects import NAMES
-from loralab.settings.expand import expand
-from loralab.settings.save import get
+from loralab.importers.content import NotSettings
+from loralab.importers.convert import read
+from loralab.importers.dialects import NAMES
+from loralab.importers.expand import expand
+from loralab.importers.save import get
+from loralab.schema.compose import compose, values
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from omegaconf import OmegaConf
 
 from loralab import run
 from loralab.diffusion.schedule import NoiseSchedule
-from loralab.settings.expand import expand
-from loralab.settings.table import PARAMETERS
+from loralab.importers.expand import expand
+from loralab.schema.catalogue import PARAMETERS
 from tests import ROOT
 from tests.support.base_models import write_base
 from tests.support.lab import Change, Lab, close, write_images

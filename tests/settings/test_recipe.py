@@ -12,13 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from loralab.adapters.file import read_metadata
-from loralab.config.command_line import prepare
-from loralab.config.compose import values
+from loralab.command.prepare import prepare
+from loralab.importers import convert
+from loralab.importers.recipe import recipe
+from loralab.importers.save import get, leaves
+from loralab.importers.section import is_left_out
 from loralab.run import main as run_command
-from loralab.settings import convert
-from loralab.settings.recipe import recipe
-from loralab.settings.save import get, leaves
-from loralab.settings.section import is_left_out
+from loralab.schema.compose import values
 
 RUNS = {
     "locon": (

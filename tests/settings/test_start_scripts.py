@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loralab.errors import UserError
-from loralab.settings.convert import read
+from loralab.importers.convert import read
 
 TRAIN = "python train_network.py --network_dim 4"
 

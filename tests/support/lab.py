@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from loralab import run
-from loralab.config.command_line import prepare, refuse
-from loralab.config.compose import compose, values
+from loralab.command.prepare import prepare, refuse
 from loralab.errors import UserError
-from loralab.settings.expand import expand
+from loralab.importers.expand import expand
+from loralab.schema.compose import compose, values
 from loralab.types import Draw, Place
 
 Change = dict[str, Any]

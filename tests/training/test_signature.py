@@ -13,13 +13,13 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
-from loralab.config.compose import compose, values
 from loralab.data.folders import Folder
 from loralab.data.index import Index, scan
 from loralab.data.module import DataModule
 from loralab.errors import UserError
 from loralab.models.family import Family
 from loralab.models.sd import load
+from loralab.schema.compose import compose, values
 from loralab.tools.show_config import leaves
 from loralab.training.signature import HARMLESS, is_harmless, of_settings
 from tests.support.base_models import write_base

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loralab.models.quantize import dequantized
-from loralab.values import Chance, Positive, Rank
+from loralab.schema.ranges import Chance, Positive, Rank
 
 Tensors = Mapping[str, Any] | nn.ParameterDict
 """The tensors of one adapter by name."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from loralab.adapters.base import Adapter, Layer, Method, Tensors, apply, kept_rows, weight_shape
 from loralab.adapters.lora import uniform
-from loralab.values import AtLeastOne
+from loralab.schema.ranges import AtLeastOne
 
 
 @dataclass(frozen=True, kw_only=True)

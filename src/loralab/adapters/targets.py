@@ -9,7 +9,7 @@ from typing import Any
 
 from loralab.errors import user_error
 from loralab.models.names import Target
-from loralab.values import Positive, RankOrNone, Rate
+from loralab.schema.ranges import Positive, RankOrNone, Rate
 
 
 @dataclass(frozen=True, kw_only=True)

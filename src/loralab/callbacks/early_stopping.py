@@ -7,8 +7,8 @@ from typing import Literal
 from lightning import Trainer
 from lightning.pytorch import callbacks
 
+from loralab.schema.ranges import AtLeastOne, NonNegative
 from loralab.training.module import LoraModule
-from loralab.values import AtLeastOne, NonNegative
 
 
 class EarlyStopping(callbacks.EarlyStopping):

@@ -8,10 +8,10 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.schema.ranges import AtLeastOne
 from loralab.training.file_names import after_epoch, after_step
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
-from loralab.values import AtLeastOne
 
 
 class Export(Callback):

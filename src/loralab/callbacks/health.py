@@ -17,6 +17,7 @@ from loralab import signals
 from loralab.callbacks.due import steps_done
 from loralab.data.dataset import collate
 from loralab.errors import Diverged, Problem, UserError, user_error
+from loralab.schema.ranges import AtLeastOne
 from loralab.training.internals import dump_checkpoint
 from loralab.training.module import LoraModule
 from loralab.training.movement import Movement
@@ -25,7 +26,6 @@ from loralab.training.probe import first_bad_module
 from loralab.training.rescue import rescue
 from loralab.training.state import States
 from loralab.types import Batch, Item, Place
-from loralab.values import AtLeastOne
 
 log = logging.getLogger(__name__)
 

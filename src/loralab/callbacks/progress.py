@@ -14,8 +14,8 @@ from torch import Tensor
 
 from loralab import console
 from loralab.callbacks.due import steps_done
+from loralab.schema.ranges import AtLeastOne
 from loralab.training.module import LoraModule
-from loralab.values import AtLeastOne
 
 
 class ProgressBar(Callback):

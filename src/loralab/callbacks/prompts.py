@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from loralab.config.signature import parameters
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
-from loralab.values import Guidance, PictureSide, SamplingSteps
+from loralab.schema.constructors import parameters
+from loralab.schema.ranges import Guidance, PictureSide, SamplingSteps
 
 if sys.version_info >= (3, 11):
     import tomllib

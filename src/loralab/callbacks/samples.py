@@ -19,8 +19,8 @@ from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.callbacks.pictures import grid, save, thumbnail, to_image
 from loralab.callbacks.prompts import SETTING, Prompt, notes, read
 from loralab.models.preview import sample
+from loralab.schema.ranges import AtLeastOne, Guidance, PictureSide, SamplingSteps
 from loralab.training.module import LoraModule
-from loralab.values import AtLeastOne, Guidance, PictureSide, SamplingSteps
 
 if TYPE_CHECKING:
     from loralab.data.module import DataModule

@@ -6,10 +6,10 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.schema.ranges import AtLeastOne
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.training.state import States
-from loralab.values import AtLeastOne
 
 
 class SaveState(Callback):

@@ -17,11 +17,11 @@ from loralab.callbacks.early_stopping import EarlyStopping
 from loralab.diffusion.loss import L2
 from loralab.diffusion.objective import Objective
 from loralab.diffusion.timesteps import Uniform
+from loralab.schema.ranges import AtLeastOne, Bands
 from loralab.training.file_names import BEST
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.types import Batch
-from loralab.values import AtLeastOne, Bands
 
 GOLDEN = 0.6180339887498949
 """Multiples of it, without their whole parts, fill [0, 1) evenly, however many there are."""

@@ -27,7 +27,7 @@ from typing import Literal
 
 from loralab.data.geometry import Size, cover
 from loralab.errors import user_error
-from loralab.values import BucketStep, Pixels
+from loralab.schema.ranges import BucketStep, Pixels
 
 LATENT = 8
 """Pixels per side of one latent cell."""

@@ -31,9 +31,9 @@ from loralab.files import digest_file
 from loralab.places import existing
 from loralab.progress import progress
 from loralab.rng import python_random
+from loralab.schema.ranges import AtLeastOne, Count, Repeats
 from loralab.signals import masked
 from loralab.types import Conditioning
-from loralab.values import AtLeastOne, Count, Repeats
 
 if TYPE_CHECKING:
     from loralab.models.family import Family

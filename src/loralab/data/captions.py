@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from loralab.errors import user_error
-from loralab.values import Count, Share
+from loralab.schema.ranges import Count, Share
 
 LONGEST_FILE = 1 << 16
 """Bytes; a longer file is not a caption."""

@@ -10,7 +10,7 @@ from typing import Any
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
 from loralab.errors import Problem, UserError, user_error
-from loralab.values import NonNegative, Repeats
+from loralab.schema.ranges import NonNegative, Repeats
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from loralab.data.walk import Skipped
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
 from loralab.progress import progress
+from loralab.schema.ranges import Count
 from loralab.types import Item
-from loralab.values import Count
 
 OnError = Literal["skip", "stop"]
 

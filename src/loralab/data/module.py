@@ -28,8 +28,8 @@ from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, fixed_batches
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
+from loralab.schema.ranges import AtLeastOne, Count, Pixels
 from loralab.types import Item, Place
-from loralab.values import AtLeastOne, Count, Pixels
 
 if TYPE_CHECKING:
     from loralab.models.family import Family

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from loralab.data.draws import Draws, Group
 from loralab.rng import derive
+from loralab.schema.ranges import Share
 from loralab.types import Draw, Item, Place
-from loralab.values import Share
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from loralab.diffusion.schedule import STEPS, NoiseSchedule
-from loralab.values import NonNegative, Positive
+from loralab.schema.ranges import NonNegative, Positive
 
 Growth = Literal["constant", "exponential", "snr"]
 

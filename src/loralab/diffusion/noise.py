@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
 from loralab.rng import generator
+from loralab.schema.ranges import Bands, NonNegative, Real, Share
 from loralab.types import Draw
-from loralab.values import Bands, NonNegative, Real, Share
 
 Shape = Sequence[int]
 

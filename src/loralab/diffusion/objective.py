@@ -15,8 +15,8 @@ from loralab.diffusion.schedule import NoiseSchedule
 from loralab.diffusion.tags import TagRarity
 from loralab.diffusion.timesteps import Timesteps, timesteps_for
 from loralab.diffusion.weighting import PredictionType, Weighting
+from loralab.schema.ranges import Exponent, NonNegative
 from loralab.types import Batch, Item
-from loralab.values import Exponent, NonNegative
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """predict(noisy (B, C, h, w), timesteps (B,)) -> prediction (B, C, h, w)."""

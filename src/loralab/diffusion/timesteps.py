@@ -14,8 +14,8 @@ from torch import Tensor
 
 from loralab.errors import user_error
 from loralab.rng import generator
+from loralab.schema.ranges import Positive, Real, Timestep
 from loralab.types import Draw
-from loralab.values import Positive, Real, Timestep
 
 
 class Timesteps(Protocol):

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from loralab.errors import user_error
-from loralab.values import NonNegative, Positive
+from loralab.schema.ranges import NonNegative, Positive
 
 PredictionType = Literal["epsilon", "v_prediction"]
 

@@ -10,7 +10,7 @@ from loralab.models.architecture import MINIATURE_SDXL
 from loralab.models.family import Base
 from loralab.models.load import DTYPES, SCHEDULER, build, encoders, load_tokenizers, prepare, text_class
 from loralab.models.sdxl import StableDiffusionXL
-from loralab.values import Count, Pixels
+from loralab.schema.ranges import Count, Pixels
 
 
 def sdxl(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from loralab.models.family import Base, Family, joined
+from loralab.schema.ranges import AtLeastOne, Pixels
 from loralab.types import Batch, Conditioning
-from loralab.values import AtLeastOne, Pixels
 
 
 class StableDiffusion(Family):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from loralab.models.clip import Text
 from loralab.models.family import Family, joined
+from loralab.schema.ranges import Pixels
 from loralab.types import Batch, Conditioning
-from loralab.values import Pixels
 
 
 class StableDiffusionXL(Family):

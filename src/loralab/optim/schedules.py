@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from loralab.errors import user_error
-from loralab.values import AtLeastOne, Chance, Count, NonNegative, Rate, Share
+from loralab.schema.ranges import AtLeastOne, Chance, Count, NonNegative, Rate, Share
 
 Curve = Callable[[float], float]
 """The factor at a share of the way from the end of the warm-up to the end of the run."""

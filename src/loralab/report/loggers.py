@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from loralab.config.compose import fresh
+from loralab.schema.compose import fresh
 
 
 def placed(node: dict[str, Any], folder: Path, own: list[str], sweep: Path | None) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from loralab.config import sweep
-from loralab.config.overrides import parse
-from loralab.settings.overrides import written
+from loralab.command import sweep
+from loralab.command.overrides import parse
+from loralab.schema.settings import written
 
 VALIDATION = "validation/loss"
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from loralab.config.command_line import prepare
-from loralab.config.compose import values
+from loralab.command.prepare import prepare
 from loralab.data import tags
 from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets, resolutions
@@ -27,7 +26,8 @@ from loralab.data.validation import Validation
 from loralab.errors import Problem, UserError
 from loralab.models.chunks import CHUNK, chunked
 from loralab.places import check_place
-from loralab.settings.overrides import written
+from loralab.schema.compose import values
+from loralab.schema.settings import written
 from loralab.tools import doctor_findings as find
 from loralab.tools.doctor_html import to_html
 from loralab.tools.doctor_report import BucketRow, Finding, Report, Row, Totals

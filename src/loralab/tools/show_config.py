@@ -6,9 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from loralab.config.command_line import prepare
-from loralab.config.compose import values
-from loralab.config.origin import Sources
+from loralab.command.prepare import prepare
+from loralab.schema.compose import values
+from loralab.schema.sources import Sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

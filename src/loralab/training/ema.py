@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loralab.values import Chance
+from loralab.schema.ranges import Chance
 
 
 class EMA:

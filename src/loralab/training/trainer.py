@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from loralab.errors import user_error
-from loralab.values import AtLeastOne, NonNegative, Share
+from loralab.schema.ranges import AtLeastOne, NonNegative, Share
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 """They write fit-profile.txt into the run's folder; to the terminal they would write nothing (see quiet)."""

@@ -1,0 +1,116 @@
+"""Paths to read, which must exist, and paths to write, which must not be in the folders of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from loralab.data.index import keep_outside
+from loralab.data.store import cache_folder
+from loralab.errors import Problem, UserError
+from loralab.files import what_is_at
+from loralab.places import full, invisible_characters, not_for_windows, shortened, too_long, unusable
+from loralab.schema.tree import Tree, get
+from loralab.training import file_names
+from loralab.writing import part_name
+
+EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
+
+
+def place_problems(tree: Tree) -> Iterator[Problem]:
+    """Problems of the paths in the settings."""
+    for key, (path, is_folder) in _read(tree):
+        place = os.path.expanduser(path)
+        if not (os.path.isdir(place) if is_folder else os.path.isfile(place)):
+            found = what_is_at(place)
+            if os.path.exists(place):
+                found += f", not a {'folder' if is_folder else 'file'}"
+            remedy = "check the path; a relative path starts at " + os.getcwd()
+            yield Problem(key, f"'{shortened(path)}' {found}", remedy)
+    found = list(written_problems(tree, _written(tree)))
+    yield from found
+    yield from _output_name(tree, "output.folder" not in {problem.setting for problem in found})
+
+
+def place_notes(tree: Tree) -> Iterator[str]:
+    """Notes about names that can cause trouble later."""
+    name = get(tree, "output.name")
+    if isinstance(name, str) and (found := not_for_windows(name)):
+        yield f"output.name: '{name}' {found}, so that the file cannot be copied to Windows"
+
+
+def written_problems(tree: Tree, written: Iterable[tuple[str, str]]) -> Iterator[Problem]:
+    """Problems of (setting, path) pairs to write to: paths that are unusable, or in a folder of images."""
+    images = [path for key, (path, _) in _read(tree) if not key.endswith(("metadata", "mask_folder"))]
+    for key, path in written:
+        if found := unusable(path):
+            yield Problem(key, f"'{shortened(path)}' {found[0]}", found[1])
+            continue
+        try:
+            keep_outside(images, full(path), key)
+        except UserError as error:
+            yield from error.problems
+
+
+def logged(tree: Tree, run_folder: Path | None = None) -> Iterator[tuple[str, str]]:
+    """(setting, path) where loggers write: of those with a save_dir; given run_folder, of those that write into it."""
+    for name, node in (get(tree, "logger") or {}).items():
+        own, inner = get(node, "save_dir"), get(node, "name")
+        key = f"logger.{name}.save_dir" if own else f"logger.{name}.name"
+        if isinstance(folder := own if run_folder is None else None if own else str(run_folder), str):
+            is_folder = isinstance(inner, str) and "wandb" not in str(get(node, "_target_")).lower()
+            yield key, os.path.join(folder, inner) if is_folder else folder
+
+
+def _output_name(tree: Tree, with_folder: bool) -> Iterator[Problem]:
+    name, format = get(tree, "output.name"), str(get(tree, "output.format"))
+    if not isinstance(name, str):
+        return
+    if found := _not_a_name(name):
+        yield Problem("output.name", f"{name!r} {found}", "give a file name without folders or extension")
+        return
+    if not with_folder:
+        return
+    folder = full(get(tree, "output.folder") or get(tree, "resume_root") or ".")
+    longest = part_name(file_names.longest(name, format))
+    if found := too_long(folder / longest):
+        size = len(os.fsencode(name))
+        more = len(os.fsencode(longest)) - size
+        words = f"has {size} bytes; with the {more} added for step, extension and temporary file, the file name"
+        yield Problem("output.name", f"{words} {found[0]}", found[1])
+
+
+def _not_a_name(name: str) -> str | None:
+    if not name or "/" in name or "\\" in name or name in (".", ".."):
+        return "is not a file name"
+    if name.lower().endswith(EXTENSIONS):
+        return "ends in an extension, which output.format adds"
+    if invisible := invisible_characters(name):
+        return f"contains the invisible characters {invisible}"
+    return "starts or ends with a space" if name != name.strip() else None
+
+
+def _read(tree: Tree) -> Iterator[tuple[str, tuple[str, bool]]]:
+    """(setting, (path, whether it must be a folder)) of every path that is read."""
+    named = {"folder": True, "reg_folder": True, "validation.folder": True, "mask_folder": True, "metadata": False}
+    given: list[tuple[str, Any, bool]] = [(f"data.{key}", get(tree, f"data.{key}"), f) for key, f in named.items()]
+    for number, entry in enumerate(get(tree, "data.folders") or []):
+        for key in ("path", "mask_folder", "metadata"):
+            given.append((f"data.folders.{number}.{key}", get(entry, key), key != "metadata"))
+    yield from ((key, (path, is_folder)) for key, path, is_folder in given if isinstance(path, str))
+
+
+def _written(tree: Tree) -> Iterator[tuple[str, str]]:
+    given = {key: get(tree, key) for key in ("output.folder", "settings.save_folder")} | dict(logged(tree))
+    given["data.cache_folder"] = str(cache_folder(_text(tree, "data.cache_folder")))
+    latents = str(cache_folder(_text(tree, "data.cache.folder")))
+    if get(tree, "data.cache.latents") == "disk" and latents != given["data.cache_folder"]:
+        given["data.cache.folder"] = latents
+    yield from ((key, path) for key, path in given.items() if isinstance(path, str))
+
+
+def _text(tree: Tree, key: str) -> str | None:
+    value = get(tree, key)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,262 @@
+"""Rules between settings, and between settings and this machine: each a function of a few lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loralab.callbacks import prompts
+from loralab.checks.adapter import adapter_problems
+from loralab.checks.data import data_problems
+from loralab.checks.devices import device_problems
+from loralab.checks.places import place_problems
+from loralab.checks.rates import rate_problems
+from loralab.checks.targets import target_problems
+from loralab.errors import Problem, UserError, invalid
+from loralab.models.probe import check
+from loralab.packages import missing, missing_for
+from loralab.schema.tree import Tree, get, leaves
+from loralab.schema.trusted import is_trusted
+from loralab.training.resume import checked, refuse_other_settings
+from loralab.training.signature import of_settings
+
+BY_NAME = ("callbacks", "logger")
+"""Groups that are a dict of nodes by name, rather than a single node."""
+
+
+def contradictions(
+    tree: Tree, choices: dict[str, Any], overrides: list[str], misshapen: bool, here: bool = True
+) -> list[Problem]:
+    """All problems that the rules find. misshapen: there are values of the wrong type; a rule that fails because of
+    them is ignored. here: whether to check files, devices and packages of this machine, too."""
+    found: list[Problem] = []
+    for rule in (*RULES, *RULES_HERE) if here else RULES:
+        try:
+            found += rule(tree, choices, overrides)
+        except (OSError, RuntimeError) as error:
+            found.append(_refused_path(tree, error))
+        except (TypeError, ValueError, AttributeError, KeyError):
+            if not (misshapen or found):
+                raise
+    return found
+
+
+def _refused_path(tree: Tree, error: OSError | RuntimeError) -> Problem:
+    """The setting whose path the system rejects: a name that is too long, ~ of an unknown user."""
+    texts = [(key, value) for key, value in leaves(tree) if isinstance(value, str) and value]
+    if isinstance(error, OSError):
+        path, why = str(error.filename), error.strerror
+        found = next((key for key, value in texts if value in path), None)
+    else:
+        found, why = next((key for key, value in texts if value.startswith("~")), None), "home folder not found"
+    if found is None:
+        raise error
+    return Problem(found, f"invalid path: {why}", "check the path")
+
+
+def _folder_is_of_folder_data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    given = [o for o in overrides if o.lstrip("+").startswith(("data.folder=", "data.folders=", "data.folders."))]
+    if given and choices.get("data") == "shapes":
+        yield Problem(
+            given[0].split("=")[0], "cannot be combined with data=shapes, the embedded images", "add data=folder"
+        )
+
+
+def _demo_with_a_settings_file(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """The demo's model and images never fill in what a settings file does not name."""
+    if not get(tree, "settings.load"):
+        return
+    given = {o.lstrip("+").partition("=")[0] for o in overrides}
+    file = Path(str(get(tree, "settings.load"))).name
+    if choices.get("model") == "tiny" and not given & {"model", "model.base"}:
+        remedy = "add model=sd15 (or sd2, sdxl) model.base=PATH, or model=tiny for the embedded model"
+        yield Problem("model.base", f"not set by {file}", remedy)
+    if choices.get("data") == "shapes" and not given & {"data", "data.folder", "data.folders"}:
+        remedy = "add data=folder data.folder=PATH, or data=shapes for the embedded images"
+        yield Problem("data.folder", f"not set by {file}", remedy)
+
+
+def _names_no_images(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> bool:
+    return any(problem.setting == "data.folder" for problem in _demo_with_a_settings_file(tree, choices, overrides))
+
+
+def _places(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    if get(tree, "data.folder") is None and not get(tree, "data.folders"):
+        yield Problem("data.folder", "is missing", "set the folder of your images: data.folder=PATH")
+    yield from place_problems(tree)
+
+
+def _base_model(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    if isinstance(model := get(tree, "model"), dict):
+        yield from check(model)
+
+
+def _adapter(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    yield from adapter_problems(tree)
+
+
+def _data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    if isinstance(data := get(tree, "data"), dict) and not _names_no_images(tree, choices, overrides):
+        yield from data_problems(data, sdxl=".sdxl." in str(get(tree, "model._target_")))
+
+
+def _length(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    if get(tree, "trainer.max_steps") is None and get(tree, "trainer.max_epochs") is None:
+        yield Problem(
+            "trainer.max_steps",
+            "neither trainer.max_steps nor trainer.max_epochs is set",
+            "set one, such as trainer.max_epochs=10",
+        )
+    if get(tree, "trainer.limit_train_batches") == 0:
+        found = "invalid value 0: no batch would be trained on"
+        yield Problem("trainer.limit_train_batches", found, "raise it, or set it to null for all batches")
+
+
+def _timesteps(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    low, high = get(tree, "objective.timesteps.low"), get(tree, "objective.timesteps.high")
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        remedy = "set low to the first timestep, high to the one after the last"
+        yield Problem("objective.timesteps", f"low={low} is above high={high}", remedy)
+
+
+def _warm_up(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    steps, ratio = get(tree, "scheduler.warmup_steps"), get(tree, "scheduler.warmup_ratio")
+    if steps is not None and ratio:
+        found = f"{steps} cannot be combined with scheduler.warmup_ratio={ratio}"
+        yield Problem("scheduler.warmup_steps", found, "set scheduler.warmup_steps=null or scheduler.warmup_ratio=0")
+
+
+def _targets(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    if isinstance(targets := get(tree, "targets"), dict):
+        yield from target_problems(targets)
+
+
+def _rates(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    nodes = [get(tree, name) for name in ("optimizer", "scheduler", "targets")]
+    if all(isinstance(node, dict) for node in nodes):
+        yield from rate_problems(*nodes)
+
+
+def _device(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    yield from device_problems(tree)
+
+
+def _cached_texts(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """The outputs of a text encoder cannot be cached while it is trained, or while adapter.weights change it."""
+    if get(tree, "data.cache.text") is not True:
+        return
+    for part in ("text_encoder", "text_encoder_2"):
+        frozen = get(tree, f"targets.{part}_lr") == 0 and get(tree, "adapter.weights") is None
+        if get(tree, f"targets.{part}") and not frozen:
+            remedy = f"set targets=unet_only or targets.{part}_lr=0, or data.cache.text=false"
+            found = f"cannot be combined with targets.{part}: its outputs change during training"
+            yield Problem("data.cache.text", found, remedy)
+
+
+def _packages(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """The packages of what is chosen must be installed."""
+    allow = [entry for entry in get(tree, "allow") or [] if isinstance(entry, str) and entry]
+    nodes = [(name, tree.get(name)) for name in ("optimizer", "scheduler")]
+    nodes += [(f"{group}.{name}", n) for group in BY_NAME for name, n in (get(tree, group) or {}).items()]
+    for path, node in nodes:
+        if (
+            isinstance(node, dict)
+            and node.get("enabled") is not False
+            and is_trusted(path, node.get("_target_"), allow)
+        ):
+            yield from missing_for(path, node["_target_"])
+    if str(get(tree, "data.metadata")).endswith(".parquet"):
+        yield from missing("data.metadata", "pyarrow")
+
+
+def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    dtype, precision = get(tree, "model.dtype"), get(tree, "trainer.precision")
+    if (dtype, precision) in (("fp16", "bf16-mixed"), ("bf16", "16-mixed")):
+        remedy = f"set model.dtype=fp32 or model.dtype={'bf16' if dtype == 'fp16' else 'fp16'}"
+        yield Problem("model.dtype", f"{dtype} cannot be combined with trainer.precision={precision}", remedy)
+
+
+def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    for key in ("resume", "resume_root"):
+        if not isinstance(get(tree, key, ""), str | None):
+            yield invalid(key, get(tree, key), "a path, auto, or null")
+    if not isinstance(get(tree, "resume_force", False), bool):
+        yield invalid("resume_force", get(tree, "resume_force"), "true or false")
+    seed = get(tree, "seed")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        yield invalid("seed", seed, "a whole number")
+    limit = get(tree, "trainer.max_time")
+    if isinstance(limit, str) and not re.fullmatch(r"\d{1,3}(:\d{1,2}){3}", limit):
+        yield invalid("trainer.max_time", limit, "days:hours:minutes:seconds, like 00:12:00:00")
+
+
+def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """The state exists, is complete, and has the same settings, as far as they are known yet."""
+    path, root = get(tree, "resume"), get(tree, "resume_root")
+    if not isinstance(path, str) or path == "auto":
+        return
+    try:
+        state = checked(path, [Path(root)] if isinstance(root, str) else [])
+        if not get(tree, "resume_force"):
+            known = of_settings(tree)
+            refuse_other_settings(replace(state, signature={k: state.signature.get(k) for k in known}), known)
+    except UserError as error:
+        yield from error.problems
+
+
+def _pictures(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """Prompts are read before a model is loaded."""
+    samples = get(tree, "callbacks.samples")
+    given = samples.get("prompts") if isinstance(samples, dict) and samples.get("enabled") is not False else None
+    if isinstance(given, (str, list)):
+        try:
+            prompts.read(given)
+        except UserError as error:
+            yield from error.problems
+
+
+def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """What depends on the validation loss needs a validation set."""
+    validated = get(tree, "callbacks.validation.enabled") and (
+        get(tree, "data.validation.share") or get(tree, "data.validation.folder")
+    )
+    if validated:
+        return
+    remedy = "set data/validation=share or data.validation.folder=PATH, and callbacks.validation.enabled=true"
+    if str(get(tree, "scheduler._target_", "")).endswith(".plateau"):
+        yield Problem("scheduler", "plateau needs a validation loss, but there is no validation set", remedy)
+    if get(tree, "callbacks.early_stopping.enabled"):
+        yield Problem("callbacks.early_stopping", "needs a validation loss, but there is no validation set", remedy)
+
+
+Rule = Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]]
+
+RULES: tuple[Rule, ...] = (
+    _plain_values,
+    _adapter,
+    _data,
+    _length,
+    _timesteps,
+    _warm_up,
+    _targets,
+    _rates,
+    _precision_of_base,
+    _cached_texts,
+    _validation_is_watched,
+)
+"""Rules that depend on the settings alone."""
+
+RULES_HERE: tuple[Rule, ...] = (
+    _folder_is_of_folder_data,
+    _demo_with_a_settings_file,
+    _places,
+    _base_model,
+    _device,
+    _packages,
+    _pictures,
+    _state_to_resume,
+)
+"""Rules that depend on files, devices and packages of this machine."""

@@ -1,0 +1,77 @@
+"""Settings whose value is a list of arguments: `weight_decay=0.1 betas=0.9,0.99` and the like."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from typing import Any
+
+from loralab.schema import kinds
+
+NAME = re.compile(r"[A-Za-z]\w*")
+
+
+def kwargs(value: Any) -> dict[str, Any]:
+    """Arguments by name, from a table, a list of "name=value" or one text of them.
+
+    Raises a ValueError that gives the valid values in words.
+    """
+    if isinstance(value, str):
+        value = _table_in(value) or _words(value)
+    if isinstance(value, list):
+        value = dict(_pair(part) for part in value)
+    if not isinstance(value, dict):
+        raise ValueError("name=value pairs")
+    for name in value:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"name=value pairs ({name!r} is not an argument name)")
+    return {name: _argument(name, given) for name, given in value.items()}
+
+
+def _argument(name: str, given: Any) -> Any:
+    try:
+        return _value(given)
+    except ValueError as error:
+        raise kinds.Within(name, error) from error
+
+
+def _table_in(given: str) -> dict[str, Any] | None:
+    """The JSON table in a text, if it is one."""
+    try:
+        found = json.loads(given)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _words(given: str) -> list[str]:
+    try:
+        return shlex.split(given)
+    except ValueError as error:
+        raise ValueError(f"name=value pairs ({error})") from error
+
+
+def _pair(part: Any) -> tuple[str, Any]:
+    name, equals, given = part.partition("=") if isinstance(part, str) else ("", "", "")
+    if not equals:
+        raise ValueError("name=value pairs")
+    return name.strip(), given
+
+
+def _value(given: Any) -> Any:
+    """The value of a text: a number, true, null, or several separated by commas; otherwise the text itself."""
+    if isinstance(given, str):
+        try:
+            given = ast.literal_eval(given.strip().strip("\"'"))
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            words = {"true": True, "false": False, "none": None, "null": None}
+            return words.get(given.strip().lower(), kinds.text(given))
+    if isinstance(given, (list, tuple)):
+        return [_value(part) for part in given]
+    if given is None or isinstance(given, bool):
+        return given
+    if isinstance(given, int):
+        return kinds.whole(given)
+    return kinds.number(given) if isinstance(given, float) else kinds.text(given)

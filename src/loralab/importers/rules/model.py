@@ -1,0 +1,80 @@
+"""The base model: its family, what it predicts, how it computes attention."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from loralab.errors import UserError
+from loralab.importers.foreign import Foreign
+from loralab.importers.rules.ours import Ours
+from loralab.schema import kinds
+
+BASE = "pretrained_model_name_or_path"
+GROUPS = {"sd1": "sd15", "sd2": "sd2", "sdxl": "sdxl"}
+
+
+def model(foreign: Foreign, ours: Ours) -> None:
+    velocity = foreign.take("v_parameterization", kinds.flag)
+    group, names = _group(foreign)
+    if group == "sd2" and velocity:
+        group, names = "sd2_v", (*names, "v_parameterization")
+    if group is not None:
+        ours.choose("model", group, *names)
+    if not foreign.has(BASE) and "model" not in ours.given.choices and "model.base" not in ours.given.values:
+        stays = "the default model.base of that family is used" if group else "set model=… and model.base=…"
+        foreign.warnings.append(f"names no base model: {stays}")
+    if velocity:
+        ours.set("model.prediction_type", "v_prediction", "v_parameterization")
+    if foreign.take("zero_terminal_snr", kinds.flag):
+        ours.set("model.zero_terminal_snr", True, "zero_terminal_snr")
+    _clip_skip(foreign, ours, ours.chosen("model"))
+    _attention(foreign, ours)
+
+
+def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:
+    """The option of the group model that the file asks for, and the options of the file that say so."""
+    for flag, group in (("sdxl", "sdxl"), ("v2", "sd2")):
+        if foreign.take(flag, kinds.flag):
+            return group, (flag,)
+    if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs", kinds.flag):
+        return "sdxl", ("cache_text_encoder_outputs",)  # only the scripts for SDXL have it
+    base = foreign.take(BASE, kinds.path)
+    if base is None:
+        return GROUPS.get(foreign.family), ("sdxl",)  # where the file gives its family
+    return _by_keys(base) or "sd15", (BASE,)
+
+
+def _by_keys(base: str) -> str | None:
+    """The family found in the base model itself, where it exists here: many files do not give it."""
+    from loralab.models.probe import look_at_base
+
+    path = Path(base)
+    try:
+        return GROUPS.get(look_at_base(path, with_vae=False).family or "") if path.exists() else None
+    except (UserError, OSError):
+        return None  # the check of the configuration reports it
+
+
+def _clip_skip(foreign: Foreign, ours: Ours, group: str | None) -> None:
+    layers = foreign.take("clip_skip", kinds.whole)
+    if group == "sdxl":
+        foreign.leave("clip_skip", "has no effect: SDXL always uses the second-to-last layers")
+    elif layers is not None:
+        ours.set("model.clip_skip", layers, "clip_skip")
+
+
+def _attention(foreign: Foreign, ours: Ours) -> None:
+    xformers = foreign.take("xformers", kinds.flag)
+    if xformers and _runs_xformers():
+        ours.set("model.attention", "xformers", "xformers")
+    elif xformers or foreign.take("sdpa", kinds.flag):
+        ours.set("model.attention", "sdpa", "xformers", "sdpa")
+        if xformers and foreign.has("xformers"):
+            foreign.warnings.append("asks for xformers, which is not available here: sdpa is used instead")
+
+
+def _runs_xformers() -> bool:
+    from loralab.gpus import has_accelerator
+
+    return importlib.util.find_spec("xformers") is not None and has_accelerator()

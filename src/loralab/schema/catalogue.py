@@ -1,0 +1,557 @@
+"""The table of parameters: 65 by number, then further options of sd-scripts, then options that are not supported.
+
+docs/parameters.md is written from it, and settings files are read with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loralab.schema import kinds
+from loralab.schema.kinds import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting of other trainers.
+
+    With a `kind` the converted value is that of `key`. Without one the option is not supported (and has no key), or
+    becomes a setting by a rule in rules/.
+    """
+
+    sd_scripts: str
+    """sd-scripts' name, "" where it has none."""
+    key: str
+    """The setting here, "" where there is none."""
+    what: str
+    """What it does, or why it is not supported."""
+    kind: Kind | None = None
+    number: int = 0
+    old: str = ""
+    """Its name in old JSON files."""
+    section: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name here: that of sd-scripts, or the old one where sd-scripts has none."""
+        return self.sd_scripts or self.old
+
+
+WHERE, CAPTIONS, IMAGES = "Files and folders", "Captions", "Images, buckets, caches"
+NETWORK, OPTIMISATION, SAVING = "Network", "Optimisation", "Saving"
+SECTIONS = (WHERE, CAPTIONS, IMAGES, NETWORK, OPTIMISATION, SAVING)
+
+FORMATS = kinds.one_of(safetensors="safetensors", ckpt="ckpt", pt="pt", bin="bin")
+
+
+def _row(section: str, number: int, old: str, sd_scripts: str, key: str, kind: Kind | None, what: str) -> Option:
+    return Option(sd_scripts, key, what, kind, number, old, section)
+
+
+# fmt: off
+PARAMETERS = (
+    _row(
+        WHERE, 1, "base_model", "pretrained_model_name_or_path", "model.base", kinds.path,
+        "Base model: one `.safetensors` or `.ckpt` file in the original layout, a diffusers folder, or a Hub id. A "
+        "file that is not found, is not a checkpoint, or is of another family than `model=` is an error before "
+        "anything heavy loads.",
+    ),
+    _row(
+        WHERE, 2, "img_folder", "train_data_dir", "data.folder", kinds.path,
+        "Training images. Sub-folders `N_name` are repeated N times and `name` is the caption of images without a "
+        "caption file; other images count once. Several folders with their own settings: `data.folders`.",
+    ),
+    _row(
+        WHERE, 3, "output_folder", "output_dir", "output.folder", kinds.path,
+        "Folder of the adapter files; default: the run's own folder. Created if missing; an error before training "
+        "if not writable.",
+    ),
+    _row(
+        WHERE, 4, "change_output_name", "output_name", "output.name", kinds.text,
+        "File name of the adapter, without extension; epochs and steps are appended as `-000005` and "
+        "`-step00000500`, the final file has the plain name.",
+    ),
+    _row(
+        WHERE, 5, "save_json_folder", "", "settings.save_folder", kinds.path,
+        "Writes the complete settings of the run as a JSON under the old names (with a `loralab` section for what "
+        "these cannot express), which `settings.load` reads.",
+    ),
+    _row(
+        WHERE, 6, "load_json_path", "", "settings.load", kinds.path,
+        "Starts from a settings file: see [settings files](settings.md). Precedence: the defaults of conf/ < the "
+        "file < the command line.",
+    ),
+    _row(
+        WHERE, 7, "json_load_skip_list", "", "settings.skip", None,
+        "Names to ignore in that file. A name that the file does not contain is a warning.",
+    ),
+    _row(
+        WHERE, 8, "multi_run_folder", "", "settings.run_folder", kinds.path,
+        "Trains one run for each settings file in the folder, in the order of their names, in `run1/`, `run2/` …; a "
+        "failed run is reported and the others continue; a finished one is not repeated; nothing is overwritten.",
+    ),
+    _row(
+        WHERE, 9, "save_json_only", "", "settings.save_only", kinds.flag,
+        "Writes the settings file and stops; no model is loaded.",
+    ),
+    _row(
+        WHERE, 61, "log_dir", "logging_dir", "logger.tensorboard.save_dir", kinds.path,
+        "Folder of the logs; default: the run's own folder. Existing logs are never overwritten: a new version is "
+        "written beside them.",
+    ),
+    _row(
+        CAPTIONS, 50, "caption_extension", "caption_extension", "data.captions.extension", kinds.extension,
+        "Extension of caption files, default `.txt`. With or without the dot.",
+    ),
+    _row(
+        CAPTIONS, 10, "caption_dropout_rate", "caption_dropout_rate", "data.captions.dropout_rate", kinds.number,
+        "Probability, per sample and epoch, that the whole caption is dropped.",
+    ),
+    _row(
+        CAPTIONS, 11, "caption_dropout_every_n_epochs", "caption_dropout_every_n_epochs",
+        "data.captions.dropout_every_n_epochs", kinds.whole,
+        "In epochs n, 2n, 3n … (counted from 1) all captions are empty. 0 = never.",
+    ),
+    _row(
+        CAPTIONS, 12, "caption_tag_dropout_rate", "caption_tag_dropout_rate", "data.captions.tag_dropout_rate",
+        kinds.number,
+        "Probability, per sample and epoch, that a tag (other than the kept ones) is dropped.",
+    ),
+    _row(
+        CAPTIONS, 27, "shuffle_captions", "shuffle_caption", "data.captions.shuffle", kinds.flag,
+        "Shuffles the tags (separated by `data.captions.separator`, default `,`) for each sample and epoch.",
+    ),
+    _row(
+        CAPTIONS, 28, "keep_tokens", "keep_tokens", "data.captions.keep_tokens", kinds.whole,
+        "The first N tags stay in front and are never dropped. With `data.captions.keep_tokens_separator` (such as "
+        "`|||`) the part before it is kept; a second one marks a kept end.",
+    ),
+    _row(
+        CAPTIONS, 30, "tag_occurrence_txt_file", "", "callbacks.tag_occurrence.enabled", kinds.flag,
+        "Writes a text file with the number of occurrences of each tag (including repeats), beside the adapter. "
+        "`objective.tag_weighting` weights a sample's loss by the rarity of its tags (default off).",
+    ),
+    _row(
+        CAPTIONS, 31, "sort_tag_occurrence_alphabetically", "", "callbacks.tag_occurrence.sort", None,
+        "`count` (default) or `alphabetical`.",
+    ),
+    _row(
+        CAPTIONS, 51, "max_clip_token_length", "max_token_length", "model.max_token_length", kinds.whole,
+        "75, 150 or 225 tokens, encoded in chunks of 75, each with its own start and end token. Longer captions are "
+        "counted; `data.captions.overlong`: `truncate` (default), `skip` or `error`.",
+    ),
+    _row(
+        IMAGES, 32, "train_resolution", "resolution", "data.resolution", kinds.size,
+        "Pixel budget: a number (square) or `[w, h]`. A list of several resolutions trains on all of them.",
+    ),
+    _row(
+        IMAGES, 52, "buckets", "enable_bucket", "data.buckets.enabled", kinds.flag,
+        "Aspect-ratio buckets; off = resize the shorter side and crop the centre to `data.resolution`. "
+        "`data.captions.token_buckets` (default off) batches captions of one chunk separately from longer ones.",
+    ),
+    _row(
+        IMAGES, 33, "min_bucket_resolution", "min_bucket_reso", "data.buckets.min_resolution", None,
+        "Minimum side of a bucket.",
+    ),
+    _row(
+        IMAGES, 34, "max_bucket_resolution", "max_bucket_reso", "data.buckets.max_resolution", None,
+        "Maximum side of a bucket.",
+    ),
+    _row(
+        IMAGES, 62, "bucket_reso_steps", "bucket_reso_steps", "data.buckets.step", kinds.whole,
+        "Bucket sides are multiples of this (a multiple of 8 for SD 1.x and 2.x, of 32 for SDXL; default 64); "
+        "anything else is an error.",
+    ),
+    _row(
+        IMAGES, 63, "bucket_no_upscale", "bucket_no_upscale", "data.buckets.no_upscale", kinds.flag,
+        "Images are never enlarged; small ones get a bucket of their own size.",
+    ),
+    _row(
+        IMAGES, 41, "reg_img_folder", "reg_data_dir", "data.reg_folder", kinds.path,
+        "Regularisation (prior-preservation) images, laid out like `data.folder`. Each epoch uses as many of them as "
+        "there are training images (including repeats), in turn.",
+    ),
+    _row(
+        IMAGES, 56, "color_aug", "color_aug", "data.augment.color", kinds.flag,
+        "Random hue, saturation and brightness. Cannot be combined with cached latents.",
+    ),
+    _row(
+        IMAGES, 57, "flip_aug", "flip_aug", "data.augment.flip", kinds.flag,
+        "Mirrors half of the samples; works with cached latents (both versions are cached).",
+    ),
+    _row(
+        IMAGES, 58, "random_crop", "random_crop", "data.augment.random_crop", kinds.flag,
+        "Random instead of centre crop. With cached latents it needs `data.cache.variants` above 1: that many crops "
+        "are cached.",
+    ),
+    _row(
+        IMAGES, 55, "cache_latents", "cache_latents", "data.cache.latents", None,
+        "`none`, `memory` or `disk`. An edited image, another VAE or another resolution is detected, and only "
+        "missing latents are encoded.",
+    ),
+    _row(
+        IMAGES, 22, "num_workers", "max_data_loader_n_workers", "data.num_workers", kinds.whole,
+        "Loader processes. The result does not depend on them.",
+    ),
+    _row(
+        IMAGES, 23, "persistent_workers", "persistent_data_loader_workers", "data.persistent_workers", kinds.flag,
+        "Keeps loader processes between epochs.",
+    ),
+    _row(
+        IMAGES, 24, "batch_size", "train_batch_size", "data.batch_size", kinds.whole,
+        "Samples per batch and device.",
+    ),
+    _row(NETWORK, 13, "net_dim", "network_dim", "adapter.rank", None, "Rank."),
+    _row(
+        NETWORK, 14, "alpha", "network_alpha", "adapter.alpha", None,
+        "The adapter's output is scaled by alpha / rank. Stored in the adapter file.",
+    ),
+    _row(
+        NETWORK, 35, "lora_model_for_resume", "network_weights", "adapter.weights", kinds.path,
+        "Starts from an adapter file (weights only; the optimizer state is new). Rank and alpha are those of the file.",
+    ),
+    _row(
+        NETWORK, 39, "unet_only", "network_train_unet_only", "targets=unet_only", None,
+        "Trains adapters on the UNet only (the file contains no others).",
+    ),
+    _row(
+        NETWORK, 40, "text_only", "network_train_text_encoder_only", "targets=text_encoder_only", None,
+        "Trains adapters on the text encoders only. Cannot be combined with `unet_only`.",
+    ),
+    _row(
+        NETWORK, 42, "clip_skip", "clip_skip", "model.clip_skip", None,
+        "Uses the text encoder's hidden state this many layers from the end (1 = last), then the final layer norm. "
+        "SDXL always uses the second-to-last layers, without that norm.",
+    ),
+    _row(NETWORK, 59, "vae", "vae", "model.vae", kinds.path, "Another VAE: a file, folder or Hub id."),
+    _row(NETWORK, 64, "v2", "v2", "model=sd2", None, "Stable Diffusion 2.x."),
+    _row(
+        NETWORK, 65, "v_parametrization", "v_parameterization", "model.prediction_type", None,
+        "`epsilon` or `v_prediction` (`model=sd2_v`). Read from the checkpoint if possible; conflicts are warned of.",
+    ),
+    _row(OPTIMISATION, 19, "learning_rate", "learning_rate", "optimizer.lr", None, "Learning rate; default 1e-4."),
+    _row(
+        OPTIMISATION, 21, "unet_lr", "unet_lr", "targets.unet_lr", None,
+        "Learning rate of the UNet's adapters; null = `optimizer.lr`; 0 = frozen.",
+    ),
+    _row(
+        OPTIMISATION, 20, "text_encoder_lr", "text_encoder_lr", "targets.text_encoder_lr", None,
+        "Learning rate of the text encoder's adapters; null = `optimizer.lr`; 0 = frozen.",
+    ),
+    _row(
+        OPTIMISATION, 54, "use_8bit_adam", "use_8bit_adam", "optimizer=adam8bit", None,
+        "8-bit Adam of bitsandbytes (also `adamw8bit`). Works on a CPU, too. The state of tensors with fewer than "
+        "4096 elements stays in fp32: the run reports how many are 8-bit.",
+    ),
+    _row(
+        OPTIMISATION, 15, "scheduler", "lr_scheduler", "scheduler=…", None,
+        "constant, constant_with_warmup, linear, cosine, cosine_with_restarts, polynomial, step, plateau; in "
+        "optimizer steps.",
+    ),
+    _row(
+        OPTIMISATION, 16, "cosine_restarts", "lr_scheduler_num_cycles", "scheduler.num_cycles", None,
+        "Number of cosine cycles (hard restarts).",
+    ),
+    _row(
+        OPTIMISATION, 17, "scheduler_power", "lr_scheduler_power", "scheduler.power", None,
+        "Power of the polynomial schedule.",
+    ),
+    _row(
+        OPTIMISATION, 18, "warmup_lr_ratio", "", "scheduler.warmup_ratio", None,
+        "Share of the optimizer steps for warm-up from 0 (or their number, `scheduler.warmup_steps`: "
+        "`lr_warmup_steps`).",
+    ),
+    _row(OPTIMISATION, 25, "num_epochs", "max_train_epochs", "trainer.max_epochs", None, "Passes over the data."),
+    _row(
+        OPTIMISATION, 29, "max_steps", "max_train_steps", "trainer.max_steps", None,
+        "Optimizer steps; where set, they take precedence over epochs (in sd-scripts' own files it is the other way "
+        "round, which is respected when reading them). One of the two on the command line replaces the other in a "
+        "file. Zero is an error.",
+    ),
+    _row(
+        OPTIMISATION, 46, "gradient_acc_steps", "gradient_accumulation_steps", "trainer.accumulate_grad_batches",
+        kinds.whole,
+        "Batches per optimizer step. Batches of different buckets may share a step.",
+    ),
+    _row(
+        OPTIMISATION, 45, "gradient_checkpointing", "gradient_checkpointing", "model.gradient_checkpointing",
+        kinds.flag,
+        "Recomputes activations in the backward pass: less memory, the same gradients.",
+    ),
+    _row(
+        OPTIMISATION, 47, "mixed_precision", "mixed_precision", "trainer.precision", kinds.precision,
+        "`32-true`, `16-mixed`, `bf16-mixed`. Old values: no, fp16, bf16 (or a boolean). `16-mixed` on a CPU is an "
+        "error.",
+    ),
+    _row(
+        OPTIMISATION, 53, "xformers", "xformers", "model.attention", None,
+        "`auto` (the fastest on the device), `sdpa`, `xformers`, `eager`. Where xformers is not available, the key is "
+        "an error, while a settings file gets sdpa with a warning.",
+    ),
+    _row(
+        OPTIMISATION, 44, "prior_loss_weight", "prior_loss_weight", "objective.prior_loss_weight", kinds.number,
+        "Weight of the loss of regularisation images.",
+    ),
+    _row(
+        OPTIMISATION, 43, "test_seed", "seed", "seed", kinds.whole,
+        "Seeds everything; the same seed and settings give the same file, byte for byte, on the same machine.",
+    ),
+    _row(
+        SAVING, 26, "save_every_n_epochs", "save_every_n_epochs", "callbacks.export.every_n_epochs", None,
+        "Saves the adapter every N epochs (see also `every_n_steps` and `keep_last`).",
+    ),
+    _row(
+        SAVING, 49, "save_as", "save_model_as", "output.format", FORMATS,
+        "`safetensors`, `ckpt`, `pt`, `bin`; `output.layout` is `kohya` (default) or `diffusers`.",
+    ),
+    _row(
+        SAVING, 48, "save_precision", "save_precision", "output.precision", kinds.save_precision,
+        "`fp16` (default), `bf16`, `fp32`.",
+    ),
+    _row(
+        SAVING, 60, "no_meta", "no_metadata", "output.metadata=false", None,
+        "Omits the training metadata (`ss_*`, `modelspec.*`) from a safetensors file.",
+    ),
+    _row(
+        SAVING, 38, "training_comment", "training_comment", "output.comment", kinds.text,
+        "Stored in the metadata (`ss_training_comment`).",
+    ),
+    _row(
+        SAVING, 36, "save_state", "save_state", "callbacks.state.enabled", None,
+        "Saves the complete training state with every adapter file, at the end, and when interrupted.",
+    ),
+    _row(
+        SAVING, 37, "load_previous_save_state", "resume", "resume", kinds.path,
+        "Resumes from such a state exactly where it stopped, even in the middle of an epoch. A path, or `auto`: the "
+        "newest valid state with the same settings under `resume_root`.",
+    ),
+)
+
+FURTHER = (
+    Option(
+        "adaptive_noise_scale", "objective.noise.offset.adaptive",
+        "Noise offset that follows the image's brightness.",
+    ),
+    Option("additional_parameters", "", "Further command-line options, which override the others."),
+    Option("alpha_mask", "data.alpha_mask", "Transparency weights the loss of each pixel.", kinds.flag),
+    Option("cache_latents_to_disk", "data.cache.latents=disk", "Keeps cached latents on disk."),
+    Option("cache_text_encoder_outputs", "data.cache.text", "Caches the outputs of the text encoders."),
+    Option("caption_prefix", "data.captions.prefix", "Text before every caption.", kinds.text),
+    Option("caption_separator", "data.captions.separator", "Separator of tags.", kinds.text),
+    Option("caption_suffix", "data.captions.suffix", "Text after every caption.", kinds.text),
+    Option("conditioning_data_dir", "data.mask_folder", "Folder of loss masks."),
+    Option("dataset_config", "data.folders", "A separate dataset configuration, which is read, too."),
+    Option("dataset_repeats", "data.folders", "Repeats of the images of `in_json`."),
+    Option("debiased_estimation_loss", "objective/weighting=debiased", "Noisy timesteps count more."),
+    Option("enable_wildcard", "data.captions.wildcards", "Picks one of `{a|b}` and one line at random.", kinds.flag),
+    Option("epoch", "trainer.max_epochs", "The GUI's number of epochs, where neither maximum is set."),
+    Option("height_resolution", "data.resolution", "The height, where it differs from `train_resolution`."),
+    Option("huber_c", "objective.loss.c", "Threshold of the Huber and the smooth L1 loss."),
+    Option("huber_scale", "objective.loss.scale", "Scale of that threshold."),
+    Option("huber_schedule", "objective.loss.schedule", "How that threshold follows the timestep."),
+    Option("in_json", "data.metadata", "One metadata file with the captions.", kinds.path),
+    Option("ip_noise_gamma", "objective.noise.input_perturbation.strength", "Input perturbation."),
+    Option(
+        "ip_noise_gamma_random_strength", "objective.noise.input_perturbation.random_strength",
+        "Random strength up to it.",
+    ),
+    Option(
+        "keep_tokens_separator", "data.captions.keep_tokens_separator",
+        "Marks the end of the kept part of a caption.", kinds.text,
+    ),
+    Option("locon", "adapter=locon", "LoCon, in early versions of the LoRA Easy Training scripts."),
+    Option("log_with", "logger=…", "tensorboard, wandb, or all."),
+    Option("loss_type", "objective/loss=…", "l2, l1, huber, smooth_l1."),
+    Option("lr_scheduler_args", "scheduler.…", "Further arguments of the schedule."),
+    Option("lr_scheduler_min_lr_ratio", "scheduler.end_ratio", "Final learning rate as a share of the full one."),
+    Option("lr_scheduler_timescale", "scheduler.timescale", "Time scale of inverse_sqrt, in optimizer steps."),
+    Option("lr_scheduler_type", "scheduler=…", "A schedule by its class: StepLR or ReduceLROnPlateau."),
+    Option("lr_warmup", "scheduler.warmup_ratio", "The GUI's warm-up, as a percentage of the steps."),
+    Option("lr_warmup_steps", "scheduler.warmup_steps", "Warm-up in optimizer steps; below 1 a share of them."),
+    Option("lyco", "adapter=…", "LyCORIS, in the LoRA Easy Training scripts; the argument `algo` chooses the kind."),
+    Option("masked_loss", "data.mask_folder", "Weights the loss by masks."),
+    Option(
+        "max_grad_norm", "trainer.gradient_clip_val",
+        "Clips the gradient norm of all adapters together.", kinds.number,
+    ),
+    Option("max_timestep", "objective.timesteps.high", "The timestep after the last one that is trained."),
+    Option("min_snr_gamma", "objective/weighting=min_snr", "Clean timesteps count less."),
+    Option("min_timestep", "objective.timesteps.low", "The first timestep that is trained."),
+    Option("multires_noise_discount", "objective.noise.multires.discount", "Weight of each coarser noise."),
+    Option("multires_noise_iterations", "objective/noise=multires", "Noise of several resolutions."),
+    Option("network_args", "adapter.…", "Further arguments of the network."),
+    Option("network_dropout", "adapter.dropout", "Dropout of elements inside the adapter."),
+    Option("network_module", "adapter=…", "networks.lora, networks.loha, networks.lokr, lycoris.kohya."),
+    Option("noise_offset", "objective/noise=offset", "Noise with a random constant in each channel."),
+    Option("noise_offset_random_strength", "objective.noise.offset.random_strength", "Random strength up to it."),
+    Option("noise_offset_type", "objective/noise=…", "Chooses between noise offset and multires noise."),
+    Option("optimizer_args", "optimizer.…", "Further arguments of the optimizer."),
+    Option("optimizer_type", "optimizer=…", "AdamW, AdamW8bit, Lion, Lion8bit, Prodigy, DAdaptAdam, Adafactor …"),
+    Option("sample_at_first", "callbacks.samples.before", "Pictures before the first step."),
+    Option("sample_every_n_epochs", "callbacks.samples.every_n_epochs", "Pictures every N epochs."),
+    Option("sample_every_n_steps", "callbacks.samples.every_n_steps", "Pictures every N optimizer steps."),
+    Option("sample_prompts", "callbacks.samples.prompts", "Prompts of the pictures: a file."),
+    Option("save_every_n_steps", "callbacks.export.every_n_steps", "Saves the adapter every N optimizer steps."),
+    Option("save_last_n_epochs", "callbacks.export.keep_last", "Keeps that many of the files saved during training."),
+    Option("save_last_n_steps", "callbacks.export.keep_last", "Keeps the files of the last N steps."),
+    Option("save_n_epoch_ratio", "callbacks.export.every_n_epochs", "Saves that many files at equal intervals."),
+    Option("save_state_on_train_end", "callbacks.state.enabled", "Saves the training state at the end."),
+    Option("scale_v_pred_loss_like_noise_pred", "objective/weighting=scaled_v", "Scales the loss of a v-prediction."),
+    Option("scale_weight_norms", "adapter.max_norm", "Upper bound of the norm of each layer's change."),
+    Option("sdpa", "model.attention=sdpa", "torch's attention."),
+    Option("sdxl", "model=sdxl", "The file is for SDXL (`sdxl`, `use_sdxl`, `sdxl_train_network.py`)."),
+    Option("secondary_separator", "data.captions.secondary_separator", "Separator inside groups of tags.", kinds.text),
+    Option(
+        "token_warmup_min", "data.captions.token_warmup_min",
+        "Number of tags at the start of the token warm-up.", kinds.whole,
+    ),
+    Option(
+        "token_warmup_step", "data.captions.token_warmup_steps",
+        "Optimizer steps until all tags are used; below 1 a share of `max_train_steps`.",
+    ),
+    Option("use_lion_optimizer", "optimizer=lion", "An old option for Lion."),
+    Option("v_pred_like_loss", "objective/weighting=v_like", "Adds a share of the loss, weighted as in v-prediction."),
+    Option(
+        "validation_split", "data.validation.share",
+        "Share of the images that is held out as validation set.", kinds.number,
+    ),
+    Option("wandb_run_name", "logger.wandb.name", "The run's name at Weights & Biases."),
+    Option("weighted_captions", "model.emphasis", "Weighted words: `(tag:1.2)`.", kinds.flag),
+    Option("zero_terminal_snr", "model.zero_terminal_snr", "The noise schedule ends in pure noise."),
+)
+"""Further options of sd-scripts and its GUI that are supported."""
+
+NETWORK_ARGS = (
+    Option("algo", "adapter=…", "Algorithm of LyCORIS: lora, locon, loha, lokr."),
+    Option("block_alphas", "targets.blocks.alpha", "An alpha for each block of the UNet."),
+    Option("block_dims", "targets.blocks.rank", "A rank for each block of the UNet."),
+    Option("block_lr_zero_threshold", "targets.blocks.lr_factor", "Factors up to this are set to 0."),
+    Option("conv_alpha", "adapter.conv_alpha", "Alpha of k×k convolutions."),
+    Option("conv_block_alphas", "targets.blocks.conv_alpha", "Alpha of k×k convolutions for each block."),
+    Option("conv_block_dims", "targets.blocks.conv_rank", "Rank of k×k convolutions for each block."),
+    Option("conv_dim", "adapter.conv_rank", "Rank of k×k convolutions."),
+    Option("decompose_both", "adapter.decompose_both", "Gives LoKr's small matrix a low rank, too."),
+    Option("dora_wd", "adapter=dora", "Learns magnitude and direction of weights separately (DoRA)."),
+    Option("down_lr_weight", "targets.blocks.lr_factor", "Learning-rate factors of the UNet's input blocks."),
+    Option("dropout", "adapter.dropout", "Dropout of elements inside the adapter."),
+    Option("factor", "adapter.factor", "Size of LoKr's small matrix."),
+    Option("full_matrix", "adapter.full_matrix", "Keeps LoKr's large matrix full instead of low-rank."),
+    Option("loraplus_lr_ratio", "targets.loraplus_ratio", "LoRA+: learning-rate ratio of the tensors that start at 0."),
+    Option("loraplus_text_encoder_lr_ratio", "targets.loraplus_ratio", "The same, for the text encoders."),
+    Option("loraplus_unet_lr_ratio", "targets.loraplus_ratio", "The same, for the UNet."),
+    Option("mid_lr_weight", "targets.blocks.lr_factor", "Learning-rate factor of the middle block."),
+    Option("module_dropout", "adapter.module_dropout", "Dropout of the adapters of whole layers."),
+    Option("preset", "targets.…", "LyCORIS' preset of layers."),
+    Option("rank_dropout", "adapter.rank_dropout", "Dropout of rank components."),
+    Option("rs_lora", "adapter.rank_stabilised", "Scales by alpha / √rank."),
+    Option("up_lr_weight", "targets.blocks.lr_factor", "Learning-rate factors of the UNet's output blocks."),
+    Option("wd_on_output", "adapter.magnitude", "DoRA magnitudes per output instead of per input."),
+    Option("block_size", "", "DyLoRA is not supported"),
+    Option("bypass_mode", "", "changes how LyCORIS computes, not what it trains"),
+    Option("constraint", "", "OFT is not supported"),
+    Option("rank_dropout_scale", "", "rank dropout is always rescaled to keep the mean"),
+    Option("rescaled", "", "OFT is not supported"),
+    Option("train_norm", "", "training normalisation layers is not supported"),
+    Option("train_on_input", "", "iA3 is not supported"),
+    Option("unbalanced_factorization", "", "LoKr always factorises as evenly as possible"),
+    Option("use_conv_cp", "", "Tucker decomposition of convolutions can be read, but not trained"),
+    Option("use_cp", "", "Tucker decomposition of convolutions can be read, but not trained"),
+    Option("use_scalar", "", "a trained scalar per adapter is not supported"),
+    Option("use_tucker", "", "Tucker decomposition of convolutions can be read, but not trained"),
+)
+"""Arguments of sd-scripts' and LyCORIS' networks, given by name in `network_args`."""
+# fmt: on
+
+_NO_COUNTERPART = {
+    "options of accelerate: set trainer.devices and trainer.strategy": (
+        "num_processes num_machines multi_gpu gpu_ids main_process_port num_cpu_threads_per_process "
+        "extra_accelerate_launch_args ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph"
+    ),
+    "DeepSpeed is not supported: set trainer.strategy": (
+        "deepspeed zero_stage offload_optimizer_device offload_optimizer_nvme_path offload_param_device "
+        "offload_param_nvme_path zero3_init_flag zero3_save_16bit_model fp16_master_weights_and_gradients"
+    ),
+    "compiling the model is not supported": (
+        "torch_compile dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph"
+    ),
+    "uploading to the Hub is not supported": (
+        "huggingface_repo_id huggingface_repo_type huggingface_path_in_repo huggingface_token "
+        "huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface async_upload"
+    ),
+    "adapters are always trained in fp32; for the frozen base set model.dtype or model.quantize": (
+        "full_fp16 full_bf16 fp8_base fp8_base_unet"
+    ),
+    "the VAE always runs in fp32": "no_half_vae",
+    "changes memory use, not what is trained": (
+        "lowram lowvram highvram vae_batch_size mem_eff_save cpu_offload_checkpointing blocks_to_swap "
+        "fused_backward_pass fused_optimizer_groups blockwise_fused_optimizers "
+        "disable_mmap_load_safetensors skip_cache_check"
+    ),
+    "data.cache.text caches text-encoder outputs; location and batch size cannot be set": (
+        "cache_text_encoder_outputs_to_disk text_encoder_batch_size"
+    ),
+    "metadata of images is always cached": "cache_info",
+    "images are always resized by area when shrinking and Lanczos otherwise": "resize_interpolation",
+    "face-aware cropping is not supported": "face_crop_aug_range",
+    "captions are always padded like in sd-scripts": "no_token_padding",
+    "rank and alpha are always those of the file adapter.weights": "dim_from_weights",
+    "to merge adapters before training run loralab merge": "base_weights base_weights_multiplier",
+    "text encoders are trained for the whole run": "stop_text_encoder_training stop_text_encoder_training_pct",
+    "the tokenizer is that of the base model, or model.tokenizer": "tokenizer_cache_dir",
+    "model.attention=auto uses torch's memory-efficient attention": "mem_eff_attn",
+    "schedules with a final decay phase are not supported": "lr_decay_steps",
+    "runs are resumed exactly where they stopped with resume=auto": (
+        "initial_epoch initial_step skip_until_initial_step"
+    ),
+    "set callbacks.state.keep_last for training states": "save_last_n_epochs_state save_last_n_steps_state",
+    "pictures are always drawn with the model's own sampler": "sample_sampler",
+    "this kind of logging is not supported": (
+        "log_prefix log_tracker_name log_tracker_config log_config wandb_api_key console_log_level console_log_file "
+        "console_log_simple use_wandb"
+    ),
+    "this metadata is not written": (
+        "metadata_title metadata_author metadata_description metadata_license metadata_tags metadata_usage_hint "
+        "metadata_thumbnail metadata_merged_from metadata_trigger_phrase metadata_preprocessor "
+        "metadata_is_negative_embedding"
+    ),
+    "validation is configured by callbacks.validation": (
+        "validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps"
+    ),
+    "custom dataset classes are not supported": "dataset_class",
+    "to inspect the data run loralab doctor": "debug_dataset",
+    "the path of a settings file": "config_file output_config save_toml save_toml_location save_json_name",
+    "to train several files set settings.run_folder": "list_of_json_to_run",
+    "tag counts are written beside the adapter": "tag_file_location",
+    "scaling of adapters during training is not supported": "network_multiplier",
+    "an option of the GUI, not of the training": (
+        "model_list training_preset save_as_bool save_as headless print_only use_shell conv_dims conv_alphas"
+    ),
+    "for another model family": (
+        "ae clip_l clip_g t5xxl gemma2 t5xxl_device t5xxl_dtype t5xxl_max_token_length clip_l_dropout_rate "
+        "clip_g_dropout_rate t5_dropout_rate discrete_flow_shift model_prediction_type timestep_sampling sigmoid_scale "
+        "guidance_scale split_mode split_qkv train_blocks apply_t5_attn_mask apply_lg_attn_mask double_blocks_to_swap "
+        "single_blocks_to_swap enable_all_linear in_dims img_attn_dim img_mlp_dim img_mod_dim single_dim "
+        "single_mod_dim "
+        "txt_attn_dim txt_mlp_dim txt_mod_dim train_double_block_indices train_single_block_indices train_t5xxl "
+        "weighting_scheme logit_mean logit_std mode_scale training_shift pos_emb_random_crop_rate "
+        "enable_scaled_pos_embed "
+        "save_clip save_t5xxl disable_mmap use_flash_attn use_sage_attn system_prompt cfg_trunc renorm_cfg"
+    ),
+}
+
+NO_COUNTERPART = tuple(Option(name, "", why) for why, names in _NO_COUNTERPART.items() for name in names.split())
+"""Options of other trainers that are not supported, with the reason."""
+
+OTHER_FAMILIES = ("flux", "flux1", "sd3", "lumina", "hunyuan", "hunyuan_image", "anima", "chroma", "qwen")
+"""Prefixes, before an underscore, of options for other model families."""
+
+OPTIONS = {
+    option.name: option
+    for option in (
+        *PARAMETERS,
+        *FURTHER,
+        *(Option(f"network_args.{o.name}", o.key, o.what, o.kind) for o in NETWORK_ARGS),
+        *NO_COUNTERPART,
+    )
+}
+"""Every known option by name."""

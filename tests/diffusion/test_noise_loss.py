@@ -7,14 +7,14 @@ import random
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from torch.testing import assert_close
 
 from loralab.diffusion.loss import L1, L2, Huber, SmoothL1, threshold
 from loralab.diffusion.noise import InputPerturbation, Multires, Offset, pyramid
 from loralab.diffusion.objective import masked_mean
-from loralab.diffusion.schedule import NoiseSchedule
-from loralab.diffusion.timesteps import LogitNormal, Uniform, stratified
+from loralab.diffusion.process import Epsilon, Flow, Process, Velocity
+from loralab.diffusion.timesteps import LogitNormal, Uniform
 from loralab.diffusion.weighting import Debiased, MinSNR, ScaledV, VLike
 from loralab.errors import UserError
 from tests import GOLDEN
@@ -27,14 +27,14 @@ def close(actual: torch.Tensor, expected: list) -> None:
 
 
 def test_schedule_is_stable_diffusions() -> None:
-    golden, schedule = REFERENCE["scheduler"], NoiseSchedule()
+    golden, schedule = REFERENCE["scheduler"], Velocity()
     timesteps = torch.tensor(golden["timesteps"])
     close(schedule.alphas_cumprod[timesteps], golden["alphas_cumprod"])
     close(schedule.snr(timesteps), golden["all_snr"])
 
 
 def test_zero_terminal_snr() -> None:
-    schedule = NoiseSchedule(zero_terminal_snr=True)
+    schedule = Velocity(zero_terminal_snr=True)
     assert schedule.alphas_cumprod.sum().item() == pytest.approx(REFERENCE["zero_terminal_snr"]["acp_sum"], rel=1e-6)
     assert schedule.snr(torch.tensor([999])).item() == 0
     oracle = DDPMScheduler(1000, 0.00085, 0.012, "scaled_linear", rescale_betas_zero_snr=True)
@@ -42,14 +42,24 @@ def test_zero_terminal_snr() -> None:
     latents, noise = torch.randn(2, 1, 4, 2, 2)
     last = torch.tensor([999])
     assert torch.equal(schedule.add_noise(latents, noise, last), noise)
-    assert torch.equal(schedule.velocity(latents, noise, last), -latents)
+    assert torch.equal(schedule.target(latents, noise, last), -latents)
 
 
 def test_noising_and_velocity() -> None:
-    golden, schedule = REFERENCE["add_noise"], NoiseSchedule()
+    golden, schedule = REFERENCE["add_noise"], Velocity()
     latents, noise, timesteps = (torch.tensor(golden[k]) for k in ("x0", "noise", "t"))
     close(schedule.add_noise(latents, noise, timesteps), golden["noisy"])
-    close(schedule.velocity(latents, noise, timesteps), golden["velocity"])
+    close(schedule.target(latents, noise, timesteps), golden["velocity"])
+
+
+def test_a_flow_runs_along_diffusers_sigmas() -> None:
+    oracle, flow = FlowMatchEulerDiscreteScheduler(), Flow()
+    latents, noise = torch.randn(2, 1000, 4, 2, 2)
+    close(flow.sigma(oracle.timesteps), oracle.sigmas.tolist())
+    assert_close(flow.add_noise(latents, noise, oracle.timesteps), oracle.scale_noise(latents, oracle.timesteps, noise))
+    ends = torch.tensor([0.0, 1000.0])
+    assert flow.snr(ends).tolist() == [float("inf"), 0]
+    assert MinSNR()(flow.snr(ends), flow).tolist() == [0, 0]
 
 
 def test_offset() -> None:
@@ -89,7 +99,7 @@ def test_multires_of_narrow_latents_ends_at_one_cell() -> None:
 
 @pytest.mark.parametrize("case", REFERENCE["huber"]["cases"], ids=lambda c: "{loss_type}-{huber_schedule}".format(**c))
 def test_losses(case: dict) -> None:
-    golden, schedule = REFERENCE["huber"], NoiseSchedule()
+    golden, schedule = REFERENCE["huber"], Velocity()
     prediction, target, timesteps = (torch.tensor(golden[k]) for k in ("pred", "target", "timesteps"))
     settings = case["huber_c"], case["huber_schedule"], case["huber_scale"]
     loss = L2() if case["loss_type"] == "l2" else Huber(*settings)
@@ -106,43 +116,36 @@ def test_losses(case: dict) -> None:
 
 def test_l1_is_the_limit_of_smooth_l1() -> None:
     a, b, t = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([3, 900])
-    assert_close(SmoothL1(1e-6, "constant")(a, b, t, NoiseSchedule()), 2 * L1()(a, b, t, NoiseSchedule()))
+    assert_close(SmoothL1(1e-6, "constant")(a, b, t, Velocity()), 2 * L1()(a, b, t, Velocity()))
 
 
 def test_huber_threshold_at_zero_snr() -> None:
-    assert threshold(torch.tensor([999]), NoiseSchedule(True), 0.1, "snr", 1.0).item() == pytest.approx(0.1)
+    assert threshold(torch.tensor([999]), Velocity(True), 0.1, "snr", 1.0).item() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
-    ("weighting", "prediction_type", "expected"),
+    ("weighting", "process", "expected"),
     [
-        (MinSNR(5), "epsilon", "min_snr_eps_gamma5"),
-        (MinSNR(5), "v_prediction", "min_snr_v_gamma5"),
-        (ScaledV(), "v_prediction", "scale_v_pred_loss_like_noise_pred"),
-        (VLike(1.0), "epsilon", "add_v_prediction_like_loss_1.0"),
-        (Debiased(), "epsilon", "debiased_eps"),
+        (MinSNR(5), Epsilon(), "min_snr_eps_gamma5"),
+        (MinSNR(5), Velocity(), "min_snr_v_gamma5"),
+        (ScaledV(), Velocity(), "scale_v_pred_loss_like_noise_pred"),
+        (VLike(1.0), Epsilon(), "add_v_prediction_like_loss_1.0"),
+        (Debiased(), Epsilon(), "debiased_eps"),
     ],
 )
-def test_weightings(weighting, prediction_type: str, expected: str) -> None:
+def test_weightings(weighting, process: Process, expected: str) -> None:
     golden = REFERENCE["snr"]
-    snr = NoiseSchedule().snr(torch.tensor(golden["timesteps"]))
-    close(torch.tensor(golden["loss_in"]) * weighting(snr, prediction_type), golden[expected])
+    snr = process.snr(torch.tensor(golden["timesteps"]))
+    close(torch.tensor(golden["loss_in"]) * weighting(snr, process), golden[expected])
 
 
 def test_debiased_v_is_one_over_snr_plus_one_and_the_snr_at_most_1000() -> None:
-    close(Debiased()(torch.tensor([0.0, 1.0, 1e6]), "v_prediction"), [1.0, 0.5, 1 / 1001])
+    close(Debiased()(torch.tensor([0.0, 1.0, 1e6]), Velocity()), [1.0, 0.5, 1 / 1001])
 
 
 @pytest.mark.parametrize("weighting", [MinSNR(), ScaledV(), VLike(), Debiased()])
 def test_weights_are_finite_at_zero_snr(weighting) -> None:
-    kind = "v_prediction" if isinstance(weighting, ScaledV) else "epsilon"
-    assert weighting(torch.tensor([0.0]), kind).isfinite().all()
-
-
-@pytest.mark.parametrize(("weighting", "kind"), [(ScaledV(), "epsilon"), (VLike(), "v_prediction")])
-def test_weightings_for_the_other_prediction_type_are_refused(weighting, kind) -> None:
-    with pytest.raises(UserError, match=r"objective\.weighting"):
-        weighting(torch.tensor([1.0]), kind)
+    assert weighting(torch.tensor([0.0]), Epsilon()).isfinite().all()
 
 
 def test_masked_loss() -> None:
@@ -160,28 +163,24 @@ def test_mask_is_averaged_down_and_not_divided_by_its_sum() -> None:
 @pytest.mark.parametrize("timesteps", [Uniform(200, 700), LogitNormal(1.0, 2.0, 200, 700)])
 def test_timesteps_stay_in_their_range(timesteps) -> None:
     found = timesteps.quantile(torch.linspace(0, 1, 10_001, dtype=torch.float64))
-    assert (found.min().item(), found.max().item()) == (200, 699)
+    assert 200 == found.min().item() < 699.9 < found.max().item() < 700
     assert (found.diff() >= 0).all()
+    assert Epsilon().timesteps(found).max() == 699
 
 
 def test_uniform_timesteps_are_equally_many() -> None:
-    found = Uniform(10, 20).quantile(
-        torch.rand(100_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    )
+    shares = torch.rand(100_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = Epsilon().timesteps(Uniform(10, 20).quantile(shares))
     assert_close(found.bincount()[10:].float(), torch.full((10,), 10_000.0), rtol=0.04, atol=0)
     assert Uniform(500, 500).quantile(torch.tensor([0.0, 0.9])).tolist() == [500, 500]
 
 
 def test_logit_normal_timesteps() -> None:
     generator = torch.Generator().manual_seed(0)
-    expected = (1000 * torch.sigmoid(0.5 + 1.5 * torch.randn(200_000, generator=generator))).floor()
+    expected = 1000 * torch.sigmoid(0.5 + 1.5 * torch.randn(200_000, generator=generator))
     found = LogitNormal(0.5, 1.5).quantile(torch.rand(200_000, dtype=torch.float64, generator=generator)).float()
     shares = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
     assert_close(found.quantile(shares), expected.quantile(shares), rtol=0, atol=6)
-
-
-def test_stratified_timesteps() -> None:
-    assert stratified(Uniform(), 4).tolist() == [125, 375, 625, 875]
 
 
 @pytest.mark.parametrize(("low", "high"), [(600, 500), (1000, 1000)])

@@ -18,10 +18,11 @@ from loralab.adapters.targets import Targets
 from loralab.diffusion.loss import L2
 from loralab.diffusion.noise import InputPerturbation, Multires, Offset
 from loralab.diffusion.objective import Losses, Objective
-from loralab.diffusion.schedule import NoiseSchedule
+from loralab.diffusion.process import Epsilon, Flow, Process, Velocity
 from loralab.diffusion.tags import TagRarity
-from loralab.diffusion.timesteps import Uniform
+from loralab.diffusion.timesteps import LogitNormal, Uniform
 from loralab.diffusion.weighting import Debiased, MinSNR, ScaledV, VLike
+from loralab.errors import UserError
 from loralab.rng import generator
 from loralab.training.ema import EMA
 from loralab.training.module import LoraModule
@@ -29,7 +30,7 @@ from loralab.types import Batch, Draw, Item
 from tests import ROOT
 
 CONF = ROOT / "conf"
-SCHEDULE = NoiseSchedule()
+EPSILON, VELOCITY = Epsilon(), Velocity()
 SAMPLES = list(range(12))  # enough to have clean timesteps among them
 LATENTS = torch.randn(12, 4, 8, 6, generator=torch.Generator().manual_seed(1))
 
@@ -68,8 +69,10 @@ def half(noisy: Tensor, timesteps: Tensor) -> Tensor:
     return 0.5 * noisy + timesteps.view(-1, 1, 1, 1) / 1000
 
 
-def run(of: Objective, indices: list[int], predict=half, kind="epsilon", seed: int = 7, **fields: Any) -> Losses:
-    return of(predict, LATENTS[indices], SCHEDULE, kind, batch(indices, **fields), seed)
+def run(
+    of: Objective, indices: list[int], predict=half, process: Process = EPSILON, seed: int = 7, **fields: Any
+) -> Losses:
+    return of(predict, LATENTS[indices], process, batch(indices, **fields), seed)
 
 
 EVERYTHING = objective(
@@ -101,7 +104,7 @@ def plain_noise(indices: list[int]) -> Tensor:
 def test_epsilon_loss_is_the_mean_square_of_the_error() -> None:
     indices, noise = [0, 1, 2], plain_noise([0, 1, 2])
     found = run(objective(), indices)
-    alphas = SCHEDULE.alphas_cumprod[found.timesteps].view(-1, 1, 1, 1)
+    alphas = EPSILON.alphas_cumprod[found.timesteps].view(-1, 1, 1, 1)
     noisy = alphas.sqrt() * LATENTS[indices] + (1 - alphas).sqrt() * noise
     expected = ((half(noisy, found.timesteps) - noise) ** 2).mean((1, 2, 3))
     assert_close(found.loss, expected, rtol=1e-6, atol=0)
@@ -112,10 +115,10 @@ def test_a_perfect_velocity_has_no_loss() -> None:
     indices, noise = [0, 3], plain_noise([0, 3])
 
     def perfect(noisy: Tensor, timesteps: Tensor) -> Tensor:
-        return SCHEDULE.velocity(LATENTS[indices], noise, timesteps)
+        return VELOCITY.target(LATENTS[indices], noise, timesteps)
 
-    assert run(objective(), indices, perfect, "v_prediction").loss.abs().max() < 1e-12
-    assert run(objective(), indices, perfect, "epsilon").loss.min() > 0.1
+    assert run(objective(), indices, perfect, VELOCITY).loss.abs().max() < 1e-12
+    assert run(objective(), indices, perfect, EPSILON).loss.min() > 0.1
 
 
 def test_input_perturbation_is_not_in_the_target() -> None:
@@ -127,7 +130,7 @@ def test_input_perturbation_is_not_in_the_target() -> None:
 
     plain, perturbed = run(objective(), [0], zero), run(objective({"p": InputPerturbation(0.3)}), [0], zero)
     assert torch.equal(plain.loss, perturbed.loss)
-    moved = (seen[1] - seen[0]) / SCHEDULE.sigma(plain.timesteps)
+    moved = (seen[1] - seen[0]) / EPSILON.sigma(plain.timesteps)
     assert moved.std().item() == pytest.approx(0.3, rel=0.2)
 
 
@@ -138,7 +141,7 @@ def test_factors_multiply_in_sd_scripts_order() -> None:
     found = run(objective(weighting=weighting, prior_loss_weight=0.3), [0, 1, 2], **fields)
 
     plain = run(objective(), [0, 1, 2], mask=mask).loss
-    snr = SCHEDULE.snr(found.timesteps)
+    snr = EPSILON.snr(found.timesteps)
     loss = plain * torch.tensor([1.0, 2.0 * 0.3, 3.0])
     loss = loss * snr.clamp(max=5) / snr
     loss = loss + loss / (snr / (snr + 1)) * 0.5
@@ -147,21 +150,70 @@ def test_factors_multiply_in_sd_scripts_order() -> None:
     assert torch.equal(found.unweighted, plain)
 
 
+def test_a_flow_is_learned_along_straight_lines() -> None:
+    """x = (1 − σ)·image + σ·noise, asked for noise − image at σ·1000, whole or not (arXiv 2403.03206, eq. 1 and 13)."""
+    indices, noise, seen = [0, 1, 2], plain_noise([0, 1, 2]), []
+
+    def perfect(noisy: Tensor, timesteps: Tensor) -> Tensor:
+        seen.extend((noisy, timesteps))
+        return noise - LATENTS[indices]
+
+    found = run(objective(timesteps=LogitNormal()), indices, perfect, Flow())
+    sigma = seen[1].view(-1, 1, 1, 1) / 1000
+    assert_close(seen[0], (1 - sigma) * LATENTS[indices] + sigma * noise)
+    assert (seen[1] % 1).all(), "timesteps are not rounded"
+    assert torch.equal(found.loss, torch.zeros(3))
+
+
+def test_min_snr_weighs_the_error_of_the_image_whatever_is_predicted() -> None:
+    """min(SNR, γ) × the squared error of the image that follows from a prediction (arXiv 2303.09556, eq. 5)."""
+    for process in (Epsilon(), Velocity(), Flow()):
+        found = run(objective(weighting={"min_snr": MinSNR(5)}), SAMPLES, process=process)
+        times = found.timesteps
+        signal, sigma = (of(times).view(-1, 1, 1, 1) for of in (process.signal, process.sigma))
+        noisy = process.add_noise(LATENTS, plain_noise(SAMPLES), times)
+        predicted = half(noisy, times)
+        image = {
+            "epsilon": (noisy - sigma * predicted) / signal,
+            "v_prediction": signal * noisy - sigma * predicted,
+            "flow": noisy - sigma * predicted,
+        }[process.prediction]
+        expected = process.snr(times).clamp(max=5) * ((image - LATENTS) ** 2).mean((1, 2, 3))
+        assert_close(found.loss, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "process"),
+    [
+        ({"weighting": {"scaled_v": ScaledV()}}, EPSILON),
+        ({"weighting": {"v_like": VLike()}}, VELOCITY),
+        ({"weighting": {"debiased": Debiased()}}, Flow()),
+        ({"noise": {"offset": Offset()}}, Flow()),
+        ({"noise": {"multires": Multires()}}, Flow()),
+    ],
+)
+def test_options_without_a_meaning_are_refused(options: dict[str, Any], process: Process) -> None:
+    [(group, named)] = options.items()
+    with pytest.raises(UserError, match=rf"objective\.{group}\.{next(iter(named))}: needs a model that predicts"):
+        objective(**options).check(process)
+    EVERYTHING.check(EPSILON)
+
+
 def test_scaled_v() -> None:
-    found = run(objective(weighting={"scaled_v": ScaledV()}), [0, 1], kind="v_prediction")
-    alphas = SCHEDULE.alphas_cumprod[found.timesteps]
+    found = run(objective(weighting={"scaled_v": ScaledV()}), [0, 1], process=VELOCITY)
+    alphas = EPSILON.alphas_cumprod[found.timesteps]
     assert_close(found.loss, found.unweighted * alphas, rtol=1e-5, atol=0)  # SNR/(SNR + 1) = ᾱ
 
 
 def test_weights_follow_the_zero_terminal_schedule() -> None:
     of = objective(weighting={"min_snr": MinSNR(5)}, timesteps=Uniform(999, 1000))
-    found = of(half, LATENTS[:1], NoiseSchedule(zero_terminal_snr=True), "v_prediction", batch([0]), 7)
+    found = of(half, LATENTS[:1], Velocity(zero_terminal_snr=True), batch([0]), 7)
     assert found.loss.item() == 0  # SNR 0, not the 0.0047 of the schedule before the fix
 
 
 def test_given_timesteps_take_the_place_of_drawn_ones() -> None:
     given = torch.tensor([5, 995])
-    found = objective()(half, LATENTS[:2], SCHEDULE, "epsilon", batch([0, 1]), 7, timesteps=given)
+    found = objective()(half, LATENTS[:2], EPSILON, batch([0, 1]), 7, timesteps=given)
     assert torch.equal(found.timesteps, given)
 
 
@@ -183,7 +235,7 @@ def test_preservation_adds_the_distance_to_the_base() -> None:
         return noisy * scale
 
     def call(**predictions: Any) -> Losses:
-        return of(half, LATENTS[:2], SCHEDULE, "epsilon", batch([0, 1]), 7, **predictions)
+        return of(half, LATENTS[:2], EPSILON, batch([0, 1]), 7, **predictions)
 
     own = call(predict_base=base)
     assert_close(own.loss, plain.loss + 0.25 * (plain.timesteps / 1000) ** 2, rtol=1e-5, atol=0)
@@ -229,8 +281,8 @@ def test_every_option_composes_and_changes_the_loss(override: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = instantiate(compose(overrides=["+objective=default", override]).objective)
         default = instantiate(compose(overrides=["+objective=default"]).objective)
-    kind = "v_prediction" if "scaled_v" in override else "epsilon"
-    found, plain = run(chosen, SAMPLES, kind=kind).loss, run(default, SAMPLES, kind=kind).loss
+    process = VELOCITY if "scaled_v" in override else EPSILON
+    found, plain = run(chosen, SAMPLES, process=process).loss, run(default, SAMPLES, process=process).loss
     is_default = override.partition("=")[2] in ("plain", "uniform", "l2", "none")
     assert found.isfinite().all()
     assert torch.equal(found, plain) == is_default
@@ -253,7 +305,7 @@ def test_the_module_stays_near_its_own_base(random_family) -> None:
         plain, near = (module.losses(given, seed=3) for module in modules)
         latents = random_family.vae.config.scaling_factor * mean
         noise = torch.stack([torch.randn(4, 8, 8, generator=generator(3, "noise", 2, i)) for i in (0, 1)])
-        noisy = SCHEDULE.add_noise(latents, noise, plain.timesteps)
+        noisy = EPSILON.add_noise(latents, noise, plain.timesteps)
         empty = modules[0].predictor(given, ["", ""])(noisy, plain.timesteps)
         with adapters.enabled(False):
             base = modules[0].predictor(given, ["", ""])(noisy, plain.timesteps)

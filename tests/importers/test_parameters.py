@@ -24,7 +24,7 @@ import torch
 from omegaconf import OmegaConf
 
 from loralab import run
-from loralab.diffusion.schedule import NoiseSchedule
+from loralab.diffusion.process import Epsilon
 from loralab.importers.expand import expand
 from loralab.schema.catalogue import PARAMETERS
 from tests import ROOT
@@ -502,8 +502,8 @@ def _v2(lab: Lab, change: Change) -> None:
 
 @row(65, v_parametrization=True)
 def _v_parametrization(lab: Lab, change: Change) -> None:
-    assert lab.family({}).prediction_type == "epsilon"
-    assert lab.family(change).prediction_type == "v_prediction"
+    assert lab.family({}).process.prediction == "epsilon"
+    assert lab.family(change).process.prediction == "v_prediction"
     assert lab.run(change).bytes != lab.run({}).bytes
     assert lab.run(change).metadata["modelspec.prediction_type"] == "v"
 
@@ -650,7 +650,7 @@ def _prior_loss_weight(lab: Lab, change: Change) -> None:
 
     def loss(change: Change, batch) -> torch.Tensor:
         objective = run.instantiate(lab.config(change).objective)
-        return objective(lambda noisy, timesteps: 0 * noisy, latents, NoiseSchedule(), "epsilon", batch, 0).loss
+        return objective(lambda noisy, timesteps: 0 * noisy, latents, Epsilon(), batch, 0).loss
 
     batches = list(lab.data({"reg_img_folder": str(lab.root / "reg"), "batch_size": 1}).train_dataloader())
     assert {bool(batch.is_reg) for batch in batches} == {True, False}

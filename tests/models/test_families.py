@@ -133,12 +133,12 @@ def test_what_the_base_says_of_itself_and_what_the_user_wants(
     random_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     velocity = write_base(tmp_path / "v", prediction_type="v_prediction")
-    assert load(str(random_base)).prediction_type == "epsilon"
-    assert load(str(velocity)).prediction_type == "v_prediction"
+    assert load(str(random_base)).process.prediction == "epsilon"
+    assert load(str(velocity)).process.prediction == "v_prediction"
     with caplog.at_level(logging.WARNING):
-        assert load(str(velocity), prediction_type="epsilon").prediction_type == "epsilon"
+        assert load(str(velocity), prediction_type="epsilon").process.prediction == "epsilon"
     assert "model.prediction_type is epsilon, but the base model says v_prediction" in caplog.text
-    assert load(str(random_base), zero_terminal_snr=True).zero_terminal_snr
+    assert load(str(random_base), zero_terminal_snr=True).process.zero_terminal_snr
 
 
 def test_a_model_of_another_vocabulary_asks_for_its_tokenizer(random_base: Path, tmp_path: Path):

@@ -9,6 +9,7 @@ from torch import nn
 
 from loralab.bench.storages import norms_in_fp32
 from loralab.bench.train import TINY
+from loralab.diffusion.process import Epsilon
 from loralab.models.architecture import ARCHITECTURES
 from loralab.models.family import Base, Family
 from loralab.models.load import DTYPES, SCHEDULER, encoders, load_tokenizers, prepare, text_class
@@ -33,7 +34,7 @@ def full_size(shape: str, dtype: str) -> Family:
         torch.set_default_dtype(torch.float32)
     vae = AutoencoderKL(**architecture.vae).eval()
     tokenizers = load_tokenizers(str(TINY), architecture)  # they affect no shape
-    base = Base("", unet, vae, texts, tokenizers, SCHEDULER, "epsilon", False)
+    base = Base("", unet, vae, texts, tokenizers, SCHEDULER, Epsilon())
     prepare(base, "sdpa", False, None, dtype)
     if shape == "sdxl":
         return StableDiffusionXL(base, encoders(base, 75, False, clip_skip=2, final_norm=False), resolution=1024)

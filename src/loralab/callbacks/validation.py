@@ -144,8 +144,7 @@ class Validation(Callback):
             losses = self.plain(
                 predict,
                 latents,
-                module.schedule,
-                module.family.prediction_type,
+                module.process,
                 batch,
                 seed=band,
                 timesteps=self.timesteps(band, [draw.index for draw in batch.draws]),

@@ -7,14 +7,14 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from loralab.diffusion.schedule import STEPS, NoiseSchedule
+from loralab.diffusion.process import STEPS, Process
 from loralab.schema.ranges import NonNegative, Positive
 
 Growth = Literal["constant", "exponential", "snr"]
 
 
 class Loss(Protocol):
-    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
+    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, process: Process) -> Tensor:
         """The loss (B, C, h, w) of predictions (B, C, h, w) at timesteps (B,)."""
         ...
 
@@ -22,14 +22,14 @@ class Loss(Protocol):
 class L2:
     """The square of the difference."""
 
-    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
+    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, process: Process) -> Tensor:
         return (prediction - target) ** 2
 
 
 class L1:
     """The absolute difference."""
 
-    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
+    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, process: Process) -> Tensor:
         return (prediction - target).abs()
 
 
@@ -44,8 +44,8 @@ class Huber:
         self.schedule: Growth = schedule
         self.scale = scale
 
-    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
-        c = threshold(timesteps, schedule, self.c, self.schedule, self.scale).view(-1, 1, 1, 1)
+    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, process: Process) -> Tensor:
+        c = threshold(timesteps, process, self.c, self.schedule, self.scale).view(-1, 1, 1, 1)
         return 2 * c * (((prediction - target) ** 2 + c**2).sqrt() - c)
 
 
@@ -60,20 +60,20 @@ class SmoothL1:
         self.schedule: Growth = schedule
         self.scale = scale
 
-    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
-        c = threshold(timesteps, schedule, self.c, self.schedule, self.scale).view(-1, 1, 1, 1)
+    def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, process: Process) -> Tensor:
+        c = threshold(timesteps, process, self.c, self.schedule, self.scale).view(-1, 1, 1, 1)
         return 2 * (((prediction - target) ** 2 + c**2).sqrt() - c)
 
 
-def threshold(timesteps: Tensor, schedule: NoiseSchedule, c: float, growth: Growth, scale: float) -> Tensor:
+def threshold(timesteps: Tensor, process: Process, c: float, growth: Growth, scale: float) -> Tensor:
     """The threshold (B,) at timesteps (B,).
 
     constant: c·scale. exponential: c**(t/1000)·scale, from `scale` where clean to c·scale where noisy.
-    snr: (1 − c)/(1 + σ)² + c with σ = √((1 − ᾱ)/ᾱ), from 1 to c, whatever the scale.
+    snr: (1 − c)/(1 + s)² + c with s = sigma/signal, from 1 to c, whatever the scale.
     """
     if growth == "constant":
         return torch.full_like(timesteps, c * scale, dtype=torch.float32)
     if growth == "exponential":
         return c ** (timesteps / STEPS) * scale
-    signal, sigma = schedule.signal(timesteps), schedule.sigma(timesteps)
-    return (1 - c) * (signal / (signal + sigma)) ** 2 + c  # 1/(1 + σ) without dividing by ᾱ = 0
+    signal, sigma = process.signal(timesteps), process.sigma(timesteps)
+    return (1 - c) * (signal / (signal + sigma)) ** 2 + c  # 1/(1 + s) without dividing by a signal of 0

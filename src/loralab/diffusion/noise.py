@@ -20,8 +20,12 @@ from loralab.types import Draw
 Shape = Sequence[int]
 
 
+DIFFUSION = ("epsilon", "v_prediction")
+"""For a flow, whose pictures start from plain noise alone, training on another kind would only be a mismatch."""
+
+
 class Noise(Protocol):
-    """A change of plain Gaussian noise."""
+    """A change of plain Gaussian noise. May have `predictions`: what a model must predict for it to have a meaning."""
 
     in_target: bool
     """Whether the model is asked to predict the change too."""
@@ -44,6 +48,7 @@ class Offset:
     """
 
     in_target = True
+    predictions = DIFFUSION
 
     def __init__(self, strength: NonNegative = 0.1, adaptive: Real = 0.0, random_strength: bool = False) -> None:
         self.strength = strength
@@ -69,6 +74,7 @@ class Multires:
     """
 
     in_target = True
+    predictions = DIFFUSION
 
     def __init__(self, iterations: Bands = 6, discount: Share = 0.3) -> None:
         self.iterations = iterations

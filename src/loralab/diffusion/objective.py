@@ -11,10 +11,12 @@ from torch.nn.functional import interpolate
 
 from loralab.diffusion.loss import Loss
 from loralab.diffusion.noise import Noise, noise_for, to_device
-from loralab.diffusion.schedule import NoiseSchedule
+from loralab.diffusion.predictions import meaningless
+from loralab.diffusion.process import Process
 from loralab.diffusion.tags import TagRarity
 from loralab.diffusion.timesteps import Timesteps, timesteps_for
-from loralab.diffusion.weighting import PredictionType, Weighting
+from loralab.diffusion.weighting import Weighting
+from loralab.errors import UserError
 from loralab.schema.ranges import Exponent, NonNegative
 from loralab.types import Batch, Item
 
@@ -59,6 +61,8 @@ class Objective:
         preservation_weight: NonNegative = 0.0,
         preservation_caption: str | None = "",
     ) -> None:
+        self.options: dict[str, object] = {f"objective.noise.{name}": change for name, change in noise.items()}
+        self.options |= {f"objective.weighting.{name}": factor for name, factor in weighting.items()}
         self.noise = list(noise.values())
         self.timesteps = timesteps
         self.loss = loss
@@ -69,6 +73,11 @@ class Objective:
         self.preservation_caption = preservation_caption
         self.count_tags({}, lambda item: [])
 
+    def check(self, process: Process) -> None:
+        """Raises a UserError for options that have no meaning for what the model predicts."""
+        if problems := list(meaningless(self.options, process.prediction)):
+            raise UserError(*problems)
+
     def count_tags(self, counts: Mapping[str, int], tags_of: Callable[[Item], Iterable[str]]) -> None:
         """Tells how often each tag occurs in the training data, repeats counted, and which an image has."""
         self.rarity, self.tags_of = TagRarity(counts, self.tag_weighting), tags_of
@@ -77,8 +86,7 @@ class Objective:
         self,
         predict: Predict,
         latents: Tensor,
-        schedule: NoiseSchedule,
-        prediction_type: PredictionType,
+        process: Process,
         batch: Batch,
         seed: int,
         *,
@@ -92,15 +100,15 @@ class Objective:
         For preservation_weight, predict_base is the base's prediction for preservation_caption (adapter off) and
         predict_prior the adapted model's; without predict_prior, the prediction for the sample's own caption.
         """
-        steps = timesteps_for(self.timesteps, batch.draws, seed) if timesteps is None else timesteps.cpu()
+        times = timesteps_for(self.timesteps, batch.draws, seed) if timesteps is None else timesteps.cpu()
+        steps = process.timesteps(times)
         there = to_device(steps, latents.device)
         target_noise, noise = noise_for(self.noise, latents, batch.draws, seed)
-        noisy = schedule.add_noise(latents, noise, there)
+        noisy = process.add_noise(latents, noise, there)
 
         prediction = predict(noisy, there).float()
-        velocity = prediction_type == "v_prediction"
-        target = schedule.velocity(latents, target_noise, there) if velocity else target_noise
-        unweighted = masked_mean(self.loss(prediction, target, there, schedule), batch.mask)
+        target = process.target(latents, target_noise, there)
+        unweighted = masked_mean(self.loss(prediction, target, there, process), batch.mask)
 
         loss = unweighted
         if self.preservation_weight:
@@ -111,7 +119,7 @@ class Objective:
             loss = loss + self.preservation_weight * ((adapted - base) ** 2).mean((1, 2, 3))
         loss = loss * self.sample_weight(batch)
         for factor in self.weighting:
-            loss = loss * factor(schedule.snr(there), prediction_type)
+            loss = loss * factor(process.snr(there), process)
         return Losses(loss, unweighted.detach(), steps)
 
     def sample_weight(self, batch: Batch) -> Tensor:

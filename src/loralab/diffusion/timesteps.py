@@ -1,11 +1,13 @@
 """Which timesteps are trained.
 
 A distribution is given by its quantile function: a draw is the quantile of a uniform number, and equal shares of the
-distribution (for a validation curve without noise from the timesteps) are the quantiles of evenly spaced numbers.
+distribution (for a validation curve without noise from the timesteps) are the quantiles of evenly spaced numbers. The
+process takes the timestep that it has there (see process).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -22,7 +24,7 @@ class Timesteps(Protocol):
     """A distribution of timesteps."""
 
     def quantile(self, share: Tensor) -> Tensor:
-        """The timesteps (N,), whole numbers, below which `share` (N,) in [0, 1) of the distribution lies."""
+        """The times (N,) from 0 to 1000 below which `share` (N,) in [0, 1) of the distribution lies."""
         ...
 
 
@@ -56,18 +58,13 @@ class LogitNormal:
 
 
 def timesteps_for(distribution: Timesteps, draws: Sequence[Draw], seed: int) -> Tensor:
-    """The timesteps (B,) of samples, on the CPU."""
+    """The times (B,) of samples, on the CPU."""
     share = [torch.rand((), generator=generator(seed, "timestep", *draw), dtype=torch.float64) for draw in draws]
     return distribution.quantile(torch.stack(share))
 
 
-def stratified(distribution: Timesteps, count: int) -> Tensor:
-    """The middles (count,) of `count` equal shares of the distribution, from clean to noisy."""
-    return distribution.quantile((torch.arange(count, dtype=torch.float64) + 0.5) / count)
-
-
 def _spread(share: Tensor, low: int, high: int) -> Tensor:
-    return (low + share * (high - low)).long().clamp(max=max(low, high - 1))
+    return (low + share * (high - low)).clamp(max=max(low, math.nextafter(high, 0)))
 
 
 def _check(low: int, high: int) -> None:

@@ -7,44 +7,54 @@ taken as no more than 1000 and no less than 1/1000.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from torch import Tensor
-
-from loralab.errors import user_error
 from loralab.schema.ranges import NonNegative, Positive
 
-PredictionType = Literal["epsilon", "v_prediction"]
+if TYPE_CHECKING:  # the check of settings reads this module without torch
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from loralab.diffusion.process import Process
 
 BOUND = 1000.0
 
 
 class Weighting(Protocol):
-    def __call__(self, snr: Tensor, prediction_type: PredictionType) -> Tensor:
+    """May have `predictions`: what a model must predict (Process.prediction) for it to have a meaning."""
+
+    def __call__(self, snr: Tensor, process: Process) -> Tensor:
         """The factor (B,) at signal-to-noise ratios (B,)."""
         ...
 
 
 class MinSNR:
-    """Clean timesteps count less: min(SNR, γ)/SNR, for v-prediction /(SNR + 1) (Hang et al. 2023, arXiv 2303.09556)."""
+    """Clean timesteps count less: the image's error is weighted by min(SNR, γ) (Hang et al. 2023, arXiv 2303.09556).
+
+    That is min(SNR, γ)/SNR for the error of epsilon, /(SNR + 1) of v, /(√SNR + 1)² of a flow.
+    """
+
+    factors: ClassVar[dict[str, Callable[[Tensor, float], Tensor]]] = {
+        "epsilon": lambda snr, gamma: (gamma / snr).clamp(max=1),  # the same ratio, defined at SNR 0
+        "v_prediction": lambda snr, gamma: snr.clamp(max=gamma) / (snr + 1),
+        "flow": lambda snr, gamma: snr.clamp(max=gamma) / (snr.sqrt() + 1) ** 2,
+    }
+    predictions = tuple(factors)
 
     def __init__(self, gamma: Positive = 5.0) -> None:
         self.gamma = gamma
 
-    def __call__(self, snr: Tensor, prediction_type: PredictionType) -> Tensor:
-        if prediction_type == "v_prediction":
-            return snr.clamp(max=self.gamma) / (snr + 1)
-        return (self.gamma / snr).clamp(max=1)  # the same ratio, defined at SNR 0
+    def __call__(self, snr: Tensor, process: Process) -> Tensor:
+        return self.factors[process.prediction](snr, self.gamma)
 
 
 class ScaledV:
     """Scales the loss of a v-prediction to that of the noise it stands for: SNR/(SNR + 1)."""
 
-    def __call__(self, snr: Tensor, prediction_type: PredictionType) -> Tensor:
-        if prediction_type != "v_prediction":
-            raise user_error(
-                "objective.weighting", "scaled_v needs v-prediction, but the model predicts epsilon", "remove it"
-            )
+    predictions = ("v_prediction",)
+
+    def __call__(self, snr: Tensor, process: Process) -> Tensor:
         snr = snr.clamp(max=BOUND)
         return snr / (snr + 1)
 
@@ -52,14 +62,12 @@ class ScaledV:
 class VLike:
     """Adds a share of the loss that v-prediction would have: 1 + strength·(SNR + 1)/SNR."""
 
+    predictions = ("epsilon",)
+
     def __init__(self, strength: NonNegative = 1.0) -> None:
         self.strength = strength
 
-    def __call__(self, snr: Tensor, prediction_type: PredictionType) -> Tensor:
-        if prediction_type != "epsilon":
-            raise user_error(
-                "objective.weighting", "v_like needs epsilon prediction, but the model predicts v", "remove it"
-            )
+    def __call__(self, snr: Tensor, process: Process) -> Tensor:
         snr = snr.clamp(1 / BOUND, BOUND)
         return 1 + self.strength * (snr + 1) / snr
 
@@ -67,7 +75,11 @@ class VLike:
 class Debiased:
     """Noisy timesteps count more: 1/√SNR, for v-prediction 1/(SNR + 1) (Yu et al. 2023, arXiv 2310.08442)."""
 
-    def __call__(self, snr: Tensor, prediction_type: PredictionType) -> Tensor:
-        if prediction_type == "v_prediction":
-            return 1 / (snr.clamp(max=BOUND) + 1)
-        return snr.clamp(1 / BOUND, BOUND).rsqrt()
+    factors: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {
+        "epsilon": lambda snr: snr.clamp(1 / BOUND, BOUND).rsqrt(),
+        "v_prediction": lambda snr: 1 / (snr.clamp(max=BOUND) + 1),
+    }
+    predictions = tuple(factors)
+
+    def __call__(self, snr: Tensor, process: Process) -> Tensor:
+        return self.factors[process.prediction](snr)

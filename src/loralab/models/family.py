@@ -5,18 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from loralab.diffusion.process import Process
 from loralab.models import fingerprint
 from loralab.models.clip import Text, TextEncoder
 from loralab.models.names import Target, block_count, text_targets, unet_targets
 from loralab.models.scheduler import make_scheduler
 from loralab.types import Batch, Conditioning, Fit
-
-Prediction = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(slots=True)
@@ -32,9 +31,9 @@ class Base:
     tokenizers: dict[str, Any]
     """By part."""
     scheduler: dict[str, Any]
-    """Config of the diffusers scheduler it is sampled with, prediction type and zero-terminal SNR included."""
-    prediction_type: Prediction
-    zero_terminal_snr: bool
+    """Config of the diffusers scheduler it is sampled with."""
+    process: Process
+    """The way from an image to noise, and what the model predicts."""
 
 
 class Family(ABC):
@@ -59,8 +58,7 @@ class Family(ABC):
         self.encoders = encoders
         self.resolution = resolution
         """Native side length, pixels."""
-        self.prediction_type: Prediction = base.prediction_type
-        self.zero_terminal_snr = base.zero_terminal_snr
+        self.process = base.process
         self._scheduler = base.scheduler
         self._digests: dict[str, str] = {}
         for module in (*self.parts().values(), self.vae):
@@ -146,7 +144,7 @@ class Family(ABC):
     # diffusion
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The UNet's prediction (B, 4, h, w), of the kind `prediction_type`, for timesteps (B)."""
+        """The UNet's prediction (B, 4, h, w), what `process` makes its target, for timesteps (B)."""
         dtype = self.unet.conv_in.weight.dtype
         added = {name: value.to(dtype) for name, value in conditioning.added.items()}
         if conditioning.pooled is not None:
@@ -157,7 +155,7 @@ class Family(ABC):
 
     def scheduler(self) -> Any:
         """A fresh diffusers scheduler: the base's own, with the prediction type and zero-terminal SNR applied."""
-        return make_scheduler(self._scheduler, self.prediction_type, self.zero_terminal_snr)
+        return make_scheduler(self._scheduler, self.process.prediction, self.process.zero_terminal_snr)
 
     @abstractmethod
     def pipeline(self) -> Any:
@@ -168,7 +166,10 @@ class Family(ABC):
     @cached_property
     def identity(self) -> dict[str, Any]:
         """All that decides what the base computes: digests of weights, settings by name."""
-        found: dict[str, Any] = {"prediction_type": self.prediction_type, "zero_terminal_snr": self.zero_terminal_snr}
+        found: dict[str, Any] = {
+            "prediction_type": self.process.prediction,
+            "zero_terminal_snr": self.process.zero_terminal_snr,
+        }
         for part in (*self.parts(), "vae"):
             digest, settings = self._known(part)
             found |= {f"{part} weights": digest, part: settings}

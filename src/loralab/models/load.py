@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from loralab.diffusion.process import PROCESSES
 from loralab.errors import user_error
 from loralab.models import hub, weights
 from loralab.models.architecture import ARCHITECTURES, VOCABULARY, Architecture
 from loralab.models.attention import Attention, set_attention
 from loralab.models.clip import CHUNK, TextEncoder
-from loralab.models.family import Base, Prediction
+from loralab.models.family import Base
 from loralab.models.hub import locate
 from loralab.models.probe import identify, look_at_base, look_at_tokenizer, look_at_vae
 from loralab.models.quantize import quantize_linears
@@ -45,7 +46,7 @@ def load_base(
     family: str,
     vae: str | None,
     tokenizer: str | None,
-    prediction_type: Prediction | None,
+    prediction_type: str | None,
     zero_terminal_snr: bool | None,
     dtype: str,
 ) -> Base:
@@ -66,12 +67,9 @@ def load_base(
             raise user_error(
                 "model.tokenizer", found, "give the folder of the tokenizer that belongs to the base model"
             )
-    return Base(
-        path=base,
-        prediction_type=_settled("prediction_type", prediction_type, found.prediction_type, "epsilon"),
-        zero_terminal_snr=_settled("zero_terminal_snr", zero_terminal_snr, found.zero_terminal_snr, False),
-        **parts,
-    )
+    predicts = _settled("prediction_type", prediction_type, found.prediction_type, "epsilon")
+    ends_in_noise = _settled("zero_terminal_snr", zero_terminal_snr, found.zero_terminal_snr, False)
+    return Base(path=base, process=PROCESSES[predicts](ends_in_noise), **parts)
 
 
 def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 
+from loralab.diffusion.process import PROCESSES
 from loralab.models.architecture import MINIATURE_SDXL
 from loralab.models.family import Base
 from loralab.models.load import DTYPES, SCHEDULER, build, encoders, load_tokenizers, prepare, text_class
@@ -34,8 +35,7 @@ def sdxl(
             path=f"miniature-sdxl-{seed}",
             tokenizers=tokenizers,
             scheduler=SCHEDULER,
-            prediction_type=prediction_type,
-            zero_terminal_snr=zero_terminal_snr,
+            process=PROCESSES[prediction_type](zero_terminal_snr),
             **_random_parts(tokenizers, DTYPES[dtype]),
         )
     prepare(base, attention, gradient_checkpointing, None, dtype)

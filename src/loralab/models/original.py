@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loralab.diffusion.process import Velocity
 from loralab.models.family import Family
 from loralab.models.names import ENDS, RESIDUAL_BLOCK, slots
 from loralab.writing import atomic_path
@@ -62,7 +63,7 @@ def save_single_file(family: Family, path: Path, dtype: torch.dtype) -> None:
     from safetensors.torch import save_file
 
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in original_state(family)}
-    marks = {"v_pred": family.prediction_type == "v_prediction", "ztsnr": family.zero_terminal_snr}
+    marks = {"v_pred": isinstance(family.process, Velocity), "ztsnr": family.process.zero_terminal_snr}
     state |= {name: torch.tensor([]) for name, marked in marks.items() if marked}
     with atomic_path(path, "path") as beside:
         save_file(state, beside, metadata={"format": "pt"})

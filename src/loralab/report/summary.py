@@ -22,7 +22,7 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
     """The plan of a run: images, buckets, batches, steps, what is trained, what is frozen, where files are written."""
     facts = data.summary()
     lines = [
-        f"model     {module.family.name} · {module.family.base} · predicts {module.family.prediction_type}",
+        f"model     {module.family.name} · {module.family.base} · predicts {module.family.process.prediction}",
         f"images    {_images(facts)}",
         f"buckets   {_buckets(facts)}",
         f"training  {_length(trainer, facts['batches'])} · {trainer.strategy.root_device} · {trainer.precision}",

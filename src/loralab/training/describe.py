@@ -60,7 +60,7 @@ class Describe:
         first = next((adapter for adapter in adapters if not is_spatial(adapter.layer)), adapters[0])
         family, rank = self.family, first.method.rank_of(first.tensors)
         alpha = float(first.alpha) / first.method.effective_alpha(1.0, rank or 1)  # as it was set
-        return Model(family.name, family.prediction_type, family.zero_terminal_snr, alpha, rank)
+        return Model(family.name, family.process.prediction, family.process.zero_terminal_snr, alpha, rank)
 
     @cached_property
     def _data(self) -> Data:

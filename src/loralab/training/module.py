@@ -15,7 +15,6 @@ from loralab import signals
 from loralab.adapters.inject import AdapterSet
 from loralab.diffusion.noise import normal
 from loralab.diffusion.objective import Losses, Objective, Predict
-from loralab.diffusion.schedule import NoiseSchedule
 from loralab.errors import user_error
 from loralab.models.family import Family
 from loralab.optim.build import build_optimizer
@@ -55,7 +54,8 @@ class LoraModule(L.LightningModule):
         self.adapters = adapters
         self.weights = dict(adapters.named_parameters())
         self.objective = objective
-        self.schedule = NoiseSchedule(zero_terminal_snr=family.zero_terminal_snr)
+        self.process = family.process
+        objective.check(self.process)
         self.make_optimizer, self.make_schedule, self.lr, self.seed = make_optimizer, make_schedule, lr, seed
         self.ema = ema
         self.pace = Pace()
@@ -98,8 +98,7 @@ class LoraModule(L.LightningModule):
         return self.objective(
             self.predictor(batch, batch.captions),
             latents,
-            self.schedule,
-            self.family.prediction_type,
+            self.process,
             batch,
             seed,
             **self._preservation(batch),

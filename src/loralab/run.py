@@ -181,7 +181,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
     settings, side_work = values(cfg), SideWork()
     with Record(folder, overrides) as record, memory_advice(settings):
         data = instantiate(cfg.data, _partial_=False, seed=cfg.seed)  # before a model is loaded: it may find mistakes
-        print(f"loading   {cfg.model.base}", flush=True)
+        print(f"loading   {cfg.model.get('base') or choices.get('model')}", flush=True)
         family = instantiate(cfg.model)
         data.attach(family)
         method, targets = instantiate(cfg.adapter), instantiate(cfg.targets)

@@ -51,8 +51,11 @@ def write_tokenizer(folder: Path) -> int:
     return len(vocabulary)
 
 
-def write_base(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
-    """An SD 1.x-like diffusers folder of random weights, for 64 px pictures; saved by diffusers and transformers."""
+def write_base(folder: Path, seed: int = 0, prediction_type: str = "epsilon", width: int = 32) -> Path:
+    """An SD 1.x-like diffusers folder of random weights, for 64 px pictures; saved by diffusers and transformers.
+
+    By the width of its text encoder it is told what it is: 1024 is an SD 2.x.
+    """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -62,9 +65,10 @@ def write_base(folder: Path, seed: int = 0, prediction_type: str = "epsilon") ->
     size = write_tokenizer(folder / "tokenizer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text = CLIPTextConfig(**TEXT, vocab_size=size, bos_token_id=size - 2, eos_token_id=size - 1)
+        config = {**TEXT, "hidden_size": width, "vocab_size": size}
+        text = CLIPTextConfig(**config, bos_token_id=size - 2, eos_token_id=size - 1)
         CLIPTextModel(text).save_pretrained(folder / "text_encoder")
-        UNet2DConditionModel(**UNET).save_pretrained(folder / "unet")
+        UNet2DConditionModel(**UNET | {"cross_attention_dim": width}).save_pretrained(folder / "unet")
         AutoencoderKL(**VAE).save_pretrained(folder / "vae")
     DDIMScheduler(
         beta_start=0.00085,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,11 @@ from safetensors.torch import save_file
 from loralab.adapters.file import read_metadata
 from loralab.models.architecture import ARCHITECTURES, SD1, Architecture
 from loralab.models.original import save_single_file
-from loralab.training.metadata import Data, Dates, Model, Progress, base_facts, metadata
+from loralab.training.metadata import base_facts
 from tests import GOLDEN
-from tests.support.base_models import UNET, VAE
+from tests.support.base_models import UNET, VAE, write_base
 
 REFERENCE = json.loads((GOLDEN / "metadata.json").read_text())
-
-SETTINGS = {"output": {"name": "adapter"}, "model": {"clip_skip": None}, "data": {"resolution": 64, "batch_size": 1}}
-MODEL = Model("sd1", "epsilon", False, 4.0, 4)
-DATA = Data(images=1, reg_images=0, held_out=0, batches=1)
-PROGRESS = Progress(epoch=1, step=20, epochs=1, steps=20)
 
 VOLATILE = {"ss_session_id", "ss_training_started_at", "ss_training_finished_at", "modelspec.date"}
 NOT_OURS = {"ss_sd_scripts_commit_hash"}
@@ -85,30 +82,38 @@ def test_epochs_and_steps_where_epochs_decide(train):
     assert (last["ss_bucket_info"], last["ss_enable_bucket"]) == ("null", "False")
 
 
-def told(settings=SETTINGS, model=MODEL, **more):
-    return metadata(settings, model, DATA, PROGRESS, **more)
+def test_dates_only_where_asked_for(train):
+    """Without them, the same settings give the same file."""
+    dated = read_metadata(train("output.dates=true", "trainer.max_steps=1", name="dated") / "adapter.safetensors")
+    plain = read_metadata(train("trainer.max_steps=1", name="plain") / "adapter.safetensors")
+    assert set(dated) - set(plain) == VOLATILE
+    started, finished = float(dated["ss_training_started_at"]), float(dated["ss_training_finished_at"])
+    assert time.time() - 60 < started < finished < time.time()
+    finished_at = datetime.fromtimestamp(finished, timezone.utc)
+    assert datetime.fromisoformat(dated["modelspec.date"] + "+00:00") == finished_at.replace(microsecond=0)
 
 
-def test_dates_only_where_asked_for():
-    dated = told(dates=Dates(1e9, 1e9 + 60, 7))
-    assert set(dated) >= VOLATILE
-    assert dated["modelspec.date"] == "2001-09-09T01:47:40"
-    assert told() == told()
+@pytest.fixture(scope="module")
+def sd2_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("sd2") / "sd2", width=1024)
 
 
 @pytest.mark.parametrize(
-    ("family", "prediction", "version", "architecture"),
+    ("model", "prediction", "version", "architecture"),
     [
-        ("sd1", "epsilon", "sd_v1", "stable-diffusion-v1/lora"),
-        ("sd2", "epsilon", "sd_v2", "stable-diffusion-v2-512/lora"),
-        ("sd2", "v_prediction", "sd_v2_v", "stable-diffusion-v2-768-v/lora"),
-        ("sdxl", "epsilon", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
-        ("sdxl", "v_prediction", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+        ("model=sd15", "epsilon", "sd_v1", "stable-diffusion-v1/lora"),
+        ("model=sd2", "epsilon", "sd_v2", "stable-diffusion-v2-512/lora"),
+        ("model=sd2_v", "v_prediction", "sd_v2_v", "stable-diffusion-v2-768-v/lora"),
+        ("model=tiny_sdxl", "epsilon", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+        ("model=tiny_sdxl", "v_prediction", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
     ],
 )
-def test_families(family, prediction, version, architecture):
-    ours = told(model=Model(family, prediction, False, 1.0))
+def test_families(train, sd2_base: Path, model, prediction, version, architecture):
+    words = [model, f"model.prediction_type={prediction}", "trainer.max_steps=1", "data.resolution=64"]
+    words += [f"model.base={sd2_base}", f"model.tokenizer={sd2_base / 'tokenizer'}"] if "sd2" in model else []
+    ours = read_metadata(train(*words, "data.batch_size=1") / "adapter.safetensors")
     assert ours["ss_base_model_version"] == version
+    assert ours["ss_v2"] == str(version.startswith("sd_v2"))
     assert ours["modelspec.architecture"] == architecture
     assert ours["modelspec.prediction_type"] == ("v" if prediction == "v_prediction" else "epsilon")
 

@@ -36,6 +36,16 @@ def test_a_base_that_predicts_something_else(prediction_type: str, random_base: 
     assert not (tmp_path / "run").exists(), "before anything is loaded or written"
 
 
+def test_an_option_without_a_meaning_for_what_the_base_predicts(tmp_path: Path, train, capsys) -> None:
+    """The base says what it predicts, or the setting does."""
+    train("objective/weighting=scaled_v", code=1)
+    train("objective/weighting=[v_like,min_snr]", "model.prediction_type=v_prediction", code=1)
+    said = capsys.readouterr().err
+    assert "objective.weighting.scaled_v: needs a model that predicts v, but this one predicts epsilon" in said
+    assert "objective.weighting.v_like: needs a model that predicts epsilon, but this one predicts v" in said
+    assert not (tmp_path / "run").exists(), "before anything is loaded or written"
+
+
 @pytest.mark.parametrize("words", [["--steps", "0"], ["--warmup", "0"], ["--repeats", "0"], ["--batch-size", "-1"]])
 def test_benchmarks_need_steps(words: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -12,10 +12,9 @@ from loralab.adapters.base import Adapter
 from loralab.adapters.inject import AdapterSet, inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
-from loralab.models.architecture import ARCHITECTURES
 from loralab.models.sd import load
 from tests import ROOT
-from tests.support.names import CASES, golden, modules, targets
+from tests.support.names import ARCHITECTURES, CASES, golden, modules, targets
 
 CONF = ROOT / "conf" / "adapter"
 KINDS = [*sorted(path.stem for path in CONF.glob("*.yaml")), "dora input"]

@@ -16,7 +16,7 @@ from loralab.adapters.inject import inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
-from loralab.models.architecture import ARCHITECTURES, SD1, Architecture
+from loralab.models.architecture import SD1, Architecture
 from loralab.models.load import diffusers_vae, load_tokenizers, original_text, read_single_file
 from loralab.models.miniature import sdxl
 from loralab.models.original import original_state, save_single_file
@@ -26,7 +26,7 @@ from loralab.models.sd import load
 from loralab.types import Batch, Conditioning, Draw
 from tests import GOLDEN
 from tests.support.base_models import TEXT, UNET, VAE, write_base
-from tests.support.names import modules
+from tests.support.names import ARCHITECTURES, modules
 
 PART = "text_encoder"
 PROMPTS = ["sks star", "a hill"]

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from loralab.models.architecture import ARCHITECTURES, Architecture
+from loralab.models.architecture import Architecture
 from loralab.models.load import SCHEDULER, load_vae, text_class
 from loralab.models.original import original_state, save_single_file, vae_name
 from loralab.models.probe import look_at_vae
-from tests.support.names import golden
+from tests.support.names import ARCHITECTURES, golden
 
 pytestmark = pytest.mark.slow
 

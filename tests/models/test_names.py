@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loralab.models.architecture import ARCHITECTURES
 from loralab.models.names import block_count, unet_targets
-from tests.support.names import CASES, golden, modules, targets
+from tests.support.names import ARCHITECTURES, CASES, golden, modules, targets
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -28,7 +28,7 @@ KEYS = {
     ],
 }
 COMMON = ["model.diffusion_model.out.2.weight", "first_stage_model.decoder.conv_in.weight"]
-SDXL = "loralab.models.sdxl.load"
+SD, SDXL = "loralab.models.sd.load", "loralab.models.sdxl.load"
 
 
 def header_only(path: Path, shapes: dict[str, list[int]], size: int | None = None) -> Path:
@@ -178,7 +178,9 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path: Path):
 
 
 def test_the_check_names_each_setting(tmp_path: Path, random_base: Path):
-    problems = check({"base": "/not/there.safetensors", "vae": str(tmp_path), "tokenizer": str(tmp_path)})
+    problems = check(
+        {"_target_": SD, "base": "/not/there.safetensors", "vae": str(tmp_path), "tokenizer": str(tmp_path)}
+    )
     assert [problem.setting for problem in problems] == ["model.base", "model.vae", "model.tokenizer"]
     assert check({"base": str(random_base), "vae": str(random_base), "tokenizer": str(random_base)}) == []
     wrong = check({"_target_": SDXL, "base": str(random_base)})
@@ -190,14 +192,14 @@ def test_a_hub_id_is_taken_from_the_cache(tmp_path: Path, random_base: Path, mon
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
-    assert check({"base": "someone/model"}) == []
+    assert check({"_target_": SD, "base": "someone/model"}) == []
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "cache" in check({"base": "someone/model"})[0].found
+    assert "cache" in check({"_target_": SD, "base": "someone/model"})[0].found
     repository = tmp_path / "models--someone--model"
     shutil.copytree(random_base, repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    assert check({"base": "someone/model"}) == []
+    assert check({"_target_": SD, "base": "someone/model"}) == []
     assert "not SDXL" in check({"_target_": SDXL, "base": "someone/model"})[0].found
 
 

@@ -6,11 +6,12 @@ import json
 
 import torch
 
-from loralab.models.architecture import ARCHITECTURES, Architecture
+from loralab.models.architecture import SD1, SD2, SDXL, Architecture
 from loralab.models.names import Target, text_targets, unet_targets
 from tests import GOLDEN
 
 REFERENCE = json.loads((GOLDEN / "lora_keys.json").read_text())
+ARCHITECTURES = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}
 CASES = {"sd15": "sd1", "sd15_conv": "sd1", "sd2": "sd2", "sdxl": "sdxl"}
 PREFIXES = {"sd1": ["lora_te"], "sd2": ["lora_te"], "sdxl": ["lora_te1", "lora_te2"]}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from loralab.adapters.file import read_metadata
-from loralab.models.architecture import ARCHITECTURES, SD1, Architecture
+from loralab.models.architecture import SD1, Architecture
 from loralab.models.original import save_single_file
+from loralab.models.registry import FAMILIES
 from loralab.training.metadata import base_facts
 from tests import GOLDEN
 from tests.support.base_models import UNET, VAE, write_base
@@ -133,7 +135,8 @@ def test_a_run_on_a_single_file_names_it_by_both_hashes(train, random_base, rand
     by these."""
     text = json.loads((random_base / "text_encoder" / "config.json").read_text())
     unet = {"in_channels": 4, "out_channels": 4, "transformer_layers_per_block": 1, **UNET}
-    monkeypatch.setitem(ARCHITECTURES, "sd1", Architecture(unet, VAE, {"text_encoder": text}, SD1.pads))
+    small = Architecture(unet, VAE, {"text_encoder": text}, SD1.pads)
+    monkeypatch.setitem(FAMILIES, "sd1", replace(FAMILIES["sd1"], architecture=small))
     base, vae = tmp_path / "base.safetensors", tmp_path / "vae.safetensors"
     save_single_file(random_family, base, torch.float32)
     save_file(dict(random_family.vae.state_dict()), vae)

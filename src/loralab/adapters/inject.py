@@ -20,6 +20,7 @@ from loralab.adapters.targets import Site, Targets
 from loralab.errors import user_error
 from loralab.models.family import Family
 from loralab.models.names import Target
+from loralab.models.registry import named
 from loralab.rng import generator
 
 
@@ -259,6 +260,4 @@ def _check_shape(name: str, group: Group, adapter: Adapter) -> None:
     shape, expected = group.shape, weight_shape(adapter.layer)
     if shape.numel() != expected.numel() or shape[0] != expected[0]:
         found = f"{name} changes a weight of shape {tuple(shape)}, but the model's has {tuple(expected)}"
-        raise user_error(
-            "adapter.weights", found, "use the base model that the file was made for (SD 1.x, 2.x or SDXL)"
-        )
+        raise user_error("adapter.weights", found, f"use the base model that the file was made for ({named()})")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from loralab.adapters.peft import PREFIX
-from loralab.models.architecture import SD1, SDXL
-from loralab.models.names import Target, text_targets, unet_targets
+from loralab.models.names import Target
 
 Table = Mapping[str, Sequence[Target]]
 """The modules that can be adapted, by part."""
@@ -82,7 +79,7 @@ class Names:
         self._names: dict[str, str] = {}
         for of in sorted(table, key=lambda other: other != part):
             for target in table[of]:
-                prefix = target.kohya.partition("_text_model_")[0] if of != "unet" else "lora_unet"
+                prefix = "_".join(target.kohya.split("_")[:2])
                 flat = f"{prefix}_{target.diffusers.replace('.', '_')}"
                 bare = target.diffusers.removeprefix("text_model.")
                 spellings = (target.kohya, flat, f"{of}.{target.diffusers}", f"{of}.{bare}", target.diffusers, bare)
@@ -96,34 +93,3 @@ class Names:
 
     def ambiguous(self, path: str) -> bool:
         return self._two_encoders and path.startswith(("encoder.layers.", "text_model.encoder.layers."))
-
-
-def public_table(keys: Iterable[str], part: str | None = None) -> Table:
-    """The modules of SDXL or of SD 1.x and 2.x, whichever the keys look like."""
-    marks = ("lora_te1_", "lora_te2_", "text_encoder_2.", "lora_unet_input_", "lora_unet_output_", "lora_unet_middle_")
-    deep = re.compile(r"transformer_blocks[._][1-9]")  # SD 1.x and 2.x have one block in a transformer
-    sdxl = part == "text_encoder_2" or any(key.startswith(marks) or deep.search(key) for key in keys)
-    return _sdxl_table() if sdxl else _sd_table()
-
-
-@cache
-def _sd_table() -> Table:
-    """Of SD 1.x and 2.x in one, and of smaller ones: the names say nothing about widths."""
-    return {"text_encoder": text_targets(24, "lora_te", True), "unet": unet_targets(_every_level(SD1.unet), False)}
-
-
-@cache
-def _sdxl_table() -> Table:
-    layers = {part: config["num_hidden_layers"] for part, config in SDXL.text_encoders.items()}
-    return {
-        "text_encoder": text_targets(layers["text_encoder"], "lora_te1", True),
-        "text_encoder_2": text_targets(layers["text_encoder_2"], "lora_te2", True),
-        "unet": unet_targets(SDXL.unet, True),
-    }
-
-
-def _every_level(unet: Mapping[str, Any]) -> dict[str, Any]:
-    """The same UNet with transformers on every level, which smaller ones may have."""
-    levels = len(unet["block_out_channels"])
-    kinds = {"down_block_types": ("CrossAttnDownBlock2D",) * levels, "up_block_types": ("CrossAttnUpBlock2D",) * levels}
-    return {**unet, **kinds}

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from loralab.adapters.base import magnitude_form
 from loralab.adapters.dora import DoRA
-from loralab.adapters.keys import AMBIGUOUS, EMBEDDING, Names, Table, is_counter, public_table, split, strangeness
+from loralab.adapters.keys import AMBIGUOUS, EMBEDDING, Names, Table, is_counter, split, strangeness
 from loralab.adapters.kinds import Faults, Group, grouped
 from loralab.adapters.lora import LoRA
 from loralab.adapters.peft import Configs, is_number, parsed
 from loralab.errors import user_error
+from loralab.models.registry import of_adapter
 
 Layout = Literal["kohya", "diffusers"]
 Alphas = Mapping[str, float | None]
@@ -108,7 +109,7 @@ def to_kohya(
     architecture that the keys look like. `folded`: the alphas that are in the weights of diffusers' layout.
     """
     part = configs[""].part if "" in configs else None
-    names = Names(public_table(tensors, part) if table is None else table, part)
+    names = Names(of_adapter(tensors, part).table if table is None else table, part)
     modules: dict[str, dict[str, Tensor]] = {}
     paths: dict[str, str] = {}
     beside: dict[str, list[str]] = {}

@@ -11,15 +11,16 @@ from torch import Tensor
 
 
 def random_base(folder: Path, family: str, tokenizer: Path) -> Path:
-    """Writes a diffusers folder in half precision; family: sd1, sd2, sdxl; tokenizer: a folder to copy."""
+    """Writes a diffusers folder in half precision; family: by its name; tokenizer: a folder to copy."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from safetensors.torch import save_file
 
-    from loralab.models.architecture import ARCHITECTURES
     from loralab.models.load import SCHEDULER, text_class
+    from loralab.models.registry import FAMILIES
 
-    architecture = ARCHITECTURES[family]
+    architecture = FAMILIES[family].architecture
+    assert architecture is not None, f"{family} is not a public architecture"
     configs = {"unet": architecture.unet, "vae": architecture.vae, **architecture.text_encoders}
     noise = torch.randn(2**20, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
     for part, config in configs.items():

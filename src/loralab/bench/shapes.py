@@ -10,9 +10,9 @@ from torch import nn
 from loralab.bench.storages import norms_in_fp32
 from loralab.bench.train import TINY
 from loralab.diffusion.process import Epsilon
-from loralab.models.architecture import ARCHITECTURES
 from loralab.models.family import Base, Family
 from loralab.models.load import DTYPES, SCHEDULER, encoders, load_tokenizers, prepare, text_class
+from loralab.models.registry import FAMILIES
 from loralab.models.sd import StableDiffusion
 from loralab.models.sdxl import StableDiffusionXL
 
@@ -24,7 +24,8 @@ def full_size(shape: str, dtype: str) -> Family:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    architecture = ARCHITECTURES[shape]
+    architecture = FAMILIES[shape].architecture
+    assert architecture is not None, f"{shape} is not a public architecture"
     torch.set_default_dtype(DTYPES[dtype])  # converted later, tensors would be counted twice
     try:
         unet = UNet2DConditionModel(**architecture.unet).eval()

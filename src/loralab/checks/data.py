@@ -11,14 +11,12 @@ from loralab.data.captions import Captions
 from loralab.data.folders import Folder, gather
 from loralab.data.images import EXTENSIONS
 from loralab.errors import Problem, UserError
+from loralab.models.registry import Row
 from loralab.schema.constructors import misfits
 
-SDXL_STEP = 32
-"""SDXL's UNet halves latents twice: 8 · 4 pixels."""
 
-
-def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
-    """data: the data node, plain values; sdxl: whether the base model is of that family."""
+def data_problems(data: dict[str, Any], family: Row | None = None) -> Iterator[Problem]:
+    """data: the data node, plain values; family: that of the base model, where it is known."""
     nodes = {name: _settings(data.get(name)) for name in ("buckets", "captions", "augment")}
     yield from _raised(lambda: _sizes(nodes["buckets"], data.get("resolution")))
     yield from _raised(lambda: _folders(data, nodes))
@@ -27,8 +25,9 @@ def data_problems(data: dict[str, Any], sdxl: bool) -> Iterator[Problem]:
     for number, entry in enumerate(data.get("folders") or []):
         yield from _entry(f"data.folders.{number}", entry)
     step = nodes["buckets"].get("step")
-    if sdxl and isinstance(step, int) and step % SDXL_STEP and not step % LATENT:
-        yield Problem("data.buckets.step", f"{step} is not a multiple of {SDXL_STEP}, as SDXL requires", "use 64")
+    if family and isinstance(step, int) and step % family.bucket_step and not step % LATENT:
+        found = f"{step} is not a multiple of {family.bucket_step}, as {family.title} requires"
+        yield Problem("data.buckets.step", found, "use 64")
     cache = _settings(data.get("cache"))
     if cache.get("text"):
         yield from _raised(lambda: _texts(data, nodes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from loralab.checks.devices import device_problems
 from loralab.checks.places import place_problems
 from loralab.checks.rates import rate_problems
 from loralab.checks.targets import target_problems
+from loralab.diffusion.predictions import meaningless
 from loralab.errors import Problem, UserError, invalid
-from loralab.models.probe import check
+from loralab.models.probe import check, predicted
+from loralab.models.registry import FAMILIES, of_model
 from loralab.packages import missing, missing_for
 from loralab.schema.tree import Tree, get, leaves
 from loralab.schema.trusted import is_trusted
@@ -72,7 +75,8 @@ def _demo_with_a_settings_file(tree: Tree, choices: dict[str, Any], overrides: l
     given = {o.lstrip("+").partition("=")[0] for o in overrides}
     file = Path(str(get(tree, "settings.load"))).name
     if choices.get("model") == "tiny" and not given & {"model", "model.base"}:
-        remedy = "add model=sd15 (or sd2, sdxl) model.base=PATH, or model=tiny for the embedded model"
+        first, *others = [row.options[0] for row in reversed(FAMILIES.values())]
+        remedy = f"add model={first} (or {', '.join(others)}) model.base=PATH, or model=tiny for the embedded model"
         yield Problem("model.base", f"not set by {file}", remedy)
     if choices.get("data") == "shapes" and not given & {"data", "data.folder", "data.folders"}:
         remedy = "add data=folder data.folder=PATH, or data=shapes for the embedded images"
@@ -100,7 +104,7 @@ def _adapter(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Itera
 
 def _data(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     if isinstance(data := get(tree, "data"), dict) and not _names_no_images(tree, choices, overrides):
-        yield from data_problems(data, sdxl=".sdxl." in str(get(tree, "model._target_")))
+        yield from data_problems(data, of_model(get(tree, "model") or {}))
 
 
 def _length(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -193,6 +197,18 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
         yield invalid("trainer.max_time", limit, "days:hours:minutes:seconds, like 00:12:00:00")
 
 
+def _meaningless(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """Options of the objective without a meaning for what the base model predicts."""
+    options: dict[str, object] = {}
+    for group in ("objective.noise", "objective.weighting"):
+        for option, node in (get(tree, group) or {}).items():
+            module, _, name = str(node["_target_"]).rpartition(".")
+            if module.startswith("loralab.diffusion."):  # the code of others is asked once it is built
+                options[f"{group}.{option}"] = getattr(import_module(module), name, None)
+    if options and (prediction := predicted(get(tree, "model"))):
+        yield from meaningless(options, prediction)
+
+
 def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """The state exists, is complete, and has the same settings, as far as they are known yet."""
     path, root = get(tree, "resume"), get(tree, "resume_root")
@@ -254,6 +270,7 @@ RULES_HERE: tuple[Rule, ...] = (
     _demo_with_a_settings_file,
     _places,
     _base_model,
+    _meaningless,
     _device,
     _packages,
     _pictures,

@@ -73,7 +73,7 @@ class Foreign:
     datasets_taken: set[str] = field(default_factory=set)
     """Keys of a dataset configuration that became settings."""
     family: str = ""
-    """Model family, where the file gives it without naming a base model: sd1, sd2, sdxl."""
+    """Model family, by its name in the registry, where the file gives it without naming a base model."""
     left: list[Left] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

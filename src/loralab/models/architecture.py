@@ -6,6 +6,7 @@ arXiv 2307.01952.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,4 +158,5 @@ MINIATURE_SDXL = Architecture(
 )
 """SDXL's structure at a hundredth of its width."""
 
-ARCHITECTURES = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}
+TINY: Config = json.loads((VOCABULARY.parent / "tiny" / "unet" / "config.json").read_text(encoding="utf8"))
+"""The UNet of the embedded miniature."""

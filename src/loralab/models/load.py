@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from loralab.diffusion.process import PROCESSES
 from loralab.errors import user_error
 from loralab.models import hub, weights
-from loralab.models.architecture import ARCHITECTURES, VOCABULARY, Architecture
+from loralab.models.architecture import VOCABULARY, Architecture
 from loralab.models.attention import Attention, set_attention
 from loralab.models.clip import CHUNK, TextEncoder
 from loralab.models.family import Base
 from loralab.models.hub import locate
 from loralab.models.probe import identify, look_at_base, look_at_tokenizer, look_at_vae
 from loralab.models.quantize import quantize_linears
+from loralab.models.registry import FAMILIES
 from loralab.progress import progress
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def load_base(
     dtype: str,
 ) -> Base:
     """The base model at a path or Hub id, on the CPU; the arguments are those of `loralab.models.sd.load`."""
-    architecture, with_vae = ARCHITECTURES[family], vae is None
+    architecture, with_vae = FAMILIES[family].architecture, vae is None
+    assert architecture is not None, f"{family} has a loader of its own"
     path = locate(base, "model.base", lambda path: look_at_base(path, with_vae), hub.BASE)
     found = identify(str(path), family, with_vae, says_what=prediction_type is None)
     read = read_folder if path.is_dir() else read_single_file
@@ -174,7 +176,7 @@ def read_folder(path: Path, architecture: Architecture, with_vae: bool, dtype: t
 
 
 def text_class(part: str) -> Any:
-    """The transformers class of a text encoder: SDXL's second has a projection."""
+    """The transformers class of a text encoder: a second one has a projection."""
     from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
     return CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel

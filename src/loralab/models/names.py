@@ -198,3 +198,15 @@ def text_targets(layers: int, prefix: str, wrapped: bool) -> list[Target]:
             public = f"text_model.{path}"
             targets.append(Target(public if wrapped else path, kohya, public, kind, None))
     return targets
+
+
+def unet_and_clip_targets(
+    configs: Mapping[str, Mapping[str, Any]], original: bool, prefixes: Mapping[str, str]
+) -> dict[str, list[Target]]:
+    """Those of a model with these configs by part; `prefixes`: of its text encoders. The text encoders come first."""
+    texts = {
+        part: text_targets(configs[part]["num_hidden_layers"], prefix, wrapped=True)
+        for part, prefix in prefixes.items()
+        if part in configs
+    }
+    return texts | {"unet": unet_targets(configs["unet"], original)}

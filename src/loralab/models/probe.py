@@ -11,18 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from loralab.errors import Problem, UserError, user_error
+from loralab.models import registry
 from loralab.models.checkpoint import Contents, examine
+from loralab.models.registry import FAMILIES
 from loralab.packages import missing
-
-TITLES = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "SDXL"}
-OPTIONS = {"sd1": "model=sd15", "sd2": "model=sd2 or model=sd2_v", "sdxl": "model=sdxl"}
-
-TEXT_ENCODERS = {
-    "sd1": ("text_encoder",),
-    "sd2": ("text_encoder",),
-    "sdxl": ("text_encoder", "text_encoder_2"),
-}
-PREDICTIONS = ("epsilon", "v_prediction")
 
 ADAPTER_PARTS = ("lora_down", "lora_A.", "lora.down", "hada_w1", "lokr_w1")
 """What is in the names of an adapter's tensors, and in no model's."""
@@ -41,11 +33,10 @@ class Found:
 def check(model: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with a composed `model` node, as far as files show; a model that is not on disk is downloaded
     from the Hub when it is loaded."""
-    family = "sdxl" if "sdxl" in str(model.get("_target_")) else str(model.get("family", "sd1"))
     problems: list[Problem] = []
-    if isinstance(base := model.get("base"), str):
+    if (row := registry.of_model(model)) and isinstance(base := model.get("base"), str):
         says = model.get("prediction_type") is None
-        problems += _problems(lambda: identify(base, family, with_vae=model.get("vae") is None, says_what=says))
+        problems += _problems(lambda: identify(base, row.name, with_vae=model.get("vae") is None, says_what=says))
     if isinstance(vae := model.get("vae"), str):
         problems += _problems(lambda: on_disk(vae, "model.vae", look_at_vae))
     if isinstance(tokenizer := model.get("tokenizer"), str):
@@ -55,6 +46,20 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
     if model.get("quantize"):
         problems += missing("model.quantize", "bitsandbytes")
     return problems
+
+
+def predicted(model: Mapping[str, Any]) -> str | None:
+    """What the model of a composed `model` node predicts; None where only the loaded model tells."""
+    row = registry.of_model(model)
+    if row is None or isinstance(model.get("prediction_type"), str):
+        return model.get("prediction_type")
+    if len(row.predictions) == 1 or not isinstance(base := model.get("base"), str):
+        return row.predictions[0]
+    try:
+        path = on_disk(base, "model.base", look_at_base)
+        return path and (look_at_base(path).prediction_type or row.predictions[0])
+    except UserError:
+        return None  # reported by check
 
 
 def _problems(call: Callable[[], object]) -> tuple[Problem, ...]:
@@ -79,11 +84,13 @@ def identify(base: str, family: str, with_vae: bool = True, says_what: bool = Tr
         return Found(family)
     found = look(path)
     if found.family != family:
-        remedy = f"use {OPTIONS[found.family or family]}"
-        raise user_error("model.base", f"{path} is {TITLES[found.family or family]}, not {TITLES[family]}", remedy)
-    if says_what and found.prediction_type not in (None, *PREDICTIONS):
+        other = FAMILIES[found.family]
+        remedy = f"use {' or '.join(f'model={option}' for option in other.options)}"
+        raise user_error("model.base", f"{path} is {other.title}, not {FAMILIES[family].title}", remedy)
+    predictions = FAMILIES[family].predictions
+    if says_what and found.prediction_type not in (None, *predictions):
         words = f"{path} predicts '{found.prediction_type}' (see its scheduler_config.json), which is not supported"
-        remedy = f"if that is wrong, set model.prediction_type={' or '.join(PREDICTIONS)}"
+        remedy = f"if that is wrong, set model.prediction_type={' or '.join(predictions)}"
         raise user_error("model.prediction_type", words, remedy)
     return found
 
@@ -163,24 +170,24 @@ def cached_snapshot(repository: str) -> Path | None:
 
 
 def _folder(path: Path, with_vae: bool, setting: str) -> Found:
-    if not (path / "unet" / "config.json").is_file():
+    denoisers = {name: path / name for name in dict.fromkeys(row.denoiser for row in FAMILIES.values())}
+    there = [name for name, folder in denoisers.items() if (folder / "config.json").is_file()]
+    if not there:
         inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
-        remedy = f"did you mean the file {path / inside[0]}?" if inside else "give a folder with unet/config.json"
+        configs = " or ".join(f"{name}/config.json" for name in denoisers)
+        remedy = f"did you mean the file {path / inside[0]}?" if inside else f"give a folder with {configs}"
         raise user_error(setting, f"{path} is not a diffusers folder", remedy)
-    unet = _component(path / "unet", setting)
-    family = unet_family(unet)
-    for name in (*TEXT_ENCODERS[family], *(["vae"] if with_vae else [])):
+    config = _component(denoisers[there[0]], setting)
+    rows = (row for row in FAMILIES.values() if row.denoiser == there[0])
+    row = next((row for row in rows if row.config.items() <= config.items()), None)
+    if row is None:
+        found = f"{path} is {config.get('_class_name', 'a model')}, which is not supported"
+        raise user_error(setting, found, f"use {registry.named()}")
+    for name in (*row.text_encoders, *(["vae"] if with_vae else [])):
         _component(path / name, setting)
     scheduler = path / "scheduler" / "scheduler_config.json"
-    config = _json(scheduler, setting) if scheduler.is_file() else {}
-    return Found(family, config.get("prediction_type"), config.get("rescale_betas_zero_snr"))
-
-
-def unet_family(config: Mapping[str, Any]) -> str:
-    """The family of a UNet2DConditionModel, by its config."""
-    if config.get("addition_embed_type") == "text_time":
-        return "sdxl"
-    return "sd2" if config.get("cross_attention_dim") == 1024 else "sd1"
+    says = _json(scheduler, setting) if scheduler.is_file() else {}
+    return Found(row.name, says.get("prediction_type"), says.get("rescale_betas_zero_snr"))
 
 
 def _component(folder: Path, setting: str) -> dict[str, Any]:
@@ -240,7 +247,7 @@ def _file(path: Path, with_vae: bool, setting: str) -> Found:
     if family is None:
         raise user_error(
             setting,
-            f"{path} is not an SD 1.x, SD 2.x or SDXL model",
+            f"{path} is not an {registry.named()} model",
             "use a single file in the original layout, or a diffusers folder",
         )
     lacks = [] if _any(inside, "cond_stage_model.", "conditioner.") else ["text encoder"]
@@ -258,24 +265,19 @@ def _any(inside: Contents, *prefixes: str) -> bool:
 
 
 def _family(inside: Contents) -> str | None:
-    if not _any(inside, "model.diffusion_model."):
-        return None
-    if _any(inside, "conditioner.embedders.1.", "model.diffusion_model.label_emb."):
-        return "sdxl"
-    if _any(inside, "cond_stage_model.model."):
-        return "sd2"
-    if _any(inside, "cond_stage_model.transformer."):
-        return "sd1"
+    rows = [row for row in FAMILIES.values() if _any(inside, row.file_prefix)]
     context = inside.shapes.get("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", ())
-    return {768: "sd1", 1024: "sd2"}.get(context[1] if len(context) > 1 else 0)
+    by_width = (row for row in rows if row.context in context[1:])
+    row = next((row for row in rows if _any(inside, *row.file_has)), None) or next(by_width, None)
+    return row and row.name
 
 
 def _foreign(inside: Contents) -> tuple[str, str] | None:
-    """What a file is that is not a base model of these families, and what to do."""
+    """What a file is that is not a base model, and what to do."""
     if any(part in name for name in inside.names for part in ADAPTER_PARTS):
         return "an adapter, not a base model", "to start from it, set adapter.weights=FILE"
-    if _any(inside, "conditioner.embedders.0.model."):
-        return "an SDXL refiner", "use the SDXL base model"
+    if _any(inside, registry.REFINER):
+        return registry.REFINER_IS
     if inside.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1:2] not in ((), (4,)):
         return "an inpainting or editing model, which has other inputs", "use the plain text-to-image model"
     if not _any(inside, "model.diffusion_model."):

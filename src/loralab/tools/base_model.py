@@ -19,15 +19,11 @@ from loralab.adapters import file
 from loralab.adapters.keys import Table
 from loralab.errors import UserError, user_error
 from loralab.models import original, weights
-from loralab.models.architecture import ARCHITECTURES
-from loralab.models.family import Family
-from loralab.models.names import Target, text_targets, unet_targets
+from loralab.models.names import Target
 from loralab.models.probe import look_at_base
-from loralab.models.sd import StableDiffusion
-from loralab.models.sdxl import StableDiffusionXL
+from loralab.models.registry import FAMILIES
 from loralab.writing import atomic_folder
 
-FAMILIES: dict[str, type[Family]] = {"sd1": StableDiffusion, "sd2": StableDiffusion, "sdxl": StableDiffusionXL}
 WEIGHTS = ("*.safetensors", "*.bin", "*.index*.json", "*.ckpt", "*.msgpack", "*.onnx", "*.h5")
 
 
@@ -37,7 +33,6 @@ class BaseModel:
 
     path: Path
     family: str
-    """sd1, sd2 or sdxl"""
     table: Table
     """The modules that adapters can be applied to, by part."""
     tensors: dict[str, dict[str, Tensor]]
@@ -131,22 +126,15 @@ def open_base(path: Path, setting: str) -> BaseModel:
     path = path.expanduser()
     if not path.exists():
         raise user_error(setting, f"'{path}' not found", "give a diffusers folder or a single file")
-    family = look_at_base(path, with_vae=False, setting=setting).family
-    assert family is not None, "the probe raises where it finds none"
-    names = FAMILIES[family]
+    row = FAMILIES[look_at_base(path, with_vae=False, setting=setting).family]
     if path.is_dir():
-        configs = {part: _config(path / part) for part in ("unet", *names.text_prefixes)}
+        configs = {part: _config(path / part) for part in row.parts}
         tensors = {part: weights.read_component(path / part, setting) for part in configs}
     else:
-        architecture = ARCHITECTURES[family]
-        configs = {"unet": architecture.unet, **architecture.text_encoders}
+        assert row.architecture is not None, "a single file was recognised"
+        configs = {"unet": row.architecture.unet, **row.architecture.text_encoders}
         tensors = {"": weights.read(path, setting)}
-    table = {
-        part: text_targets(configs[part]["num_hidden_layers"], prefix, wrapped=True)
-        for part, prefix in names.text_prefixes.items()
-    }
-    table["unet"] = unet_targets(configs["unet"], names.original_names)
-    return BaseModel(path, family, table, tensors, configs["unet"])
+    return BaseModel(path, row.name, row.targets(configs), tensors, configs[row.denoiser])
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from loralab.adapters import keys, layouts
+from loralab.adapters import layouts
 from loralab.files import printable
+from loralab.models.registry import of_adapter
 from loralab.tools import adapter
 
 
@@ -22,7 +23,7 @@ def main(args: Namespace) -> None:
     state = source.state
     if args.layout == "diffusers":
         metadata |= layouts.folded_alphas(state)
-        state = layouts.to_diffusers(state, keys.public_table(state))
+        state = layouts.to_diffusers(state, of_adapter(state).table)
     adapter.save(path, state, metadata or None, args.precision)
     precision = args.precision or adapter.precision_of(state)
     print(f"{printable(str(path))}: {len(state)} tensors, {args.layout} layout, {precision}")

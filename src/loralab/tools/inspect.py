@@ -14,22 +14,19 @@ from rich.console import Console
 from rich.table import Table
 
 from loralab.adapters import file
-from loralab.adapters.keys import EMBEDDING, public_table
+from loralab.adapters.keys import EMBEDDING
 from loralab.adapters.kinds import Group
 from loralab.adapters.layouts import layout_of
 from loralab.errors import user_error
 from loralab.files import printable
-from loralab.models.architecture import ARCHITECTURES, MINIATURE_SDXL
 from loralab.models.checkpoint import examine
-from loralab.models.probe import ADAPTER_PARTS, TITLES, look_at_base
+from loralab.models.probe import ADAPTER_PARTS, look_at_base
+from loralab.models.registry import FAMILIES, MINIATURES, Row, of_adapter
 from loralab.models.weights import read
 from loralab.progress import progress
 
 LARGE = 4 << 30
 """Bytes; the values of larger files are not read, so their norms are not shown."""
-
-TINY = Path(__file__).parents[1] / "assets" / "tiny" / "unet" / "config.json"
-TITLES_OF = {**TITLES, "tiny": "the embedded demo model", "tiny_sdxl": "the miniature of SDXL"}
 
 
 @dataclass
@@ -94,18 +91,17 @@ def inspect(path: Path) -> Report:
 
 def _summary(report: Report, groups: Mapping[str, Group]) -> str:
     """What the file is, and how it was trained as far as its metadata say."""
-    family = TITLES_OF.get(report.family or "", "a model of an unknown family")
+    titles = {row.name: row.title for row in (*MINIATURES, *FAMILIES.values())}
+    family = titles.get(report.family or "", "a model of an unknown family")
     size = f"{report.bytes / 1e6:,.1f} MB, {_listed(report.precisions)}"
     if report.content != "adapter":
         return f"{report.content}{f', {family}' if report.content == 'model' else ''}; {size}"
     kinds = " + ".join(report.kinds) or "unreadable"
-    parts = Counter(block_of(name).split()[0] for name in groups)
-    where = " and ".join(f"{count} modules of the {PARTS[part]}" for part, count in parts.items())
+    row = of_adapter(groups)
+    parts = Counter(block_of(name, row).split()[0] for name in groups)
+    where = " and ".join(f"{count} modules of the {row.parts[part].words}" for part, count in parts.items())
     strength = f", rank {_listed(report.ranks)}, alpha {_listed(report.alphas)}" if groups else ""
     return f"{kinds} adapter for {family}{strength}{f'; {where}' if where else ''}; {size}{_training(report.metadata)}"
-
-
-PARTS = {"unet": "UNet", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
 
 
 def _training(metadata: Mapping[str, str]) -> str:
@@ -121,7 +117,7 @@ def _training(metadata: Mapping[str, str]) -> str:
 
 
 def _describe(report: Report, groups: Mapping[str, Group]) -> None:
-    report.family = family_of(groups)
+    report.family, row = family_of(groups), of_adapter(groups)
     report.kinds = dict(Counter(group.kind.__name__ for group in groups.values()))
     report.ranks = _counted(group.rank or "full" for group in groups.values())
     report.alphas = _counted(f"{group.alpha:g}" for group in groups.values())
@@ -132,7 +128,7 @@ def _describe(report: Report, groups: Mapping[str, Group]) -> None:
     with progress("reading", len(groups), "layers") as advance:
         for name, group in groups.items():
             report.problems += _problems(name, group)
-            blocks.setdefault(block_of(name), []).append(group.norm)
+            blocks.setdefault(block_of(name, row), []).append(group.norm)
             advance(1)
     report.blocks = {
         block: {"layers": len(norms), "mean": sum(norms) / len(norms), "largest": max(norms)}
@@ -147,25 +143,25 @@ def _problems(name: str, group: Group) -> list[str]:
 
 
 def family_of(groups: Mapping[str, Group]) -> str | None:
-    """The family: by the width of the UNet's cross-attention, else by the names of the layers."""
-    widths = {architecture.unet["cross_attention_dim"]: name for name, architecture in ARCHITECTURES.items()}
-    widths[MINIATURE_SDXL.unet["cross_attention_dim"]] = "tiny_sdxl"
-    widths[json.loads(TINY.read_text())["cross_attention_dim"]] = "tiny"
+    """The family: of a UNet by the width of its cross-attention, else by the names of the layers."""
+    row = of_adapter(groups)
+    if row.context is None:
+        return row.name
+    widths = {row.context: row.name for row in (*FAMILIES.values(), *MINIATURES) if row.context}
     for name, group in groups.items():
         if name.endswith(("attn2_to_k", "attn2_to_v")):
             return widths.get(group.shape[1])
-    if "text_encoder_2" in public_table(groups):
-        return "sdxl"
+    if row.adapter_has:
+        return row.name
     width = next((g.shape[1] for name, g in groups.items() if name.endswith("q_proj")), None)
     return widths.get(width or 0)
 
 
-def block_of(name: str) -> str:
-    """The block of a module: `text_encoder`, `unet down 1`, `unet mid`, `unet output 4` …"""
-    if match := re.match(r"lora_te(\d?)_", name):
-        return "text_encoder_2" if match[1] == "2" else "text_encoder"
-    match = re.match(r"lora_unet_(down|up|mid|input|middle|output)_blocks?(?:_(\d+))?", name)
-    return "unet" if match is None else " ".join(filter(None, ("unet", match[1], match[2])))
+def block_of(name: str, row: Row) -> str:
+    """The block of a module: `text_encoder`, `unet down 1`, `unet mid`, `unet output 4`, `transformer 3` …"""
+    part = next((part for part, known in row.parts.items() if name.startswith(f"{known.prefix}_")), row.denoiser)
+    match = re.search(r"_(down|up|mid|input|middle|output|single|)(?:_?transformer)?_blocks?(?:_(\d+))?", name)
+    return part if match is None else " ".join(filter(None, (part, match[1], match[2])))
 
 
 def _counted(values) -> dict[str, int]:

@@ -15,6 +15,7 @@ from loralab.adapters.lora import LoRA
 from loralab.adapters.low_rank import Size, concatenated, spectrum_of
 from loralab.errors import user_error
 from loralab.files import printable
+from loralab.models.registry import named
 from loralab.progress import progress
 from loralab.tools import adapter
 from loralab.tools.base_model import BaseModel, open_base
@@ -77,7 +78,7 @@ def _check_addable(name: str, groups: list[Group], exact: bool) -> None:
 def _fitting(name: str, group: Group, weight: torch.Tensor) -> torch.Tensor:
     if group.shape.numel() != weight.numel():
         found = f"{name} belongs to a weight of shape {tuple(group.shape)}; that of the base is {tuple(weight.shape)}"
-        raise user_error("FILE", found, "give a base of the adapter's own family (SD 1.x, 2.x or SDXL)")
+        raise user_error("FILE", found, f"give a base of the adapter's own family ({named()})")
     return group.change(weight.shape, weight)
 
 

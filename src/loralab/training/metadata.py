@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab import __version__
+from loralab.models.registry import FAMILIES, Row
 from loralab.training.network_metadata import get, network
 
 Settings = Mapping[str, Any]
@@ -93,15 +94,8 @@ NOT_HERE = {
 """Options of sd-scripts without a counterpart, which it writes into every file."""
 
 PRECISIONS = {"32-true": "no", "16-mixed": "fp16", "bf16-mixed": "bf16"}
-VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-ARCHITECTURES = {
-    ("sd1", "epsilon"): "stable-diffusion-v1",
-    ("sd1", "v_prediction"): "stable-diffusion-v1",
-    ("sd2", "epsilon"): "stable-diffusion-v2-512",
-    ("sd2", "v_prediction"): "stable-diffusion-v2-768-v",
-    ("sdxl", "epsilon"): "stable-diffusion-xl-v1-base",
-    ("sdxl", "v_prediction"): "stable-diffusion-xl-v1-base",
-}
+PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+"""In the terms of modelspec, which has none for a flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +103,17 @@ class Model:
     """Facts of the base model."""
 
     family: str
-    """sd1, sd2 or sdxl"""
+    """Its name in the registry."""
     prediction_type: str
     zero_terminal_snr: bool
     alpha: float
     """Of the adapter's first linear layer: the setting may leave it open, and those of `adapter.weights` count."""
     rank: int | None = None
     """Of the same; None where it has none, and the setting is written instead."""
+
+    @property
+    def row(self) -> Row:
+        return FAMILIES[self.family]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +185,8 @@ def metadata(
     )
     told |= base or {}
     told |= {
-        "ss_base_model_version": VERSIONS[model.family] + ("_v" if _is_v(model) and model.family != "sdxl" else ""),
-        "ss_v2": model.family == "sd2",
+        "ss_base_model_version": model.row.versions[model.prediction_type],
+        "ss_v2": model.row.flag == "v2",
         "ss_zero_terminal_snr": model.zero_terminal_snr,
     }
     if dates:
@@ -276,24 +274,20 @@ def _images(settings: Settings, data: Data, devices: int) -> dict[str, Any]:
     }
 
 
-def _modelspec(settings: Settings, model: Model) -> dict[str, str]:
+def _modelspec(settings: Settings, model: Model) -> dict[str, Any]:
     told = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{ARCHITECTURES[model.family, model.prediction_type]}/lora",
+        "modelspec.architecture": f"{model.row.architectures[model.prediction_type]}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.implementation_version": f"loralab/{__version__}",
         "modelspec.title": str(get(settings, "output.name")),
         "modelspec.resolution": f"{_side(settings, 0)}x{_side(settings, 1)}",
-        "modelspec.prediction_type": "v" if _is_v(model) else "epsilon",
-        "modelspec.encoder_layer": str(get(settings, "model.clip_skip") or 2),
+        "modelspec.prediction_type": PREDICTIONS.get(model.prediction_type),
+        "modelspec.encoder_layer": get(settings, "model.clip_skip") or model.row.encoder_layer,
         "modelspec.trigger_phrase": get(settings, "data.captions.trigger"),
         "modelspec.description": get(settings, "output.comment"),
     }
     return {key: value for key, value in told.items() if value is not None}
-
-
-def _is_v(model: Model) -> bool:
-    return model.prediction_type == "v_prediction"
 
 
 def _side(settings: Settings, axis: int) -> int:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from loralab.models.registry import BLOCKS
+
 PLAIN = {
     "adapter.conv_rank": "conv_dim",
     "adapter.rank_stabilised": "rs_lora",
@@ -21,8 +23,6 @@ PLAIN = {
     "targets.blocks.conv_alpha": "conv_block_alphas",
 }
 """Setting → argument of the network that means the same; omitted where the setting is off."""
-
-SDXL_BLOCKS = 23
 
 
 def network(settings: Mapping[str, Any], rank: int, alpha: float) -> dict[str, Any]:
@@ -55,10 +55,11 @@ def _adapts_convolutions(settings: Mapping[str, Any]) -> bool:
 
 
 def _rate_weights(factors: list[float]) -> dict[str, list[float]]:
-    """One list of factors as sd-scripts' three; SDXL's ends have none there."""
-    sdxl = len(factors) == SDXL_BLOCKS
-    inner, down, mid = (factors[1:-1], 9, 3) if sdxl else (factors, 12, 1)
-    parts = {"down": inner[:down], "mid": inner[down : down + mid], "up": inner[down + mid :]}
+    """One list of factors as sd-scripts' three; the ends have none there, in families that count them as blocks."""
+    blocks = next((blocks for blocks in BLOCKS if sum(blocks) == len(factors)), BLOCKS[-1])
+    middle, up = blocks.first + blocks.down, blocks.first + blocks.down + blocks.middle
+    inner = factors[: len(factors) - blocks.last]
+    parts = {"down": inner[blocks.first : middle], "mid": inner[middle:up], "up": inner[up:]}
     return {f"{name}_lr_weight": part for name, part in parts.items() if part}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from loralab.importers.content import Content, no_settings
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.section import NAME
+from loralab.models.registry import FAMILIES
 from loralab.schema.catalogue import OPTIONS
 
 PREFIX = "ss_"
@@ -101,10 +102,10 @@ def _network(found: Foreign) -> None:
 
 
 def _family(found: Foreign, version: str, prediction: str) -> None:
-    families = {"sdxl": "sdxl", "sd_v2": "sd2", "sd_v1": "sd1"}
-    found.family = next((family for start, family in families.items() if version.startswith(start)), "")
+    starts = {name: row.version_starts for name, row in FAMILIES.items() if row.version_starts}
+    found.family = next((name for name, start in starts.items() if version.startswith(start)), "")
     if found.family:
-        found.imply("sdxl", FAMILY, found.family == "sdxl")
+        found.imply(NAMES[FAMILY], FAMILY, FAMILIES[found.family].flag == NAMES[FAMILY])
     elif version not in ("", "None"):
         found.left.append(Left(FAMILY, version, "another model family", "model"))
     if prediction == "v":

@@ -8,10 +8,10 @@ from pathlib import Path
 from loralab.errors import UserError
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
+from loralab.models.registry import FAMILIES, USUAL, of_option
 from loralab.schema import kinds
 
 BASE = "pretrained_model_name_or_path"
-GROUPS = {"sd1": "sd15", "sd2": "sd2", "sdxl": "sdxl"}
 
 
 def model(foreign: Foreign, ours: Ours) -> None:
@@ -34,15 +34,20 @@ def model(foreign: Foreign, ours: Ours) -> None:
 
 def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:
     """The option of the group model that the file asks for, and the options of the file that say so."""
-    for flag, group in (("sdxl", "sdxl"), ("v2", "sd2")):
-        if foreign.take(flag, kinds.flag):
-            return group, (flag,)
+    flagged = [row for row in FAMILIES.values() if row.flag]
+    for row in flagged:
+        if foreign.take(row.flag, kinds.flag):
+            return row.options[0], (row.flag,)
     if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs", kinds.flag):
-        return "sdxl", ("cache_text_encoder_outputs",)  # only the scripts for SDXL have it
+        return flagged[0].options[0], ("cache_text_encoder_outputs",)  # only the scripts for this family have it
     base = foreign.take(BASE, kinds.path)
     if base is None:
-        return GROUPS.get(foreign.family), ("sdxl",)  # where the file gives its family
-    return _by_keys(base) or "sd15", (BASE,)
+        return _option(foreign.family), (flagged[0].flag,)  # where the file gives its family
+    return _by_keys(base) or USUAL.options[0], (BASE,)
+
+
+def _option(family: str) -> str | None:
+    return FAMILIES[family].options[0] if family in FAMILIES else None
 
 
 def _by_keys(base: str) -> str | None:
@@ -51,15 +56,16 @@ def _by_keys(base: str) -> str | None:
 
     path = Path(base)
     try:
-        return GROUPS.get(look_at_base(path, with_vae=False).family or "") if path.exists() else None
+        return _option(look_at_base(path, with_vae=False).family) if path.exists() else None
     except (UserError, OSError):
         return None  # the check of the configuration reports it
 
 
 def _clip_skip(foreign: Foreign, ours: Ours, group: str | None) -> None:
     layers = foreign.take("clip_skip", kinds.whole)
-    if group == "sdxl":
-        foreign.leave("clip_skip", "has no effect: SDXL always uses the second-to-last layers")
+    row = of_option(group)
+    if row and row.encoder_layer:
+        foreign.leave("clip_skip", f"has no effect: {row.title} always uses the second-to-last layers")
     elif layers is not None:
         ours.set("model.clip_skip", layers, "clip_skip")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
+from loralab.models import registry
 from loralab.schema import kinds
 
 MODULES = {
@@ -163,8 +164,9 @@ def _preset(foreign: Foreign, ours: Ours) -> None:
         )
         return
     for key, value in PRESETS[preset].items():
-        if key == "targets.ends" and ours.chosen("model") == "sdxl":
-            continue  # LyCORIS does not find SDXL's ends, which sd-scripts names differently
+        family = registry.of_option(ours.chosen("model"))
+        if key == "targets.ends" and family and family.blocks and family.blocks.first:
+            continue  # LyCORIS does not find ends that sd-scripts names by the original code
         if key == "targets":
             ours.choose(key, value, "network_args.preset")
         else:
@@ -206,7 +208,7 @@ def _numbers(value: Any, kind: kinds.Kind) -> list[Any]:
 
 
 def _rate_factors(foreign: Foreign) -> list[float] | None:
-    """down, mid and up weights as one list: 12 + 1 + 12 blocks, of SDXL 1 + 9 + 3 + 9 + 1."""
+    """down, mid and up weights as one list, with those of a family's first and last block."""
     weights: dict[str, list[float]] = {}
     for direction in ("down", "mid", "up"):
         name = f"network_args.{direction}_lr_weight"
@@ -219,13 +221,14 @@ def _rate_factors(foreign: Foreign) -> list[float] | None:
     if not any(weights.values()):
         foreign.leave("network_args.block_lr_zero_threshold", "has no effect without learning-rate factors of blocks")
         return None
-    sdxl = len(weights.get("mid", [])) == 3 or len(weights.get("down", weights.get("up", []))) == 9
-    down, mid, up = (9, 3, 9) if sdxl else (12, 1, 12)
-    parts = [_filled(weights.get("down"), down), _filled(weights.get("mid"), mid), _filled(weights.get("up"), up)]
-    factors = [factor for part in parts for factor in part]
+    given = len(weights.get("mid", [])), len(weights.get("down", weights.get("up", [])))
+    *others, usual = registry.BLOCKS
+    blocks = next((b for b in others if given[0] == b.middle or given[1] == b.down), usual)
+    counts = {"down": blocks.down, "mid": blocks.middle, "up": blocks.up}
+    factors = [factor for name, count in counts.items() for factor in _filled(weights.get(name), count)]
     least = _argument(foreign, "block_lr_zero_threshold", kinds.number) or 0.0
     factors = [factor if factor > least else 0.0 for factor in factors]
-    return [1.0, *factors, 1.0] if sdxl else factors
+    return [1.0] * blocks.first + factors + [1.0] * blocks.last
 
 
 def _filled(weights: list[float] | None, count: int) -> list[float]:

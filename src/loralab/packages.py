@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -17,6 +18,13 @@ OF_CLASS = {
 
 TO_INSTALL = {"comet_ml": "comet-ml"}
 """Import name → name for pip, if they differ."""
+
+OWN = re.compile(r"(?!networks\.|lycoris\.|locon\.)\w+(\.\w+)+")
+
+
+def is_own(network_module: str) -> bool:
+    """Whether it is the import path of a user's own kind of adapter, which files have as their `ss_network_module`."""
+    return OWN.fullmatch(network_module) is not None
 
 
 def missing(setting: str, package: str) -> Iterator[Problem]:

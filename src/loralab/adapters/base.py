@@ -1,8 +1,8 @@
 """What an adapter adds to one layer of the frozen base model.
 
-A kind of adapter is one subclass of Method: what the user sets, the tensors it starts with, and two ways to say the
-same thing: `delta`, the change of the weight, and `output`, what the layer then answers while training. An Adapter
-holds the tensors on one layer. The exporter, the merge tool and the trainer share `change`.
+A kind of adapter is one subclass of Method, which registers itself: what the user sets, the tensors it starts with and
+that its files are recognised by, the change of the weight, and where other programs have it. Trainer, files and tools
+read all of this from the class. An Adapter holds the tensors on one layer.
 
 Tensors are named as files of the kohya layout name them, without `.weight`: lora_down, hada_w1_a …
 """
@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from loralab.models.quantize import dequantized
 from loralab.schema.ranges import Chance, Positive, Rank
@@ -28,9 +29,19 @@ Layer = nn.Linear | nn.Conv2d
 """What can be adapted. Quantised layers are linear."""
 
 
+LYCORIS = "lycoris.kohya"
+"""What files call the module of sd-scripts that trains all kinds of LyCORIS."""
+
+METHODS: list[type[Method]] = []
+"""Every kind of adapter that is imported, in the order in which a file's tensors are tried as theirs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """How layers are adapted: what the options of `adapter` have in common."""
+    """How layers are adapted: what the options of `adapter` have in common.
+
+    A subclass says which tensors it has (`required`, by names of its own), creates them and computes their `delta`.
+    """
 
     rank: Rank
     alpha: Positive | None = None
@@ -53,23 +64,53 @@ class Method:
     """An adapter file to start from; its ranks and alphas count."""
 
     required: ClassVar[frozenset[str]]
-    """Tensors that every adapter of this kind has."""
+    """Tensors that every adapter of this kind has: files are recognised by them."""
     optional: ClassVar[frozenset[str]] = frozenset()
     """Further ones that it may have in files of other trainers."""
     starts_at_zero: ClassVar[frozenset[str]]
     """Tensors that make the change zero at the start; LoRA+ gives them their own rate (arXiv 2402.12354)."""
+    needs_weight: ClassVar[bool] = False
+    """Whether the change of a weight depends on that weight."""
+    can_be_trained: ClassVar[bool] = True
+    """False: it is only merged, from files of other trainers."""
+    in_diffusers: ClassVar[bool] = False
+    """Whether diffusers and PEFT can load it (see `peft_form`)."""
+    network_module: ClassVar[str] = ""
+    """Its `ss_network_module`; where a class with tensors of its own names none, its import path, by which the tools
+    find it."""
+    network_args: ClassVar[Mapping[str, Any]] = {}
+    """What names it in `ss_network_args`, beside its settings."""
+
+    def __init_subclass__(cls) -> None:
+        if "required" in vars(cls):
+            cls.network_module = vars(cls).get("network_module", cls.import_path())
+            METHODS[:] = [*(method for method in METHODS if method.import_path() != cls.import_path()), cls]
+
+    @classmethod
+    def import_path(cls) -> str:
+        return f"{cls.__module__}.{cls.__qualname__}"
 
     def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The tensors to start with, in fp32 on the CPU."""
         raise NotImplementedError
 
     def output(self, adapter: Adapter, x: Tensor) -> Tensor:
-        """The layer's output with the adapter; `adapter.plain(x)` is that without."""
-        raise NotImplementedError
+        """The layer's output with the adapter; `adapter.plain(x)` is that without. Here, by way of the whole change."""
+        layer, shape, out = adapter.layer, weight_shape(adapter.layer), adapter.plain(x)
+        rows = kept_rows(shape[0], self.rank_dropout, out) if adapter.training and self.rank_dropout else None
+        x = F.dropout(x, self.dropout, adapter.training) if self.dropout else x
+        names = list(adapter.tensors)
+
+        def product(x: Tensor, *tensors: Tensor) -> Tensor:
+            return apply(layer, x, self.delta(dict(zip(names, tensors, strict=True))).reshape(shape) * adapter.scale)
+
+        # the full-size factors are made again in the backward pass: kept, they would be thrice the base in memory
+        added = checkpoint(product, x, *adapter.tensors.values(), use_reentrant=False, preserve_rng_state=False)
+        return out + (added if rows is None else by_output(added, rows))
 
     @staticmethod
     def delta(tensors: Tensors) -> Tensor:
-        """The unscaled change of the weight, (out, in) or (out, in, kh, kw) or (out, in·kh·kw)."""
+        """The unscaled change of the weight, (out, in) or (out, in, kh, kw) or (out, in·kh·kw); linear in each."""
         raise NotImplementedError
 
     @staticmethod
@@ -83,6 +124,11 @@ class Method:
         return cls.required <= set(names) <= cls.required | cls.optional
 
     @classmethod
+    def change(cls, tensors: Tensors, scale: float, shape: torch.Size, weight: Tensor | None) -> Tensor:
+        """The change of a weight of this shape, in fp32; the weight itself must be given where `needs_weight`."""
+        return cls.delta({name: t.float() for name, t in tensors.items()}).reshape(shape) * scale
+
+    @classmethod
     def shape_of(cls, tensors: Tensors) -> torch.Size:
         """The shape of `delta`, without computing it; a RuntimeError where their shapes are incompatible."""
         return cls.delta({name: t.to("meta") for name, t in tensors.items()}).shape
@@ -92,44 +138,24 @@ class Method:
         """The Frobenius norm of `delta`."""
         return cls.delta(tensors).norm()
 
+    @classmethod
+    def factors(cls, tensors: Tensors) -> dict[str, Any]:
+        """The tensors that `delta` is made of."""
+        return dict(tensors.items())
+
     @staticmethod
     def fitted(tensors: Tensors, shape: torch.Size) -> Tensors:
         """Tensors of a file in the form that a layer of this weight shape wants: linear, or with a kernel."""
         return tensors
 
+    @classmethod
+    def peft_form(cls, name: str, tensors: Tensors, scale: float) -> dict[str, Tensor]:
+        """PEFT's tensors of the module `name`, which have no alpha: the scale is multiplied into one of them."""
+        raise NotImplementedError
+
     def effective_alpha(self, alpha: float, rank: int) -> float:
         """The alpha that a file holds: every reader scales by alpha / rank, so √rank is folded into it."""
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
-
-
-def change(kind: type[Method], tensors: Tensors, scale: float, shape: torch.Size, weight: Tensor | None) -> Tensor:
-    """The change of a weight of this shape, in fp32.
-
-    With a `dora_scale` the weight itself takes part and must be given: W' = m (W + Δ) / ‖W + Δ‖ (DoRA, arXiv
-    2402.09353, eq. 5), the norm over all but the axis along which m extends.
-    """
-    delta = kind.delta({name: t.float() for name, t in tensors.items()}).reshape(shape) * scale
-    magnitude = tensors.get("dora_scale")
-    if magnitude is None:
-        return delta
-    assert weight is not None, "a change of the direction needs the weight"
-    weight = weight.to(delta)
-    return magnitude_form(magnitude, shape) * (weight + delta) / norm_like(weight + delta, magnitude) - weight
-
-
-def magnitude_form(magnitude: Tensor, shape: torch.Size) -> Tensor:
-    """A magnitude vector of any shape that files have, as (out, 1, …) or (1, in, …), to multiply a weight with."""
-    axis = 0 if magnitude.numel() == shape[0] and (magnitude.dim() < 2 or magnitude.shape[0] != 1) else 1
-    return magnitude.float().reshape([-1 if i == axis else 1 for i in range(len(shape))])
-
-
-def norm_like(weight: Tensor, magnitude: Tensor) -> Tensor:
-    """Norms of a weight's rows or columns, shaped as the magnitude that they divide."""
-    form = magnitude_form(magnitude, weight.shape)
-    dims = [i for i in range(weight.dim()) if form.shape[i] == 1]
-    if form.numel() == 1:
-        dims = list(range(1, weight.dim()))
-    return torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
 
 
 class Adapter(nn.Module):
@@ -171,12 +197,12 @@ class Adapter(nn.Module):
 
     def delta(self) -> Tensor:
         """The change of the layer's weight, in its shape."""
-        weight = plain_weight(self.layer) if "dora_scale" in self.tensors else None
-        return change(type(self.method), self.tensors, self.scale, weight_shape(self.layer), weight)
+        weight = plain_weight(self.layer) if self.method.needs_weight else None
+        return self.method.change(self.tensors, self.scale, weight_shape(self.layer), weight)
 
     def norm(self) -> Tensor:
         """The Frobenius norm of the change, the direction's for DoRA."""
-        return type(self.method).norm(self.tensors) * self.scale
+        return self.method.norm(self.tensors) * self.scale
 
     @torch.no_grad()
     def limit_norm(self, limit: float) -> Tensor:
@@ -185,8 +211,8 @@ class Adapter(nn.Module):
         The norm is not read, which would wait for the device.
         """
         norm = self.norm()
-        factors = [t for name, t in self.tensors.items() if name != "dora_scale"]
-        for tensor in factors:
+        factors = self.method.factors(self.tensors)
+        for tensor in factors.values():
             tensor.mul_((limit / norm).clamp(max=1) ** (1 / len(factors)))
         return norm > limit
 
@@ -245,3 +271,8 @@ def drawn(probability: float) -> bool:
 def kept_rows(count: int, probability: float, like: Tensor) -> Tensor:
     """(count,) zeros with this probability, else 1/(1 − probability), so that the mean stays."""
     return F.dropout(torch.ones(count, dtype=like.dtype, device=like.device), probability)
+
+
+def by_output(x: Tensor, factors: Tensor) -> Tensor:
+    """(…, out) or (B, out, H, W) times a factor for each output."""
+    return x * (factors[:, None, None] if x.dim() == 4 else factors)

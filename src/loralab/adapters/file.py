@@ -140,7 +140,8 @@ def look(
     configs, folded = _told(path, tensors, metadata, setting, problems)
     sorted_ = to_kohya(widened(tensors), configs, table, folded)
     groups, faults = sort_out(sorted_.state, values)
-    problems += problems_of(sorted_.faults | faults, len(tensors), setting)
+    module = metadata.get("ss_network_module", "")
+    problems += problems_of(sorted_.faults | faults, len(tensors), setting, module)
     if not groups and not problems:
         problems = [Problem(setting, f"{path} contains no adapter", "use a LoRA, LoCon, LoHa, LoKr or DoRA file")]
     notes = [f"{path.name}: {what} ignored: {some(keys)}" for what, keys in sorted_.beside.items()]

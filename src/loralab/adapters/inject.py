@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from loralab.adapters import file
 from loralab.adapters.base import Adapter, Layer, Method, is_spatial, weight_shape
-from loralab.adapters.dora import DoRA
 from loralab.adapters.kinds import Group, some, suffix
 from loralab.adapters.layouts import Layout, to_diffusers
 from loralab.adapters.targets import Site, Targets
@@ -88,7 +87,7 @@ class AdapterSet(nn.Module):
         state = {}
         for name, adapter in self:
             state[f"{name}.alpha"] = adapter.alpha.detach().clone()
-            state.update({f"{name}.{suffix(n)}": t.detach().clone() for n, t in adapter.tensors.items()})
+            state |= {f"{name}.{suffix(n)}": t.detach().clone() for n, t in adapter.tensors.items()}
         return state if layout == "kohya" else to_diffusers(state, self.table)
 
     @property
@@ -243,9 +242,11 @@ def check_start(groups: Mapping[str, Group], wanted: type[Method]) -> None:
     for name, group in groups.items():
         if not wanted.recognises(group.tensors):
             found = f"contains {group.kind.__name__} adapters ({name}), but this run trains {wanted.__name__}"
-            remedy = f"set adapter={group.kind.__name__.lower()}"
-            if group.needs_weight and group.kind is not DoRA:
-                found = f"{name} is a {group.kind.__name__} with magnitudes, which can be merged but not trained"
+            path = group.kind.import_path()
+            ours = path.startswith("loralab.")
+            remedy = f"set adapter={group.kind.__name__.lower()}" if ours else f"set adapter._target_={path}"
+            if not group.kind.can_be_trained:
+                found = f"{name} is a {group.kind.__name__}, which can be merged but not trained"
                 remedy = "merge it into a base model with loralab merge"
             raise user_error("adapter.weights", found, remedy)
     if weak := [name for name, group in groups.items() if group.scale == 0]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 
+from loralab.adapters.base import METHODS, Method
 from loralab.adapters.peft import PREFIX
 from loralab.models.names import Target
 
@@ -19,11 +21,10 @@ _ENDINGS = (
     (re.compile(r"\.(lora|lora_linear_layer)\.up\.weight$"), "lora_up.weight"),
     (re.compile(r"_lora\.down\.weight$"), "lora_down.weight"),
     (re.compile(r"_lora\.up\.weight$"), "lora_up.weight"),
-    (re.compile(r"\.(alpha|dora_scale)$"), r"\1"),
-    (re.compile(r"\.((?:hada|lokr)_\w+?)(\.[^.]+)?$"), r"\1"),
+    (re.compile(r"\.(alpha)$"), r"\1"),
 )
 """How keys end that name their module by a path: PEFT (perhaps with the adapter's name in it), diffusers of old, and
-diffusers' first attention processors."""
+diffusers' first attention processors. Tensors of other kinds than LoRA's end as they are called."""
 
 EMBEDDING = re.compile(r"(?:bundle_emb\.(?P<name>[^.]+)\..*|emb_params|clip_[lg]|string_to_param(\..*)?)$")
 """A learned word (textual inversion) that some trainers put into the adapter's file; it changes no module."""
@@ -64,12 +65,19 @@ def split(key: str) -> tuple[str, str]:
         name, _, ending = key.partition(".")
         return name, ending
     key = key.removeprefix(PREFIX)
-    for pattern, ending in _ENDINGS:
+    for pattern, ending in (*_ENDINGS, _ending_of_tensors(tuple(METHODS))):
         if match := pattern.search(key):
             path = key[: match.start()].replace(".processor.", ".")
             path = f"{path}.0" if path.endswith("to_out") else path
             return path, match.expand(ending)
     return key, ""
+
+
+@cache
+def _ending_of_tensors(kinds: tuple[type[Method], ...]) -> tuple[re.Pattern[str], str]:
+    """Of all tensors that share their first word with one of these kinds: dora_…, hada_…, lokr_…"""
+    words = {name.partition("_")[0] for kind in kinds for name in kind.required | kind.optional} - {"lora"}
+    return re.compile(rf"\.((?:{'|'.join(sorted(words))})_\w+?)(\.[^.]+)?$"), r"\1"
 
 
 class Names:

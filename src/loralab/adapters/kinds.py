@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from loralab.adapters.base import Method, change
-from loralab.adapters.dora import DoRA
+from loralab.adapters import dora  # noqa: F401  # with those that it imports, all kinds of our own
+from loralab.adapters.base import METHODS, Method
 from loralab.adapters.keys import AMBIGUOUS, NO_MODULE, NOT_SUPPORTED, strangeness
-from loralab.adapters.loha import LoHa
-from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
 from loralab.errors import Problem, UserError
-
-KINDS: tuple[type[Method], ...] = (LoRA, DoRA, LoHa, LoKr)
+from loralab.packages import is_own
 
 LARGEST_ALPHA = 1e6
 """A larger one is never intended; where alpha has no effect (a LoKr without a rank), files have any."""
@@ -57,8 +54,18 @@ class Group:
         return self.kind.shape_of(self.tensors)
 
     def change(self, shape: torch.Size, weight: Tensor | None = None) -> Tensor:
-        """What it adds to a weight of this shape; the weight itself is needed where `needs_weight`."""
-        return change(self.kind, self.tensors, self.scale, shape, weight)
+        """What it adds to a weight of this shape; the weight itself is needed where the kind `needs_weight`."""
+        return self.kind.change(self.tensors, self.scale, shape, weight)
+
+    @property
+    def factors(self) -> dict[str, Tensor]:
+        """The tensors that the change is made of, without a magnitude beside them."""
+        return self.kind.factors(self.tensors)
+
+    @property
+    def is_plain_lora(self) -> bool:
+        """Whether the change is the product of two matrices."""
+        return self.kind.delta is LoRA.delta and self.factors.keys() == LoRA.required
 
     @property
     def norm(self) -> float:
@@ -68,11 +75,8 @@ class Group:
     @property
     def is_dead(self) -> bool:
         """Whether no step could change what it does: the change is a product of which two factors are zero."""
-        return sum(not tensor.any() for name, tensor in self.tensors.items() if name != "dora_scale") > 1
-
-    @property
-    def needs_weight(self) -> bool:
-        return "dora_scale" in self.tensors
+        zero = [name for name, tensor in self.factors.items() if not tensor.any()]
+        return len(zero) > max(1, len(self.kind.starts_at_zero & self.tensors.keys()))
 
 
 def suffix(tensor: str) -> str:
@@ -117,9 +121,13 @@ def grouped(state: Mapping[str, Tensor], setting: str = "adapter.weights") -> di
     return groups
 
 
-def problems_of(faults: Faults, total: int, setting: str) -> Iterator[Problem]:
+def problems_of(faults: Faults, total: int, setting: str, module: str = "") -> Iterator[Problem]:
+    """module: what the file names as its `ss_network_module`."""
     for fault, keys in faults.items():
         remedy = REMEDIES[UNKNOWN] if fault.endswith(NOT_SUPPORTED) else REMEDIES.get(fault, DAMAGED)
+        if fault == UNKNOWN and is_own(module):
+            trained = f"for training adapter._target_={module} allow=[{module}]"
+            remedy = f"it is a {module}: if you trust that class, add --allow {module} ({trained})"
         yield Problem(setting, f"{len(keys)} of {total} keys {fault}: {some(keys)}", remedy)
 
 
@@ -129,7 +137,7 @@ def _faults(kind: type[Method] | None, tensors: Mapping[str, Tensor], alpha: Ten
     if kind is None:
         strange = {name: strangeness(f".{suffix(name)}") for name in tensors}
         known = {fault: [n for n in strange if strange[n] == fault] for fault in strange.values() if fault != NO_MODULE}
-        odd = [name for name in tensors if not any(name in kind.required | kind.optional for kind in KINDS)]
+        odd = [name for name in tensors if not any(name in kind.required | kind.optional for kind in METHODS)]
         return known or ({UNKNOWN: odd} if odd else {INCOMPLETE: list(tensors)})
     if wrong := [name for name, tensor in tensors.items() if not tensor.is_floating_point() or not tensor.numel()]:
         return {NOT_FLOATS: wrong}
@@ -141,27 +149,23 @@ def _faults(kind: type[Method] | None, tensors: Mapping[str, Tensor], alpha: Ten
     try:
         shape, rank = kind.shape_of(tensors), kind.rank_of(tensors)
     except (RuntimeError, IndexError):
-        return {f"have incompatible shapes ({shapes})": list(tensors)}
-    if len(shape) not in (2, 4) or not _magnitude_fits(tensors.get("dora_scale"), shape):
+        shape, rank = torch.Size(), None
+    if len(shape) not in (2, 4):
         return {f"have incompatible shapes ({shapes})": list(tensors)}
     if rank and alpha is not None and abs(float(alpha)) > LARGEST_ALPHA:
         return {f"are implausibly large alphas ({float(alpha):g})": ["alpha"]}
     return {}
 
 
-def _magnitude_fits(magnitude: Tensor | None, shape: torch.Size) -> bool:
-    """One number for each output, or for each input of a kernel that may be folded into them."""
-    inputs = {shape[1], shape[1] // 9} if len(shape) == 2 else {shape[1]}
-    return magnitude is None or magnitude.numel() in {1, shape[0], *inputs}
+def named(import_path: str) -> type[Method] | None:
+    """The kind of this name, of those that are imported."""
+    return next((kind for kind in METHODS if kind.import_path() == import_path), None)
 
 
-def kind_of(tensors: Mapping[str, Tensor]) -> type[Method] | None:
-    """The kind that these tensors make up; any may have a magnitude beside it (`dora_scale`)."""
-    for names in (set(tensors), set(tensors) - {"dora_scale"}):
-        for kind in KINDS:
-            if kind.recognises(names):
-                return kind
-    return None
+def kind_of(names: Iterable[str]) -> type[Method] | None:
+    """The kind that tensors of these names make up."""
+    names = set(names)
+    return next((kind for kind in METHODS if kind.recognises(names)), None)
 
 
 def _alpha(alpha: Tensor | None, kind: type[Method], tensors: Mapping[str, Tensor]) -> float:

@@ -15,11 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from loralab.adapters.base import magnitude_form
-from loralab.adapters.dora import DoRA
+from loralab.adapters.dora import MAGNITUDE
 from loralab.adapters.keys import AMBIGUOUS, EMBEDDING, Names, Table, is_counter, split, strangeness
-from loralab.adapters.kinds import Faults, Group, grouped
-from loralab.adapters.lora import LoRA
+from loralab.adapters.kinds import Faults, grouped, kind_of
+from loralab.adapters.lora import unscaled
 from loralab.adapters.peft import Configs, is_number, parsed
 from loralab.errors import user_error
 from loralab.models.registry import of_adapter
@@ -31,9 +30,6 @@ Alphas = Mapping[str, float | None]
 FOLDED = "loralab.alphas"
 """Metadata of a file in diffusers' layout: the alphas that are in its weights."""
 
-_RANKED = ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
-"""Tensors that have as many rows as the adapter has ranks."""
-
 
 def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     """A state of the kohya layout in diffusers', to be loaded by its `load_lora_weights`.
@@ -43,14 +39,11 @@ def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]
     paths = {target.kohya: f"{part}.{target.diffusers}" for part in table for target in table[part]}
     out: dict[str, Tensor] = {}
     for name, group in grouped(state).items():
-        if group.kind not in (LoRA, DoRA):
+        if not group.kind.in_diffusers:
             found = f"the diffusers layout does not support {group.kind.__name__} ({name})"
             raise user_error("output.layout", found, "set output.layout=kohya or adapter=lora")
-        path, up = paths[name], group.tensors["lora_up"]
-        out[f"{path}.lora_A.weight"] = _down(group.tensors)
-        out[f"{path}.lora_B.weight"] = _scaled(up, group.scale)
-        if "dora_scale" in group.tensors:
-            out[f"{path}.lora_magnitude_vector.weight"] = _magnitude(name, group)
+        form = group.kind.peft_form(name, group.tensors, group.scale)
+        out |= {f"{paths[name]}.{ending}": tensor for ending, tensor in form.items()}
     return out
 
 
@@ -60,32 +53,6 @@ def folded_alphas(state: Mapping[str, Tensor]) -> dict[str, str]:
     told = {name: None if alpha is None else float(alpha) for name, alpha in alphas.items()}
     usual = max(told.values(), key=list(told.values()).count)
     return {FOLDED: json.dumps({"": usual, **{name: alpha for name, alpha in told.items() if alpha != usual}})}
-
-
-def _scaled(up: Tensor, scale: float) -> Tensor:
-    """In the precision of `up` where nothing is lost by that, else in fp32."""
-    wide = up.float() * scale
-    narrow = wide.to(up.dtype)
-    return narrow if torch.equal(_unscaled(narrow, scale, up), up) else wide
-
-
-def _unscaled(scaled: Tensor, scale: float, like: Tensor) -> Tensor:
-    return (scaled.float() / scale).to(like.dtype)
-
-
-def _down(tensors: Mapping[str, Tensor]) -> Tensor:
-    """`lora_down` with the core of a Tucker form multiplied into it, which diffusers has not."""
-    down, mid = tensors["lora_down"], tensors.get("lora_mid")
-    return down if mid is None else LoRA.delta({"lora_down": down, "lora_up": torch.eye(len(mid)), "lora_mid": mid})
-
-
-def _magnitude(name: str, group: Group) -> Tensor:
-    """(out) of a linear layer, (1, out, 1, 1) of a convolution."""
-    magnitude, out = group.tensors["dora_scale"], group.shape[0]
-    if magnitude_form(magnitude, group.shape).shape[0] == 1 != out:
-        found = f"the diffusers layout needs a magnitude for each output, but {name} has one for each input"
-        raise user_error("output.layout", found, "set output.layout=kohya or adapter.magnitude=output")
-    return magnitude.reshape(1, -1, 1, 1) if len(group.shape) == 4 else magnitude.flatten()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +118,15 @@ def _with_alpha(tensors: dict[str, Tensor], path: str, configs: Configs) -> str 
     config, inside = (configs[part], inside) if part in configs else (configs.get(""), path)
     if config is None or "alpha" in tensors:
         return None
-    if config.dora != ("dora_scale" in tensors):
+    if config.dora != (MAGNITUDE in tensors):
         return f"contradict use_dora={str(config.dora).lower()} of {config.where}"
-    ranked = next((tensors[name] for name in _RANKED if name in tensors and tensors[name].dim()), None)
-    if ranked is not None:
-        tensors["alpha"] = _alpha_like(config.alpha(inside, len(ranked)), ranked)
+    named = {ending.removesuffix(".weight"): tensor for ending, tensor in tensors.items()}
+    kind = kind_of(named)
+    if kind is None or not all(tensor.dim() for tensor in named.values()):
+        return None  # which is reported where kinds are
+    if rank := kind.rank_of(named):
+        like = next(tensor for name, tensor in named.items() if name not in kind.starts_at_zero)
+        tensors["alpha"] = _alpha_like(config.alpha(inside, rank), like)
     elif "lokr_w1" in tensors:  # of full rank: PEFT scales it all the same
         rank = config.rank(inside)
         tensors["lokr_w1"] = tensors["lokr_w1"].float() * (config.alpha(inside, rank) / rank)
@@ -176,7 +147,7 @@ def _unfold(tensors: dict[str, Tensor], name: str, alphas: Alphas) -> None:
     alpha = alphas.get(name, alphas.get(""))
     if alpha and down is not None and up is not None and down.dim() and "alpha" not in tensors:
         tensors["alpha"] = _alpha_like(alpha, down)
-        tensors["lora_up.weight"] = _unscaled(up, alpha / len(down), down)
+        tensors["lora_up.weight"] = unscaled(up, alpha / len(down), down)
 
 
 def _alpha_like(alpha: float, tensor: Tensor) -> Tensor:

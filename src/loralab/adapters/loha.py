@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from loralab.adapters.base import Adapter, Layer, Method, Tensors, apply, kept_rows, weight_shape
+from loralab.adapters.base import LYCORIS, Layer, Method, Tensors, weight_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +21,8 @@ class LoHa(Method):
     required: ClassVar = frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"})
     optional: ClassVar = frozenset({"hada_t1", "hada_t2"})
     starts_at_zero: ClassVar = frozenset({"hada_w2_a"})
+    network_module: ClassVar = LYCORIS
+    network_args: ClassVar = {"algo": "loha"}
 
     def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         shape = weight_shape(layer)
@@ -33,20 +33,6 @@ class LoHa(Method):
             "hada_w2_a": torch.zeros(out, rank),
             "hada_w2_b": torch.randn(rank, inside, generator=generator),
         }
-
-    def output(self, adapter: Adapter, x: Tensor) -> Tensor:
-        layer, shape, out = adapter.layer, weight_shape(adapter.layer), adapter.plain(x)
-        rows = kept_rows(shape[0], self.rank_dropout, out) if adapter.training and self.rank_dropout else None
-        x = F.dropout(x, self.dropout, adapter.training) if self.dropout else x
-        names = list(adapter.tensors)
-
-        def product(x: Tensor, *tensors: Tensor) -> Tensor:
-            delta = self.delta(dict(zip(names, tensors, strict=True))).reshape(shape) * adapter.scale
-            return apply(layer, x, delta)
-
-        # the full-size factors are made again in the backward pass: kept, they would be thrice the base in memory
-        added = checkpoint(product, x, *adapter.tensors.values(), use_reentrant=False, preserve_rng_state=False)
-        return out + (added if rows is None else _by_output(added, rows))
 
     @staticmethod
     def delta(tensors: Tensors) -> Tensor:
@@ -63,8 +49,3 @@ class LoHa(Method):
 def _factor(a: Tensor, b: Tensor, core: Tensor | None) -> Tensor:
     """a (out, r) · b (r, in), or the Tucker form of a (r, out), b (r, in) and a core (r, r, kh, kw)."""
     return a @ b if core is None else torch.einsum("rskl, si, ro -> oikl", core, b, a)
-
-
-def _by_output(x: Tensor, factors: Tensor) -> Tensor:
-    """(…, out) or (B, out, H, W) times a factor for each output."""
-    return x * (factors[:, None, None] if x.dim() == 4 else factors)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loralab.adapters.base import Adapter, Layer, Method, Tensors, apply, kept_rows, weight_shape
+from loralab.adapters.base import LYCORIS, Adapter, Layer, Method, Tensors, apply, by_output, kept_rows, weight_shape
 from loralab.adapters.lora import uniform
 from loralab.schema.ranges import AtLeastOne
 
@@ -36,6 +36,8 @@ class LoKr(Method):
         {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"}
     )
     starts_at_zero: ClassVar = frozenset({"lokr_w2", "lokr_w2_b"})
+    network_module: ClassVar = LYCORIS
+    network_args: ClassVar = {"algo": "lokr"}
 
     def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         out, inside, *kernel = weight_shape(layer)
@@ -67,7 +69,7 @@ class LoKr(Method):
             added = torch.einsum("...id, oi -> ...od", groups, w1.to(x.dtype)).flatten(-2)
         if adapter.training and self.rank_dropout:
             rows = kept_rows(out.shape[1] if out.dim() == 4 else out.shape[-1], self.rank_dropout, out)
-            added = added * (rows[:, None, None] if out.dim() == 4 else rows)
+            added = by_output(added, rows)
         return out + added
 
     @staticmethod

@@ -23,6 +23,8 @@ class LoRA(Method):
     required: ClassVar = frozenset({"lora_down", "lora_up"})
     optional: ClassVar = frozenset({"lora_mid"})
     starts_at_zero: ClassVar = frozenset({"lora_up"})
+    network_module: ClassVar = "networks.lora"
+    in_diffusers: ClassVar = True
 
     def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         out, *inside = weight_shape(layer)
@@ -82,7 +84,26 @@ class LoRA(Method):
         up, down = tensors["lora_up"].flatten(1), tensors["lora_down"].flatten(1)
         return ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt()
 
+    @classmethod
+    def peft_form(cls, name: str, tensors: Tensors, scale: float) -> dict[str, Tensor]:
+        """The core of a Tucker form, which PEFT has not, is multiplied into `lora_A`."""
+        down, up, mid = tensors["lora_down"], tensors["lora_up"], tensors.get("lora_mid")
+        if mid is not None:
+            down = LoRA.delta({"lora_down": down, "lora_up": torch.eye(len(mid)), "lora_mid": mid})
+        return {"lora_A.weight": down, "lora_B.weight": scaled(up, scale)}
+
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """He's uniform start with a = √5, as torch's own layers have it: within ±1/√(fan in)."""
     return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=generator)
+
+
+def scaled(up: Tensor, scale: float) -> Tensor:
+    """In the precision of `up` where nothing is lost by that, else in fp32."""
+    wide = up.float() * scale
+    narrow = wide.to(up.dtype)
+    return narrow if torch.equal(unscaled(narrow, scale, up), up) else wide
+
+
+def unscaled(scaled: Tensor, scale: float, like: Tensor) -> Tensor:
+    return (scaled.float() / scale).to(like.dtype)

@@ -62,8 +62,8 @@ def spectrum_of_group(group: Group, shape: torch.Size, name: str) -> Spectrum:
 
     For a LoRA by way of its factors, which are small.
     """
-    tensors = {name: t.float() for name, t in group.tensors.items() if name != "dora_scale"}
-    if tensors.keys() != LoRA.required:
+    tensors = {name: t.float() for name, t in group.factors.items()}
+    if not group.is_plain_lora:
         return spectrum_of((group.kind.delta(tensors) * group.scale).reshape(shape), name)
     up, down = tensors["lora_up"].flatten(1), tensors["lora_down"].flatten(1)
     (q_up, r_up), (q_down, r_down) = torch.linalg.qr(up), torch.linalg.qr(down.T)

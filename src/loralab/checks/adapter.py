@@ -8,43 +8,42 @@ from pathlib import Path
 from loralab.errors import Problem, UserError
 from loralab.models.checkpoint import examine
 from loralab.schema.tree import Tree, get
-
-NOT_IN_DIFFUSERS = ("LoHa", "LoKr")
+from loralab.schema.trusted import OURS
 
 
 def adapter_problems(tree: Tree) -> Iterator[Problem]:
-    weights = get(tree, "adapter.weights")
+    """A class of the user's own is not imported here, before the whole configuration is known to be valid."""
+    weights, target = get(tree, "adapter.weights"), str(get(tree, "adapter._target_"))
     if isinstance(weights, str):
-        yield from _file_problems(Path(weights).expanduser(), _kind(tree))
-    if get(tree, "output.layout") == "diffusers":
-        yield from _layout_problems(tree)
+        yield from _file_problems(Path(weights).expanduser(), target)
+    if get(tree, "output.layout") == "diffusers" and target.startswith(OURS):
+        yield from _layout_problems(tree, target)
 
 
-def _kind(tree: Tree) -> str:
-    return str(get(tree, "adapter._target_")).rpartition(".")[2]
-
-
-def _file_problems(path: Path, kind: str) -> Iterator[Problem]:
+def _file_problems(path: Path, target: str) -> Iterator[Problem]:
     """Whether training can start from an adapter file."""
     try:
         if path.is_file():
             examine(path, "adapter.weights")  # fast: does not need torch
-        from loralab.adapters.file import load
-        from loralab.adapters.inject import check_start
-        from loralab.adapters.kinds import KINDS
+        if target.startswith(OURS) or not path.is_file():
+            from loralab.adapters.file import load
+            from loralab.adapters.inject import check_start
+            from loralab.adapters.kinds import named
 
-        found = load(path)
-        for method in KINDS:
-            if method.__name__ == kind:
+            found, method = load(path), named(target)
+            if method is not None:
                 check_start(found.groups, method)
     except UserError as error:
         yield from error.problems
 
 
-def _layout_problems(tree: Tree) -> Iterator[Problem]:
-    kind = _kind(tree)
-    if kind in NOT_IN_DIFFUSERS:
-        yield Problem("output.layout", f"diffusers does not support {kind}", "set output.layout=kohya, or adapter=lora")
+def _layout_problems(tree: Tree, target: str) -> Iterator[Problem]:
+    from loralab.adapters.kinds import named
+
+    method = named(target)
+    if method is not None and not method.in_diffusers:
+        found = f"diffusers does not support {method.__name__}"
+        yield Problem("output.layout", found, "set output.layout=kohya, or adapter=lora")
     elif get(tree, "adapter.magnitude") == "input":
         remedy = "set output.layout=kohya, or adapter.magnitude=output"
         yield Problem("output.layout", "diffusers supports DoRA magnitudes per output only, not per input", remedy)

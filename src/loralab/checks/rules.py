@@ -163,7 +163,7 @@ def _cached_texts(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
 def _packages(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """The packages of what is chosen must be installed."""
     allow = [entry for entry in get(tree, "allow") or [] if isinstance(entry, str) and entry]
-    nodes = [(name, tree.get(name)) for name in ("optimizer", "scheduler")]
+    nodes = [(name, tree.get(name)) for name in ("adapter", "optimizer", "scheduler")]
     nodes += [(f"{group}.{name}", n) for group in BY_NAME for name, n in (get(tree, group) or {}).items()]
     for path, node in nodes:
         if (

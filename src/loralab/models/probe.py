@@ -16,8 +16,8 @@ from loralab.models.checkpoint import Contents, examine
 from loralab.models.registry import FAMILIES
 from loralab.packages import missing
 
-ADAPTER_PARTS = ("lora_down", "lora_A.", "lora.down", "hada_w1", "lokr_w1")
-"""What is in the names of an adapter's tensors, and in no model's."""
+ADAPTER_PARTS = ("lora_", "lora.down", "hada_w1", "lokr_w1")
+"""What is in the names of an adapter's tensors, and in no model's: those of the kohya layout all begin with lora_."""
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 

@@ -6,17 +6,21 @@ import json
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 
 from loralab.adapters import file, layouts, peft
 from loralab.adapters.keys import Table
 from loralab.adapters.kinds import Group
+from loralab.adapters.lora import LoRA
 from loralab.adapters.low_rank import Size, state_of
 from loralab.errors import user_error
 from loralab.files import printable
+from loralab.models.checkpoint import Unreadable
 from loralab.places import check_place
 from loralab.training.metadata import RECIPE
 
@@ -33,6 +37,26 @@ def add_output(parser: ArgumentParser, what: str = ".safetensors, .ckpt, .pt or 
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
 
+def add_allow(parser: ArgumentParser) -> None:
+    words = "class, module or package of your own with the adapter's kind, such as my_package."
+    parser.add_argument("--allow", nargs="+", default=[], metavar="NAME", help=words)
+
+
+def know(path: Path, allow: Sequence[str]) -> None:
+    """Imports the kinds of adapters that the user allows: those named, and the one that a file's metadata name."""
+    told = ""
+    if allow:
+        with suppress(Unreadable, OSError):  # which reading the tensors will report
+            told = file.read_metadata(path).get("ss_network_module", "")
+    below = [told] if any(told.startswith(entry.rstrip(".") + ".") for entry in allow) else []
+    for name in (*allow, *below):
+        try:
+            resolve_name(name.rstrip("."))
+        except (ImportError, AttributeError, ValueError) as error:
+            remedy = "check the name, and that its folder is in PYTHONPATH"
+            raise user_error("--allow", f"'{name}' could not be imported: {error}", remedy) from error
+
+
 def add_size(parser: ArgumentParser) -> None:
     parser.add_argument("--rank", type=rank, metavar="N", help="maximum rank of the result")
     parser.add_argument("--keep", type=share, metavar="SHARE", help="share of each layer's norm to keep, such as 0.95")
@@ -46,8 +70,9 @@ def size(args: Namespace) -> Size:
     return Size(args.rank, args.keep)
 
 
-def load(path: str, table: Table | None = None) -> file.AdapterFile:
+def load(path: str, allow: Sequence[str], table: Table | None = None) -> file.AdapterFile:
     """Loads an adapter file; prints a note for each part that is not used."""
+    know(Path(path).expanduser(), allow)
     found = file.load(path, table, "FILE")
     for note in found.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
@@ -106,10 +131,9 @@ def _described(groups: Mapping[str, Group], metadata: Mapping[str, str]) -> dict
     out.pop(RECIPE, None)  # it describes another rank
     out["ss_network_dim"] = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
     out["ss_network_alpha"] = out["ss_network_dim"]
-    out["ss_network_module"], out["ss_network_args"] = "networks.lora", "{}"
-    if any(group.needs_weight for group in groups.values()):
-        out["ss_network_module"] = "lycoris.kohya"
-        out["ss_network_args"] = json.dumps({"algo": "lora", "dora_wd": "True"})
+    kind = next((group.kind for group in groups.values() if group.kind.network_args), LoRA)
+    out["ss_network_module"] = kind.network_module
+    out["ss_network_args"] = json.dumps({name: str(value) for name, value in kind.network_args.items()})
     return out
 
 

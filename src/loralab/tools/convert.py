@@ -14,11 +14,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="an adapter file of any layout and format")
     parser.add_argument("--layout", choices=["kohya", "diffusers"], default="kohya")
     adapter.add_output(parser)
+    adapter.add_allow(parser)
 
 
 def main(args: Namespace) -> None:
     path = adapter.check_output(args)
-    source = adapter.load(args.file)
+    source = adapter.load(args.file, args.allow)
     metadata = adapter.lasting(source.metadata)
     state = source.state
     if args.layout == "diffusers":

@@ -6,7 +6,7 @@ import json
 import re
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from loralab.models.probe import ADAPTER_PARTS, look_at_base
 from loralab.models.registry import FAMILIES, MINIATURES, Row, of_adapter
 from loralab.models.weights import read
 from loralab.progress import progress
+from loralab.tools import adapter
 
 LARGE = 4 << 30
 """Bytes; the values of larger files are not read, so their norms are not shown."""
@@ -58,11 +59,12 @@ class Report:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def inspect(path: Path) -> Report:
+def inspect(path: Path, allow: Sequence[str] = ()) -> Report:
     """Describes a file. Raises a UserError for one that is not found, is damaged, or contains code."""
     if not path.is_file():
         remedy = "give a file; of a diffusers folder, see its model_index.json" if path.is_dir() else "check the path"
         raise user_error("FILE", f"'{path}' {'is a folder' if path.is_dir() else 'not found'}", remedy)
+    adapter.know(path, allow)
     tensors, index = read(path, "FILE"), examine(path, "FILE")
     report = Report(
         path=str(path),
@@ -79,7 +81,7 @@ def inspect(path: Path) -> Report:
     report.notes = found.notes
     if found.groups or any(part in name for name in tensors for part in ADAPTER_PARTS):
         report.content, report.layout = "adapter", layout_of(tensors)
-        report.problems = [problem.found for problem in found.problems]
+        report.problems = [f"{problem.found} → {problem.remedy}" for problem in found.problems]
         _describe(report, found.groups)
     elif any(map(EMBEDDING.match, tensors)):
         report.content = "embedding"
@@ -171,10 +173,11 @@ def _counted(values) -> dict[str, int]:
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="an adapter file or a single-file model")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    adapter.add_allow(parser)
 
 
 def main(args: Namespace) -> None:
-    report = inspect(args.file.expanduser())
+    report = inspect(args.file.expanduser(), args.allow)
     if args.json:
         print(json.dumps(asdict(report), indent=1))  # ASCII: no control characters reach the terminal
     else:

@@ -11,7 +11,6 @@ import torch
 
 from loralab.adapters.file import Precision
 from loralab.adapters.kinds import Group, some
-from loralab.adapters.lora import LoRA
 from loralab.adapters.low_rank import Size, concatenated, spectrum_of
 from loralab.errors import user_error
 from loralab.files import printable
@@ -66,9 +65,11 @@ def merged(
 
 
 def _check_addable(name: str, groups: list[Group], exact: bool) -> None:
-    if any(group.needs_weight for group in groups):
-        raise user_error("FILE", f"{name} is a DoRA, which needs the base model", "merge it into one: --base MODEL")
-    if exact and not all(group.kind is LoRA and "lora_mid" not in group.tensors for group in groups):
+    if bound := [group.kind.__name__ for group in groups if group.kind.needs_weight]:
+        raise user_error(
+            "FILE", f"{name} is a {bound[0]}, which needs the base model", "merge it into one: --base MODEL"
+        )
+    if exact and not all(group.is_plain_lora for group in groups):
         raise user_error("FILE", f"{name} is not a plain LoRA and cannot be merged exactly", "give --rank or --keep")
     if len({group.shape.numel() for group in groups}) > 1:
         shapes = [tuple(group.shape) for group in groups]
@@ -88,6 +89,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--base", type=Path, metavar="MODEL", help="base model to merge into, folder or file")
     adapter.add_size(parser)
     adapter.add_output(parser, "an adapter file; with --base, a folder or a .safetensors file, like the base")
+    adapter.add_allow(parser)
 
 
 def main(args: Namespace) -> None:
@@ -109,7 +111,7 @@ def _into_base(args: Namespace, weights: list[float]) -> None:
         raise user_error("--rank, --keep", "cannot be combined with --base", "remove them: this merge is exact")
     base = open_base(args.base, "--base")
     path = adapter.check_output(args, () if base.path.is_dir() else ("safetensors",))
-    adapters = [adapter.load(name, base.table).groups for name in args.files]
+    adapters = [adapter.load(name, args.allow, base.table).groups for name in args.files]
     merged_into_base(base, adapters, weights, args.precision)
     base.save(path, args.precision)
     print(f"{printable(str(path))}: {sum(map(len, adapters))} changes merged into {base.path.name}")
@@ -118,7 +120,7 @@ def _into_base(args: Namespace, weights: list[float]) -> None:
 def _into_one(args: Namespace, weights: list[float]) -> None:
     size = Size(args.rank, args.keep) if args.rank or args.keep else None
     path = adapter.check_output(args)
-    sources = [adapter.load(name) for name in args.files]
+    sources = [adapter.load(name, args.allow) for name in args.files]
     groups = merged([source.groups for source in sources], weights, size, args.device)
     described = {"ss_training_comment": f"merged: {some([Path(name).name for name in args.files])}"}
     adapter.write(path, groups, args.precision or adapter.precision_of(sources[0].state), described)

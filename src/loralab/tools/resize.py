@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import torch
 
-from loralab.adapters.dora import DoRA
+from loralab.adapters.dora import DoRA, WeightDecomposed
 from loralab.adapters.kinds import Group
 from loralab.adapters.low_rank import Size, spectrum_of_group
+from loralab.errors import user_error
 from loralab.files import printable
 from loralab.progress import progress
 from loralab.tools import adapter
@@ -22,25 +23,26 @@ def resized(groups: Mapping[str, Group], size: Size, device: torch.device = adap
         for name, group in groups.items():
             moved = Group(group.kind, {n: t.to(device) for n, t in group.tensors.items()}, group.alpha)
             out[name] = spectrum_of_group(moved, adapter.shape_of(name, group), name).lora(size)
-            if magnitude := _magnitude(group):
+            if issubclass(group.kind, WeightDecomposed):
+                magnitude = {n: t for n, t in group.tensors.items() if n not in group.factors}
                 out[name] = Group(DoRA, {**out[name].tensors, **magnitude}, out[name].alpha)
+            elif group.kind.needs_weight:
+                found = f"{name} is a {group.kind.__name__}, whose change depends on the base model"
+                raise user_error("FILE", found, "merge it into one: loralab merge --base MODEL")
             advance(1)
     return out
-
-
-def _magnitude(group: Group) -> dict:
-    return {name: tensor for name, tensor in group.tensors.items() if name == "dora_scale"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="an adapter file of any kind and layout; the result is a LoRA")
     adapter.add_size(parser)
     adapter.add_output(parser)
+    adapter.add_allow(parser)
 
 
 def main(args: Namespace) -> None:
     size, path = adapter.size(args), adapter.check_output(args)
-    source = adapter.load(args.file)
+    source = adapter.load(args.file, args.allow)
     groups = source.groups
     small = resized(groups, size, args.device)
     adapter.write(path, small, args.precision or adapter.precision_of(source.state), source.metadata)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loralab.adapters.base import Method
 
 from loralab.models.registry import BLOCKS
 
@@ -27,22 +31,22 @@ PLAIN = {
 
 def network(settings: Mapping[str, Any], rank: int, alpha: float) -> dict[str, Any]:
     """`ss_network_module`, `_dim`, `_alpha` and `_args`; rank and alpha are those of the linear layers, as set."""
-    kind = str(get(settings, "adapter._target_")).rpartition(".")[2]
-    lycoris = kind != "LoRA"
+    from loralab.adapters.base import LYCORIS
+
+    method: type[Method] = resolve_name(get(settings, "adapter._target_"))
     args: dict[str, Any] = {name: value for key, name in PLAIN.items() if (value := get(settings, key))}
     args |= _rate_weights(get(settings, "targets.blocks.lr_factor") or [])
     convolutions = _adapts_convolutions(settings)
     if convolutions:  # both have other defaults where they are not written
         args["conv_dim"] = conv_rank = get(settings, "adapter.conv_rank") or rank
         args["conv_alpha"] = get(settings, "adapter.conv_alpha") or alpha * conv_rank / rank
-    if lycoris:
-        args["algo"] = "lora" if kind == "DoRA" else kind.lower()
-        if not convolutions:
-            rest = (get(settings, f"targets.{kind}") for kind in ("feed_forward", "projection"))
-            args["preset"] = "attn-mlp" if any(included is not False for included in rest) else "attn-only"
-    if kind == "DoRA":
-        args |= {"dora_wd": True, "wd_on_output": get(settings, "adapter.magnitude") != "input"}
-    told: dict[str, Any] = {"ss_network_module": "lycoris.kohya" if lycoris else "networks.lora"}
+    args |= method.network_args
+    if method.network_module == LYCORIS and not convolutions:
+        rest = (get(settings, f"targets.{kind}") for kind in ("feed_forward", "projection"))
+        args["preset"] = "attn-mlp" if any(included is not False for included in rest) else "attn-only"
+    if magnitude := get(settings, "adapter.magnitude"):
+        args["wd_on_output"] = magnitude != "input"
+    told: dict[str, Any] = {"ss_network_module": method.network_module}
     if args:
         told["ss_network_args"] = json.dumps({name: _text(value) for name, value in args.items()}, sort_keys=True)
     return told | {"ss_network_alpha": alpha, "ss_network_dim": rank}

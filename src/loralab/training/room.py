@@ -23,8 +23,8 @@ def room_problems(
 
     steps: optimizer steps to make, epochs: whole ones.
     """
-    state = adapters.state()
     output = settings["output"]
+    state = adapters.state(output["layout"])  # which may not hold these adapters: better said now than in the end
     file = sum(tensor.numel() for tensor in state.values()) * DTYPES[output["precision"]].itemsize
     values = sum(tensor.numel() for tensor in adapters.parameters() if tensor.requires_grad)
     whole = 4 * (sum(tensor.numel() for tensor in state.values()) + values * _copies(settings))

@@ -14,6 +14,7 @@ from loralab.importers.content import Content, no_settings
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.section import NAME
 from loralab.models.registry import FAMILIES
+from loralab.packages import is_own
 from loralab.schema.catalogue import OPTIONS
 
 PREFIX = "ss_"
@@ -63,6 +64,9 @@ def read(content: Content) -> Foreign:
     is_ours = NAME in metadata
     for key, value in metadata.items():
         _take(found, key, value, is_ours)
+    if is_own(own := str(metadata.get("ss_network_module"))):
+        words = f"was trained with {own}, and a file cannot choose a class: add adapter._target_={own} allow=[{own}]"
+        found.warnings.append(words)
     if is_ours:
         return found
     _network(found)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from loralab.data import images
 from loralab.data.cache import Cache, Job, View
-from loralab.data.shards import Damaged, Shards
 from loralab.errors import UserError
 from tests import ROOT
 from tests.support.latents import CENTRE, Encoder, disk, job_of, make_jobs, noise
@@ -194,37 +193,6 @@ def test_damage_during_a_run_is_not_trusted_and_made_again_by_the_next(
     encoder.batches.clear()
     cache.fill(jobs, encoder)  # type: ignore[arg-type]
     assert encoder.encoded == 1
-
-
-@pytest.mark.parametrize("content", [b"junk", b""])
-def test_an_index_that_is_damaged_while_it_is_used(tmp_path: Path, content: bytes) -> None:
-    shards = Shards(tmp_path)
-    shards.put({bytes([i]): bytes([i]) * 99 for i in range(200)})
-    (index,) = tmp_path.glob("*.sqlite")
-    index.write_bytes(content)
-    with pytest.raises(Damaged, match=index.name):
-        shards.get(bytes([7]))
-    with pytest.raises(UserError, match="cannot be written"):
-        shards.put({b"more": b""})
-    assert Shards(tmp_path).missing([bytes([7])]) == [bytes([7])], "the next process begins it anew"
-
-
-def test_damage_is_also_noticed_where_only_the_time_would_tell(tmp_path: Path) -> None:
-    shards = Shards(tmp_path / "s")
-    shards.put({b"a": b"1" * 100, b"b": b"2" * 100})
-    (shard,) = (tmp_path / "s").glob("*.shard")
-    shard.write_bytes(b"1" * 100 + b"3" * 100)
-    assert shards.verify() == 1
-    assert shards.missing([b"a", b"b", b"c"]) == [b"b", b"c"]
-    assert shards.get(b"a") == b"1" * 100
-    shards.put({b"b": b"2" * 100})
-    assert shards.verify() == 0
-    assert shards.get(b"b") == b"2" * 100
-    with pytest.raises(KeyError):
-        shards.get(b"c")
-    shard.write_bytes(b"")
-    with pytest.raises(Damaged):
-        shards.get(b"a")
 
 
 def test_a_full_disk_is_one_message_and_keeps_what_is_done(tmp_path: Path, encoder: Encoder, jobs: list[Job]) -> None:

@@ -2,10 +2,13 @@
 
 import json
 import random
+from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from loralab.data.captions import Captions, read_caption
+from loralab.data.captions import Captions, mentioned, read_caption
 from loralab.data.folders import Folder
 from loralab.data.tags import by_folder, occurrences
 from loralab.errors import UserError
@@ -89,6 +92,37 @@ def test_kept_tokens_hold_in_every_path(options):
     for seed in range(20):
         caption = apply(",  , sks star, red star, a, b, c", seed, keep_tokens=2, **options)
         assert caption.removeprefix("masterpiece, ").startswith("sks star, red star"), caption
+
+
+words = st.text(st.sampled_from("abcé 12"), min_size=1, max_size=6).map(str.strip).filter(bool)
+rates = st.sampled_from([0.0, 0.3, 1.0])
+
+
+@given(
+    tags=st.lists(words, max_size=8),
+    rules=st.builds(
+        Captions, shuffle=st.booleans(), keep_tokens=st.integers(0, 4), tag_dropout_rate=rates, wildcards=st.booleans(),
+        token_warmup_steps=st.sampled_from([0, 10]), token_warmup_min=st.integers(0, 3),
+        trigger=st.none() | words, prefix=st.none() | words, suffix=st.none() | words,
+    ),
+    seed=st.integers(0, 99), step=st.integers(0, 12),
+)  # fmt: skip
+@settings(deadline=None)
+def test_what_rules_keep_whatever_else_they_do(tags, rules, seed, step):
+    """Kept tokens in front and in order, the trigger, affixes at their ends, no tag that was not there; and the same
+    draw gives the same caption."""
+    caption = rules.apply(", ".join(tags), random.Random(seed), step=step)
+    assert caption == rules.apply(", ".join(tags), random.Random(seed), step=step)
+    assert caption.startswith(rules.prefix or "")
+    assert caption.endswith(rules.suffix or "")
+    assert not rules.trigger or mentioned(rules.trigger, [caption])
+    inner = rules.split(caption.removeprefix(rules.prefix or "").removesuffix(rules.suffix or ""))
+    inner = inner[inner[:1] == [rules.trigger] and tags[:1] != [rules.trigger] :]
+    if not rules.trigger:
+        assert inner[: rules.keep_tokens] == tags[: rules.keep_tokens]
+    assert not Counter(inner) - Counter([*tags, *filter(None, [rules.trigger])])
+    if not rules.varies:
+        assert [tag for tag in inner if tag in tags] == tags
 
 
 def test_a_separator_marks_a_kept_head_and_tail():

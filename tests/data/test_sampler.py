@@ -5,6 +5,8 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loralab.data.buckets import Buckets
 from loralab.data.draws import BatchSize, Draws
@@ -76,19 +78,33 @@ def test_one_may_start_in_the_middle_of_an_epoch(plan):
     assert list(resumed) == list(whole)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_together_see_what_one_device_would(plan, world):
-    single = list(BucketSampler(draws(plan.items, batch=4 * world), 0))
-    ranks = [list(BucketSampler(plan, 0, rank=rank, world=world)) for rank in range(world)]
-    assert {len(rank) for rank in ranks} == {len(single)}
-    loss = {place.draw: hash(place.draw) % 1000 for batch in single for place in batch}
+@given(
+    counts=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 4), st.booleans()), max_size=3),
+    batch=st.integers(1, 7), world=st.integers(1, 5), epoch=st.integers(0, 3), data=st.data(),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_ranks_together_see_what_one_device_would(counts, batch, world, epoch, data):
+    """Of whatever images, repeats, buckets and devices, each draw is seen once, and a run may stop anywhere."""
+    shapes = [(512, 512), (640, 384), (384, 640)]
+    items = [*images(1), *(i for given, shape in zip(counts, shapes, strict=False) for i in images(*given, [shape]))]
+    plan = draws(items, batch=batch)
+    single = BucketSampler(draws(items, batch=batch * world), 0)
+    ranks = [BucketSampler(plan, 0, rank=rank, world=world) for rank in range(world)]
+    position = data.draw(st.integers(0, len(single)))
+    for sampler in (single, *ranks):
+        sampler.set_epoch(epoch)
+        whole = list(sampler)
+        sampler.resume(epoch, position)
+        assert list(sampler) == whole[position:]
+        sampler.resume(epoch, 0)
+    assert sorted(place.draw for batch in single for place in batch) == [Draw(epoch, n) for n in range(len(plan))]
     for whole, *parts in zip(single, *ranks, strict=True):
         assert all(parts), "no rank is without a batch"
         counted = [place.draw for part in parts for place in part if place.share > 0]
         assert sorted(counted) == sorted(place.draw for place in whole)
         # each rank takes the mean of its losses, and the gradients are the mean over ranks
-        means = [sum(loss[place.draw] * place.share for place in part) / len(part) for part in parts]
-        assert sum(means) / world == pytest.approx(sum(loss[place.draw] for place in whole) / len(whole))
+        means = [sum(place.draw.index * place.share for place in part) / len(part) for part in parts]
+        assert sum(means) / world == pytest.approx(sum(place.draw.index for place in whole) / len(whole))
 
 
 def test_steps_count_the_accumulated_batches(plan):

@@ -13,7 +13,7 @@ from loralab.command.prepare import checked
 from loralab.data.module import DataModule
 from loralab.errors import UserError
 from loralab.report.loggers import finish
-from loralab.schema.compose import group_options, values
+from loralab.schema.compose import group_options, values, without_hydra
 from loralab.training.fallback import Fallback
 from loralab.training.state import States
 
@@ -54,7 +54,7 @@ def test_every_option_builds(group: str, option: str, random_family, random_base
 def composed(overrides: list[str]):
     """The checked configuration, or the problems that it has."""
     try:
-        return checked(overrides)[0], ()
+        return without_hydra(checked(overrides).cfg), ()
     except UserError as error:
         return None, error.problems
 

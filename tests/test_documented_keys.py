@@ -11,7 +11,7 @@ import pytest
 from loralab.command.prepare import checked
 from loralab.errors import UserError
 from loralab.schema.catalogue import OPTIONS
-from loralab.schema.compose import CONF, compose, group_options, values
+from loralab.schema.compose import CONF, compose, group_options
 from loralab.schema.elsewhere import SHORT, option_of
 from loralab.schema.sources import raw
 from loralab.schema.tree import exists
@@ -30,7 +30,7 @@ OTHERS = ("model.diffusion_model", "callbacks.clock", "settings.recipe")
 
 @cache
 def tree() -> dict:
-    return values(compose([])[0])
+    return compose([]).tree
 
 
 def is_setting(key: str) -> bool:

@@ -21,7 +21,7 @@ from loralab.command.flags import split
 from loralab.command.prepare import prepare
 from loralab.command.run_folder import folder_problems, planned
 from loralab.errors import UserError
-from loralab.schema.compose import PACKAGE, values
+from loralab.schema.compose import PACKAGE
 from tests import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,9 +106,9 @@ def test_training_commands_pass_the_check(command: str, workshop: Path, monkeypa
         assert all("GPU" in str(problem) for problem in error.value.problems), error.value
         return
     prepared = prepare(overrides, "multirun" in flags)
-    place = planned(prepared.swept is not None)
+    place = planned(prepared.composed, prepared.swept is not None)
     assert place is not None
-    assert not list(folder_problems(values(prepared.cfg), place))
+    assert not list(folder_problems(prepared.composed.tree, place))
 
 
 @pytest.mark.slow

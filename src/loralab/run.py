@@ -20,9 +20,8 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig
 
 from loralab import console, signals
-from loralab.command import flags, many, sweep
+from loralab.command import flags, many, start, sweep
 from loralab.command.menu import menu
-from loralab.command.overrides import plain_value
 from loralab.command.prepare import prepare, refuse
 from loralab.command.rerun import rerun
 from loralab.command.run_folder import claim, folder_problems, planned, refuse_to_overwrite, take
@@ -32,8 +31,9 @@ from loralab.importers.save import save as save_settings
 from loralab.report.loggers import finish, placed
 from loralab.report.record import record_failure
 from loralab.report.sweep import Runs, announced, to_minimise
-from loralab.schema.compose import Places, choices_of, know_places, use_sources, values
+from loralab.schema.compose import Places, choices_of, composed_by_hydra, know_places, use_sources, values
 from loralab.schema.constructors import parameters
+from loralab.schema.settings import written
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -82,8 +82,9 @@ def _prepared(given: flags.Flags, overrides: list[str]) -> int:
     """Checks the overrides, then lets Hydra do its work; returns the exit code."""
     prepared = prepare(overrides, "multirun" in given)
     overrides, swept = prepared.overrides, prepared.swept
-    place = planned(swept is not None)
-    if place and (problems := list(folder_problems(values(prepared.cfg), place))):
+    composed = prepared.composed
+    place = planned(composed, swept is not None)
+    if place and (problems := list(folder_problems(composed.tree, place))):
         raise UserError(*problems)
     for warning in prepared.warnings:
         print(f"note: {warning}", file=sys.stderr)
@@ -94,10 +95,16 @@ def _prepared(given: flags.Flags, overrides: list[str]) -> int:
     elif not {"cfg", "info", "hydra_help"}.isdisjoint(given):
         _hydra(given, overrides)
     else:
-        claimed = [claim(place, is_resumed=prepared.cfg.resume is not None)] if place else []
-        if swept is not None and claimed:
-            return _sweep(given, [*overrides, *claimed], prepared.cfg, swept)
-        _hydra(given, [*overrides, *claimed])
+        folder = claim(place, is_resumed=composed.cfg.resume is not None) if place else None
+        claimed = [f"{place.setting}={written(str(folder))}"] if place else []
+        sys.argv[1:] = [
+            *_words(given),
+            *overrides,
+            *claimed,
+        ]  # what Lightning starts the processes of other devices with
+        if swept is not None and folder:
+            return _sweep(folder, [*overrides, *claimed], composed.cfg, swept)
+        start.run(partial(task, is_checked=True), composed.cfg, folder)
     return 0
 
 
@@ -108,30 +115,33 @@ def _show_points(given: flags.Flags, swept: list[Override]) -> None:
         _hydra({name: value for name, value in given.items() if name != "multirun"}, [*point, "hydra.mode=RUN"])
 
 
-def _sweep(given: flags.Flags, overrides: list[str], cfg: DictConfig, swept: list[Override]) -> int:
+def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Override]) -> int:
     """A run for each point, then a table of them; returns the exit code, 1 if one failed."""
     search, started = sweep.is_search(), time.time()
     total = HydraConfig.get().sweeper.get("n_trials") if search else sweep.count(swept)
-    folder = Path(next(plain_value(o) for o in reversed(overrides) if o.startswith("hydra.sweep.dir=")))
     runs = Runs(folder, swept, started, 0 if cfg.settings.save_only else total)
     try:
-        _hydra(given, [*overrides, announced(swept, total)])
+        start.sweep(task, [*overrides, announced(swept, total)])
     finally:
         print(runs.table(), flush=True)
     return 1 if runs.failed(search) else 0
 
 
 def _hydra(given: flags.Flags, overrides: list[str]) -> None:
-    """Calls Hydra with these flags and overrides."""
+    """Lets Hydra show what these flags ask for."""
     know_places()
-    words = flags.spelt({name: value for name, value in given.items() if name not in flags.OF_PLACES})
-    sys.argv[1:] = [*words, *overrides]
+    sys.argv[1:] = [*_words(given), *overrides]
     hydra.main(config_path=str(Places.main), config_name=Places.name, version_base="1.3")(task)()
 
 
-def task(cfg: DictConfig) -> float | None:
+def _words(given: flags.Flags) -> list[str]:
+    return flags.spelt({name: value for name, value in given.items() if name not in flags.OF_PLACES})
+
+
+def task(cfg: DictConfig, is_checked: bool = False) -> float | None:
     """One run in the folder that Hydra made for it; returns the value that a sweeper minimises.
 
+    is_checked: whether its settings are; those of a sweep's runs are not, which a sweeper may have chosen.
     A single run that fails ends the process with exit code 1. A failed point of a sweep is reported and recorded, and
     the sweep continues: its value is None, or infinite if the training diverged.
     """
@@ -142,7 +152,8 @@ def task(cfg: DictConfig) -> float | None:
     log = None if cfg.settings.save_only or not console.is_first() else folder / "train.log"
     with signals.listening(), console.kept(log):  # also in the processes of a parallel sweep
         try:
-            refuse(cfg, choices, overrides)
+            if not is_checked:
+                refuse(composed_by_hydra(cfg, context))
             take(folder, cfg.resume is not None)
             refuse_to_overwrite(values(cfg.output), folder)
             if cfg.settings.save_folder:

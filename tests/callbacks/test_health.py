@@ -152,10 +152,10 @@ def test_no_steps_is_an_error(train, capsys: pytest.CaptureFixture) -> None:
 
 def test_too_little_memory_says_what_to_change() -> None:
     from loralab.errors import UserError
-    from loralab.schema.compose import compose, values
+    from loralab.schema.compose import compose
     from loralab.training.memory import memory_advice
 
-    settings = values(compose(["model=sd15", "data=folder", "data.folder=/tmp", "data.batch_size=4"])[0])
+    settings = compose(["model=sd15", "data=folder", "data.folder=/tmp", "data.batch_size=4"]).tree
     with pytest.raises(UserError) as caught, memory_advice(settings):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     said = str(caught.value)

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from loralab import gpus
 from loralab.checks.check import Check
 from loralab.command.prepare import checked, prepare
 from loralab.errors import UserError
-from loralab.schema.compose import CONF, compose, group_options, values
+from loralab.schema.compose import CONF, compose, group_options
 from loralab.tools.show_config import leaves
 from tests import ROOT
 
@@ -183,7 +184,7 @@ def test_a_value_that_hydra_cannot_read_is_told_once_with_what_to_paste(value: s
         prepare([f"output.comment={value}"])
     (problem,) = caught.value.problems
     (argument,) = shlex.split(problem.remedy.partition(": ")[2])
-    assert prepare([argument]).cfg.output.comment == value
+    assert prepare([argument]).composed.cfg.output.comment == value
 
 
 @pytest.mark.parametrize(
@@ -245,9 +246,9 @@ def test_a_very_long_path_is_shown_shortened() -> None:
 
 
 def test_a_folder_alone_is_training_data(tmp_path: Path) -> None:
-    assert prepare([f"data.folder={tmp_path}"]).choices["data"] == "folder"
-    assert prepare([f"data.folders=[{{path: {tmp_path}}}]"]).choices["data"] == "folder"
-    assert prepare([]).choices["data"] == "shapes"
+    assert prepare([f"data.folder={tmp_path}"]).composed.choices["data"] == "folder"
+    assert prepare([f"data.folders=[{{path: {tmp_path}}}]"]).composed.choices["data"] == "folder"
+    assert prepare([]).composed.choices["data"] == "shapes"
 
 
 def install_torch(folder: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,14 +339,13 @@ def test_unknown_keys_in_a_file_are_named_with_the_file(tmp_path: Path) -> None:
 def test_a_value_of_a_wrong_kind_for_every_key() -> None:
     """A table where a plain value belongs is told by its key, whatever else goes by that key."""
     many = ["optimizer=prodigy", "scheduler=polynomial", "adapter=lokr", "logger=many", "objective/loss=huber"]
-    cfg, choices = compose([*many, "objective/noise=[offset,multires]"])
-    keys = [key for key, _ in leaves(values(cfg)) if not key.rpartition(".")[2].startswith("_")]
+    composed = compose([*many, "objective/noise=[offset,multires]"])
+    keys = [key for key, _ in leaves(composed.tree) if not key.rpartition(".")[2].startswith("_")]
     assert len(keys) > 150
     for key in keys:
-        before = OmegaConf.select(cfg, key)
-        OmegaConf.update(cfg, key, {"a": [1]}, merge=False, force_add=True)
-        told = [problem.setting for problem in Check(cfg, choices, []).problems]
-        OmegaConf.update(cfg, key, before, merge=False, force_add=True)
+        changed = replace(composed, cfg=composed.cfg.copy(), overrides=[])
+        OmegaConf.update(changed.cfg, key, {"a": [1]}, merge=False, force_add=True)
+        told = [problem.setting for problem in Check(changed).problems]
         assert any(setting == key or setting.startswith(f"{key}.") for setting in told), key
 
 
@@ -403,12 +403,12 @@ def test_every_file_says_what_it_is_for() -> None:
 
 def test_epochs_on_the_command_line_clear_steps() -> None:
     overrides = prepare(["trainer.max_epochs=3"]).overrides
-    tree = values(checked(overrides)[0])
+    tree = checked(overrides).tree
     assert (tree["trainer"]["max_epochs"], tree["trainer"]["max_steps"]) == (3, None)
 
 
 def test_sd15_with_a_folder_is_free_of_the_demo(tmp_path: Path) -> None:
-    tree = values(checked(["model=sd15", "data=folder", f"data.folder={tmp_path}"])[0])
+    tree = checked(["model=sd15", "data=folder", f"data.folder={tmp_path}"]).tree
     data, trainer = tree["data"], tree["trainer"]
     assert tree["model"]["base"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert (data["folder"], data["reg_folder"], data["resolution"], data["batch_size"]) == (str(tmp_path), None, 512, 1)

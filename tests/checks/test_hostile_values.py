@@ -1,6 +1,7 @@
 """Whatever a setting is given, the check in front answers: accepted, or a UserError; no traceback, no waiting."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from loralab.checks.check import Check
-from loralab.schema.compose import compose, values
+from loralab.schema.compose import Composed, compose
 from loralab.schema.tree import is_node
 from loralab.tools.show_config import leaves
 
@@ -33,23 +34,19 @@ CHOICES = (
 SECONDS = 5
 
 
-def problems(cfg: Any, choices: dict[str, Any], key: str, value: Any) -> list[str]:
+def problems(composed: Composed, key: str, value: Any) -> list[str]:
     """What the check says of the value."""
-    before = OmegaConf.to_container(cfg, resolve=False)[key] if "." not in key else OmegaConf.select(cfg, key)
-    OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+    changed = replace(composed, cfg=composed.cfg.copy(), overrides=[f"{key}=…"])
+    OmegaConf.update(changed.cfg, key, value, merge=False, force_add=True)
     start = time.process_time()
-    try:
-        found = [str(problem) for problem in Check(cfg, choices, [f"{key}=…"]).problems]
-    finally:
-        OmegaConf.update(cfg, key, before, merge=False, force_add=True)
+    found = [str(problem) for problem in Check(changed).problems]
     assert time.process_time() - start < SECONDS, (key, value)
     assert all(len(problem) < 6000 for problem in found)
     return found
 
 
-def keys(cfg: Any) -> list[str]:
+def keys(tree: dict[str, Any]) -> list[str]:
     """Every leaf, and every node: these can be given, too."""
-    tree = values(cfg)
     nodes = [f"{name}" for name, node in tree.items() if is_node(node)]
     return [*nodes, *(key for key, _ in leaves(tree))]
 
@@ -66,18 +63,18 @@ def test_all(overrides: list[str]) -> None:
 
 
 def sweep(overrides: list[str], count: int | None) -> None:
-    cfg, choices = compose(overrides)
-    pairs = [(key, value) for key in keys(cfg) for value in HOSTILE]
+    composed = compose(overrides)
+    pairs = [(key, value) for key in keys(composed.tree) for value in HOSTILE]
     for key, value in pairs if count is None else Random(str(overrides)).sample(pairs, count):
         try:
-            problems(cfg, choices, key, value)
+            problems(composed, key, value)
         except Exception as error:
             raise AssertionError(f"{key}={value!r:.60}: {type(error).__name__}: {error}") from error
 
 
 @pytest.mark.parametrize("value", ["\0", "x" * 5000, "~nobody_of_this_name/x"])
 def test_paths(value: str, tmp_path: Path) -> None:
-    cfg, choices = compose(["data=folder", f"data.folder={tmp_path}", "data/cache=disk"])
+    composed = compose(["data=folder", f"data.folder={tmp_path}", "data/cache=disk"])
     for key in (
         "data.folder",
         "data.reg_folder",
@@ -86,6 +83,6 @@ def test_paths(value: str, tmp_path: Path) -> None:
         "data.cache_folder",
         "model.base",
     ):
-        assert problems(cfg, choices, key, value), key
+        assert problems(composed, key, value), key
     for key in ("output.folder", "settings.save_folder", "adapter.weights", "resume", "model.vae", "model.tokenizer"):
-        problems(cfg, choices, key, value)
+        problems(composed, key, value)

@@ -14,7 +14,6 @@ from loralab.command.many import settings_files
 from loralab.command.prepare import prepare
 from loralab.command.run_folder import folder_problems, planned
 from loralab.errors import UserError
-from loralab.schema.compose import values
 from loralab.training.file_names import after_step, longest
 from loralab.writing import hold, make_new, part_name, unused
 
@@ -23,9 +22,9 @@ def problems(*overrides: str) -> dict[str, str]:
     """What is wrong with the overrides of a run that is about to start, by setting."""
     try:
         prepared = prepare(list(overrides), multirun=any("sweep" in o for o in overrides))
-        place = planned(is_sweep=any("sweep" in o for o in overrides))
+        place = planned(prepared.composed, is_sweep=any("sweep" in o for o in overrides))
         assert place is not None
-        found = list(folder_problems(values(prepared.cfg), place))
+        found = list(folder_problems(prepared.composed.tree, place))
     except UserError as error:
         found = list(error.problems)
     return {problem.setting: f"{problem.found} {problem.remedy}" for problem in found}

@@ -22,7 +22,7 @@ from loralab.importers.convert import read
 from loralab.importers.expand import expand
 from loralab.importers.save import get, save
 from loralab.schema.catalogue import OPTIONS, PARAMETERS
-from loralab.schema.compose import compose, values
+from loralab.schema.compose import compose
 from loralab.tools import parameters_page as document
 from tests import GOLDEN
 
@@ -53,7 +53,7 @@ def problem(path, **kwargs):
 
 
 def composed(overrides):
-    return values(compose(expand(overrides)[0])[0])
+    return compose(expand(overrides)[0]).tree
 
 
 def refused(overrides):
@@ -62,7 +62,7 @@ def refused(overrides):
 
 
 def chosen(overrides):
-    return compose(expand(overrides)[0])[1]
+    return compose(expand(overrides)[0]).choices
 
 
 def left(converted):
@@ -765,9 +765,9 @@ def test_one_file_is_loaded(override):
     ],
 )
 def test_saved_settings_load_as_the_identical_configuration(tmp_path, overrides):
-    cfg, choices = compose(overrides)
-    before = values(cfg)
-    path = save(before, choices, tmp_path / "new")
+    made = compose(overrides)
+    before = made.tree
+    path = save(before, made.choices, tmp_path / "new")
     after = composed([f"settings.load={path}"])
     del before["settings"], after["settings"]
     assert after == before
@@ -775,8 +775,8 @@ def test_saved_settings_load_as_the_identical_configuration(tmp_path, overrides)
 
 
 def test_old_names_in_saved_settings_can_be_edited(tmp_path):
-    cfg, choices = compose(["adapter.rank=4", "trainer.max_steps=10"])
-    path = save(values(cfg), choices, tmp_path)
+    made = compose(["adapter.rank=4", "trainer.max_steps=10"])
+    path = save(made.tree, made.choices, tmp_path)
     edited = {"net_dim": 6, "max_steps": None, "num_epochs": 2, "scheduler": "linear"}
     path.write_text(json.dumps({**json.loads(path.read_text("utf8")), **edited}), "utf8")
     tree = composed([f"settings.load={path}"])
@@ -785,8 +785,8 @@ def test_old_names_in_saved_settings_can_be_edited(tmp_path):
 
 
 def test_saving_overwrites_nothing(tmp_path):
-    cfg, choices = compose([])
-    first, second = (save(values(cfg), choices, tmp_path) for _ in range(2))
+    made = compose([])
+    first, second = (save(made.tree, made.choices, tmp_path) for _ in range(2))
     assert first != second
     assert first.read_text("utf8") == second.read_text("utf8")
 
@@ -975,7 +975,7 @@ def test_the_page_of_parameters_is_the_table():
 
 
 def test_every_key_of_the_table_is_there():
-    tree = values(compose(["scheduler=polynomial"])[0]), values(compose(["scheduler=cosine_with_restarts"])[0])
+    tree = compose(["scheduler=polynomial"]).tree, compose(["scheduler=cosine_with_restarts"]).tree
     for option in PARAMETERS:
         if "=" not in option.key:
             parent, _, leaf = option.key.rpartition(".")

@@ -15,7 +15,7 @@ from loralab.importers.convert import read
 from loralab.importers.dialects import NAMES
 from loralab.importers.expand import expand
 from loralab.importers.save import get
-from loralab.schema.compose import compose, values
+from loralab.schema.compose import compose
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def write(tmp_path):
 def composed(*overrides):
     expanded = expand(list(overrides))
     assert not expanded.problems
-    return values(compose(expanded.overrides)[0])
+    return compose(expanded.overrides).tree
 
 
 def values_of(*overrides):
@@ -502,5 +502,5 @@ def test_what_is_printed_is_what_is_composed(write, capsys):
     with pytest.raises(SystemExit):
         cli.main(["settings", str(path)])
     words = shlex.split(capsys.readouterr().out, comments=True)
-    tree = values(compose(words)[0])
+    tree = compose(words).tree
     assert (get(tree, "adapter.rank"), get(tree, "adapter.alpha"), get(tree, "seed")) == (7, 4.0, 5)

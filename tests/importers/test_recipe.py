@@ -18,7 +18,6 @@ from loralab.importers.recipe import recipe
 from loralab.importers.save import get, leaves
 from loralab.importers.section import is_left_out
 from loralab.run import main as run_command
-from loralab.schema.compose import values
 
 RUNS = {
     "locon": (
@@ -63,7 +62,7 @@ def test_a_file_reads_back_as_the_configuration_that_made_it(run: Path, tmp_path
     made = OmegaConf.to_container(OmegaConf.load(run / "config" / "config.yaml"), resolve=True)
     assert isinstance(made, dict)
     adapter = run / "adapter.safetensors"
-    read = values(prepare([f"settings.load={adapter}"]).cfg)
+    read = prepare([f"settings.load={adapter}"]).composed.tree
     assert _held(read) == _held(made)
 
     bare = tmp_path / "bare.safetensors"
@@ -74,7 +73,7 @@ def test_a_file_reads_back_as_the_configuration_that_made_it(run: Path, tmp_path
         *(f"{key}={get(made, key)}" for key in ("model.base", "data.folder")),
         "data=folder",
     ]
-    read = values(prepare([f"settings.load={bare}", *usual]).cfg)
+    read = prepare([f"settings.load={bare}", *usual]).composed.tree
     said = {key: get(made, key) for key in TOLD_BY_SD_SCRIPTS}
     assert {key: get(read, key) for key in TOLD_BY_SD_SCRIPTS} == said
     wanted = get(made, "adapter.conv_rank")
@@ -94,8 +93,8 @@ def test_every_setting_is_held_or_left_out_for_a_reason() -> None:
         *("data.resolution=[64,72]", "targets.patterns=[{match: attn2, rank: 2, lr: 1e-5}]", "model.emphasis=true"),
     ]
     prepared = prepare(changed)
-    made = values(prepared.cfg)
-    section = json.loads(json.dumps(recipe(made, prepared.choices)))
+    made = prepared.composed.tree
+    section = json.loads(json.dumps(recipe(made, prepared.composed.choices)))
     assert section["values"].keys() == _held(made).keys()
     assert all(map(is_left_out, dict(leaves(made)).keys() - section["values"]))
 

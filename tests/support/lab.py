@@ -22,7 +22,7 @@ from loralab import run
 from loralab.command.prepare import prepare, refuse
 from loralab.errors import UserError
 from loralab.importers.expand import expand
-from loralab.schema.compose import compose, values
+from loralab.schema.compose import Composed, compose, values, without_hydra
 from loralab.types import Draw, Place
 
 Change = dict[str, Any]
@@ -100,7 +100,7 @@ class Lab:
 
     root: Path
     base: Path
-    configs: dict[str, tuple[DictConfig, dict, list[str]]] = field(default_factory=dict)
+    configs: dict[str, Composed] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     families: dict[str, Any] = field(default_factory=dict)
 
@@ -141,20 +141,20 @@ class Lab:
 
     def config(self, change: Change, *overrides: str) -> DictConfig:
         """What the old file with this change, and overrides after it, compose to."""
-        return self._composed(change, *overrides)[0]
+        return without_hydra(self._composed(change, *overrides).cfg)
 
-    def _composed(self, change: Change, *overrides: str) -> tuple[DictConfig, dict, list[str]]:
+    def _composed(self, change: Change, *overrides: str) -> Composed:
         """That, the choices made, and the overrides as the file's and these."""
         key = _key(change, *overrides)
         if key not in self.configs:
             file = expand([self.load(change), *overrides])
             if file.problems:
                 raise UserError(*file.problems)
-            self.configs[key] = (*compose(file.overrides), file.overrides)
+            self.configs[key] = compose(file.overrides)
         return self.configs[key]
 
     def tree(self, change: Change, *overrides: str) -> dict:
-        return values(self.config(change, *overrides))
+        return self._composed(change, *overrides).tree
 
     def prepared(self, change: Change, *overrides: str) -> list[str]:
         """The overrides that training sees."""
@@ -162,7 +162,7 @@ class Lab:
 
     def composed(self, *overrides: str) -> dict:
         """What overrides alone compose to, a settings file among them."""
-        return values(compose(expand(list(overrides))[0])[0])
+        return compose(expand(list(overrides))[0]).tree
 
     def run(self, change: Change, *overrides: str, again: bool = False) -> Run:
         """Trains by the old file with this change; as `python train.py settings.load=FILE OVERRIDE…` does, in here."""
@@ -173,12 +173,12 @@ class Lab:
 
     def _run(self, change: Change, *overrides: str) -> Run:
         overrides = (*overrides, "callbacks.progress.enabled=false", "callbacks.samples.enabled=false")
-        config, choices, expanded = self._composed(change, *overrides)
-        refuse(config, choices, expanded)
+        composed = self._composed(change, *overrides)
+        refuse(composed)
         folder = self.fresh()
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            run.train(config, folder, expanded, choices)
-        return Run(folder, Path(config.output.folder or folder), config.output.name, said.getvalue())
+            run.train(without_hydra(composed.cfg), folder, composed.overrides, composed.choices)
+        return Run(folder, Path(composed.cfg.output.folder or folder), composed.cfg.output.name, said.getvalue())
 
     def command(self, *overrides: str) -> tuple[int, Path, str]:
         """`python train.py OVERRIDE…` in this process: its exit code, the run's folder, and what it printed."""

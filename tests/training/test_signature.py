@@ -47,7 +47,7 @@ DECIDE = {
 
 
 def settings(overrides: list[str]) -> dict[str, Any]:
-    cfg, _ = compose(overrides)
+    cfg = compose(overrides).cfg
     assert isinstance(cfg, DictConfig)
     return values(cfg)
 

@@ -6,12 +6,11 @@ import difflib
 from dataclasses import replace
 from typing import Any
 
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from loralab.checks import rules
 from loralab.errors import Problem, invalid
-from loralab.schema.compose import CONF, OPTIONAL, group_options, values
+from loralab.schema.compose import CONF, OPTIONAL, Composed, group_options
 from loralab.schema.composition import composition_problem
 from loralab.schema.constructors import parameters
 from loralab.schema.elsewhere import remedy_for
@@ -30,20 +29,13 @@ class Check:
     here: whether to check files, devices and packages of this machine, too.
     """
 
-    def __init__(
-        self,
-        cfg: DictConfig,
-        choices: dict[str, Any],
-        overrides: list[str],
-        origins: Origins = NOWHERE,
-        here: bool = True,
-    ) -> None:
-        self.sources = Sources(choices, overrides, origins)
+    def __init__(self, composed: Composed, origins: Origins = NOWHERE, here: bool = True) -> None:
+        self.sources = Sources(composed, origins)
         self.problems: list[Problem] = []
         self.primary = raw(CONF / "train.yaml")
         self.groups = {group.split("/")[0] for group in group_options()}
         try:
-            self.tree = values(cfg)
+            self.tree = composed.tree
         except (OmegaConfBaseException, RecursionError) as error:
             self.problems = [composition_problem(error)]
             return
@@ -55,7 +47,9 @@ class Check:
                 self._add(path, "_target_ is not allowed here", "give a plain value")
         self._texts()
         told = {problem.setting for problem in self.problems}
-        for problem in rules.contradictions(self.tree, choices, overrides, misshapen=bool(self.problems), here=here):
+        for problem in rules.contradictions(
+            self.tree, composed.choices, composed.overrides, misshapen=bool(self.problems), here=here
+        ):
             if problem.setting in told:
                 continue  # its value is already reported as invalid
             self.problems.append(replace(problem, found=problem.found + self.sources.given(problem.setting)))

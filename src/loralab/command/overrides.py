@@ -14,10 +14,10 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 
 from loralab.errors import Problem
-from loralab.schema.compose import OPTIONAL, compose, group_options, values
+from loralab.schema.compose import OPTIONAL, compose, group_options, option_file
 from loralab.schema.elsewhere import remedy_for
 from loralab.schema.quoting import as_text, to_paste
-from loralab.schema.sources import composed_files, raw
+from loralab.schema.sources import raw
 from loralab.schema.tree import exists, get
 
 CALL = re.compile(r"(?!.*Unknown function)^\w+ while evaluating '.*': (.*)$", re.MULTILINE)
@@ -138,7 +138,7 @@ def with_keys(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
     """
     groups = group_options()
     chosen = [o for o in parsed if o.key_or_group in groups or o.is_hydra_override()]
-    tree = values(compose(first_point(chosen))[0])
+    tree = compose(first_point(chosen)).tree
     keys = [o for o in parsed if o not in chosen]
     bad = {id(o): p for o in keys if (p := _bad_key(o, tree, groups))}
     bad = bad or {id(o): p for o in keys if (p := _bad_merge(o, chosen, tree))}
@@ -190,7 +190,9 @@ def _bad_options(override: Override, groups: dict[str, list[str]]) -> Iterator[P
 
 def _is_one_node(group: str, option: str) -> bool:
     """Whether an option is the whole node of its group, so that it cannot be combined with another."""
-    return any("_target_" in raw(file) for _, file in composed_files(group, option))
+    file = option_file(group, option)
+    inherited = [d.split("@")[0] for d in raw(file).get("defaults") or () if isinstance(d, str)] if file else []
+    return bool(file) and ("_target_" in raw(file) or any(_is_one_node(group, o) for o in inherited if o != "_self_"))
 
 
 def _no_match(override: Override, groups: dict[str, list[str]]) -> Problem | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from loralab.checks.check import Check
 from loralab.checks.devices import device_notes
@@ -25,7 +26,7 @@ from loralab.command.overrides import (
 )
 from loralab.errors import Problem, UserError
 from loralab.importers.expand import expand
-from loralab.schema.compose import compose, group_options, values
+from loralab.schema.compose import Composed, compose, group_options
 from loralab.schema.composition import composition_problem
 from loralab.schema.sources import NOWHERE, Origins
 from loralab.schema.trusted import hydra_problems
@@ -39,10 +40,8 @@ class Prepared(NamedTuple):
     warnings: list[str]
     origins: dict[str, str]
     """Group or key → where the settings file sets it."""
-    cfg: DictConfig
-    """The composed configuration; of a sweep, that of its first point."""
-    choices: dict[str, Any]
-    """The option of each group."""
+    composed: Composed
+    """The configuration; of a sweep, that of its first point."""
     swept: list[Override] | None
     """The overrides of a sweep, those of hydra.sweeper.params first; None for a single run."""
 
@@ -63,15 +62,15 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
         problems += wrong
         expanded = _own_images(_one_length(expanded))
         given = parse(expanded)[0]
-        cfg, choices = checked(first_point(given), origins)
+        composed = checked(first_point(given), origins)
         if multirun or sweep.is_multirun():
             own, unreadable = parse(sweep.parameters())
             problems += unreadable
             swept = list(
                 {o.get_key_element(): o for o in [*own, *given]}.values()
             )  # those of the command line take precedence
-            cfg, choices = checked(first_point(swept), origins) if own else (cfg, choices)
-            problems += [*sweep.problems(swept), *_of_later_points(swept, cfg, choices)]
+            composed = checked(first_point(swept), origins) if own else composed
+            problems += [*sweep.problems(swept), *_of_later_points(swept, composed)]
     except UserError as error:
         problems += error.problems
     if not (multirun or sweep.is_multirun()):
@@ -79,8 +78,8 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
         problems = [p for p in problems if p.setting not in {s.setting for s in several}] + several
     if problems:
         raise UserError(*problems)
-    tree = values(cfg)
-    return Prepared(expanded, [*warnings, *device_notes(tree), *place_notes(tree)], origins, cfg, choices, swept)
+    notes = [*warnings, *device_notes(composed.tree), *place_notes(composed.tree)]
+    return Prepared(expanded, notes, origins, composed, swept)
 
 
 def _fits(override: str, others: list[Override]) -> bool:
@@ -90,52 +89,52 @@ def _fits(override: str, others: list[Override]) -> bool:
         return False
     given = [other for other in others if other.get_key_element() != o.get_key_element()]
     try:
-        cfg, choices = compose([*first_point(given), override])
+        composed = compose([*first_point(given), override])
     except HydraException:
         return False
-    found = Check(cfg, choices, [override], here=False).problems
+    found = Check(composed, here=False).problems
     return not any(p.setting == o.key_or_group or p.setting.startswith(f"{o.key_or_group}.") for p in found)
 
 
-def _of_later_points(given: list[Override], cfg: DictConfig, choices: dict[str, Any]) -> list[Problem]:
+def _of_later_points(given: list[Override], composed: Composed) -> list[Problem]:
     """Problems of the further values of a sweep, each tried in place of the first."""
     problems: list[Problem] = []
     first, groups = first_point(given), group_options()
     for place, override in enumerate(given):
-        others = [*first[:place], *first[place + 1 :]]
         texts = values_of(override)[1:] if override.is_sweep_override() else []
         for text in [*texts[:10], *texts[10:][-10:]]:  # of a long range both ends
             changed = f"{override.get_key_element()}={text}"
+            overrides = [*first[:place], changed, *first[place + 1 :]]
             if override.key_or_group in groups:
-                point, chosen = compose([*first[:place], changed, *first[place + 1 :]])
+                point = compose(overrides)
             else:
-                point, chosen = cfg.copy(), choices
-                OmegaConf.update(point, override.key_or_group, plain_value(changed))
-            problems += Check(point, chosen, [*others, changed]).problems
+                point = replace(composed, cfg=composed.cfg.copy(), overrides=overrides)
+                OmegaConf.update(point.cfg, override.key_or_group, plain_value(changed))
+            problems += Check(point).problems
     return problems
 
 
-def checked(overrides: list[str], origins: Origins = NOWHERE) -> tuple[DictConfig, dict[str, Any]]:
-    """The composed configuration and the chosen options. Raises a UserError that lists all problems."""
+def checked(overrides: list[str], origins: Origins = NOWHERE) -> Composed:
+    """The composed configuration. Raises a UserError that lists all problems."""
     problems: list[Problem] = []
     try:
-        cfg, choices = compose(overrides)
+        composed = compose(overrides)
     except HydraException as error:
-        cfg, choices, problems = _drop_unknown_keys(overrides, error)
-    problems += Check(cfg, choices, overrides, origins).problems
-    problems += hydra_problems(OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False))  # type: ignore[union-attr]
+        composed, problems = _drop_unknown_keys(overrides, error)
+    problems += Check(composed, origins).problems
+    problems += hydra_problems(OmegaConf.to_container(composed.cfg.hydra, resolve=False))
     if problems:
         raise UserError(*problems)
-    return cfg, choices
+    return composed
 
 
-def refuse(cfg: DictConfig, choices: dict[str, Any], overrides: list[str]) -> None:
+def refuse(composed: Composed) -> None:
     """Raises a UserError that lists all problems of a configuration, if there are any."""
-    if problems := Check(cfg, choices, overrides).problems:
+    if problems := Check(composed).problems:
         raise UserError(*problems)
 
 
-def _drop_unknown_keys(overrides: list[str], error: HydraException) -> Any:
+def _drop_unknown_keys(overrides: list[str], error: HydraException) -> tuple[Composed, list[Problem]]:
     """The configuration composed without the overrides of unknown keys, and a problem for each of those."""
     try:
         good, problems = with_keys(parse(overrides)[0])
@@ -144,7 +143,7 @@ def _drop_unknown_keys(overrides: list[str], error: HydraException) -> Any:
         raise UserError(composition_problem(other)) from other
     if not problems:
         raise UserError(composition_problem(error)) from error
-    return *composed, problems
+    return composed, problems
 
 
 def _own_images(overrides: list[str]) -> list[str]:

@@ -12,11 +12,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, run_job
-from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf, read_write
+from hydra.types import TaskFunction
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from loralab.command import start
 from loralab.errors import user_error
 from loralab.schema.compose import fresh
 
@@ -63,15 +63,7 @@ def read(path: str) -> DictConfig:
     raise user_error(FLAG, f"'{path}' is not the configuration of a run: {why}", f"{remedy}.PickleJobInfoCallback")
 
 
-def rerun(path: str, task: TaskFunction) -> JobReturn:
+def rerun(path: str, task: TaskFunction) -> None:
     """Runs the task with the configuration in a file, in a fresh folder."""
-    from hydra._internal.callbacks import Callbacks
-
-    context = HydraContext(config_loader=None, callbacks=Callbacks())  # type: ignore[arg-type]
     cfg = read(path)
-    with read_write(cfg.hydra):
-        cfg.hydra.run.dir = fresh(str(cfg.hydra.run.dir))
-        cfg.hydra.mode = RunMode.RUN
-    done = run_job(task, cfg, "hydra.run.dir", None, context, configure_logging=False)
-    _ = done.return_value  # raises what the task has raised
-    return done
+    start.run(task, cfg, Path(fresh(str(cfg.hydra.run.dir))), is_trusted=False)

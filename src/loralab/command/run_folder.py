@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,7 +14,7 @@ from loralab.checks.places import logged, written_problems
 from loralab.console import is_first
 from loralab.errors import Problem, UserError, user_error
 from loralab.places import full
-from loralab.schema.settings import written
+from loralab.schema.compose import Composed
 from loralab.schema.tree import Tree, get
 from loralab.writing import hold, make_new, try_to_write, unused, writing
 
@@ -37,13 +36,11 @@ class RunFolder(NamedTuple):
     """Whether its name can be changed, so that it is a new folder."""
 
 
-def planned(is_sweep: bool) -> RunFolder | None:
-    """The folder of the configuration composed last. None where it is not known yet, or another process makes it."""
+def planned(composed: Composed, is_sweep: bool) -> RunFolder | None:
+    """The folder of a configuration. None where it is not known yet, or another process makes it."""
     if not is_first():
         return None
-    hydra: Any = HydraConfig.get()
-    root = hydra._get_parent()  # compose() has left only our settings in it
-    root._content["hydra"] = hydra
+    hydra: Any = composed.cfg.hydra
     group = hydra.sweep if is_sweep else hydra.run
     try:
         with read_write(hydra), open_dict(hydra):
@@ -53,8 +50,6 @@ def planned(is_sweep: bool) -> RunFolder | None:
         config = None if hydra.output_subdir is None else run / str(hydra.output_subdir)
     except OmegaConfBaseException:
         return None
-    finally:
-        del root._content["hydra"]
     raw: Any = OmegaConf.to_container(group, resolve=False)
     setting = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
     return RunFolder(setting, path, run, config, str(raw["dir"]).startswith("${fresh:"))
@@ -73,8 +68,8 @@ def folder_problems(tree: Tree, folder: RunFolder) -> Iterator[Problem]:
         yield _used(folder.setting, folder.run)
 
 
-def claim(folder: RunFolder, is_resumed: bool) -> str:
-    """Makes the folder and returns the override for it; the next free one where a concurrent run has taken it.
+def claim(folder: RunFolder, is_resumed: bool) -> Path:
+    """Makes the folder and returns it; the next free one where a concurrent run has taken it.
 
     Raises a UserError where another run uses it, and a WriteError where it cannot be written to.
     """
@@ -82,7 +77,7 @@ def claim(folder: RunFolder, is_resumed: bool) -> str:
     try_to_write(path, folder.setting)
     if folder.setting == "hydra.run.dir":
         take(path, is_resumed, None if folder.is_new else folder.config)
-    return f"{folder.setting}={written(str(path))}"
+    return path
 
 
 def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:

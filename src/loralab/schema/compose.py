@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from hydra.version import setbase
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next((place for place in [PACKAGE / "conf"] if place.is_dir()), PACKAGE.parents[1] / "conf")
@@ -89,22 +94,86 @@ def know_places() -> None:
     Plugins.instance().register(_Further)
 
 
-def compose(overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
-    """The configuration that the overrides compose to, and the option chosen in every group.
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration."""
+
+    cfg: DictConfig
+    """With the `hydra` node, as Hydra runs it."""
+    overrides: list[str]
+    files: list[tuple[Path, str]]
+    """The YAML files that it was composed of with the package of each, a later one over the earlier ones."""
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The option chosen in each group."""
+        return choices_of(self.cfg.hydra)
+
+    @cached_property
+    def tree(self) -> dict[str, Any]:
+        """Our settings as plain values, interpolations resolved.
+
+        Raises omegaconf.errors.OmegaConfBaseException where one cannot be resolved.
+        """
+        return values(without_hydra(self.cfg))
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader, which remembers the files of the configuration composed last."""
+
+    files: list[tuple[Path, str]]
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
+        self.files = _files(defaults)
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+
+def _files(defaults: Iterable[ResultDefault]) -> list[tuple[Path, str]]:
+    """Those of the entries of a defaults list that are files of ours, with their packages."""
+    named = ((option_file("", str(default.config_path)), default.package or "") for default in defaults)
+    return [(file, package) for file, package in named if file is not None]
+
+
+def loader() -> Loader:
+    """A loader for the files of all places."""
+    setbase("1.3")
+    know_places()
+    return Loader(create_config_search_path(str(Places.main)))
+
+
+def compose(overrides: list[str]) -> Composed:
+    """The configuration that the overrides compose to; ${hydra:…} then refers to it.
 
     Raises hydra.errors.HydraException where the overrides do not compose.
     """
-    know_places()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(Places.main), job_name="train", version_base="1.3"):
-        try:
-            cfg = hydra_compose(Places.name, overrides, return_hydra_config=True)
-        except (AssertionError, AttributeError, TypeError, ValueError) as error:  # Hydra's own bugs with unusual values
-            raise ConfigCompositionException(f"the overrides do not compose: {' '.join(overrides)}") from error
-    choices = choices_of(cfg.hydra)
+    hydra = Hydra("train", config_loader := loader())
+    try:
+        cfg = hydra.compose_config(Places.name, overrides, RunMode.RUN, from_shell=False)
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:  # Hydra's own bugs with unusual values
+        raise ConfigCompositionException(f"the overrides do not compose: {' '.join(overrides)}") from error
     HydraConfig.instance().set_config(cfg)
-    del cfg._content["hydra"]  # type: ignore[union-attr]  # what is left is ours
-    return cfg, choices
+    return Composed(cfg, overrides, config_loader.files)
+
+
+def composed_by_hydra(cfg: DictConfig, hydra: Any) -> Composed:
+    """The configuration of a run that Hydra has started. cfg: our settings; hydra: its own node."""
+    overrides = list(hydra.overrides.task)
+    try:
+        defaults = loader().compute_defaults_list(Places.name, overrides, RunMode.RUN).defaults
+    except HydraException:  # of a run that is repeated from a file: its options may be gone
+        defaults = []
+    whole = cfg.copy()
+    with open_dict(whole):
+        whole.hydra = hydra
+    return Composed(whole, overrides, _files(defaults))
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """Our own settings. Their interpolations cannot refer to the `hydra` node, which a running task does not see."""
+    ours = cfg.copy()
+    with open_dict(ours):
+        ours.pop("hydra", None)
+    return ours
 
 
 def use_sources(hydra: Any) -> None:
@@ -136,5 +205,5 @@ def group_options() -> dict[str, list[str]]:
 
 
 def option_file(group: str, option: str) -> Path | None:
-    """The YAML of a group's option."""
-    return next((file for _, file in Places.files(f"{group}/{option}.yaml")), None)
+    """The YAML of a group's option; of the group "" a path below the folders."""
+    return next((file for _, file in Places.files(f"{group}/{option}.yaml".lstrip("/"))), None)

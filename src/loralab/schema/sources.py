@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from loralab.schema.compose import CONF, Places, option_file
+from loralab.schema.compose import CONF, Composed
 from loralab.schema.quoting import as_text, to_paste
 from loralab.schema.tree import exists, get
 
@@ -19,19 +19,19 @@ NOWHERE: Origins = {}
 
 
 class Sources:
-    """choices: the option of each group; overrides: those given; origins: of those that come from a settings file."""
+    """composed: the configuration; origins: of those overrides that come from a settings file."""
 
-    def __init__(self, choices: dict[str, Any], overrides: list[str], origins: Origins = NOWHERE) -> None:
-        self.choices, self.overrides, self.origins = choices, overrides, origins
+    def __init__(self, composed: Composed, origins: Origins = NOWHERE) -> None:
+        self.choices, self.overrides, self.origins = composed.choices, composed.overrides, origins
+        self._files = composed.files
 
     def where(self, path: str) -> str:
         """Where a setting was given, in words after a space; "" where it is derived."""
         if given := self.given(path):
             return given
-        for file, package, written in reversed(self._files):
-            for prefix in ("", f"{package}."):
-                if path.startswith(prefix) and exists(written, path[len(prefix) :]):
-                    return f" (in {file.relative_to(CONF.parent) if file.is_relative_to(CONF) else file})"
+        for file, package in reversed(self._files):
+            if (inside := _inside(package, path)) and exists(raw(file), inside):
+                return f" (in {file.relative_to(CONF.parent) if file.is_relative_to(CONF) else file})"
         return ""
 
     def given(self, path: str) -> str:
@@ -53,25 +53,13 @@ class Sources:
     def as_written(self, path: str) -> dict[str, Any]:
         """The node at a path as written in the composed YAML files; {} where it is in none."""
         found: dict[str, Any] = {}
-        for _, package, written in self._files:
-            here = path == package and path not in written  # a file of "@package _global_" contains it by its path
-            node: Any = written if here else get(written, path) or get(written, path.removeprefix(f"{package}."))
+        for file, package in self._files:
+            inside = _inside(package, path)
+            node: Any = raw(file) if inside == "" else inside and get(raw(file), inside)
             if isinstance(node, dict):
                 replaces = "_target_" in node and node["_target_"] != found.get("_target_")
                 found = dict(node) if replaces else {**found, **node}
         return found if "_target_" in found else {}
-
-    @cached_property
-    def _files(self) -> list[tuple[Path, str, dict[str, Any]]]:
-        """The YAML files that were composed, each after those that it starts from: path, package and content."""
-        files = [("", CONF / "train.yaml"), *Places.files(f"{Places.name}.yaml")]
-        tops = [*dict.fromkeys(group.split("/")[0] for group in self.choices)][::-1]  # Hydra lists the last first
-        # the file of a group overrides those of its sub-groups
-        for group in sorted(self.choices, key=lambda g: (tops.index(g.split("/")[0]), -g.count("/"))):
-            chosen = self.choices[group]
-            options = chosen if isinstance(chosen, list) else [chosen]
-            files += [f for option in options if option for f in composed_files(group.split("@")[0], str(option))]
-        return [(file, group.strip(".").replace("/", "."), raw(file)) for group, file in files]
 
 
 @cache
@@ -81,15 +69,11 @@ def raw(file: Path) -> dict[str, Any]:
     return written if isinstance(written, dict) else {}  # type: ignore[return-value]
 
 
-def composed_files(group: str, option: str) -> Iterator[tuple[str, Path]]:
-    """The file of an option with its group, after those of its group that its own defaults list names."""
-    file = option_file(group, option)
-    if file is None:
-        return
-    for default in raw(file).get("defaults") or ():
-        if isinstance(default, str) and default != "_self_":
-            yield from composed_files(group, default.split("@")[0])
-    yield group, file
+def _inside(package: str, path: str) -> str | None:
+    """The path of a setting in a file of that package; "" for the whole file, None where it is elsewhere."""
+    if package in ("", path):
+        return "" if package else path
+    return path.removeprefix(f"{package}.") if path.startswith(f"{package}.") else None
 
 
 def _cut(text: str) -> str:

@@ -26,7 +26,6 @@ from loralab.data.validation import Validation
 from loralab.errors import Problem, UserError
 from loralab.models.chunks import CHUNK, chunked
 from loralab.places import check_place
-from loralab.schema.compose import values
 from loralab.schema.settings import written
 from loralab.tools import doctor_findings as find
 from loralab.tools.doctor_html import to_html
@@ -70,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> tuple[Report, str]:
     """The report on the images and settings given, and its title."""
     prepared = prepare(with_paths(args.overrides))
-    settings = values(prepared.cfg)
+    settings = prepared.composed.tree
     model, trainer, data = settings["model"], settings["trainer"], settings["data"]
     planner = planner_of(data)
     report = examine(
@@ -82,7 +81,7 @@ def _report(args: argparse.Namespace) -> tuple[Report, str]:
     )
     sizes = ", ".join(f"{width}×{height}" for width, height in planner.sizes)
     batch = f"at most {data['batch_pixels']} pixels" if data["batch_pixels"] else data["batch_size"]
-    words = f"checked for model={prepared.choices['model']}, resolution {sizes}, batches of {batch}"
+    words = f"checked for model={prepared.composed.choices['model']}, resolution {sizes}, batches of {batch}"
     report.findings += [Finding("settings", "note", words)]
     report.findings += [Finding("settings", "note", warning) for warning in prepared.warnings]
     return report, f"loralab doctor: {', '.join(folder.path for folder in planner.folders)}"

@@ -38,8 +38,7 @@ def _contradictions(found: Converted) -> list[Problem]:
     from loralab.checks.check import Check
     from loralab.schema.compose import compose
 
-    cfg, choices = compose(found.overrides)
-    return Check(cfg, choices, found.overrides, found.origins, here=False).problems
+    return Check(compose(found.overrides), found.origins, here=False).problems
 
 
 def _of_prompts(found: Converted) -> list[str]:

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from loralab.command.prepare import prepare
-from loralab.schema.compose import values
 from loralab.schema.sources import Sources
 
 
@@ -18,11 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     prepared = prepare(args.overrides)
-    tree = values(prepared.cfg)
+    tree = prepared.composed.tree
     if args.json:
         print(json.dumps(tree, indent=2, ensure_ascii=False))
         return
-    sources = Sources(prepared.choices, prepared.overrides, prepared.origins)
+    sources = Sources(prepared.composed, prepared.origins)
     for key, value in leaves(tree):
         print(f"{key}: {json.dumps(value, ensure_ascii=False)}  #{sources.where(key) or ' derived'}")
     for warning in prepared.warnings:

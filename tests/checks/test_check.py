@@ -16,7 +16,7 @@ from loralab.checks.check import Check
 from loralab.command.prepare import checked, prepare
 from loralab.errors import UserError
 from loralab.schema.compose import CONF, compose, group_options
-from loralab.tools.show_config import leaves
+from loralab.schema.tree import leaves
 from tests import ROOT
 
 HEAVY = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes")

@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 
 from loralab.checks.check import Check
 from loralab.schema.compose import Composed, compose
-from loralab.schema.tree import is_node
-from loralab.tools.show_config import leaves
+from loralab.schema.tree import is_node, leaves
 
 HOSTILE: list[Any] = [
     *(None, "", " ", "\\", "x" * 5000, "\0", "\x1b[31m", "ä 日本", "auto", "/", ".", "nan", "${seed}", "${no.such}"),

@@ -20,9 +20,10 @@ from loralab.errors import UserError
 from loralab.importers import content as contents
 from loralab.importers.convert import read
 from loralab.importers.expand import expand
-from loralab.importers.save import get, save
+from loralab.importers.save import save
 from loralab.schema.catalogue import OPTIONS, PARAMETERS
 from loralab.schema.compose import compose
+from loralab.schema.tree import get
 from loralab.tools import parameters_page as document
 from tests import GOLDEN
 

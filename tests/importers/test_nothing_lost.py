@@ -14,8 +14,8 @@ from loralab.importers.content import NotSettings
 from loralab.importers.convert import read
 from loralab.importers.dialects import NAMES
 from loralab.importers.expand import expand
-from loralab.importers.save import get
 from loralab.schema.compose import compose
+from loralab.schema.tree import get
 
 
 @pytest.fixture

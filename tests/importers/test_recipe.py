@@ -15,9 +15,10 @@ from loralab.adapters.file import read_metadata
 from loralab.command.prepare import prepare
 from loralab.importers import convert
 from loralab.importers.recipe import recipe
-from loralab.importers.save import get, leaves
+from loralab.importers.save import stored
 from loralab.importers.section import is_left_out
 from loralab.run import main as run_command
+from loralab.schema.tree import get
 
 RUNS = {
     "locon": (
@@ -96,7 +97,7 @@ def test_every_setting_is_held_or_left_out_for_a_reason() -> None:
     made = prepared.composed.tree
     section = json.loads(json.dumps(recipe(made, prepared.composed.choices)))
     assert section["values"].keys() == _held(made).keys()
-    assert all(map(is_left_out, dict(leaves(made)).keys() - section["values"]))
+    assert all(map(is_left_out, dict(stored(made)).keys() - section["values"]))
 
 
 def test_nothing_of_this_machine_is_in_the_file(train, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_a_run_by_the_file_of_another(train, random_base: Path, tmp_path: Path) 
 
 
 def _held(tree: dict) -> dict:
-    return {key: value for key, value in leaves(tree) if not is_left_out(key)}
+    return {key: value for key, value in stored(tree) if not is_left_out(key)}
 
 
 def test_rates_as_sd_scripts_writes_them_for_sdxl(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from loralab.data.module import DataModule
 from loralab.errors import UserError
 from loralab.models.family import Family
 from loralab.models.sd import load
-from loralab.schema.compose import compose, values
-from loralab.tools.show_config import leaves
+from loralab.schema.compose import compose, values, without_hydra
+from loralab.schema.tree import leaves
 from loralab.training.signature import HARMLESS, is_harmless, of_settings
 from tests.support.base_models import write_base
 from tests.support.images import picture
@@ -47,7 +47,7 @@ DECIDE = {
 
 
 def settings(overrides: list[str]) -> dict[str, Any]:
-    cfg = compose(overrides).cfg
+    cfg = without_hydra(compose(overrides).cfg)
     assert isinstance(cfg, DictConfig)
     return values(cfg)
 

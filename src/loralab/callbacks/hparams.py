@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from loralab.files import as_json
+from loralab.schema.tree import get
 
 KEYS = (
     "seed",
@@ -48,7 +49,7 @@ class HParams(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         final = {name: value for name, value in trainer.callback_metrics.items() if "loss" in name}
-        found = {key: _at(self.settings, key) for key in KEYS}
+        found = {key: get(self.settings, key) for key in KEYS}
         columns = {_named(key): _short(key, value) for key, value in found.items() if value is not None}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -63,9 +64,3 @@ def _named(key: str) -> str:
 def _short(key: str, value: Any) -> Any:
     """Of an import path only the last name."""
     return value.rsplit(".", 1)[-1] if key.endswith("._target_") else value
-
-
-def _at(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +13,10 @@ from loralab.schema.compose import CONF, OPTIONAL, Composed, group_options
 from loralab.schema.composition import composition_problem
 from loralab.schema.constructors import parameters
 from loralab.schema.elsewhere import remedy_for
+from loralab.schema.nearest import did_you_mean
 from loralab.schema.sources import NOWHERE, Origins, Sources, raw
 from loralab.schema.third_party import misfit
-from loralab.schema.tree import get, is_node, leaves, settings_of
+from loralab.schema.tree import get, is_node, plain_values, settings_of
 from loralab.schema.trusted import ENTRY, OURS, is_trusted, nodes
 
 HYDRAS_OWN = ("_args_", "_convert_", "_partial_", "_recursive_")
@@ -71,7 +71,7 @@ class Check:
         return allow
 
     def _texts(self) -> None:
-        for path, value in leaves(self.tree):
+        for path, value in plain_values(self.tree):
             if isinstance(value, str) and "\0" in value:
                 self._add(path, "contains a null character", "remove it")
 
@@ -170,10 +170,8 @@ class Check:
                 self._invalid(f"{path}.{key}", value, wrong)
 
     def _unknown(self, path: str, valid: Any) -> None:
-        near = difflib.get_close_matches(path, list(valid), 1, 0.6)
         names = ", ".join(sorted(v.rpartition(".")[2] for v in valid))
-        remedy = remedy_for(path) or (f"did you mean '{near[0]}'?" if near else f"valid: {names}")
-        self._add(path, "unknown setting", remedy)
+        self._add(path, "unknown setting", remedy_for(path) or did_you_mean(path, valid) or f"valid: {names}")
 
     def _invalid(self, path: str, value: Any, valid: str) -> None:
         problem = invalid(path, value, valid)

@@ -21,7 +21,7 @@ from loralab.errors import Problem, UserError, invalid
 from loralab.models.probe import check, predicted
 from loralab.models.registry import FAMILIES, of_model
 from loralab.packages import missing, missing_for
-from loralab.schema.tree import Tree, get, leaves
+from loralab.schema.tree import Tree, get, plain_values
 from loralab.schema.trusted import is_trusted
 from loralab.training.resume import checked, refuse_other_settings
 from loralab.training.signature import of_settings
@@ -49,7 +49,7 @@ def contradictions(
 
 def _refused_path(tree: Tree, error: OSError | RuntimeError) -> Problem:
     """The setting whose path the system rejects: a name that is too long, ~ of an unknown user."""
-    texts = [(key, value) for key, value in leaves(tree) if isinstance(value, str) and value]
+    texts = [(key, value) for key, value in plain_values(tree) if isinstance(value, str) and value]
     if isinstance(error, OSError):
         path, why = str(error.filename), error.strerror
         found = next((key for key, value in texts if value in path), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -16,9 +15,10 @@ from hydra.errors import HydraException
 from loralab.errors import Problem
 from loralab.schema.compose import OPTIONAL, compose, group_options, option_file
 from loralab.schema.elsewhere import remedy_for
+from loralab.schema.nearest import did_you_mean, nearest
 from loralab.schema.quoting import as_text, to_paste
 from loralab.schema.sources import raw
-from loralab.schema.tree import exists, get
+from loralab.schema.tree import exists, get, nodes_and_leaves
 
 CALL = re.compile(r"(?!.*Unknown function)^\w+ while evaluating '.*': (.*)$", re.MULTILINE)
 """Hydra's error about a wrong call of a function of its grammar."""
@@ -182,7 +182,7 @@ def _bad_options(override: Override, groups: dict[str, list[str]]) -> Iterator[P
             continue
         if str(option) not in options and not override.is_delete():
             found = "cannot be null" if option is None else f"has no option '{option}'"
-            near = "" if option is None else _suggestion(str(option), options)
+            near = "" if option is None else did_you_mean(str(option), options)
             if group == "data" and not near and os.path.isdir(os.path.expanduser(str(option))):
                 near = f"did you mean data.folder={option}?"
             yield Problem(group, found, near or _menu(options))
@@ -217,11 +217,6 @@ def _menu(options: list[str]) -> str:
     return "options: " + ", ".join(options)
 
 
-def _suggestion(name: str, valid: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else ""
-
-
 def _bad_key(override: Override, tree: dict[str, Any], groups: dict[str, list[str]]) -> Problem | None:
     key = override.key_or_group
     if override.is_add() or override.is_force_add() or exists(tree, key):
@@ -233,16 +228,15 @@ def nearest_key(key: str, tree: dict[str, Any], groups: dict[str, list[str]]) ->
     """A remedy for an unknown key: its name here, or the most similar key or group."""
     if remedy := remedy_for(key):
         return remedy
-    keys = list(_dotted(tree))
+    keys = [node for node in nodes_and_leaves(tree) if not node.rpartition(".")[2].startswith("_")]
     if corrected := _corrected(key, tree):
         return f"did you mean '{corrected}'?"
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in keys if k.rpartition(".")[0] == parent}
     leaves = {k.rpartition(".")[2]: k for k in keys}
     for names in (siblings, {k: k for k in [*groups, *keys]}, leaves):
-        near = difflib.get_close_matches(leaf if names is not None and key not in names else key, names, 1, 0.7)
-        if near:
-            return f"did you mean '{names[near[0]]}'?"
+        if near := nearest(key if key in names else leaf, names, 0.7):
+            return f"did you mean '{names[near]}'?"
     if siblings:
         return f"valid{' in ' + parent if parent else ''}: " + ", ".join(sorted(siblings))
     return "list the groups with python train.py --help, every setting with --cfg job"
@@ -255,17 +249,9 @@ def _corrected(key: str, tree: Any) -> str | None:
         if not isinstance(tree, dict):
             return None
         if part not in tree:
-            near = difflib.get_close_matches(part, [name for name in tree if isinstance(name, str)])
-            below = (".".join([name, *parts[place + 1 :]]) for name in near)
-            found = next((key for key in below if exists(tree, key)), None)
-            return found and ".".join([*parts[:place], found])
+            rest = parts[place + 1 :]
+            whole = [name for name in map(str, tree) if exists(tree, ".".join([name, *rest]))]
+            near = nearest(part, whole)
+            return near and ".".join([*parts[:place], near, *rest])
         tree = tree[part]
     return None
-
-
-def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
-    for name, value in tree.items():
-        if not name.startswith("_"):
-            yield prefix + name
-            if isinstance(value, dict):
-                yield from _dotted(value, f"{prefix}{name}.")

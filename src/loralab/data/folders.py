@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
 from loralab.errors import Problem, UserError, user_error
+from loralab.schema.nearest import did_you_mean
 from loralab.schema.ranges import NonNegative, Repeats
 
 
@@ -105,6 +105,5 @@ def _wrong_keys(setting: str, kind: Any, given: Any) -> Iterator[Problem]:
         return
     valid = [f.name for f in fields(kind) if f.name != "setting"]
     for key in (key for key in given if key not in valid and key != "_target_"):
-        near = get_close_matches(str(key), valid, 1, 0.6)
-        remedy = f"did you mean '{near[0]}'?" if near else f"valid: {', '.join(valid)}"
+        remedy = did_you_mean(str(key), valid) or f"valid: {', '.join(valid)}"
         yield Problem(f"{setting}.{key}", "unknown setting", remedy)

@@ -10,6 +10,7 @@ from loralab.importers import content as contents
 from loralab.importers.convert import Converted, converted
 from loralab.importers.rules.groups import settings_of, yaml_of
 from loralab.schema.settings import Settings, written
+from loralab.schema.tree import leaves
 
 MEANT = {"data": "folder"}
 """The options that a file's values are for, where it chooses none: a preset sets how to train, not the images."""
@@ -83,13 +84,13 @@ def _stays(file: Converted, group: str, before: Any, option: str, rest: str) -> 
         return False
     key = f"{group.replace('/', '.')}.{rest}"
     node = yaml_of(group, option)
-    own = dict(_leaves(node.get(group, node)))
+    own = dict(leaves(node.get(group, node)))
     inherits = any(isinstance(default, str) and default != "_self_" for default in node.get("defaults", ()))
     if rest in own and (inherits or str(own[rest]).startswith("${asset:")):
         return False
     if key not in file.origins:
         old = yaml_of(group, str(before))
-        return dict(_leaves(old.get(group, old))).get(rest) == own.get(rest)
+        return dict(leaves(old.get(group, old))).get(rest) == own.get(rest)
     return key in file.said or not group.startswith("data")
 
 
@@ -151,15 +152,7 @@ def _set_by(group: str, option: Any) -> Iterator[tuple[str, Any]]:
         for name, chosen in default.items() if isinstance(default, dict) else ():
             if name.startswith("override /"):
                 yield name.removeprefix("override /"), chosen
-    yield from ((key, value) for key, value in _leaves(recipe) if not key.startswith(f"{group}."))
-
-
-def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    yield from ((key, value) for key, value in leaves(recipe) if not key.startswith(f"{group}."))
 
 
 def _unsupported(file: Converted, given: Settings) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loralab.importers.save import leaves, several
+from loralab.importers.save import several, stored
 from loralab.importers.section import is_left_out
 
 
@@ -13,5 +13,5 @@ def recipe(tree: dict[str, Any], choices: dict[str, Any]) -> dict[str, dict[str,
     chosen = several(tree) | choices
     return {
         "choices": {group: option for group, option in chosen.items() if option is not None and not is_left_out(group)},
-        "values": {key: value for key, value in leaves(tree) if not is_left_out(key)},
+        "values": {key: value for key, value in stored(tree) if not is_left_out(key)},
     }

@@ -12,6 +12,7 @@ from loralab.importers.convert import converted
 from loralab.importers.foreign import SPECIAL
 from loralab.importers.section import NAME, OF_THE_RUN
 from loralab.schema.catalogue import PARAMETERS
+from loralab.schema.tree import get
 from loralab.writing import atomic_path, unused
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -41,7 +42,7 @@ def as_json(tree: Tree, choices: Choices) -> Tree:
     instead = [group for group, option in said.choices.items() if chosen.get(group) != option]
     for group in instead:
         said.without(group, rivals=False)
-    every = {key: value for key, value in leaves(tree) if not (_embedded(value) and key.split(".")[0] in instead)}
+    every = {key: value for key, value in stored(tree) if not (_embedded(value) and key.split(".")[0] in instead)}
     instead += [key for key, value in said.values.items() if not _equal(every.get(key, ...), value)]
     return {**old, NAME: {"choices": chosen, "values": every, "instead": instead}}
 
@@ -61,14 +62,7 @@ def several(tree: Tree) -> Choices:
     return {f"objective/{part}": list(get(tree, f"objective.{part}") or ()) for part in ("noise", "weighting")}
 
 
-def get(tree: Tree, key: str) -> Any:
-    node: Any = tree
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
-
-
-def leaves(tree: Tree, prefix: str = "", inside_node: bool = False) -> Iterator[tuple[str, Any]]:
+def stored(tree: Tree, prefix: str = "", inside_node: bool = False) -> Iterator[tuple[str, Any]]:
     """Every setting by its dotted key; a table that is one argument of a node is one value. Without Hydra's own keys
     and settings that are never saved."""
     for name, value in tree.items():
@@ -76,7 +70,7 @@ def leaves(tree: Tree, prefix: str = "", inside_node: bool = False) -> Iterator[
         if SPECIAL.fullmatch(name) or key in OF_THE_RUN:
             continue
         if isinstance(value, dict) and not (inside_node and value and not _builds(value)):
-            yield from leaves(value, f"{key}.", "_target_" in value)
+            yield from stored(value, f"{key}.", "_target_" in value)
         else:
             yield key, value
 

@@ -19,7 +19,7 @@ from yaml import YAMLError
 from loralab.errors import Problem, UserError
 from loralab.files import as_json, printable
 from loralab.places import check_place
-from loralab.tools.show_config import leaves
+from loralab.schema.tree import leaves
 from loralab.writing import atomic_path
 
 FIGURES = ("steps", "seconds", "images_per_second", "loss")

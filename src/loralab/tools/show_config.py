@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from loralab.command.prepare import prepare
 from loralab.schema.sources import Sources
+from loralab.schema.tree import leaves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +26,3 @@ def main(args: argparse.Namespace) -> None:
         print(f"{key}: {json.dumps(value, ensure_ascii=False)}  #{sources.where(key) or ' derived'}")
     for warning in prepared.warnings:
         print(f"note: {warning}")
-
-
-def leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Every setting with its dotted key."""
-    found: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        nested = isinstance(value, dict) and value
-        found += leaves(value, f"{prefix}{name}.") if nested else [(f"{prefix}{name}", value)]
-    return found

@@ -15,7 +15,8 @@ from typing import Any
 
 from loralab import __version__
 from loralab.models.registry import FAMILIES, Row
-from loralab.training.network_metadata import get, network
+from loralab.schema.tree import get
+from loralab.training.network_metadata import network
 
 Settings = Mapping[str, Any]
 """The composed configuration, plain values."""

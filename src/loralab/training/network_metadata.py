@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from loralab.adapters.base import Method
 
 from loralab.models.registry import BLOCKS
+from loralab.schema.tree import get
 
 PLAIN = {
     "adapter.conv_rank": "conv_dim",
@@ -69,11 +70,3 @@ def _rate_weights(factors: list[float]) -> dict[str, list[float]]:
 
 def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def get(settings: Mapping[str, Any], path: str) -> Any:
-    """A setting by its dotted key; None where this configuration has none."""
-    node: Any = settings
-    for key in path.split("."):
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node

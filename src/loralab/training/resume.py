@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 from loralab.errors import Problem, UserError, user_error
 from loralab.models.checkpoint import Unreadable, contents
 from loralab.models.probe import ADAPTER_PARTS
+from loralab.schema.nearest import nearest
 from loralab.training.marker import MARKER, TENSORS, DamagedState, State, read
 from loralab.training.signature import Signature, differences
 from loralab.training.state import below, readable, versions
@@ -152,10 +152,9 @@ def _nearest(path: Path) -> Path | None:
     for part in path.parts[1:]:
         if not (found / part).exists():
             names = [entry.name for entry in found.iterdir()] if found.is_dir() else []
-            close = get_close_matches(part, names, 1)
-            if not close:
+            if not (close := nearest(part, names)):
                 return None
-            part = close[0]
+            part = close
         found /= part
     try:
         return read(found).path

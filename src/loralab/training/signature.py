@@ -6,8 +6,10 @@ Every setting counts but those listed here as harmless; of what a path leads to,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from loralab.schema.tree import leaves
 
 if TYPE_CHECKING:
     from loralab.adapters.inject import AdapterSet
@@ -58,7 +60,7 @@ def signature(settings: Mapping[str, Any], family: Family, adapters: AdapterSet,
     found = of_settings(settings) | {
         "data.batch_size × devices": data["batch_size"] * devices,
         "data.batch_pixels × devices": data["batch_pixels"] and f"{data['batch_pixels']} × {devices}",
-        **{f"base model: {key}": value for key, value in _flat(family.identity)},
+        **{f"base model: {key}": value for key, value in leaves(family.identity)},
         "images": len(plan.index),
         "images and captions": plan.digest(),
         "adapter.weights": settings["adapter"].get("weights") and fingerprint.weights(adapters),
@@ -70,17 +72,19 @@ def signature(settings: Mapping[str, Any], family: Family, adapters: AdapterSet,
 
 def of_settings(settings: Mapping[str, Any]) -> Signature:
     """The part of a signature that settings alone make, known before anything is loaded."""
-    found = {key: value for key, value in _flat(settings) if not is_harmless(key)}
+    found = {key: value for key, value in leaves(settings) if not is_harmless(key)}
     for name, callback in (settings.get("callbacks") or {}).items():
         if _trains_along(callback) or (name == "validation" and _goes_by_validation(settings)):
-            found |= dict(_flat(callback, f"callbacks.{name}"))
+            found |= dict(leaves(callback, f"callbacks.{name}"))
     found["data.cache.latents"] = "none" if settings["data"]["cache"]["latents"] == "none" else "cached"
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps({key: value for key, value in found.items() if not key.endswith("_partial_")}))
 
 
 def is_harmless(key: str) -> bool:
     """Whether a setting does not change the result."""
-    return any(f"{key}.".startswith(f"{harmless}.") for group in HARMLESS.values() for harmless in group)
+    return key.endswith("_partial_") or any(
+        f"{key}.".startswith(f"{harmless}.") for group in HARMLESS.values() for harmless in group
+    )
 
 
 def differences(state: Signature, run: Signature) -> list[tuple[str, str, str]]:
@@ -102,11 +106,3 @@ def _trains_along(callback: Any) -> bool:
 
 def _goes_by_validation(settings: Mapping[str, Any]) -> bool:
     return str(settings["scheduler"]["_target_"]).endswith(".plateau")
-
-
-def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
-    elif not path.endswith("_partial_"):
-        yield path, node

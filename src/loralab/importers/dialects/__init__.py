@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -18,6 +17,7 @@ from loralab.importers.dialects import (
     sd_scripts_toml,
 )
 from loralab.importers.strangers import is_yaml, stranger
+from loralab.schema.nearest import nearest
 
 YAML = "convert it to TOML (name = value), or to a YAML in conf/experiment"
 
@@ -103,6 +103,6 @@ def _keys(content: Content) -> list[str]:
 def _nothing_known(content: Content) -> NotSettings:
     keys = _keys(content)
     names = {key for dialect in NAMES.values() for key in dialect}
-    near = next(((key, hit[0]) for key in keys if (hit := difflib.get_close_matches(key, names, 1, 0.8))), None)
+    near = next(((key, close) for key in keys if (close := nearest(key, names, 0.8))), None)
     found = "contains no known setting" + (f": {', '.join(map(shown, keys[:5]))}" if keys else "")
     return no_settings(content.path, found, f"did you mean {near[1]} instead of {shown(near[0])}?" if near else "")

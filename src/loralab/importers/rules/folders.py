@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from loralab.importers.dialects.defaults import SD_SCRIPTS
 from loralab.importers.foreign import SPECIAL, Foreign, Left
 from loralab.importers.rules.data import LIMITS, NO_TOTAL, suits, warmup_steps
 from loralab.importers.rules.ours import Ours
+from loralab.schema.nearest import nearest
 
 
 def folders(foreign: Foreign, ours: Ours) -> None:
@@ -48,9 +48,9 @@ def folders(foreign: Foreign, ours: Ours) -> None:
 
 def _entry(foreign: Foreign, ours: Ours, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
     if "image_dir" not in table:
-        near = difflib.get_close_matches("image_dir", [str(key) for key in table], 1, 0.7)
+        near = nearest("image_dir", map(str, table), 0.7)
         remedy = (
-            f"did you mean image_dir instead of {shown(near[0])}?" if near else "give the folder of the subset's images"
+            f"did you mean image_dir instead of {shown(near)}?" if near else "give the folder of the subset's images"
         )
         raise foreign.error(f"{where}.image_dir", "is missing", remedy)
     entry: dict[str, Any] = {}

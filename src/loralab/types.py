@@ -1,6 +1,6 @@
 """The values that flow from a folder of images to a loss.
 
-Shape legend: B batch, C channels, H W pixels, h w latent cells (H/8, W/8), T tokens, D features.
+Shape legend: B batch, C channels, H W pixels, h w latent cells (of 8 pixels, in most families), T tokens, D features.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Example:
     pixels: Tensor | None
     """(3, H, W) in [-1, 1]; None where latents are cached."""
     latent_mean: Tensor | None
-    """(4, h, w), unscaled posterior of the VAE; None where pixels are given."""
+    """(C, h, w), unscaled posterior of the VAE; None where pixels are given."""
     latent_std: Tensor | None
     mask: Tensor | None
     """(1, H, W) in [0, 1], the weight of each pixel's loss."""
@@ -92,7 +92,7 @@ class Batch:
     pixels: Tensor | None
     """(B, 3, H, W) in [-1, 1]."""
     latent_mean: Tensor | None
-    """(B, 4, h, w), unscaled."""
+    """(B, C, h, w), unscaled."""
     latent_std: Tensor | None
     mask: Tensor | None
     """(B, 1, H, W) in [0, 1]."""
@@ -101,7 +101,7 @@ class Batch:
     is_reg: Tensor
     """(B,) bool."""
     original_size: Tensor
-    """(B, 2) height, width of the file's image, pixels (SDXL's conditioning)."""
+    """(B, 2) height, width of the file's image, pixels."""
     crop: Tensor
     """(B, 2) top, left."""
     target_size: Tensor
@@ -138,14 +138,14 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What the UNet is told beside the noisy latents."""
+    """What the denoiser is told beside the noisy latents."""
 
     hidden: Tensor
     """(B, T, D) text-encoder hidden states."""
     pooled: Tensor | None = None
-    """(B, D) pooled text (SDXL)."""
+    """(B, D) pooled text, where the family has one."""
     added: dict[str, Tensor] = field(default_factory=dict)
-    """Further named inputs (SDXL: time_ids (B, 6))."""
+    """Further named inputs, such as time_ids (B, 6)."""
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
         """This conditioning with every tensor changed."""

@@ -32,6 +32,7 @@ from loralab.models import miniature
 from loralab.models.probe import identify
 from loralab.models.sd import load
 from tests import GOLDEN
+from tests.support.pipelines import pipeline_of
 
 REFERENCE = GOLDEN / "lora.safetensors"
 IDS = torch.randint(0, 500, (1, 77), generator=torch.Generator().manual_seed(0))
@@ -74,12 +75,12 @@ LORA = LoRA(rank=4, alpha=2.0, conv_rank=2)
     ("method", "layout"), [(LORA, "kohya"), (LORA, "diffusers"), (DoRA(rank=4, alpha=3.0), "diffusers")]
 )
 def test_diffusers_loads_it_and_draws_the_same(method, layout, family, random_base, tmp_path):
-    before = latents(family.pipeline())
+    before = latents(pipeline_of(family))
     adapters = trained(family, method)
-    ours = latents(family.pipeline())
+    ours = latents(pipeline_of(family))
     path = tmp_path / "adapter.safetensors"
     file.save(path, adapters.state(layout), {}, "fp32")
-    other = load(str(random_base), attention="sdpa", resolution=64).pipeline()
+    other = pipeline_of(load(str(random_base), attention="sdpa", resolution=64))
     close(latents(other), before)
     other.load_lora_weights(str(path))
     close(latents(other), ours)
@@ -90,20 +91,20 @@ def test_diffusers_loads_it_and_draws_the_same(method, layout, family, random_ba
 def test_diffusers_loads_sdxl(layout, random_base, tmp_path):
     """With names of the original code in the kohya layout, and two text encoders."""
     ours = miniature.sdxl(str(random_base / "tokenizer"))
-    before = latents(ours.pipeline())
+    before = latents(pipeline_of(ours))
     adapters = trained(ours, LORA)
     names = {name.rpartition("_text_model")[0] or "_".join(name.split("_")[:3]) for name in adapters.adapters}
     assert {"lora_te1", "lora_te2", "lora_unet_input", "lora_unet_middle", "lora_unet_output"} == names
     path = tmp_path / "adapter.safetensors"
     file.save(path, adapters.state(layout), {}, "fp32")
-    theirs = miniature.sdxl(str(random_base / "tokenizer")).pipeline()
+    theirs = pipeline_of(miniature.sdxl(str(random_base / "tokenizer")))
     theirs.load_lora_weights(str(path))
-    close(latents(theirs), latents(ours.pipeline()))
+    close(latents(theirs), latents(pipeline_of(ours)))
     assert (latents(theirs) - before).abs().max() > 0.05
     adapters.remove()
     again = inject(ours, LoRA(rank=1, weights=str(path)), Targets())
     assert again.fresh == []
-    close(latents(theirs), latents(ours.pipeline()))
+    close(latents(theirs), latents(pipeline_of(ours)))
 
 
 def test_layouts_there_and_back(family):
@@ -181,7 +182,7 @@ def test_start_from_another_rank_without_alpha_in_fp16(family, tmp_path):
     """The file's ranks count; a missing alpha is the rank; what it has beyond the targets is adapted, too."""
     adapters = trained(family, LoRA(rank=5, alpha=5.0, conv_rank=3))
     with torch.no_grad():
-        expected = family.unet(torch.ones(1, 4, 8, 8), 3, torch.ones(1, 77, 32)).sample
+        expected = family.denoiser(torch.ones(1, 4, 8, 8), 3, torch.ones(1, 77, 32)).sample
     state = {key: tensor.half() for key, tensor in adapters.state().items() if not key.endswith("alpha")}
     torch.save(state, tmp_path / "start.pt")
     adapters.remove()
@@ -191,7 +192,7 @@ def test_start_from_another_rank_without_alpha_in_fp16(family, tmp_path):
     assert again.fresh == []
     assert all(p.dtype == torch.float32 and p.requires_grad for p in again.parameters())
     with torch.no_grad():
-        close(family.unet(torch.ones(1, 4, 8, 8), 3, torch.ones(1, 77, 32)).sample, expected, 2e-2)
+        close(family.denoiser(torch.ones(1, 4, 8, 8), 3, torch.ones(1, 77, 32)).sample, expected, 2e-2)
     again.remove()
     half = {key: tensor for key, tensor in state.items() if key.startswith("lora_te")}
     torch.save(half, tmp_path / "half.pt")

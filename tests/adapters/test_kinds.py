@@ -46,7 +46,7 @@ def batch():
 def predict(family, batch):
     noisy, timesteps, ids = batch
     hidden = family.text_encoders["text_encoder"](ids).last_hidden_state
-    return family.unet(noisy, timesteps, hidden.to(noisy.dtype)).sample
+    return family.denoiser(noisy, timesteps, hidden.to(noisy.dtype)).sample
 
 
 def scramble(adapters: AdapterSet, seed: int = 1) -> None:
@@ -109,7 +109,7 @@ def test_every_tensor_moves_and_the_base_does_not(kind, family, batch):
     adapters = inject(family, method(kind), Targets())
     start = adapters.state()
     optimizer = torch.optim.AdamW(adapters.parameter_groups(1e-2), weight_decay=0)
-    family.unet.enable_gradient_checkpointing()
+    family.denoiser.enable_gradient_checkpointing()
     for _ in range(3):
         predict(family, batch).square().mean().backward()
         optimizer.step()
@@ -128,9 +128,9 @@ def test_gradients_with_checkpointing_are_the_same(kind, family, batch):
     scramble(adapters)
     gradients = []
     for checkpointing in (False, True):
-        family.unet.train()
+        family.denoiser.train()
         if checkpointing:
-            family.unet.enable_gradient_checkpointing()
+            family.denoiser.enable_gradient_checkpointing()
         adapters.zero_grad()
         torch.manual_seed(3)
         predict(family, batch).square().mean().backward()
@@ -183,7 +183,7 @@ def test_dropouts_keep_the_mean(kind, family):
     """Averaged over many draws, a layer's output is the one without dropout; with module dropout it is a share."""
     x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
     path = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
-    layer = family.unet.get_submodule(path)
+    layer = family.denoiser.get_submodule(path)
     name = "lora_unet_" + path.replace(".", "_")
     for share, dropouts in ((1.0, {"dropout": 0.5}), (1.0, {"rank_dropout": 0.5}), (0.5, {"module_dropout": 0.5})):
         adapters = inject(family, method(kind, **dropouts), Targets(text_encoder=False))

@@ -182,20 +182,20 @@ def test_files_of_lycoris(algorithm, settings, kind, random_base, tmp_path):
     family = load(str(random_base), attention="eager", resolution=64)
     (tmp_path / "preset.toml").write_text(PRESET)
     settings = {**settings, "conv_dim": 3, "conv_alpha": 1.0, "preset": str(tmp_path / "preset.toml")}
-    network = create_network(1.0, 4, 2.0, None, [], family.unet, algo=algorithm, **settings)
+    network = create_network(1.0, 4, 2.0, None, [], family.denoiser, algo=algorithm, **settings)
     draw = torch.Generator().manual_seed(0)
     noisy, text = torch.randn(1, 4, 8, 8, generator=draw), torch.randn(1, 77, 32, generator=draw)
     path = tmp_path / "theirs.safetensors"
     with torch.no_grad():
-        before = family.unet(noisy, 5, text).sample
-        network.apply_to(None, family.unet, False, True)
+        before = family.denoiser(noisy, 5, text).sample
+        network.apply_to(None, family.denoiser, False, True)
         for parameter in network.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=draw)
-        theirs = family.unet(noisy, 5, text).sample
+        theirs = family.denoiser(noisy, 5, text).sample
         network.save_weights(str(path), torch.float32, {})
         network.restore()
         adapters = inject(family, kind(rank=1, weights=str(path)), Targets(text_encoder=False)).eval()
-        ours = family.unet(noisy, 5, text).sample
+        ours = family.denoiser(noisy, 5, text).sample
     close(ours, theirs)
     assert (ours - before).abs().max() > 0.1
     assert adapters.fresh == []

@@ -69,7 +69,7 @@ def predict(base: Path, *, weights: Path | None = None) -> torch.Tensor:
     noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     ids = torch.arange(77).repeat(2, 1)
     hidden = family.text_encoders["text_encoder"](ids).last_hidden_state
-    return family.unet(noisy, torch.tensor([3, 800]), hidden).sample
+    return family.denoiser(noisy, torch.tensor([3, 800]), hidden).sample
 
 
 def test_through_every_tool(package, train, random_base, tmp_path, capsys):

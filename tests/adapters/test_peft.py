@@ -20,6 +20,7 @@ from loralab.errors import UserError
 from loralab.models import miniature
 from loralab.models.sd import load
 from loralab.tools import convert, inspect, merge
+from tests.support.pipelines import pipeline_of
 from tests.support.tools import answer, run
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -115,7 +116,7 @@ def test_saved_by_peft(name, random_base, ours, tmp_path):
     kind, config = CONFIGS[name]
     theirs = base(random_base)
     before = answer(theirs)
-    peft = wrapped(theirs.unet, config())
+    peft = wrapped(theirs.denoiser, config())
     expected = answer(theirs)
     assert (expected - before).abs().max() > 1e-3
     peft.save_pretrained(tmp_path / "peft")
@@ -140,7 +141,7 @@ def with_adapters(family, kind, path: Path, **targets) -> torch.Tensor:
 def test_saved_as_a_pickle_and_under_another_name(random_base, ours, tmp_path, capsys):
     """PEFT's older format; a renamed file beside its configuration; one that has lost it is refused."""
     theirs = base(random_base)
-    peft = wrapped(theirs.unet, lora())
+    peft = wrapped(theirs.denoiser, lora())
     expected = answer(theirs)
     peft.save_pretrained(tmp_path, safe_serialization=False)
     path = (tmp_path / "adapter_model.bin").rename(tmp_path / "mine.bin")
@@ -155,7 +156,7 @@ def test_saved_as_a_pickle_and_under_another_name(random_base, ours, tmp_path, c
 def test_named_adapters(random_base, ours, tmp_path):
     """State dicts of PEFT's models have the adapter's name in their keys."""
     theirs = base(random_base)
-    peft = wrapped(theirs.unet, lora())
+    peft = wrapped(theirs.denoiser, lora())
     expected = answer(theirs)
     state = {key: t for key, t in peft.state_dict().items() if "lora_" in key}
     assert all(".default." in key for key in state)
@@ -195,8 +196,8 @@ def diffusers_saves(family, folder: Path, text: bool) -> None:
     from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
-    pipeline = family.pipeline()
-    parts = {"unet": family.unet} | ({"text_encoder": family.text_encoders["text_encoder"]} if text else {})
+    pipeline = pipeline_of(family)
+    parts = {"unet": family.denoiser} | ({"text_encoder": family.text_encoders["text_encoder"]} if text else {})
     layers = {
         f"{p}_lora_layers": convert_state_dict_to_diffusers(get_peft_model_state_dict(m)) for p, m in parts.items()
     }
@@ -213,13 +214,13 @@ def test_saved_by_diffusers(way, random_base, ours, tmp_path):
     pattern = {} if way == "plain" else {"rank_pattern": {"attn2.to_k": 2}, "alpha_pattern": {"attn2.to_k": 5}}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        theirs.unet.add_adapter(lora(**pattern))
+        theirs.denoiser.add_adapter(lora(**pattern))
         if text:
             encoder = LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
             theirs.text_encoders["text_encoder"].add_adapter(encoder)
     expected = answer(theirs)
     if way in ("model", "plain"):
-        theirs.unet.save_lora_adapter(tmp_path)
+        theirs.denoiser.save_lora_adapter(tmp_path)
     else:
         diffusers_saves(theirs, tmp_path, text)
     path = tmp_path / "pytorch_lora_weights.safetensors"
@@ -250,7 +251,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def saved(random_base, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("peft")
-    wrapped(base(random_base).unet, lora()).save_pretrained(folder)
+    wrapped(base(random_base).denoiser, lora()).save_pretrained(folder)
     return folder
 
 

@@ -31,7 +31,7 @@ def family(reference_base):
 def outputs(family, io):
     """Text encoder and UNet for the golden inputs, by the golden file's names."""
     text = family.text_encoders["text_encoder"](io["in.input_ids"], output_hidden_states=True)
-    unet = family.unet(io["in.sample"], io["in.timesteps"], io["in.encoder_hidden_states"]).sample
+    unet = family.denoiser(io["in.sample"], io["in.timesteps"], io["in.encoder_hidden_states"]).sample
     skipped = final_norm(family)(text.hidden_states[-2])
     return {
         "te_last_hidden": text.last_hidden_state,
@@ -84,7 +84,7 @@ def test_gradients_and_a_step(family, io):
     def predict():
         text = family.text_encoders["text_encoder"](io["in.input_ids"], output_hidden_states=True)
         hidden = final_norm(family)(text.hidden_states[-2])  # clip skip 2
-        return family.unet(io["in.sample"], io["in.timesteps"], hidden).sample
+        return family.denoiser(io["in.sample"], io["in.timesteps"], hidden).sample
 
     optimizer = torch.optim.AdamW(adapters.parameter_groups(1e-3))
     loss = F.mse_loss(predict(), golden["in.target_noise"])

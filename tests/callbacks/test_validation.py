@@ -92,7 +92,7 @@ def by_hand(family, loader) -> torch.Tensor:
                 noise = torch.randn(shape, generator=generator(band, "noise", *draw))
                 timestep = torch.tensor([int((band + draw.index * 0.6180339887498949 % 1) * 200)])
                 noisy = schedule.add_noise(latents, noise, timestep)
-                row.append(((family.unet(noisy, timestep, hidden).sample - noise) ** 2).mean().item())
+                row.append(((family.denoiser(noisy, timestep, hidden).sample - noise) ** 2).mean().item())
             rows.append(row)
     return torch.tensor(rows)
 

@@ -488,7 +488,7 @@ def _vae(lab: Lab, change: Change) -> None:
     pixels = torch.rand(1, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         assert not torch.allclose(plain.encode_image(pixels)[0], changed.encode_image(pixels)[0])
-    assert torch.equal(plain.unet.conv_in.weight, changed.unet.conv_in.weight)
+    assert torch.equal(plain.denoiser.conv_in.weight, changed.denoiser.conv_in.weight)
     assert plain.vae_id != changed.vae_id
 
 
@@ -611,8 +611,8 @@ def _gradient_acc_steps(lab: Lab, change: Change) -> None:
 
 @row(45, gradient_checkpointing=True)
 def _gradient_checkpointing(lab: Lab, change: Change) -> None:
-    assert lab.family(change).unet.is_gradient_checkpointing
-    assert not lab.family({}).unet.is_gradient_checkpointing
+    assert lab.family(change).denoiser.is_gradient_checkpointing
+    assert not lab.family({}).denoiser.is_gradient_checkpointing
     close(lab.run(change), lab.run({}), atol=1e-6)
 
 
@@ -632,7 +632,7 @@ def _mixed_precision(lab: Lab, change: Change) -> None:
 def _xformers(lab: Lab, change: Change) -> None:
     def processors(*overrides: str) -> set[str]:
         family = run.instantiate(lab.config({}, *overrides).model)
-        return {type(processor).__name__ for processor in family.unet.attn_processors.values()}
+        return {type(processor).__name__ for processor in family.denoiser.attn_processors.values()}
 
     overrides, told, *_ = expand([lab.load(change)])
     if not torch.cuda.is_available():  # it cannot run here

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from loralab.models.clip import TextEncoder
+from loralab.models.clip import Clip
 from loralab.models.emphasis import parse
 from loralab.models.load import build_text_encoder
 from tests import GOLDEN
+from tests.support.pipelines import pipeline_of
 
 PROMPTS = [
     "",
@@ -64,7 +65,7 @@ def test_chunks_and_states_are_those_of_sd_scripts(numbers, model, length: int):
     for clip_skip, name in ((1, "clip_skipNone"), (2, "clip_skip2")):
         if f"len{length}.{name}" not in numbers:
             continue
-        encoder = TextEncoder(model, KnownTokens(known), chunks=length // 75, clip_skip=clip_skip)
+        encoder = Clip(model, KnownTokens(known), chunks=length // 75, clip_skip=clip_skip)
         assert torch.equal(encoder.tokens(PROMPTS)[0], expected)
         torch.testing.assert_close(encoder(PROMPTS).hidden, numbers[f"len{length}.{name}"], atol=1e-5, rtol=1e-5)
 
@@ -76,7 +77,7 @@ def test_weights_are_those_of_sd_scripts(numbers, model):
     pieces = parse(PROMPTS[2])
     assert [weight for _, weight in pieces] == [1.0, 1.2, 1.0]
     known |= dict(zip((text for text, _ in pieces), (photo[:6], photo[6:8], photo[8:]), strict=True))
-    encoder = TextEncoder(model, KnownTokens(known), chunks=2, clip_skip=2, emphasis=True)
+    encoder = Clip(model, KnownTokens(known), chunks=2, clip_skip=2, emphasis=True)
     found, found_weights = encoder.tokens(PROMPTS)
     assert torch.equal(found, ids)
     torch.testing.assert_close(found_weights, weights)
@@ -86,7 +87,7 @@ def test_weights_are_those_of_sd_scripts(numbers, model):
 def test_a_word_is_not_cut_between_chunks(random_family):
     """74 one-token words, then a word of five letters that would straddle the border."""
     plain = random_family.encoders["text_encoder"]
-    encoder = TextEncoder(plain.model, plain.tokenizer, chunks=2)
+    encoder = Clip(plain.model, plain.tokenizer, chunks=2)
     caption = "sks " * 73 + "hello sks"
     ids = encoder.tokens([caption])[0][0]
     first, second = (encoder.tokenizer.convert_ids_to_tokens(chunk) for chunk in ids.tolist())
@@ -100,7 +101,7 @@ def test_what_does_not_fit_is_counted(random_family):
     assert encoder.fit("") == (1, 0)
     assert encoder.fit("sks " * 75) == (1, 0)
     assert encoder.fit("sks " * 80) == (1, 5)
-    twice = TextEncoder(encoder.model, encoder.tokenizer, chunks=2)
+    twice = Clip(encoder.model, encoder.tokenizer, chunks=2)
     assert twice.fit("sks " * 160) == (2, 10)
     long_word = "x" * 100  # longer than a chunk, so it is cut
     assert twice.fit(long_word) == (2, 0)
@@ -131,7 +132,7 @@ def test_sdxl_texts_are_those_of_diffusers(random_base):
     family = sdxl(str(random_base))
     captions = ["sks star on a hill", ""]
     ours = family.encode_text(captions)
-    theirs = family.pipeline().encode_prompt(captions, device="cpu", do_classifier_free_guidance=False)
+    theirs = pipeline_of(family).encode_prompt(captions, device="cpu", do_classifier_free_guidance=False)
     torch.testing.assert_close(ours.hidden, theirs[0])
     torch.testing.assert_close(ours.pooled, theirs[2])
 

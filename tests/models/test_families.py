@@ -27,6 +27,7 @@ from loralab.types import Batch, Conditioning, Draw
 from tests import GOLDEN
 from tests.support.base_models import TEXT, UNET, VAE, write_base
 from tests.support.names import ARCHITECTURES, modules
+from tests.support.pipelines import pipeline_of
 
 PART = "text_encoder"
 PROMPTS = ["sks star", "a hill"]
@@ -54,7 +55,7 @@ def test_a_folder_is_loaded_as_diffusers_loads_it(random_base: Path, random_fami
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
-    assert same(random_family.unet, UNet2DConditionModel.from_pretrained(random_base, subfolder="unet"))
+    assert same(random_family.denoiser, UNet2DConditionModel.from_pretrained(random_base, subfolder="unet"))
     assert same(random_family.vae, AutoencoderKL.from_pretrained(random_base, subfolder="vae"))
     theirs = CLIPTextModel.from_pretrained(random_base / "text_encoder")
     assert same(random_family.text_encoders["text_encoder"], theirs)
@@ -87,7 +88,7 @@ def test_variants_of_a_folder(random_base: Path, tmp_path: Path):
     save_file(vae, folder / "vae" / "diffusion_pytorch_model.fp16.safetensors")
 
     ours, plain = load(str(folder)), load(str(random_base))
-    assert same(ours.unet, plain.unet)
+    assert same(ours.denoiser, plain.denoiser)
     assert same(ours.vae, plain.vae)
     assert same(ours.text_encoders["text_encoder"], plain.text_encoders["text_encoder"])
     assert ours.vae_id == plain.vae_id
@@ -106,7 +107,7 @@ def test_a_single_file_is_the_folder_again(random_base: Path, random_family, tmp
     unet = {"in_channels": 4, "out_channels": 4, "transformer_layers_per_block": 1, **UNET}
     small = Architecture(unet, VAE, {"text_encoder": text}, SD1.pads)
     parts = read_single_file(path, small, True, torch.float32)
-    assert same(parts["unet"], random_family.unet)
+    assert same(parts["denoiser"], random_family.denoiser)
     assert same(parts["vae"], random_family.vae)
     assert same(parts["text_encoders"]["text_encoder"], random_family.text_encoders["text_encoder"])
 
@@ -175,7 +176,7 @@ def test_the_hub_s_cache(random_base: Path, tmp_path: Path, monkeypatch: pytest.
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text("abc")
     family, plain = load("someone/model"), load(str(random_base))
-    assert same(family.unet, plain.unet)
+    assert same(family.denoiser, plain.denoiser)
     assert family.text_id == plain.text_id
     with pytest.raises(UserError, match="offline"):
         load("someone/else")
@@ -256,7 +257,7 @@ def test_every_attention_gives_the_same(random_base: Path, attention: str, dtype
 def test_half_precision_bases(random_base: Path, dtype: str):
     """The VAE keeps fp32; what comes out is fp32, and near."""
     half, full = load(str(random_base), dtype=dtype), load(str(random_base))
-    assert half.unet.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    assert half.denoiser.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
     assert half.vae.dtype == torch.float32
     noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     predictions = [f.predict(noisy, torch.tensor([10, 900]), f.encode_text(PROMPTS)) for f in (half, full)]
@@ -274,7 +275,8 @@ def test_quantised_bases(random_base: Path, kind: str, error: float):
     assert not torch.equal(ours, theirs)
     ours.sum().backward()
     assert noisy.grad.isfinite().all()
-    assert small.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q.weight.dtype in (torch.uint8, torch.int8)
+    block = small.denoiser.mid_block.attentions[0].transformer_blocks[0]
+    assert block.attn1.to_q.weight.dtype in (torch.uint8, torch.int8)
 
 
 @pytest.mark.parametrize(("kind", "error"), [("nf4", 2e-6), ("int8", 2e-3)])
@@ -330,9 +332,9 @@ def test_previews_are_those_of_the_pipeline(random_base: Path, tmp_path: Path, k
     ours = sample(family, PROMPTS, seeds, negative="bad", steps=5, guidance=4.0)
     assert torch.equal(torch.get_rng_state(), before)
 
-    pipeline = family.pipeline()
+    pipeline = pipeline_of(family)
     pipeline.set_progress_bar_config(disable=True)
-    noise = start_noise(seeds, 64, 64)
+    noise = start_noise(seeds, (4, 8, 8))
     size = {"height": 64, "width": 64, "num_inference_steps": 5, "guidance_scale": 4.0}
     theirs = pipeline(PROMPTS, negative_prompt=["bad"] * 2, latents=noise, output_type="pt", **size).images
     torch.testing.assert_close(ours / 2 + 0.5, theirs, rtol=1e-4, atol=1e-4)
@@ -353,8 +355,8 @@ def test_the_miniature_is_drawn_from_its_seed_alone(random_base: Path):
     before = torch.get_rng_state()
     first, again, other = (sdxl(str(random_base), seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
-    assert same(first.unet, again.unet)
-    assert not same(first.unet, other.unet)
+    assert same(first.denoiser, again.denoiser)
+    assert not same(first.denoiser, other.denoiser)
     assert isinstance(first.encode_text(PROMPTS), Conditioning)
 
 
@@ -376,7 +378,7 @@ def test_original_names_are_those_that_diffusers_converts(name: str):
     with torch.device("meta"):
         vae = AutoencoderKL(**architecture.vae)
     encoders = dict(zip(architecture.text_encoders, texts, strict=True))
-    family = SimpleNamespace(name=name, unet=unet, vae=vae, text_encoders=encoders)
+    family = SimpleNamespace(name=name, denoiser=unet, vae=vae, text_encoders=encoders)
     original = dict(original_state(family))
     assert shapes(convert_ldm_unet_checkpoint(original, architecture.unet)) == shapes(unet.state_dict())
     first_stage = {key.partition(".")[2]: value for key, value in original.items() if key.startswith("first_stage")}

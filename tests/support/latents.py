@@ -19,6 +19,7 @@ class Encoder:
 
     def __init__(self, family) -> None:
         self.family, self.vae_id, self.text_id, self.device = family, family.vae_id, family.text_id, family.device
+        self.latent_shape = family.latent_shape
         self.batches: list[tuple[int, ...]] = []
         self.captions: list[str] = []
 

@@ -18,4 +18,4 @@ def answer(family) -> torch.Tensor:
     draw = torch.Generator().manual_seed(0)
     noisy, ids = torch.randn(2, 4, 8, 8, generator=draw), torch.randint(0, 500, (2, 77), generator=draw)
     hidden = family.text_encoders["text_encoder"](ids).last_hidden_state
-    return family.unet(noisy, torch.tensor([3, 800]), hidden).sample
+    return family.denoiser(noisy, torch.tensor([3, 800]), hidden).sample

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from loralab.errors import user_error
 from loralab.models.names import Target
@@ -14,7 +15,7 @@ from loralab.schema.ranges import Positive, RankOrNone, Rate
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """Lists with an entry for each of the UNet's blocks, input to output: 25 for SD 1.x and 2.x, 23 for SDXL."""
+    """Lists with an entry for each of the UNet's blocks, input to output (see Family.block_count)."""
 
     rank: list[RankOrNone] | None = None
     """0 = no adapter in that block."""
@@ -65,9 +66,17 @@ class Site:
         return f"{self.part}.{self.target.path}"
 
 
+class PartTargets(NamedTuple):
+    """What a run does with a part."""
+
+    adapted: bool
+    lr: float | None
+    """null where the optimizer's own rate counts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """Which modules are adapted. Parts are unet, text_encoder and, in SDXL, text_encoder_2.
+    """Which modules are adapted. `unet` is the denoiser, whatever the family calls that part.
 
     A module's settings come from the first pattern that matches it, else from its block, else from its part. A pattern
     takes in modules of kinds that are switched off, too.
@@ -88,7 +97,7 @@ class Targets:
     conv: bool | None = None
     """Everything in residual blocks and resamplers; null = where adapter.conv_rank is given."""
     ends: bool = False
-    """The first and last convolution, and the embeddings of the timestep and of SDXL's sizes."""
+    """The first and last convolution, and the embeddings of the timestep and of sizes."""
     blocks: Blocks | None = None
     patterns: list[Pattern] = field(default_factory=list)
     loraplus_ratio: Positive | None = None
@@ -104,16 +113,18 @@ class Targets:
         ]
         object.__setattr__(self, "patterns", patterns)
 
-    def includes(self, part: str) -> bool:
-        if part == "text_encoder_2" and self.text_encoder_2 is not None:
-            return self.text_encoder_2
-        return self.unet if part == "unet" else self.text_encoder
+    @cached_property
+    def parts(self) -> dict[str, PartTargets]:
+        """By part; further text encoders are as `text_encoder`, and a denoiser of another name as `unet`."""
+        first = PartTargets(self.text_encoder, self.text_encoder_lr)
+        second = PartTargets(
+            first.adapted if self.text_encoder_2 is None else self.text_encoder_2,
+            first.lr if self.text_encoder_2_lr is None else self.text_encoder_2_lr,
+        )
+        return {"unet": PartTargets(self.unet, self.unet_lr), "text_encoder": first, "text_encoder_2": second}
 
-    def part_lr(self, part: str) -> float | None:
-        """null where the optimizer's own rate counts."""
-        if part == "text_encoder_2" and self.text_encoder_2_lr is not None:
-            return self.text_encoder_2_lr
-        return self.unet_lr if part == "unet" else self.text_encoder_lr
+    def part(self, name: str) -> PartTargets:
+        return self.parts.get(name) or self.parts["text_encoder" if name.startswith("text_encoder") else "unet"]
 
     def choose(
         self,
@@ -136,7 +147,7 @@ class Targets:
         used: set[int] = set()
         sites = []
         for part in table:
-            for target in table[part] if self.includes(part) else ():
+            for target in table[part] if self.part(part).adapted else ():
                 path = f"{part}.{target.path}"
                 first = next((i for i, expression in enumerate(expressions) if expression.search(path)), None)
                 if first is not None:
@@ -158,7 +169,7 @@ class Targets:
         return site if pattern.lr is None else replace(site, lr=pattern.lr, lr_factor=1.0)
 
     def _by_block(self, part: str, target: Target) -> Site:
-        site = Site(part, target, lr=self.part_lr(part), group=part)
+        site = Site(part, target, lr=self.part(part).lr, group=part)
         if self.blocks is None or target.block is None:
             return site
         given = {key: values[target.block] for key, values in vars(self.blocks).items() if values}
@@ -174,7 +185,7 @@ class Targets:
     def _check_patterns(self, used: set[int], table: Mapping[str, Sequence[Target]]) -> None:
         for i, pattern in enumerate(self.patterns):
             if i not in used:
-                part = next((p for p in table if self.includes(p) and table[p]), None)
+                part = next((p for p in table if self.part(p).adapted and table[p]), None)
                 example = (
                     f"change the expression: names look like {part}.{table[part][0].path}"
                     if part

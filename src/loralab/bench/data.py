@@ -137,7 +137,7 @@ def encoding(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     from loralab.models.sd import load
 
     family = load(args.base or str(TINY), vae=args.vae)
-    family.unet.to(args.device)
+    family.denoiser.to(args.device)
     family.vae.to(args.device)
     _pictures(folder / "images", args.pictures, args.resolution)
     batches = [batch.pixels for batch in _module(folder, family, args, "none", 0).train_dataloader()]

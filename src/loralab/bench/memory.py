@@ -50,7 +50,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         steps = []
         for checkpointing in (False, True):
             if checkpointing:
-                checkpoint_gradients(family.unet, family.text_encoders.values())
+                checkpoint_gradients(family.denoiser, family.text_encoders.values())
             for side in args.resolution:
                 more = storages.more_in(partial(shapes.train_step, family, side, args.batch_size, args.precision))
                 adapters.zero_grad()

@@ -44,7 +44,7 @@ def full_size(shape: str, dtype: str) -> Family:
 
 def train_step(family: Family, resolution: int, batch_size: int, precision: str) -> None:
     """Forward and backward from latents, as the training does them on a GPU."""
-    noisy = torch.randn(batch_size, 4, resolution // family.latent_factor, resolution // family.latent_factor)
+    noisy = torch.randn(batch_size, *family.latent_shape(resolution, resolution))
     timesteps = torch.full((batch_size,), 500)
     with norms_in_fp32():
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
@@ -86,5 +86,4 @@ def encode(family: Family, resolution: int) -> None:
 
 def decode(family: Family, resolution: int) -> None:
     """Latents into one image."""
-    side = resolution // family.latent_factor
-    family.decode(torch.zeros(1, 4, side, side))
+    family.decode(torch.zeros(1, *family.latent_shape(resolution, resolution)))

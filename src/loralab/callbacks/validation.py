@@ -137,7 +137,7 @@ class Validation(Callback):
 
     def _losses_of(self, module: LoraModule, batch: Batch) -> Tensor:
         """(B, bands)"""
-        latents = module.latents(batch, seed=0)  # (B, 4, h, w)
+        latents = module.latents(batch, seed=0)  # (B, C, h, w)
         predict = module.predictor(batch, batch.captions)
         bands = []
         for band in range(self.timestep_bands):

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -110,7 +111,7 @@ class Cache:
         self._vae_id = family.vae_id
         _warn_of_damage(self._latents.verify())
         todo = [position for position, job in enumerate(jobs) if self._missing(job)]
-        self._latents.check_room(sum(_least_bytes(jobs[position]) for position in todo))
+        self._latents.check_room(sum(_least_bytes(jobs[position], family) for position in todo))
         failed: dict[int, str] = {}
         made = 0
         self._latents.close()  # before workers are forked
@@ -134,7 +135,7 @@ class Cache:
         return Filled(made, failed)
 
     def lookup(self, digest: str, bucket: Size, resized: Size, view: View) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (4, h, w) of a cached view's posterior, unscaled."""
+        """Mean and standard deviation (C, h, w) of a cached view's posterior, unscaled."""
         tensors = self._latents.get(_latent_key(self._vae_id, digest, bucket, resized, view))
         return tensors["mean"], tensors["std"]
 
@@ -324,10 +325,10 @@ class _OnDisk:
             raise user_error("data.cache", f"{found} while it was in use", remedy) from None
 
 
-def _least_bytes(job: Job) -> int:
-    """Least disk space of an image's latents: mean and deviation of 4 channels, an eighth of each side, in fp16."""
-    height, width = job.bucket
-    return len(job.views) * 2 * 4 * (height // 8) * (width // 8) * 2
+def _least_bytes(job: Job, family: Family) -> int:
+    """Least disk space of an image's latents: mean and deviation in fp16."""
+    width, height = job.bucket
+    return len(job.views) * 2 * prod(family.latent_shape(height, width)) * 2
 
 
 def _kept(tensors: Tensors) -> Tensors:

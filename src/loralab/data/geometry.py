@@ -29,6 +29,6 @@ def crop_corner(resized: Size, bucket: Size, rng: random.Random | None = None) -
 
 
 def mirrored(corner: Corner, resized: Size, bucket: Size) -> Corner:
-    """The crop's (top, left) as seen in the mirrored image (a condition of SDXL)."""
+    """The crop's (top, left) as seen in the mirrored image (a condition of some models)."""
     top, left = corner
     return top, resized[0] - bucket[0] - left

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +18,16 @@ from torch import Tensor, nn
 from loralab.models import fingerprint
 from loralab.models.chunks import CHUNK, chunked
 from loralab.models.emphasis import parse
+from loralab.models.text import Text
 from loralab.types import Fit
 
 
-class Text(NamedTuple):
-    """Encoded captions."""
-
-    hidden: Tensor
-    """(B, S, D)"""
-    pooled: Tensor | None
-    """(B, D) projected state at the end of the first chunk, where the encoder has a projection."""
-
-
 @dataclass(slots=True)
-class TextEncoder:
-    """A CLIP text model with its tokenizer and the settings of how its states are taken."""
+class Clip:
+    """A CLIP text model with its tokenizer and the settings of how its states are taken (see text.TextEncoder).
+
+    The pooled text is the projected state at the end of the first chunk, where the model has a projection.
+    """
 
     model: Any
     """CLIPTextModel or CLIPTextModelWithProjection."""
@@ -87,7 +82,11 @@ class TextEncoder:
 
     def signature(self) -> tuple[Any, ...]:
         """What, beside the model's weights, decides the states of a caption."""
-        return self.chunks, self.clip_skip, self.final_norm, self.emphasis, fingerprint.tokenizer(self.tokenizer)
+        return self.chunks, self.clip_skip, self.final_norm, self.emphasis, self.tokenizer_id()
+
+    def tokenizer_id(self) -> str:
+        """A digest of what decides the tokens of a caption."""
+        return fingerprint.tokenizer(self.tokenizer)
 
     def _runs(self, caption: str) -> tuple[list[list[tuple[int, float]]], int]:
         """N runs of at most 75 (token, weight), and the number of tokens that were cut off."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loralab.diffusion.process import Process
 from loralab.models import fingerprint
-from loralab.models.clip import Text, TextEncoder
-from loralab.models.names import Target, block_count, text_targets, unet_targets
-from loralab.models.scheduler import make_scheduler
+from loralab.models.names import Target
+from loralab.models.registry import FAMILIES, Row, Table
+from loralab.models.text import Text, TextEncoder
 from loralab.types import Batch, Conditioning, Fit
 
 
@@ -24,7 +25,7 @@ class Base:
 
     path: str
     """As the user gave it."""
-    unet: Any
+    denoiser: Any
     vae: Any
     text_encoders: dict[str, Any]
     """By part: text_encoder, and text_encoder_2 where there are two."""
@@ -37,25 +38,19 @@ class Base:
 
 
 class Family(ABC):
-    """A frozen Stable Diffusion model: the way from images and captions to a prediction, and its modules' names.
+    """A frozen model: the way from images and captions to a prediction, and its modules' names.
 
-    Latents are scaled to about unit variance, (B, 4, h, w), float32; pixels are (B, 3, H, W) in [-1, 1].
+    Latents are scaled to about unit variance, (B, C, h, w), float32; pixels are (B, 3, H, W) in [-1, 1].
     """
 
     name: str
-    """sd1, sd2 or sdxl"""
-    latent_factor = 8
-    """Pixels along the side of a latent cell."""
-    original_names: bool
-    """Whether files name the UNet's modules by the original code rather than by diffusers."""
-    text_prefixes: ClassVar[dict[str, str]]
-    """By part: what a text encoder's names begin with."""
+    """In the registry."""
 
-    def __init__(self, base: Base, encoders: dict[str, TextEncoder], resolution: int) -> None:
+    def __init__(self, base: Base, encoders: Mapping[str, TextEncoder], resolution: int) -> None:
         self.base = base.path
-        self.unet, self.vae = base.unet, base.vae
-        self.text_encoders: dict[str, Any] = base.text_encoders
+        self.denoiser, self.vae = base.denoiser, base.vae
         self.encoders = encoders
+        """By part."""
         self.resolution = resolution
         """Native side length, pixels."""
         self.process = base.process
@@ -65,21 +60,32 @@ class Family(ABC):
             module.requires_grad_(False)
 
     @property
+    def row(self) -> Row:
+        return FAMILIES[self.name]
+
+    @property
     def device(self) -> torch.device:
-        return self.unet.conv_in.weight.device
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """Their modules by part."""
+        return {part: encoder.model for part, encoder in self.encoders.items()}
 
     def parts(self) -> dict[str, nn.Module]:
-        """The modules that adapters are put on: unet, text_encoder, text_encoder_2."""
-        return {"unet": self.unet, **self.text_encoders}
+        """The modules that adapters are put on: the denoiser (unet, transformer), text_encoder, text_encoder_2."""
+        return {self.row.denoiser: self.denoiser, **self.text_encoders}
 
     # names
 
+    @cached_property
+    def _table(self) -> Table:
+        configs = {part: fingerprint.plain(module.config) for part, module in self.parts().items()}
+        return self.row.targets(configs)
+
     def targets(self, part: str) -> list[Target]:
         """The modules of a part that an adapter may sit on."""
-        if part == "unet":
-            return unet_targets(self.unet.config, self.original_names)
-        model = self.text_encoders[part]
-        return text_targets(model.config.num_hidden_layers, self.text_prefixes[part], hasattr(model, "text_model"))
+        return self._table[part]
 
     def save_names(self, part: str) -> dict[str, str]:
         """Module path in the part → the module's name in a file of the kohya layout."""
@@ -87,14 +93,19 @@ class Family(ABC):
 
     @property
     def block_count(self) -> int:
-        """Length of a list that gives something for each of the UNet's blocks."""
-        return block_count(self.unet.config, self.original_names)
+        """Length of a list that gives something for each of the denoiser's blocks."""
+        blocks = [target.block for target in self.targets(self.row.denoiser)]
+        return 1 + max((block for block in blocks if block is not None), default=-1)
 
     # images
 
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of images of so many pixels."""
+        return self.row.latent_channels, height // self.row.cell, width // self.row.cell
+
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, 4, h, w) of the VAE's posterior, unscaled.
+        """Mean and standard deviation (B, C, h, w) of the VAE's posterior, unscaled.
 
         Each image on its own: how kernels round depends on the size of a batch, and the latents of an image must be the
         same to the last bit in whatever batch it is, cached or not. At real sizes one image fills a device.
@@ -106,19 +117,19 @@ class Family(ABC):
         return mean, std
 
     def latents(self, batch: Batch, noise: Tensor) -> Tensor:
-        """A sample of each image's posterior, scaled: (mean + std · noise (B, 4, h, w)) · factor."""
+        """A sample of each image's posterior, scaled: (mean + std · noise (B, C, h, w) − shift) · factor."""
         if batch.latent_mean is not None and batch.latent_std is not None:
             mean, std = batch.latent_mean.to(self.device), batch.latent_std.to(self.device)
         else:
             assert batch.pixels is not None, "a batch has pixels or latents"
             mean, std = self.encode_image(batch.pixels)
-        return (mean + std * noise.to(mean)) * self.vae.config.scaling_factor
+        return (mean + std * noise.to(mean) - self._shift) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels of scaled latents."""
         with self._vae_precision():
-            unscaled = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
+            unscaled = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor + self._shift
             try:
                 pixels = self.vae.decode(unscaled, return_dict=False)[0]
             except torch.OutOfMemoryError:  # beside a training there may be little room: in overlapping tiles
@@ -127,39 +138,38 @@ class Family(ABC):
                 pixels = self.vae.tiled_decode(unscaled, return_dict=False)[0]
             return pixels.float().clamp(-1, 1)
 
+    @property
+    def _shift(self) -> float:
+        return self.vae.config.get("shift_factor") or 0.0
+
     def _vae_precision(self) -> torch.autocast:
-        """The VAE runs in its own precision: fp16 is too narrow for SDXL's, and a cache must not depend on it."""
+        """The VAE runs in its own precision: fp16 is too narrow for some, and a cache must not depend on it."""
         return torch.autocast(self.device.type, enabled=False)
 
     # text
 
     @abstractmethod
-    def encode_text(self, captions: list[str], batch: Batch | None = None) -> Conditioning:
-        """The UNet's conditioning: captions (B) and, in some families, facts about the batch's images."""
+    def encode_text(
+        self, captions: list[str], batch: Batch | None = None, size: tuple[int, int] | None = None
+    ) -> Conditioning:
+        """The denoiser's conditioning: captions (B) and, in some families, facts about the batch's images.
+
+        size: (height, width) of the images, pixels, where there is no batch; None: the native one.
+        """
 
     def fit(self, caption: str) -> Fit:
         """How many chunks of 75 tokens a caption needs, and how many of its tokens are cut off."""
-        return self.encoders["text_encoder"].fit(caption)
+        return next(iter(self.encoders.values())).fit(caption)
 
     # diffusion
 
+    @abstractmethod
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The UNet's prediction (B, 4, h, w), what `process` makes its target, for timesteps (B)."""
-        dtype = self.unet.conv_in.weight.dtype
-        added = {name: value.to(dtype) for name, value in conditioning.added.items()}
-        if conditioning.pooled is not None:
-            added["text_embeds"] = conditioning.pooled.to(dtype)
-        hidden = conditioning.hidden.to(dtype)
-        out = self.unet(noisy.to(dtype), timesteps, hidden, added_cond_kwargs=added or None, return_dict=False)
-        return out[0].float()
-
-    def scheduler(self) -> Any:
-        """A fresh diffusers scheduler: the base's own, with the prediction type and zero-terminal SNR applied."""
-        return make_scheduler(self._scheduler, self.process.prediction, self.process.zero_terminal_snr)
+        """The denoiser's prediction (B, C, h, w), float32, of what `process` makes its target, for timesteps (B)."""
 
     @abstractmethod
-    def pipeline(self) -> Any:
-        """A diffusers pipeline sharing the modules."""
+    def scheduler(self) -> Any:
+        """A fresh diffusers scheduler, by which pictures are drawn from predictions."""
 
     # identity, for caches and training states
 
@@ -174,7 +184,7 @@ class Family(ABC):
             digest, settings = self._known(part)
             found |= {f"{part} weights": digest, part: settings}
         for part, encoder in self.encoders.items():
-            found[f"tokenizer of {part}"] = fingerprint.tokenizer(encoder.tokenizer)
+            found[f"tokenizer of {part}"] = encoder.tokenizer_id()
         return found | {"scheduler": fingerprint.settings(self.scheduler().config)}
 
     @cached_property

@@ -33,8 +33,12 @@ def weights(module: nn.Module) -> str:
 
 def settings(config: Any) -> dict[str, Any]:
     """What a diffusers or transformers config says, defaults included, of how its model computes."""
-    plain: Mapping[str, Any] = config.to_dict() if hasattr(config, "to_dict") else config
-    return {k: value for k, value in plain.items() if not k.startswith("_") and k not in _NOT_COMPUTED_WITH}
+    return {k: value for k, value in plain(config).items() if not k.startswith("_") and k not in _NOT_COMPUTED_WITH}
+
+
+def plain(config: Any) -> Mapping[str, Any]:
+    """A diffusers or transformers config as a mapping."""
+    return config.to_dict() if hasattr(config, "to_dict") else config
 
 
 def tokenizer(tokenizer: Any) -> str:

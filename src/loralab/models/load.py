@@ -17,7 +17,7 @@ from loralab.errors import user_error
 from loralab.models import hub, weights
 from loralab.models.architecture import VOCABULARY, Architecture
 from loralab.models.attention import Attention, set_attention
-from loralab.models.clip import CHUNK, TextEncoder
+from loralab.models.clip import CHUNK, Clip
 from loralab.models.family import Base
 from loralab.models.hub import locate
 from loralab.models.probe import identify, look_at_base, look_at_tokenizer, look_at_vae
@@ -85,7 +85,7 @@ def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:
 
 def encoders(
     base: Base, max_token_length: int, emphasis: bool, clip_skip: int, final_norm: bool = True
-) -> dict[str, TextEncoder]:
+) -> dict[str, Clip]:
     """The text encoders by part, with their settings applied."""
     for model in base.text_encoders.values():
         if clip_skip > model.config.num_hidden_layers:
@@ -94,7 +94,7 @@ def encoders(
                 "model.clip_skip", f"invalid value {clip_skip}", f"valid: 1 to {layers}, the text encoder's layers"
             )
     return {
-        part: TextEncoder(model, base.tokenizers[part], max_token_length // CHUNK, clip_skip, final_norm, emphasis)
+        part: Clip(model, base.tokenizers[part], max_token_length // CHUNK, clip_skip, final_norm, emphasis)
         for part, model in base.text_encoders.items()
     }
 
@@ -102,11 +102,11 @@ def encoders(
 def prepare(base: Base, attention: Attention, gradient_checkpointing: bool, quantize: str | None, dtype: str) -> None:
     """Sets how the modules compute."""
     if quantize is not None:
-        for module in (base.unet, *base.text_encoders.values()):
+        for module in (base.denoiser, *base.text_encoders.values()):
             quantize_linears(module, quantize, DTYPES[dtype])
-    set_attention(base.unet, list(base.text_encoders.values()), attention)
+    set_attention(base.denoiser, list(base.text_encoders.values()), attention)
     if gradient_checkpointing:
-        checkpoint_gradients(base.unet, base.text_encoders.values())
+        checkpoint_gradients(base.denoiser, base.text_encoders.values())
 
 
 def checkpoint_gradients(unet: Any, text_encoders: Iterable[Any]) -> None:
@@ -162,7 +162,7 @@ def read_folder(path: Path, architecture: Architecture, with_vae: bool, dtype: t
 
     scheduler = path / "scheduler" / "scheduler_config.json"
     parts: dict[str, Any] = {
-        "unet": build(UNet2DConditionModel, *component("unet"), dtype, "model.base"),
+        "denoiser": build(UNet2DConditionModel, *component("unet"), dtype, "model.base"),
         "text_encoders": {
             part: build_text_encoder(part, *component(part), dtype) for part in architecture.text_encoders
         },
@@ -231,7 +231,7 @@ def read_single_file(path: Path, architecture: Architecture, with_vae: bool, dty
     unet = convert_ldm_unet_checkpoint(state, architecture.unet)
     texts = architecture.text_encoders
     parts = {
-        "unet": build(UNet2DConditionModel, architecture.unet, unet, dtype, "model.base"),
+        "denoiser": build(UNet2DConditionModel, architecture.unet, unet, dtype, "model.base"),
         "text_encoders": {
             part: build_text_encoder(part, config, original_text(state, part, config), dtype)
             for part, config in texts.items()

@@ -55,7 +55,7 @@ def _random_parts(tokenizers: dict[str, Any], dtype: torch.dtype) -> dict[str, A
         texts[part] = build(cls, settings, cls(cls.config_class(**settings)).state_dict(), dtype, "model")
     unet, vae = UNet2DConditionModel(**MINIATURE_SDXL.unet), AutoencoderKL(**MINIATURE_SDXL.vae)
     return {
-        "unet": build(UNet2DConditionModel, MINIATURE_SDXL.unet, unet.state_dict(), dtype, "model"),
+        "denoiser": build(UNet2DConditionModel, MINIATURE_SDXL.unet, unet.state_dict(), dtype, "model"),
         "vae": vae.eval(),
         "text_encoders": texts,
     }

@@ -71,8 +71,8 @@ def save_single_file(family: Family, path: Path, dtype: torch.dtype) -> None:
 
 def original_state(family: Family) -> Iterator[tuple[str, Tensor]]:
     """The model's tensors under their original names."""
-    names = unet_names(family.unet.config)
-    for name, tensor in family.unet.state_dict().items():
+    names = unet_names(family.denoiser.config)
+    for name, tensor in family.denoiser.state_dict().items():
         module, _, kind = name.rpartition(".")
         yield f"model.diffusion_model.{original_module(module, names)}.{kind}", tensor
     levels = len(family.vae.config.block_out_channels)

@@ -12,9 +12,8 @@ from loralab.rng import generator
 from loralab.signals import check
 
 
-def start_noise(seeds: list[int], height: int, width: int) -> Tensor:
-    """Noise (B, 4, h, w) for pictures of height × width pixels, each drawn on the CPU from a seed of its own."""
-    shape = (4, height // 8, width // 8)
+def start_noise(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:
+    """Noise (B, C, h, w) for pictures whose latents have this shape, each drawn on the CPU from a seed of its own."""
     return torch.stack([torch.randn(shape, generator=generator(seed, "preview")) for seed in seeds])
 
 
@@ -40,18 +39,18 @@ def sample(
     scheduler = family.scheduler()
     scheduler.set_timesteps(steps)
     guided = guidance != 1
-    conditioning = family.encode_text([negative] * len(prompts) + prompts if guided else prompts)
-    if "time_ids" in conditioning.added:
-        whole = torch.tensor([height, width, 0, 0, height, width], device=family.device)
-        conditioning.added["time_ids"] = whole.expand(len(conditioning.hidden), -1)
+    captions = [negative] * len(prompts) + prompts if guided else prompts
+    conditioning = family.encode_text(captions, size=(height, width))
     own_noise = {}
     if "generator" in signature(scheduler.step).parameters:
         own_noise["generator"] = [generator(seed, "preview", "step") for seed in seeds]
 
-    latents = start_noise(seeds, height, width).to(family.device) * scheduler.init_noise_sigma
+    latents = start_noise(seeds, family.latent_shape(height, width)).to(family.device)
+    latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)  # those of flows start from plain noise
+    at_scale = getattr(scheduler, "scale_model_input", lambda latents, timestep: latents)
     for timestep in scheduler.timesteps:
         check()
-        noisy = scheduler.scale_model_input(latents, timestep)
+        noisy = at_scale(latents, timestep)
         noisy = torch.cat([noisy, noisy]) if guided else noisy
         prediction = family.predict(noisy, timestep.to(family.device).expand(len(noisy)), conditioning)
         if guided:

@@ -48,7 +48,7 @@ class Row:
     """The `_target_` of those options."""
     parts: dict[str, Part]
     """By name, which is also that of its folder in a diffusers model; the denoiser first."""
-    targets: Callable[[Mapping[str, Config]], Table]
+    targets: Callable[[Mapping[str, Mapping[str, Any]]], Table]
     """The modules that adapters may sit on, of a model with these configs by part."""
     public: Mapping[str, Config]
     """Configs by part of a model that has every module which a file may name."""

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from loralab.models.family import Base, Family, joined
+from loralab.models.family import Base, joined
+from loralab.models.unet import UNetFamily
 from loralab.schema.ranges import AtLeastOne, Pixels
 from loralab.types import Batch, Conditioning
 
 
-class StableDiffusion(Family):
-    """One text encoder, names as in diffusers. 2.x differs from 1.x by values only."""
-
-    original_names = False
-    text_prefixes: ClassVar = {"text_encoder": "lora_te"}
+class StableDiffusion(UNetFamily):
+    """One text encoder. 2.x differs from 1.x by values only."""
 
     def __init__(self, base: Base, name: str, **settings: Any) -> None:
-        super().__init__(base, **settings)
         self.name = name
+        super().__init__(base, **settings)
 
-    def encode_text(self, captions: list[str], batch: Batch | None = None) -> Conditioning:
+    def encode_text(
+        self, captions: list[str], batch: Batch | None = None, size: tuple[int, int] | None = None
+    ) -> Conditioning:
         cached = batch.text if batch is not None else None
         text = joined(cached) if cached is not None else self.encoders["text_encoder"](captions)
         return Conditioning(text.hidden.to(self.device))
-
-    def pipeline(self) -> Any:
-        from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-
-        return StableDiffusionPipeline(
-            vae=self.vae,
-            text_encoder=self.text_encoders["text_encoder"],
-            tokenizer=self.encoders["text_encoder"].tokenizer,
-            unet=self.unet,
-            scheduler=self.scheduler(),
-            safety_checker=None,  # pyright: ignore[reportArgumentType]
-            feature_extractor=None,  # pyright: ignore[reportArgumentType]
-            requires_safety_checker=False,
-        )
 
 
 def load(

@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from loralab.models.clip import Text
-from loralab.models.family import Family, joined
+from loralab.models.family import joined
+from loralab.models.text import Text
+from loralab.models.unet import UNetFamily
 from loralab.schema.ranges import Pixels
 from loralab.types import Batch, Conditioning
 
 
-class StableDiffusionXL(Family):
+class StableDiffusionXL(UNetFamily):
     """Two text encoders side by side, a pooled text and the image's size and crop as further conditions."""
 
     name = "sdxl"
-    original_names = True
-    text_prefixes: ClassVar = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 
-    def encode_text(self, captions: list[str], batch: Batch | None = None) -> Conditioning:
+    def encode_text(
+        self, captions: list[str], batch: Batch | None = None, size: tuple[int, int] | None = None
+    ) -> Conditioning:
         cached = batch.text if batch is not None else None
         text = joined(cached) if cached is not None else self._encode(captions)
         pooled = text.pooled
         assert pooled is not None, "SDXL's second text encoder has a projection"
-        times = time_ids(batch) if batch is not None else self._native_time_ids(len(captions))
+        times = time_ids(batch) if batch is not None else self._whole(len(captions), size)
         return Conditioning(text.hidden.to(self.device), pooled.to(self.device), {"time_ids": times.to(self.device)})
 
     def _encode(self, captions: list[str]) -> Text:
         first, second = (encoder(captions) for encoder in self.encoders.values())
         return Text(torch.cat([first.hidden, second.hidden], dim=-1), second.pooled)
 
-    def _native_time_ids(self, count: int) -> Tensor:
-        side = self.resolution
-        return torch.tensor([[side, side, 0, 0, side, side]] * count, dtype=torch.float32)
-
-    def pipeline(self) -> Any:
-        from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
-
-        return StableDiffusionXLPipeline(
-            vae=self.vae,
-            **self.text_encoders,
-            tokenizer=self.encoders["text_encoder"].tokenizer,
-            tokenizer_2=self.encoders["text_encoder_2"].tokenizer,
-            unet=self.unet,
-            scheduler=self.scheduler(),
-            add_watermarker=False,
-        )
+    def _whole(self, count: int, size: tuple[int, int] | None) -> Tensor:
+        """(B, 6) of images that are not cropped."""
+        height, width = size or (self.resolution, self.resolution)
+        return torch.tensor([[height, width, 0, 0, height, width]] * count, dtype=torch.float32)
 
 
 def time_ids(batch: Batch) -> Tensor:

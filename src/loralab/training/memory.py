@@ -53,7 +53,7 @@ def _remedies(settings: Mapping[str, Any]) -> Iterator[str]:
         yield "data/cache=disk: the VAE is then needed only before training; also faster"
     if "8bit" not in settings["optimizer"]["_target_"].lower():
         yield "optimizer=adamw8bit: a quarter of the optimizer's state"
-    if not model["gradient_checkpointing"]:
+    if model.get("gradient_checkpointing") is False:
         yield "model.gradient_checkpointing=true: the same result, a third slower"
     if batch > 1:
         accumulate = trainer["accumulate_grad_batches"]
@@ -61,9 +61,9 @@ def _remedies(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"{halves}: nearly the same result, slower"
     if trainer["precision"] == "32-true" and trainer["accelerator"] != "cpu":
         yield "trainer.precision=bf16-mixed: also faster, slightly less precise"
-    if model["dtype"] == "fp32":
+    if model.get("dtype") == "fp32":
         yield "model.dtype=bf16: half of the base model's memory, slightly less precise"
-    if model["quantize"] is None:
+    if model.get("quantize", "") is None:
         yield "model.quantize=int8, then nf4: a quarter, an eighth of the base model's memory, less precise"
     if settings["targets"].get("text_encoder"):
         yield "targets=unet_only: the text encoder is not trained"

@@ -94,7 +94,7 @@ class LoraModule(L.LightningModule):
     def losses(self, batch: Batch, seed: int) -> Losses:
         """The objective of each sample (B,), its randomness drawn for the batch's draws under `seed`."""
         with torch.no_grad():
-            latents = self.latents(batch, seed)  # (B, 4, h, w)
+            latents = self.latents(batch, seed)  # (B, C, h, w)
         return self.objective(
             self.predictor(batch, batch.captions),
             latents,
@@ -124,8 +124,13 @@ class LoraModule(L.LightningModule):
         return {"predict_base": predict_base, **prior}
 
     def latents(self, batch: Batch, seed: int) -> Tensor:
-        """Scaled latents (B, 4, h, w), the VAE's posterior sampled with each draw's own noise."""
-        return self.family.latents(batch, normal(seed, "vae", batch.draws, latent_shape(batch), self.device))
+        """Scaled latents (B, C, h, w), the VAE's posterior sampled with each draw's own noise."""
+        if batch.latent_mean is not None:
+            shape = batch.latent_mean.shape[1:]
+        else:
+            assert batch.pixels is not None, "a batch has pixels or latents"
+            shape = self.family.latent_shape(*batch.pixels.shape[-2:])
+        return self.family.latents(batch, normal(seed, "vae", batch.draws, shape, self.device))
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = build_optimizer(self.make_optimizer, self.adapters.parameter_groups(self.lr))
@@ -196,14 +201,6 @@ class LoraModule(L.LightningModule):
         self.ema.load_state_dict(checkpoint["ema"])
         epoch, batch = checkpoint["position"]
         self.position = epoch, batch
-
-
-def latent_shape(batch: Batch) -> tuple[int, int, int]:
-    """(4, h, w) of a batch's latents."""
-    if batch.latent_mean is not None:
-        return tuple(batch.latent_mean.shape[1:])  # type: ignore[return-value]
-    assert batch.pixels is not None, "a batch has pixels or latents"
-    return 4, batch.pixels.shape[-2] // 8, batch.pixels.shape[-1] // 8
 
 
 def _only_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:

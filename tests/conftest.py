@@ -12,6 +12,9 @@ import torch
 from tests import GOLDEN
 from tests.support.base_models import VAE, write_base
 
+MADE = {"model=tiny_sdxl", "model=tiny_flow"}
+"""Models that are made, not loaded."""
+
 torch.set_num_threads(1)  # the tests run in several processes
 os.environ["OMP_NUM_THREADS"] = "1"  # and start others
 
@@ -77,8 +80,8 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             "suggested.batch_size": "4",
             "hydra.run.dir": str(folder),
         }
-        if "model=tiny_sdxl" in overrides:
-            del usual["model.base"]  # that model is made, not loaded
+        if not MADE.isdisjoint(overrides):
+            del usual["model.base"]
         given = {o.lstrip("+").split("=")[0]: o for o in overrides}  # the last one counts
         argv = [*given.values(), *(f"{key}={value}" for key, value in usual.items() if key not in given)]
         monkeypatch.setattr("sys.argv", ["train.py"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
@@ -117,8 +118,17 @@ class Check:
         if not is_trusted(path, target, self.allow):
             found = f"'{target!s:.80}' is not on the allow-list"
             return self._add(f"{path}._target_", found, "if you trust it, add its import name: allow=[…]")
+        if path == "model" and not target.startswith(OURS):
+            self._register_family(target)
         self._how_it_is_built(path, node)
         return self._ours(path, node, target) if target.startswith(OURS) else self._third_party(path, node)
+
+    def _register_family(self, target: str) -> None:
+        """Imports the module of an allowed model from outside, where its family registers itself."""
+        try:
+            import_module(target.rpartition(".")[0])
+        except ImportError as error:
+            self._add("model._target_", f"'{target}' cannot be imported: {error}", "check its name, and PYTHONPATH")
 
     def _how_it_is_built(self, path: str, node: dict[str, Any]) -> None:
         """Hydra's own keys must be as in conf/; a node of the user's own may set all but positional arguments."""

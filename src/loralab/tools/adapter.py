@@ -38,7 +38,7 @@ def add_output(parser: ArgumentParser, what: str = ".safetensors, .ckpt, .pt or 
 
 
 def add_allow(parser: ArgumentParser) -> None:
-    words = "class, module or package of your own with the adapter's kind, such as my_package."
+    words = "class, module or package of your own with the adapter's kind or model family, such as my_package."
     parser.add_argument("--allow", nargs="+", default=[], metavar="NAME", help=words)
 
 

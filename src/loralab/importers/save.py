@@ -11,7 +11,9 @@ from loralab.importers.content import Content
 from loralab.importers.convert import converted
 from loralab.importers.foreign import SPECIAL
 from loralab.importers.section import NAME, OF_THE_RUN
-from loralab.schema.catalogue import PARAMETERS
+from loralab.schema.catalogue import PARAMETERS, Option
+from loralab.schema.kinds import OneOf
+from loralab.schema.settings import written
 from loralab.schema.tree import get
 from loralab.writing import atomic_path, unused
 
@@ -36,7 +38,7 @@ def save(tree: Tree, choices: Choices, folder: Path) -> Path:
 
 def as_json(tree: Tree, choices: Choices) -> Tree:
     """The old names with their values, and a section with everything else."""
-    old = {option.old: SAYS.get(option.old, _same(option.key))(tree, choices) for option in PARAMETERS}
+    old = {option.old: _said(option, tree, choices) for option in PARAMETERS}
     said = converted(Content(Path("settings.json"), "json", old)).settings
     chosen = {group: option for group, option in (several(tree) | choices).items() if option is not None}
     instead = [group for group, option in said.choices.items() if chosen.get(group) != option]
@@ -82,12 +84,18 @@ def _builds(value: Any) -> bool:
     return isinstance(value, list) and any(map(_builds, value))
 
 
-def _same(key: str) -> Say:
-    return lambda tree, choices: get(tree, key)
-
-
-def _chosen(group: str, *options: str) -> Say:
-    return lambda tree, choices: choices.get(group) in options
+def _said(option: Option, tree: Tree, choices: Choices) -> Any:
+    """The value of an old name. Settings about settings files are not saved."""
+    if option.old in SAYS:
+        return SAYS[option.old](tree, choices)
+    key, is_choice, choice = option.key.partition("=")
+    if key.startswith("settings."):
+        return None
+    if is_choice:
+        chosen = choices[key] if key in choices else written(get(tree, key))
+        return chosen if choice == "…" else chosen == choice
+    value = get(tree, key)
+    return option.kind.word(value) if isinstance(option.kind, OneOf) else value
 
 
 def _alpha(tree: Tree, choices: Choices) -> Any:
@@ -95,39 +103,19 @@ def _alpha(tree: Tree, choices: Choices) -> Any:
     return get(tree, "adapter.rank") if alpha is None else alpha
 
 
-def _precision(tree: Tree, choices: Choices) -> str | None:
-    return {"32-true": "no", "16-mixed": "fp16", "bf16-mixed": "bf16"}.get(get(tree, "trainer.precision"))
-
-
 def _warmup(tree: Tree, choices: Choices) -> Any:
     return None if get(tree, "scheduler.warmup_steps") else get(tree, "scheduler.warmup_ratio")
 
 
-def _nothing(tree: Tree, choices: Choices) -> None:
-    """Settings about settings files are not saved."""
-
-
 SAYS: dict[str, Say] = {
-    "save_json_folder": _nothing,
-    "load_json_path": _nothing,
-    "json_load_skip_list": _nothing,
-    "multi_run_folder": _nothing,
     "save_json_only": lambda tree, choices: False,
-    "log_dir": lambda tree, choices: get(tree, "logger.tensorboard.save_dir"),
     "sort_tag_occurrence_alphabetically": lambda tree, c: get(tree, "callbacks.tag_occurrence.sort") == "alphabetical",
     "cache_latents": lambda tree, choices: get(tree, "data.cache.latents") not in (None, "none"),
     "alpha": _alpha,
-    "unet_only": _chosen("targets", "unet_only"),
-    "text_only": _chosen("targets", "text_encoder_only"),
-    "v2": _chosen("model", "sd2", "sd2_v"),
+    "v2": lambda tree, choices: choices.get("model") in ("sd2", "sd2_v"),
     "v_parametrization": lambda tree, choices: get(tree, "model.prediction_type") == "v_prediction",
-    "use_8bit_adam": _chosen("optimizer", "adam8bit"),
-    "scheduler": lambda tree, choices: choices.get("scheduler"),
     "warmup_lr_ratio": _warmup,
     "num_epochs": lambda tree, choices: None if get(tree, "trainer.max_steps") else get(tree, "trainer.max_epochs"),
-    "mixed_precision": _precision,
     "xformers": lambda tree, choices: get(tree, "model.attention") == "xformers",
-    "save_precision": lambda tree, choices: get(tree, "output.precision"),
-    "no_meta": lambda tree, choices: get(tree, "output.metadata") is False,
 }
-"""Old name → its value, where that is not simply the value of its key."""
+"""Old name → its value, where that does not follow from its row of the catalogue."""

@@ -6,6 +6,7 @@ docs/parameters.md is written from it, and settings files are read with it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from loralab.schema import kinds
 from loralab.schema.kinds import Kind
@@ -15,8 +16,8 @@ from loralab.schema.kinds import Kind
 class Option:
     """One setting of other trainers.
 
-    With a `kind` the converted value is that of `key`. Without one the option is not supported (and has no key), or
-    becomes a setting by a rule in rules/.
+    With a `kind` the converted value is that of `key`; PLAIN is the kind of value that the constructor of `key` takes.
+    Without one the option is not supported (and has no key), or becomes a setting by a rule in importers/rules/.
     """
 
     sd_scripts: str
@@ -30,22 +31,33 @@ class Option:
     old: str = ""
     """Its name in old JSON files."""
     section: str = ""
+    ss: bool | str = False
+    """Whether the metadata of an adapter file has its value, under `ss_` and its name; or another name."""
+    holder: str = ""
+    """The setting that has its value, where that is not `key`."""
 
     @property
     def name(self) -> str:
         """Its name here: that of sd-scripts, or the old one where sd-scripts has none."""
         return self.sd_scripts or self.old
 
+    @property
+    def metadata(self) -> str:
+        """Its name in the metadata of an adapter file; "" where it is not there as it is."""
+        return f"ss_{self.name if self.ss is True else self.ss}" if self.ss else ""
+
 
 WHERE, CAPTIONS, IMAGES = "Files and folders", "Captions", "Images, buckets, caches"
 NETWORK, OPTIMISATION, SAVING = "Network", "Optimisation", "Saving"
 SECTIONS = (WHERE, CAPTIONS, IMAGES, NETWORK, OPTIMISATION, SAVING)
 
-FORMATS = kinds.one_of(safetensors="safetensors", ckpt="ckpt", pt="pt", bin="bin")
+PLAIN = kinds.plain
 
 
-def _row(section: str, number: int, old: str, sd_scripts: str, key: str, kind: Kind | None, what: str) -> Option:
-    return Option(sd_scripts, key, what, kind, number, old, section)
+def _row(
+    section: str, number: int, old: str, sd_scripts: str, key: str, kind: Kind | None, what: str, **more: Any
+) -> Option:
+    return Option(sd_scripts, key, what, kind, number, old, section, **more)
 
 
 # fmt: off
@@ -67,9 +79,9 @@ PARAMETERS = (
         "if not writable.",
     ),
     _row(
-        WHERE, 4, "change_output_name", "output_name", "output.name", kinds.text,
+        WHERE, 4, "change_output_name", "output_name", "output.name", PLAIN,
         "File name of the adapter, without extension; epochs and steps are appended as `-000005` and "
-        "`-step00000500`, the final file has the plain name.",
+        "`-step00000500`, the final file has the plain name.", ss=True,
     ),
     _row(
         WHERE, 5, "save_json_folder", "", "settings.save_folder", kinds.path,
@@ -104,27 +116,30 @@ PARAMETERS = (
         "Extension of caption files, default `.txt`. With or without the dot.",
     ),
     _row(
-        CAPTIONS, 10, "caption_dropout_rate", "caption_dropout_rate", "data.captions.dropout_rate", kinds.number,
-        "Probability, per sample and epoch, that the whole caption is dropped.",
+        CAPTIONS, 10, "caption_dropout_rate", "caption_dropout_rate", "data.captions.dropout_rate", PLAIN,
+        "Probability, per sample and epoch, that the whole caption is dropped.", ss=True,
     ),
     _row(
         CAPTIONS, 11, "caption_dropout_every_n_epochs", "caption_dropout_every_n_epochs",
-        "data.captions.dropout_every_n_epochs", kinds.whole,
+        "data.captions.dropout_every_n_epochs", PLAIN,
         "In epochs n, 2n, 3n … (counted from 1) all captions are empty. 0 = never.",
+        ss=True,
     ),
     _row(
         CAPTIONS, 12, "caption_tag_dropout_rate", "caption_tag_dropout_rate", "data.captions.tag_dropout_rate",
-        kinds.number,
+        PLAIN,
         "Probability, per sample and epoch, that a tag (other than the kept ones) is dropped.",
+        ss=True,
     ),
     _row(
-        CAPTIONS, 27, "shuffle_captions", "shuffle_caption", "data.captions.shuffle", kinds.flag,
+        CAPTIONS, 27, "shuffle_captions", "shuffle_caption", "data.captions.shuffle", PLAIN,
         "Shuffles the tags (separated by `data.captions.separator`, default `,`) for each sample and epoch.",
+        ss=True,
     ),
     _row(
-        CAPTIONS, 28, "keep_tokens", "keep_tokens", "data.captions.keep_tokens", kinds.whole,
+        CAPTIONS, 28, "keep_tokens", "keep_tokens", "data.captions.keep_tokens", PLAIN,
         "The first N tags stay in front and are never dropped. With `data.captions.keep_tokens_separator` (such as "
-        "`|||`) the part before it is kept; a second one marks a kept end.",
+        "`|||`) the part before it is kept; a second one marks a kept end.", ss=True,
     ),
     _row(
         CAPTIONS, 30, "tag_occurrence_txt_file", "", "callbacks.tag_occurrence.enabled", kinds.flag,
@@ -136,35 +151,36 @@ PARAMETERS = (
         "`count` (default) or `alphabetical`.",
     ),
     _row(
-        CAPTIONS, 51, "max_clip_token_length", "max_token_length", "model.max_token_length", kinds.whole,
+        CAPTIONS, 51, "max_clip_token_length", "max_token_length", "model.max_token_length", PLAIN,
         "75, 150 or 225 tokens, encoded in chunks of 75, each with its own start and end token. Longer captions are "
-        "counted; `data.captions.overlong`: `truncate` (default), `skip` or `error`.",
+        "counted; `data.captions.overlong`: `truncate` (default), `skip` or `error`.", ss=True,
     ),
     _row(
         IMAGES, 32, "train_resolution", "resolution", "data.resolution", kinds.size,
         "Pixel budget: a number (square) or `[w, h]`. A list of several resolutions trains on all of them.",
     ),
     _row(
-        IMAGES, 52, "buckets", "enable_bucket", "data.buckets.enabled", kinds.flag,
+        IMAGES, 52, "buckets", "enable_bucket", "data.buckets.enabled", PLAIN,
         "Aspect-ratio buckets; off = resize the shorter side and crop the centre to `data.resolution`. "
         "`data.captions.token_buckets` (default off) batches captions of one chunk separately from longer ones.",
+        ss=True,
     ),
     _row(
         IMAGES, 33, "min_bucket_resolution", "min_bucket_reso", "data.buckets.min_resolution", None,
-        "Minimum side of a bucket.",
+        "Minimum side of a bucket.", ss=True,
     ),
     _row(
         IMAGES, 34, "max_bucket_resolution", "max_bucket_reso", "data.buckets.max_resolution", None,
-        "Maximum side of a bucket.",
+        "Maximum side of a bucket.", ss=True,
     ),
     _row(
-        IMAGES, 62, "bucket_reso_steps", "bucket_reso_steps", "data.buckets.step", kinds.whole,
+        IMAGES, 62, "bucket_reso_steps", "bucket_reso_steps", "data.buckets.step", PLAIN,
         "Bucket sides are multiples of this (a multiple of 8 for SD 1.x and 2.x, of 32 for SDXL; default 64); "
         "anything else is an error.",
     ),
     _row(
-        IMAGES, 63, "bucket_no_upscale", "bucket_no_upscale", "data.buckets.no_upscale", kinds.flag,
-        "Images are never enlarged; small ones get a bucket of their own size.",
+        IMAGES, 63, "bucket_no_upscale", "bucket_no_upscale", "data.buckets.no_upscale", PLAIN,
+        "Images are never enlarged; small ones get a bucket of their own size.", ss=True,
     ),
     _row(
         IMAGES, 41, "reg_img_folder", "reg_data_dir", "data.reg_folder", kinds.path,
@@ -172,17 +188,17 @@ PARAMETERS = (
         "there are training images (including repeats), in turn.",
     ),
     _row(
-        IMAGES, 56, "color_aug", "color_aug", "data.augment.color", kinds.flag,
-        "Random hue, saturation and brightness. Cannot be combined with cached latents.",
+        IMAGES, 56, "color_aug", "color_aug", "data.augment.color", PLAIN,
+        "Random hue, saturation and brightness. Cannot be combined with cached latents.", ss=True,
     ),
     _row(
-        IMAGES, 57, "flip_aug", "flip_aug", "data.augment.flip", kinds.flag,
-        "Mirrors half of the samples; works with cached latents (both versions are cached).",
+        IMAGES, 57, "flip_aug", "flip_aug", "data.augment.flip", PLAIN,
+        "Mirrors half of the samples; works with cached latents (both versions are cached).", ss=True,
     ),
     _row(
-        IMAGES, 58, "random_crop", "random_crop", "data.augment.random_crop", kinds.flag,
+        IMAGES, 58, "random_crop", "random_crop", "data.augment.random_crop", PLAIN,
         "Random instead of centre crop. With cached latents it needs `data.cache.variants` above 1: that many crops "
-        "are cached.",
+        "are cached.", ss=True,
     ),
     _row(
         IMAGES, 55, "cache_latents", "cache_latents", "data.cache.latents", None,
@@ -190,16 +206,16 @@ PARAMETERS = (
         "missing latents are encoded.",
     ),
     _row(
-        IMAGES, 22, "num_workers", "max_data_loader_n_workers", "data.num_workers", kinds.whole,
+        IMAGES, 22, "num_workers", "max_data_loader_n_workers", "data.num_workers", PLAIN,
         "Loader processes. The result does not depend on them.",
     ),
     _row(
-        IMAGES, 23, "persistent_workers", "persistent_data_loader_workers", "data.persistent_workers", kinds.flag,
+        IMAGES, 23, "persistent_workers", "persistent_data_loader_workers", "data.persistent_workers", PLAIN,
         "Keeps loader processes between epochs.",
     ),
     _row(
-        IMAGES, 24, "batch_size", "train_batch_size", "data.batch_size", kinds.whole,
-        "Samples per batch and device.",
+        IMAGES, 24, "batch_size", "train_batch_size", "data.batch_size", PLAIN,
+        "Samples per batch and device.", ss="batch_size_per_device",
     ),
     _row(NETWORK, 13, "net_dim", "network_dim", "adapter.rank", None, "Rank."),
     _row(
@@ -221,7 +237,7 @@ PARAMETERS = (
     _row(
         NETWORK, 42, "clip_skip", "clip_skip", "model.clip_skip", None,
         "Uses the text encoder's hidden state this many layers from the end (1 = last), then the final layer norm. "
-        "SDXL always uses the second-to-last layers, without that norm.",
+        "SDXL always uses the second-to-last layers, without that norm.", ss=True,
     ),
     _row(NETWORK, 59, "vae", "vae", "model.vae", kinds.path, "Another VAE: a file, folder or Hub id."),
     _row(NETWORK, 64, "v2", "v2", "model=sd2", None, "Stable Diffusion 2.x."),
@@ -229,14 +245,17 @@ PARAMETERS = (
         NETWORK, 65, "v_parametrization", "v_parameterization", "model.prediction_type", None,
         "`epsilon` or `v_prediction` (`model=sd2_v`). Read from the checkpoint if possible; conflicts are warned of.",
     ),
-    _row(OPTIMISATION, 19, "learning_rate", "learning_rate", "optimizer.lr", None, "Learning rate; default 1e-4."),
+    _row(
+        OPTIMISATION, 19, "learning_rate", "learning_rate", "optimizer.lr", None, "Learning rate; default 1e-4.",
+        ss=True,
+    ),
     _row(
         OPTIMISATION, 21, "unet_lr", "unet_lr", "targets.unet_lr", None,
-        "Learning rate of the UNet's adapters; null = `optimizer.lr`; 0 = frozen.",
+        "Learning rate of the UNet's adapters; null = `optimizer.lr`; 0 = frozen.", ss=True,
     ),
     _row(
         OPTIMISATION, 20, "text_encoder_lr", "text_encoder_lr", "targets.text_encoder_lr", None,
-        "Learning rate of the text encoder's adapters; null = `optimizer.lr`; 0 = frozen.",
+        "Learning rate of the text encoder's adapters; null = `optimizer.lr`; 0 = frozen.", ss=True,
     ),
     _row(
         OPTIMISATION, 54, "use_8bit_adam", "use_8bit_adam", "optimizer=adam8bit", None,
@@ -270,13 +289,14 @@ PARAMETERS = (
     ),
     _row(
         OPTIMISATION, 46, "gradient_acc_steps", "gradient_accumulation_steps", "trainer.accumulate_grad_batches",
-        kinds.whole,
+        PLAIN,
         "Batches per optimizer step. Batches of different buckets may share a step.",
+        ss=True,
     ),
     _row(
         OPTIMISATION, 45, "gradient_checkpointing", "gradient_checkpointing", "model.gradient_checkpointing",
-        kinds.flag,
-        "Recomputes activations in the backward pass: less memory, the same gradients.",
+        PLAIN,
+        "Recomputes activations in the backward pass: less memory, the same gradients.", ss=True,
     ),
     _row(
         OPTIMISATION, 47, "mixed_precision", "mixed_precision", "trainer.precision", kinds.precision,
@@ -289,19 +309,20 @@ PARAMETERS = (
         "an error, while a settings file gets sdpa with a warning.",
     ),
     _row(
-        OPTIMISATION, 44, "prior_loss_weight", "prior_loss_weight", "objective.prior_loss_weight", kinds.number,
-        "Weight of the loss of regularisation images.",
+        OPTIMISATION, 44, "prior_loss_weight", "prior_loss_weight", "objective.prior_loss_weight", PLAIN,
+        "Weight of the loss of regularisation images.", ss=True,
     ),
     _row(
         OPTIMISATION, 43, "test_seed", "seed", "seed", kinds.whole,
         "Seeds everything; the same seed and settings give the same file, byte for byte, on the same machine.",
+        ss=True,
     ),
     _row(
         SAVING, 26, "save_every_n_epochs", "save_every_n_epochs", "callbacks.export.every_n_epochs", None,
         "Saves the adapter every N epochs (see also `every_n_steps` and `keep_last`).",
     ),
     _row(
-        SAVING, 49, "save_as", "save_model_as", "output.format", FORMATS,
+        SAVING, 49, "save_as", "save_model_as", "output.format", PLAIN,
         "`safetensors`, `ckpt`, `pt`, `bin`; `output.layout` is `kohya` (default) or `diffusers`.",
     ),
     _row(
@@ -313,8 +334,8 @@ PARAMETERS = (
         "Omits the training metadata (`ss_*`, `modelspec.*`) from a safetensors file.",
     ),
     _row(
-        SAVING, 38, "training_comment", "training_comment", "output.comment", kinds.text,
-        "Stored in the metadata (`ss_training_comment`).",
+        SAVING, 38, "training_comment", "training_comment", "output.comment", PLAIN,
+        "Stored in the metadata (`ss_training_comment`).", ss=True,
     ),
     _row(
         SAVING, 36, "save_state", "save_state", "callbacks.state.enabled", None,
@@ -330,34 +351,36 @@ PARAMETERS = (
 FURTHER = (
     Option(
         "adaptive_noise_scale", "objective.noise.offset.adaptive",
-        "Noise offset that follows the image's brightness.",
+        "Noise offset that follows the image's brightness.", ss=True,
     ),
     Option("additional_parameters", "", "Further command-line options, which override the others."),
-    Option("alpha_mask", "data.alpha_mask", "Transparency weights the loss of each pixel.", kinds.flag),
+    Option("alpha_mask", "data.alpha_mask", "Transparency weights the loss of each pixel.", PLAIN),
     Option("cache_latents_to_disk", "data.cache.latents=disk", "Keeps cached latents on disk."),
     Option("cache_text_encoder_outputs", "data.cache.text", "Caches the outputs of the text encoders."),
-    Option("caption_prefix", "data.captions.prefix", "Text before every caption.", kinds.text),
-    Option("caption_separator", "data.captions.separator", "Separator of tags.", kinds.text),
-    Option("caption_suffix", "data.captions.suffix", "Text after every caption.", kinds.text),
+    Option("caption_prefix", "data.captions.prefix", "Text before every caption.", PLAIN),
+    Option("caption_separator", "data.captions.separator", "Separator of tags.", PLAIN),
+    Option("caption_suffix", "data.captions.suffix", "Text after every caption.", PLAIN),
     Option("conditioning_data_dir", "data.mask_folder", "Folder of loss masks."),
     Option("dataset_config", "data.folders", "A separate dataset configuration, which is read, too."),
     Option("dataset_repeats", "data.folders", "Repeats of the images of `in_json`."),
     Option("debiased_estimation_loss", "objective/weighting=debiased", "Noisy timesteps count more."),
-    Option("enable_wildcard", "data.captions.wildcards", "Picks one of `{a|b}` and one line at random.", kinds.flag),
+    Option("enable_wildcard", "data.captions.wildcards", "Picks one of `{a|b}` and one line at random.", PLAIN),
     Option("epoch", "trainer.max_epochs", "The GUI's number of epochs, where neither maximum is set."),
     Option("height_resolution", "data.resolution", "The height, where it differs from `train_resolution`."),
-    Option("huber_c", "objective.loss.c", "Threshold of the Huber and the smooth L1 loss."),
-    Option("huber_scale", "objective.loss.scale", "Scale of that threshold."),
-    Option("huber_schedule", "objective.loss.schedule", "How that threshold follows the timestep."),
+    Option("huber_c", "objective.loss.c", "Threshold of the Huber and the smooth L1 loss.", ss=True),
+    Option("huber_scale", "objective.loss.scale", "Scale of that threshold.", ss=True),
+    Option(
+        "huber_schedule", "objective.loss.schedule", "How that threshold follows the timestep.", ss=True,
+    ),
     Option("in_json", "data.metadata", "One metadata file with the captions.", kinds.path),
-    Option("ip_noise_gamma", "objective.noise.input_perturbation.strength", "Input perturbation."),
+    Option("ip_noise_gamma", "objective.noise.input_perturbation.strength", "Input perturbation.", ss=True),
     Option(
         "ip_noise_gamma_random_strength", "objective.noise.input_perturbation.random_strength",
-        "Random strength up to it.",
+        "Random strength up to it.", ss=True,
     ),
     Option(
         "keep_tokens_separator", "data.captions.keep_tokens_separator",
-        "Marks the end of the kept part of a caption.", kinds.text,
+        "Marks the end of the kept part of a caption.", PLAIN,
     ),
     Option("locon", "adapter=locon", "LoCon, in early versions of the LoRA Easy Training scripts."),
     Option("log_with", "logger=…", "tensorboard, wandb, or all."),
@@ -372,18 +395,33 @@ FURTHER = (
     Option("masked_loss", "data.mask_folder", "Weights the loss by masks."),
     Option(
         "max_grad_norm", "trainer.gradient_clip_val",
-        "Clips the gradient norm of all adapters together.", kinds.number,
+        "Clips the gradient norm of all adapters together.", PLAIN, ss=True,
     ),
     Option("max_timestep", "objective.timesteps.high", "The timestep after the last one that is trained."),
-    Option("min_snr_gamma", "objective/weighting=min_snr", "Clean timesteps count less."),
+    Option(
+        "min_snr_gamma", "objective/weighting=min_snr", "Clean timesteps count less.",
+        ss=True, holder="objective.weighting.min_snr.gamma",
+    ),
     Option("min_timestep", "objective.timesteps.low", "The first timestep that is trained."),
-    Option("multires_noise_discount", "objective.noise.multires.discount", "Weight of each coarser noise."),
-    Option("multires_noise_iterations", "objective/noise=multires", "Noise of several resolutions."),
+    Option(
+        "multires_noise_discount", "objective.noise.multires.discount", "Weight of each coarser noise.",
+        ss=True,
+    ),
+    Option(
+        "multires_noise_iterations", "objective/noise=multires", "Noise of several resolutions.",
+        ss=True, holder="objective.noise.multires.iterations",
+    ),
     Option("network_args", "adapter.…", "Further arguments of the network."),
-    Option("network_dropout", "adapter.dropout", "Dropout of elements inside the adapter."),
+    Option("network_dropout", "adapter.dropout", "Dropout of elements inside the adapter.", ss=True),
     Option("network_module", "adapter=…", "networks.lora, networks.loha, networks.lokr, lycoris.kohya."),
-    Option("noise_offset", "objective/noise=offset", "Noise with a random constant in each channel."),
-    Option("noise_offset_random_strength", "objective.noise.offset.random_strength", "Random strength up to it."),
+    Option(
+        "noise_offset", "objective/noise=offset", "Noise with a random constant in each channel.",
+        ss=True, holder="objective.noise.offset.strength",
+    ),
+    Option(
+        "noise_offset_random_strength", "objective.noise.offset.random_strength", "Random strength up to it.",
+        ss=True,
+    ),
     Option("noise_offset_type", "objective/noise=…", "Chooses between noise offset and multires noise."),
     Option("optimizer_args", "optimizer.…", "Further arguments of the optimizer."),
     Option("optimizer_type", "optimizer=…", "AdamW, AdamW8bit, Lion, Lion8bit, Prodigy, DAdaptAdam, Adafactor …"),
@@ -397,13 +435,16 @@ FURTHER = (
     Option("save_n_epoch_ratio", "callbacks.export.every_n_epochs", "Saves that many files at equal intervals."),
     Option("save_state_on_train_end", "callbacks.state.enabled", "Saves the training state at the end."),
     Option("scale_v_pred_loss_like_noise_pred", "objective/weighting=scaled_v", "Scales the loss of a v-prediction."),
-    Option("scale_weight_norms", "adapter.max_norm", "Upper bound of the norm of each layer's change."),
+    Option(
+        "scale_weight_norms", "adapter.max_norm", "Upper bound of the norm of each layer's change.",
+        ss=True,
+    ),
     Option("sdpa", "model.attention=sdpa", "torch's attention."),
     Option("sdxl", "model=sdxl", "The file is for SDXL (`sdxl`, `use_sdxl`, `sdxl_train_network.py`)."),
-    Option("secondary_separator", "data.captions.secondary_separator", "Separator inside groups of tags.", kinds.text),
+    Option("secondary_separator", "data.captions.secondary_separator", "Separator inside groups of tags.", PLAIN),
     Option(
         "token_warmup_min", "data.captions.token_warmup_min",
-        "Number of tags at the start of the token warm-up.", kinds.whole,
+        "Number of tags at the start of the token warm-up.", PLAIN,
     ),
     Option(
         "token_warmup_step", "data.captions.token_warmup_steps",
@@ -413,10 +454,10 @@ FURTHER = (
     Option("v_pred_like_loss", "objective/weighting=v_like", "Adds a share of the loss, weighted as in v-prediction."),
     Option(
         "validation_split", "data.validation.share",
-        "Share of the images that is held out as validation set.", kinds.number,
+        "Share of the images that is held out as validation set.", PLAIN, ss=True,
     ),
     Option("wandb_run_name", "logger.wandb.name", "The run's name at Weights & Biases."),
-    Option("weighted_captions", "model.emphasis", "Weighted words: `(tag:1.2)`.", kinds.flag),
+    Option("weighted_captions", "model.emphasis", "Weighted words: `(tag:1.2)`.", PLAIN),
     Option("zero_terminal_snr", "model.zero_terminal_snr", "The noise schedule ends in pure noise."),
 )
 """Further options of sd-scripts and its GUI that are supported."""
@@ -514,9 +555,7 @@ _NO_COUNTERPART = {
         "metadata_thumbnail metadata_merged_from metadata_trigger_phrase metadata_preprocessor "
         "metadata_is_negative_embedding"
     ),
-    "validation is configured by callbacks.validation": (
-        "validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps"
-    ),
+    "validation is configured by callbacks.validation": "validation_seed max_validation_steps",
     "custom dataset classes are not supported": "dataset_class",
     "to inspect the data run loralab doctor": "debug_dataset",
     "the path of a settings file": "config_file output_config save_toml save_toml_location save_json_name",
@@ -539,8 +578,38 @@ _NO_COUNTERPART = {
     ),
 }
 
-NO_COUNTERPART = tuple(Option(name, "", why) for why, names in _NO_COUNTERPART.items() for name in names.split())
+NO_COUNTERPART = (
+    *(Option(name, "", why) for why, names in _NO_COUNTERPART.items() for name in names.split()),
+    *(
+        Option(name, "", "validation is configured by callbacks.validation", ss=True, holder=f"callbacks.{key}")
+        for name, key in (
+            ("validate_every_n_steps", "validation.every_n_steps"),
+            ("validate_every_n_epochs", "validation.every_n_epochs"),
+        )
+    ),
+)
 """Options of other trainers that are not supported, with the reason."""
+
+UNUSED = {
+    "adaptive_noise_scale": None,
+    "face_crop_aug_range": None,
+    "fp8_base": False,
+    "fp8_base_unet": False,
+    "full_fp16": False,
+    "gradient_checkpointing": False,
+    "huber_c": 0.1,
+    "huber_scale": 1.0,
+    "huber_schedule": "snr",
+    "ip_noise_gamma_random_strength": False,
+    "lowram": False,
+    "max_validation_steps": None,
+    "multires_noise_discount": 0.3,
+    "noise_offset_random_strength": False,
+    "resize_interpolation": None,
+    "validation_seed": None,
+    "validation_split": 0.0,
+}
+"""What sd-scripts writes into the metadata of a file for options that are not used."""
 
 OTHER_FAMILIES = ("flux", "flux1", "sd3", "lumina", "hunyuan", "hunyuan_image", "anima", "chroma", "qwen")
 """Prefixes, before an underscore, of options for other model families."""

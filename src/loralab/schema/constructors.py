@@ -37,6 +37,25 @@ class Parameter:
         return any(name[0].isupper() and name not in _TYPING and not hasattr(ranges, name) for name in names)
 
     @property
+    def choices(self) -> list[Any]:
+        """The words or numbers that it accepts, where it is one of a few."""
+        parts = [p for p in _alternatives(self.annotation) if isinstance(p, ast.Subscript)]
+        literal = next((p for p in parts if ast.unparse(p.value) == "Literal"), None)
+        if literal is None:
+            return []
+        inner = literal.slice.elts if isinstance(literal.slice, ast.Tuple) else [literal.slice]
+        return [ast.literal_eval(choice) for choice in inner]
+
+    @property
+    def plain(self) -> type:
+        """The plain type of its value: bool, int, float or str."""
+        if self.choices:
+            return type(self.choices[0])
+        name = next(ast.unparse(p) for p in _alternatives(self.annotation) if isinstance(p, ast.Name))
+        alias = getattr(ranges, name, None)
+        return typing.get_args(alias)[0] if alias else {"bool": bool, "int": int, "float": float, "str": str}[name]
+
+    @property
     def words(self) -> str:
         """The valid values, in words; "" where every value is valid."""
         return self.mismatch(object()) or ""
@@ -145,6 +164,13 @@ def _is_derived(node: ast.AnnAssign) -> bool:
     return "ClassVar" in ast.unparse(node.annotation) or (
         node.value is not None and "init=False" in ast.unparse(node.value)
     )
+
+
+def _alternatives(annotation: ast.expr | None) -> list[ast.expr]:
+    """The parts of a union."""
+    if isinstance(annotation, ast.BinOp):
+        return [*_alternatives(annotation.left), *_alternatives(annotation.right)]
+    return [] if annotation is None else [annotation]
 
 
 NODE, MAPPING = "a node with a _target_ (choose an option of the group)", "setting: value, …"

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 Kind = Callable[[Any], Any]
@@ -114,17 +115,39 @@ def names(value: Any) -> list[str]:
     return [text(part) for part in value]
 
 
-def one_of(**choices: Any) -> Kind:
+class OneOf:
     """One of the words, in any capitalisation; converted to the value of that keyword."""
 
-    def kind(value: Any) -> Any:
+    def __init__(self, **choices: Any) -> None:
+        self.choices = choices
+
+    def __call__(self, value: Any) -> Any:
         word = str(value).strip().lower()
-        if isinstance(value, (list, dict)) or word not in choices:
-            raise ValueError(" | ".join(choices))
-        return choices[word]
+        if isinstance(value, (list, dict)) or word not in self.choices:
+            raise ValueError(" | ".join(self.choices))
+        return self.choices[word]
 
-    return kind
+    def word(self, value: Any) -> str | None:
+        """The first word for a value."""
+        return next((word for word, known in self.choices.items() if known == value), None)
 
 
-precision = one_of(no="32-true", fp16="16-mixed", bf16="bf16-mixed", true="16-mixed", false="32-true")
-save_precision = one_of(fp16="fp16", bf16="bf16", float="fp32", fp32="fp32", true="fp16", false="fp32")
+precision = OneOf(no="32-true", fp16="16-mixed", bf16="bf16-mixed", true="16-mixed", false="32-true")
+save_precision = OneOf(fp16="fp16", bf16="bf16", float="fp32", fp32="fp32", true="fp16", false="fp32")
+
+
+def plain(value: Any) -> Any:
+    """Stands for the kind of the setting itself (see `of`)."""
+    raise AssertionError(value)
+
+
+@cache
+def of(key: str) -> Kind:
+    """The kind of value that the constructor of a setting takes."""
+    from loralab.schema.destination import destination  # without Hydra until a file is converted
+
+    parameter = destination(key)
+    assert parameter is not None, key
+    if parameter.plain is str and parameter.choices:
+        return OneOf(**{choice: choice for choice in parameter.choices})
+    return {bool: flag, int: whole, float: number, str: text}[parameter.plain]

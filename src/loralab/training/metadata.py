@@ -15,86 +15,17 @@ from typing import Any
 
 from loralab import __version__
 from loralab.models.registry import FAMILIES, Row
+from loralab.schema import kinds
+from loralab.schema.catalogue import OPTIONS, UNUSED
 from loralab.schema.tree import get
 from loralab.training.network_metadata import network
 
 Settings = Mapping[str, Any]
 """The composed configuration, plain values."""
 
-BY_KEY = {
-    "ss_adaptive_noise_scale": "objective.noise.offset.adaptive",
-    "ss_batch_size_per_device": "data.batch_size",
-    "ss_bucket_no_upscale": "data.buckets.no_upscale",
-    "ss_caption_dropout_every_n_epochs": "data.captions.dropout_every_n_epochs",
-    "ss_caption_dropout_rate": "data.captions.dropout_rate",
-    "ss_caption_tag_dropout_rate": "data.captions.tag_dropout_rate",
-    "ss_clip_skip": "model.clip_skip",
-    "ss_color_aug": "data.augment.color",
-    "ss_enable_bucket": "data.buckets.enabled",
-    "ss_flip_aug": "data.augment.flip",
-    "ss_gradient_accumulation_steps": "trainer.accumulate_grad_batches",
-    "ss_gradient_checkpointing": "model.gradient_checkpointing",
-    "ss_huber_c": "objective.loss.c",
-    "ss_huber_scale": "objective.loss.scale",
-    "ss_huber_schedule": "objective.loss.schedule",
-    "ss_ip_noise_gamma": "objective.noise.input_perturbation.strength",
-    "ss_ip_noise_gamma_random_strength": "objective.noise.input_perturbation.random_strength",
-    "ss_keep_tokens": "data.captions.keep_tokens",
-    "ss_learning_rate": "optimizer.lr",
-    "ss_max_bucket_reso": "data.buckets.max_resolution",
-    "ss_max_grad_norm": "trainer.gradient_clip_val",
-    "ss_max_token_length": "model.max_token_length",
-    "ss_min_bucket_reso": "data.buckets.min_resolution",
-    "ss_min_snr_gamma": "objective.weighting.min_snr.gamma",
-    "ss_multires_noise_discount": "objective.noise.multires.discount",
-    "ss_multires_noise_iterations": "objective.noise.multires.iterations",
-    "ss_network_dropout": "adapter.dropout",
-    "ss_noise_offset": "objective.noise.offset.strength",
-    "ss_noise_offset_random_strength": "objective.noise.offset.random_strength",
-    "ss_output_name": "output.name",
-    "ss_prior_loss_weight": "objective.prior_loss_weight",
-    "ss_random_crop": "data.augment.random_crop",
-    "ss_scale_weight_norms": "adapter.max_norm",
-    "ss_seed": "seed",
-    "ss_shuffle_caption": "data.captions.shuffle",
-    "ss_text_encoder_lr": "targets.text_encoder_lr",
-    "ss_training_comment": "output.comment",
-    "ss_unet_lr": "targets.unet_lr",
-    "ss_validate_every_n_epochs": "callbacks.validation.every_n_epochs",
-    "ss_validate_every_n_steps": "callbacks.validation.every_n_steps",
-    "ss_validation_split": "data.validation.share",
-}
-"""Name in the file → the setting that it holds."""
-
 RECIPE = "loralab"
 """Where a file holds the settings of its training in this project's own terms, as JSON."""
 
-UNSET = {
-    "ss_adaptive_noise_scale": None,
-    "ss_gradient_checkpointing": False,
-    "ss_huber_c": 0.1,
-    "ss_huber_scale": 1.0,
-    "ss_huber_schedule": "snr",
-    "ss_ip_noise_gamma_random_strength": False,
-    "ss_multires_noise_discount": 0.3,
-    "ss_noise_offset_random_strength": False,
-    "ss_validation_split": 0.0,
-}
-"""What sd-scripts writes where the option is not used."""
-
-NOT_HERE = {
-    "ss_face_crop_aug_range": None,
-    "ss_fp8_base": False,
-    "ss_fp8_base_unet": False,
-    "ss_full_fp16": False,
-    "ss_lowram": False,
-    "ss_max_validation_steps": None,
-    "ss_resize_interpolation": None,
-    "ss_validation_seed": None,
-}
-"""Options of sd-scripts without a counterpart, which it writes into every file."""
-
-PRECISIONS = {"32-true": "no", "16-mixed": "fp16", "bf16-mixed": "bf16"}
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 """In the terms of modelspec, which has none for a flow."""
 
@@ -176,8 +107,8 @@ def metadata(
     dates: Dates | None = None,
 ) -> dict[str, str]:
     """The metadata of an adapter file, all values strings. `base`: see `base_facts`."""
-    told = NOT_HERE | {key: get(settings, path) for key, path in BY_KEY.items()}
-    told |= {key: value for key, value in UNSET.items() if not told[key]}
+    told = {option.metadata: get(settings, option.holder or option.key) for option in OPTIONS.values() if option.ss}
+    told |= {f"ss_{name}": value for name, value in UNUSED.items() if not told.get(f"ss_{name}")}
     told |= (
         network(settings, _rank(settings, model), model.alpha)
         | _training(settings, progress)
@@ -239,7 +170,7 @@ def _training(settings: Settings, progress: Progress) -> dict[str, Any]:
         "ss_lr_warmup_steps": _warmup(settings, progress.steps),
         "ss_optimizer": _call(get(settings, "optimizer") or {}, leave_out=("lr",)),
         "ss_lr_scheduler": str(get(settings, "scheduler._target_")).rpartition(".")[2],
-        "ss_mixed_precision": PRECISIONS.get(str(get(settings, "trainer.precision")), "no"),
+        "ss_mixed_precision": kinds.precision.word(get(settings, "trainer.precision")),
         "ss_loss_type": str(get(settings, "objective.loss._target_")).rpartition(".")[2].lower(),
         "ss_debiased_estimation": "debiased" in weighting,
         "ss_cache_latents": get(settings, "data.cache.latents") not in (None, "none"),

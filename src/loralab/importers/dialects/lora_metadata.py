@@ -21,13 +21,11 @@ PREFIX = "ss_"
 FAMILY = "ss_base_model_version"
 
 OWN = {
-    "batch_size_per_device": "train_batch_size",
     "num_epochs": "max_train_epochs",
     "optimizer": "optimizer_type",
-    "lr_scheduler_args": "lr_scheduler_args",
     "debiased_estimation": "debiased_estimation_loss",
-    "training_comment": "training_comment",
 }
+"""Names of options whose value is written in another form."""
 
 _RESULTS = """
 bucket_info epoch new_sd_model_hash new_vae_hash num_batches_per_epoch num_reg_images
@@ -49,6 +47,7 @@ NOT_SETTINGS = frozenset(NOT_PLACES) | RESULTS
 
 NAMES = {
     **{PREFIX + name: name for name in OPTIONS if not name.startswith("network_args.")},
+    **{option.metadata: name for name, option in OPTIONS.items() if option.ss},
     **{PREFIX + key: name for key, name in OWN.items()},
     **{PREFIX + key: "" for key in NOT_SETTINGS},
     FAMILY: "sdxl",

@@ -6,7 +6,7 @@ from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
 from loralab.schema import kinds
 
-LOGGERS = kinds.one_of(tensorboard="tensorboard", wandb="wandb", all="many")
+LOGGERS = kinds.OneOf(tensorboard="tensorboard", wandb="wandb", all="many")
 
 
 def logs(foreign: Foreign, ours: Ours) -> None:

@@ -30,8 +30,8 @@ WEIGHTING = {
     "debiased": ("debiased_estimation_loss", kinds.flag, None),
 }
 
-LOSSES = kinds.one_of(l2="l2", l1="l1", huber="huber", smooth_l1="smooth_l1")
-GROWTHS = kinds.one_of(constant="constant", exponential="exponential", snr="snr")
+LOSSES = kinds.OneOf(l2="l2", l1="l1", huber="huber", smooth_l1="smooth_l1")
+GROWTHS = kinds.OneOf(constant="constant", exponential="exponential", snr="snr")
 THRESHOLD = {
     "huber_c": ("c", kinds.number),
     "huber_schedule": ("schedule", GROWTHS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 import shlex
 from typing import Any
@@ -66,7 +67,7 @@ def _value(given: Any) -> Any:
         try:
             given = ast.literal_eval(given.strip().strip("\"'"))
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            words = {"true": True, "false": False, "none": None, "null": None}
+            words = {"true": True, "false": False, "none": None, "null": None, "inf": math.inf}
             return words.get(given.strip().lower(), kinds.text(given))
     if isinstance(given, (list, tuple)):
         return [_value(part) for part in given]

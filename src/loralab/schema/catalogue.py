@@ -602,6 +602,7 @@ UNUSED = {
     "huber_schedule": "snr",
     "ip_noise_gamma_random_strength": False,
     "lowram": False,
+    "max_grad_norm": 0.0,
     "max_validation_steps": None,
     "multires_noise_discount": 0.3,
     "noise_offset_random_strength": False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -171,10 +172,15 @@ def _training(settings: Settings, progress: Progress) -> dict[str, Any]:
         "ss_optimizer": _call(get(settings, "optimizer") or {}, leave_out=("lr",)),
         "ss_lr_scheduler": str(get(settings, "scheduler._target_")).rpartition(".")[2],
         "ss_mixed_precision": kinds.precision.word(get(settings, "trainer.precision")),
-        "ss_loss_type": str(get(settings, "objective.loss._target_")).rpartition(".")[2].lower(),
+        "ss_loss_type": _snake_case(str(get(settings, "objective.loss._target_")).rpartition(".")[2]),
         "ss_debiased_estimation": "debiased" in weighting,
         "ss_cache_latents": get(settings, "data.cache.latents") not in (None, "none"),
     }
+
+
+def _snake_case(name: str) -> str:
+    """smooth_l1 of SmoothL1"""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def _warmup(settings: Settings, steps: int) -> int | float:

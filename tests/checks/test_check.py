@@ -17,7 +17,7 @@ from loralab.command.prepare import checked, prepare
 from loralab.errors import UserError
 from loralab.schema.compose import CONF, compose, group_options
 from loralab.schema.tree import leaves
-from tests import ROOT
+from tests import GOLDEN, ROOT
 
 HEAVY = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes")
 
@@ -405,6 +405,35 @@ def test_epochs_on_the_command_line_clear_steps() -> None:
     overrides = prepare(["trainer.max_epochs=3"]).overrides
     tree = checked(overrides).tree
     assert (tree["trainer"]["max_epochs"], tree["trainer"]["max_steps"]) == (3, None)
+
+
+def test_sd15_with_a_folder_is_what_a_user_expects() -> None:
+    """The values written out in full, wherever conf/ has them from."""
+    expected = OmegaConf.to_container(OmegaConf.load(GOLDEN / "sd15_folder.yaml"))
+    tree = compose(["model=sd15", "data=folder"]).tree
+    assert {group: tree[group] for group in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "differs"),
+    [
+        ("model=sd2_v", {"family", "base", "resolution", "prediction_type"}),
+        ("targets=unet_only", {"text_encoder"}),
+        ("targets=text_encoder_only", {"unet"}),
+        ("adapter=locon", {"conv_rank"}),
+        ("adapter=loha", {"_target_"}),
+        ("adapter=dora", {"_target_", "magnitude"}),
+        ("adapter=lokr", {"_target_", "factor", "decompose_both", "full_matrix"}),
+    ],
+)
+def test_options_differ_from_the_usual_one_by_what_they_say(option: str, differs: set[str]) -> None:
+    group = option.partition("=")[0]
+    usual, found = (compose(["model=sd15", *words]).tree[group] for words in ([], [option]))
+    assert {key for key in usual | found if usual.get(key, ...) != found.get(key, ...)} == differs
+
+
+def test_what_options_start_from_is_no_option() -> None:
+    assert problems("model=base").splitlines()[0] == "model: has no option 'base'"
 
 
 def test_sd15_with_a_folder_is_free_of_the_demo(tmp_path: Path) -> None:

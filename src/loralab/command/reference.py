@@ -10,6 +10,7 @@ from pathlib import Path
 from loralab.command.menu import first_comment
 from loralab.schema.compose import CONF, group_options
 from loralab.schema.constructors import parameters
+from loralab.schema.sources import raw
 from loralab.schema.third_party import RANGES
 
 PAGE = CONF.parent / "docs" / "configuration.md"
@@ -79,10 +80,11 @@ def _of_files(files: dict[str, Path], prefix: str) -> list[Setting]:
     """The settings of a group's options, merged by key."""
     found: dict[str, Setting] = {}
     for option, file in files.items():
-        target = ""
-        for path, value, words in _entries(file, prefix):
+        entries = list(_inherited(file, prefix))
+        of_all = target = next((value for path, value, _ in reversed(entries) if path == f"{prefix}._target_"), "")
+        for path, value, words in entries:
             if path.endswith("._target_"):
-                target = value
+                target = of_all or value
             if path.rpartition(".")[2].startswith("_") or not path.startswith(prefix) or value == "{}":
                 continue
             if prefix == "callbacks" and path.endswith(
@@ -104,6 +106,14 @@ def _valid(target: str, path: str) -> str:
         return known[key].words if key in known else ""
     limits = RANGES.get(node, {}).get(key, "")
     return " | ".join(limits) if isinstance(limits, tuple) else str(limits)
+
+
+def _inherited(file: Path, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """The same of a YAML and of the one of its group that it starts from, which comes first."""
+    starts = [start for start in raw(file).get("defaults") or () if isinstance(start, str) and start != "_self_"]
+    if prefix and len(starts) == 1:
+        yield from _inherited(file.with_name(f"{starts[0].partition('@')[0]}.yaml"), prefix)
+    yield from _entries(file, prefix)
 
 
 def _entries(file: Path, prefix: str) -> Iterator[tuple[str, str, str]]:

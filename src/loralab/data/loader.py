@@ -25,6 +25,9 @@ class Loader(DataLoader):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         with masked():
             batches = super().__iter__()
+        if self.num_workers:
+            # where Lightning ends the workers of a run that fails; garbage collection would wait 5 s for each of them
+            self._iterator = batches  # type: ignore[assignment]
         for batch in batches:
             if isinstance(batch, UserError):
                 raise batch

@@ -195,11 +195,15 @@ def values(cfg: DictConfig) -> dict[str, Any]:
     return plain  # type: ignore[return-value]
 
 
+BASE = "base"
+"""The file of a group that its options start from, and no option itself."""
+
+
 def group_options() -> dict[str, list[str]]:
     """Every group with its options, by name."""
     groups: dict[str, list[str]] = {}
     for group, file in sorted(Places.files("**/*.yaml")):
-        if group != "." and group.split("/")[0] != "hydra":
+        if group != "." and group.split("/")[0] != "hydra" and file.stem != BASE:
             groups.setdefault(group, []).append(file.stem)
     return groups
 

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from loralab.adapters.base import weight_shape
 from loralab.adapters.inject import inject
@@ -16,7 +15,7 @@ from loralab.errors import UserError
 from loralab.models.architecture import SD1, SDXL
 from loralab.models.names import block_count, text_targets, unet_targets
 from loralab.models.sd import load
-from tests import ROOT
+from loralab.schema.compose import compose
 
 SD1_TABLE = {"text_encoder": text_targets(12, "lora_te", True), "unet": unet_targets(SD1.unet, False)}
 SDXL_TABLE = {
@@ -200,9 +199,8 @@ def test_the_start_is_sd_scripts_start(family):
 
 
 def test_shipped_targets():
-    conf = ROOT / "conf" / "targets"
     for name, parts in (("both", 264), ("unet_only", 192), ("text_encoder_only", 72)):
-        settings = OmegaConf.to_container(OmegaConf.load(conf / f"{name}.yaml"))
+        settings = compose([f"targets={name}"]).tree["targets"]
         settings = {key: value for key, value in settings.items() if not key.startswith("_")}
         assert len(choose(Targets(**settings))) == parts
         assert json.dumps(settings)

@@ -62,7 +62,7 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     Returns the run's folder. The command's exit code must be `code`. Files are fp32.
     """
-    from loralab import run
+    from loralab import launch
 
     def start(*overrides: str, name: str = "run", code: int = 0) -> Path:
         folder = tmp_path / name
@@ -87,7 +87,7 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr("sys.argv", ["train.py"])
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as stop:
-            run.main(argv)
+            launch.main(argv)
         assert (stop.value.code or 0) == code
         return folder
 

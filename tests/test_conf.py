@@ -15,6 +15,7 @@ from loralab.errors import UserError
 from loralab.report.loggers import finish
 from loralab.schema.compose import group_options, values, without_hydra
 from loralab.training.fallback import Fallback
+from loralab.training.run_state import RunState
 from loralab.training.state import States
 
 SHAPES = Path(run.__file__).parent / "assets" / "shapes" / "train"
@@ -71,10 +72,10 @@ def build(name: str, cfg, family, folder: Path):
     if name == "callbacks":
         fallback = Fallback(folder, print)
         output = run.instantiate(cfg.output)(fallback=fallback, describe=lambda epoch, step: {})
-        given = {"output": output, "run_folder": folder, "settings": values(cfg), "states": States(folder, fallback)}
-        return run._callbacks(node, SideWork(), **given)
+        state = RunState(folder, values(cfg))
+        return run.callbacks(cfg, SideWork(), state, output, States(state, fallback))
     if name == "logger":
-        return run._loggers(node, SideWork(), folder, [])
+        return run.loggers(node, SideWork(), folder, [])
     built = run.instantiate(node)
     if name in ("adapter", "targets"):
         adapters = inject(family, run.instantiate(cfg.adapter), run.instantiate(cfg.targets), 0)

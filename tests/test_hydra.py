@@ -12,7 +12,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
-from loralab import run
+from loralab import launch
 from loralab.report.record import Record
 from loralab.schema.compose import CONF, Places
 
@@ -42,11 +42,11 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Captu
     monkeypatch.setattr("sys.argv", ["train.py"])
     monkeypatch.setattr("logging.raiseExceptions", False)  # Hydra's handlers keep the streams of tests before
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "train", trained)
+    monkeypatch.setattr(launch, "_trained", trained)
 
     def start(*words: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as stop:
-            run.main(list(words))
+            launch.main(list(words))
         told = capfd.readouterr()
         said = told.out + told.err
         assert "Traceback" not in said

@@ -20,14 +20,14 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("training", "data.module", "data.loader"),
     ("callbacks", "checks", "importers"),
-    ("command", "tools", "run", "report", "cli", "bench"),
+    ("command", "tools", "launch", "run", "report", "cli", "bench"),
 ]
 ROOMS: dict[str, tuple[str, ...]] = {
     "diffusers": ("models", "tools.extract", "tools.merge", "bench"),
     "transformers": ("models", "tools.doctor", "bench"),
     "lightning": ("training", "data.module", "callbacks", "run", "report", "bench"),
-    "hydra": ("schema", "command", "importers", "run", "report"),
-    "omegaconf": ("schema", "command", "checks", "importers", "run", "report"),
+    "hydra": ("schema", "command", "importers", "launch", "run", "report"),
+    "omegaconf": ("schema", "command", "checks", "importers", "launch", "run", "report"),
     "PIL": ("data.images", "callbacks", "tools", "report", "bench"),
     "bitsandbytes": ("models",),
 }

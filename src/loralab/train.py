@@ -7,7 +7,7 @@ def main() -> None:
     """Trains as the command line says: [group=option …] [key=value …]; --help shows the menu."""
     with signals.listening(for_good=True), console.kept():
         console.greet()
-        from loralab.run import main  # takes a second
+        from loralab.launch import main  # takes a second
 
         main()
 

@@ -354,7 +354,7 @@ def test_the_command_answers_without_heavy_imports(overrides: list[str]) -> None
     code = f"""
 import sys
 sys.argv = ["train.py", *{overrides!r}]
-from loralab.run import main
+from loralab.launch import main
 try:
     main()
 except SystemExit as stop:

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from loralab import cli, run
+from loralab import cli, launch
 from loralab.command.prepare import prepare
 from loralab.errors import UserError
 
@@ -90,7 +90,7 @@ def test_runs_are_not_kept_among_the_images(tmp_path, monkeypatch, capsys):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        run.main(["data=folder", "data.folder=."])
+        launch.main(["data=folder", "data.folder=."])
     assert stop.value.code == 1
     told = capsys.readouterr().err
     assert "hydra.run.dir" in told

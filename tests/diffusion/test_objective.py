@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +20,14 @@ from loralab.diffusion.loss import L2
 from loralab.diffusion.noise import InputPerturbation, Multires, Offset
 from loralab.diffusion.objective import Losses, Objective
 from loralab.diffusion.process import Epsilon, Flow, Process, Velocity
-from loralab.diffusion.tags import TagRarity
+from loralab.diffusion.tags import TagRarity, Tags
 from loralab.diffusion.timesteps import LogitNormal, Uniform
 from loralab.diffusion.weighting import Debiased, MinSNR, ScaledV, VLike
 from loralab.errors import UserError
 from loralab.rng import generator
 from loralab.training.ema import EMA
 from loralab.training.module import LoraModule
+from loralab.training.run_state import RunState
 from loralab.types import Batch, Draw, Item
 from tests import ROOT
 
@@ -256,10 +258,11 @@ def test_rare_tags_weigh_more() -> None:
 
 
 def test_tag_weighting_scales_each_samples_loss() -> None:
-    of = objective(tag_weighting=1.0)
     items = [Item("a.png", 64, 48, "star, red"), Item("b.png", 64, 48, "star, blue")]
-    assert torch.equal(run(of, [0, 1], items=items).loss, run(objective(), [0, 1]).loss), "before tags are counted"
-    of.count_tags({"star": 20, "red": 15, "blue": 5}, lambda item: item.caption.split(", "))
+    untold = objective(tag_weighting=1.0)
+    assert torch.equal(run(untold, [0, 1], items=items).loss, run(objective(), [0, 1]).loss), "no tags are counted"
+    tags = Tags({"star": 20, "red": 15, "blue": 5}, lambda item: item.caption.split(", "))
+    of = objective(tag_weighting=1.0, tags=tags)
     expected = torch.tensor([of.rarity.weight(["star", tag]) for tag in ("red", "blue")])
     found = run(of, [0, 1], items=items)
     assert_close(found.loss, found.unweighted * expected, rtol=1e-6, atol=0)
@@ -299,7 +302,7 @@ def test_the_module_stays_near_its_own_base(random_family) -> None:
             batch([0, 1]), captions=["star", "sks"], latent_mean=mean, latent_std=0 * mean, original_size=sizes
         )
         modules = [
-            LoraModule(random_family, adapters, of, None, None, lr=1.0, seed=3, ema=EMA())  # type: ignore[arg-type]
+            LoraModule(random_family, adapters, of, None, None, 1.0, 3, EMA(), RunState(Path(), {}))  # type: ignore[arg-type]
             for of in (objective(), objective(preservation_weight=0.25))
         ]
         plain, near = (module.losses(given, seed=3) for module in modules)

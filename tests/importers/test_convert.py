@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from loralab import cli, run
+from loralab import cli, launch
 from loralab.command import many
 from loralab.command.prepare import prepare
 from loralab.errors import UserError
@@ -681,7 +681,7 @@ def test_what_hydra_shows_is_what_holds(write, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train.py"])
     path = write({"net_dim": 7, "alpha": 3, "mixed_precision": "no"})
     with pytest.raises(SystemExit) as stop:
-        run.main(["--cfg", "job", f"settings.load={path}", "adapter.alpha=5", *DEMO])
+        launch.main(["--cfg", "job", f"settings.load={path}", "adapter.alpha=5", *DEMO])
     tree = OmegaConf.create(capsys.readouterr().out)
     assert not stop.value.code
     assert (tree.adapter.rank, tree.adapter.alpha, tree.settings.load) == (7, 5, str(path))
@@ -855,7 +855,7 @@ def test_nine_of_ten_are_trained(ten, random_base, monkeypatch, capsys):
     def in_this_process(words):
         tried.append(next(word for word in words if word.startswith("settings.load=")).strip("'")[-6])
         with pytest.raises(SystemExit) as stop:
-            run.main(words)
+            launch.main(words)
         return int(stop.value.code or 0)
 
     monkeypatch.setattr(many, "start_process", in_this_process)
@@ -864,7 +864,7 @@ def test_nine_of_ten_are_trained(ten, random_base, monkeypatch, capsys):
     root = ten.parent / "multirun" / "settings"
     for again in (False, True):
         with pytest.raises(SystemExit) as stop:
-            run.main([*command, "callbacks.samples.enabled=false", "callbacks.progress.enabled=false"])
+            launch.main([*command, "callbacks.samples.enabled=false", "callbacks.progress.enabled=false"])
         assert stop.value.code == 1
         assert tried == (["3"] if again else list("0123456789"))
         said = capsys.readouterr().err

@@ -17,7 +17,7 @@ from loralab.importers import convert
 from loralab.importers.recipe import recipe
 from loralab.importers.save import stored
 from loralab.importers.section import is_left_out
-from loralab.run import main as run_command
+from loralab.launch import main as run_command
 from loralab.schema.tree import get
 
 RUNS = {

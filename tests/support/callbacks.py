@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.overrides import TorchFunctionMode
 
 from loralab.errors import user_error
+from loralab.training.run_state import RunState
 
 
 class SignalAt(Callback):
@@ -36,8 +37,8 @@ class SignalAt(Callback):
 class InTheWay(Callback):
     """Puts things in the way of side work: a file where pictures go, a folder where tags go, no folder for the CSV."""
 
-    def __init__(self, *, run_folder: Path) -> None:
-        self.folder = run_folder
+    def __init__(self, *, run: RunState) -> None:
+        self.folder = run.folder
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         (self.folder / "samples").touch()
@@ -71,8 +72,8 @@ class Untold(Exception):
 class TakesFolder(Callback):
     """Puts a file in the place of the run's folder, or a folder in the place of its record."""
 
-    def __init__(self, what: str, *, run_folder: Path) -> None:
-        self.what, self.folder = what, run_folder
+    def __init__(self, what: str, *, run: RunState) -> None:
+        self.what, self.folder = what, run.folder
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == 1 and self.what == "folder":

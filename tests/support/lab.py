@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from loralab import run
+from loralab import launch, run
 from loralab.command.prepare import prepare, refuse
 from loralab.errors import UserError
 from loralab.importers.expand import expand
@@ -195,7 +195,7 @@ class Lab:
             contextlib.redirect_stderr(said),
             pytest.raises(SystemExit) as stop,
         ):
-            run.main(list(argv))
+            launch.main(list(argv))
         return int(stop.value.code or 0), said.getvalue()
 
     def refused(self, change: Change, *overrides: str) -> str:

@@ -38,8 +38,8 @@ class Export(Callback):
             self._save(trainer, module, after_epoch(epoch))
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
-        if trainer.global_step or not module.interrupted:
-            self._save(trainer, module, after_step(trainer.global_step) if module.interrupted else "", keep=True)
+        if trainer.global_step or not module.run.interrupted:
+            self._save(trainer, module, after_step(trainer.global_step) if module.run.interrupted else "", keep=True)
         self.ended = True
 
     def on_fit_end(self, trainer: Trainer, module: LoraModule) -> None:
@@ -50,8 +50,8 @@ class Export(Callback):
     def _save(self, trainer: Trainer, module: LoraModule, suffix: str, keep: bool = False) -> None:
         if not trainer.is_global_zero:
             return
-        with module.pace.pause(), module.evaluation_weights():
-            path = self.output.save(module.adapters, module.position[0], trainer.global_step, suffix)
+        with module.run.pace.pause(), module.evaluation_weights():
+            path = self.output.save(module.adapters, module.run.position[0], trainer.global_step, suffix)
         if keep or path in self.kept:
             return
         self.kept.append(path)

@@ -101,7 +101,7 @@ class Health(Callback):
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         self.movement = Movement(module.adapters, module.family) if self.watches_movement else None
         self._keep(trainer, module)
-        module.assure = lambda: self.look(trainer, module)
+        module.run.assure = lambda: self.look(trainer, module)
         self.begun = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:
@@ -118,13 +118,13 @@ class Health(Callback):
         self.parts = []
         if self.waits or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.look(trainer, module)
-        if module.skipped:
+        if module.run.skipped:
             optimizer.zero_grad()  # to None, and a tensor without a gradient is skipped
         elif self.movement and any(group["lr"] > 0 for group in optimizer.param_groups):
             self.movement.note(gradients)
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
-        module.between_steps = True
+        module.run.between_steps = True
         signals.release()
         if not self.movement or not steps_done(trainer):
             return
@@ -153,8 +153,9 @@ class Health(Callback):
                 self.look(trainer, module)
             except UserError:  # a bad step; what was good before it is saved
                 return
-        place = trainer.global_step, module.position
-        rescue(trainer, module, self.output, self.states, *place, with_state=alone and module.between_steps)
+        self.unseen = []  # the other processes no longer look: the weights are checked where they are saved
+        place = trainer.global_step, module.run.position
+        rescue(trainer, module, self.output, self.states, *place, with_state=alone and module.run.between_steps)
 
     def look(self, trainer: Trainer, module: LoraModule) -> None:
         """Checks the steps since the last check, in one transfer from the device; skips a bad one or ends the run."""
@@ -171,17 +172,17 @@ class Health(Callback):
         if not self.skips or self.in_a_row >= self.skips_in_a_row:
             self._stop(trainer, module, bad)
         self.skipped += 1
-        module.skipped = True
+        module.run.skipped = True
         if self.on_nan == "skip":
             log.warning("skipped: %s", _described(bad))
 
     def _keep(self, trainer: Trainer, module: LoraModule) -> None:
         if not self.waits:
             checkpoint = dump_checkpoint(trainer)
-            self.good = trainer.global_step, module.position, copy.deepcopy(checkpoint)
+            self.good = trainer.global_step, module.run.position, copy.deepcopy(checkpoint)
 
     def _stop(self, trainer: Trainer, module: LoraModule, bad: Step | None) -> None:
-        step, position, checkpoint = self.good or (trainer.global_step, module.position, None)
+        step, position, checkpoint = self.good or (trainer.global_step, module.run.position, None)
         self.begun = None
         if checkpoint:  # weights and optimizer of now may hold nothing finite
             module.load_state_dict(checkpoint["state_dict"], strict=False)

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from loralab.files import as_json
 from loralab.schema.tree import get
+from loralab.training.run_state import RunState
 
 KEYS = (
     "seed",
@@ -36,8 +37,8 @@ KEYS = (
 class HParams(Callback):
     """Logs the composed configuration when training starts, and the final losses when it ends."""
 
-    def __init__(self, *, settings: dict[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, *, run: RunState) -> None:
+        self.settings = run.settings
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         text = as_json(self.settings)

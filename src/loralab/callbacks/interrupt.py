@@ -34,11 +34,11 @@ class Interrupt(Callback):
 
     def _look(self, trainer: Trainer, module: LoraModule) -> None:
         if trainer.strategy.reduce_boolean_decision(signals.received() is not None, all=False):
-            trainer.should_stop = module.interrupted = True
+            trainer.should_stop = module.run.interrupted = True
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
-        if module.interrupted and trainer.global_step:
-            self.states.save(trainer, trainer.global_step, *module.position)
+        if module.run.interrupted and trainer.global_step:
+            self.states.save(trainer, trainer.global_step, *module.run.position)
 
     def teardown(self, trainer: Trainer, module: LoraModule, stage: str) -> None:
         """Not before: what is saved at the end is finished, too."""

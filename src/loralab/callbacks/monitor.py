@@ -33,7 +33,7 @@ class Monitor(Callback):
         self.last_logged = -1
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
-        self._begin(module.pace)
+        self._begin(module.run.pace)
         self.batch_ended = self.since
 
     def _begin(self, pace: Pace) -> None:
@@ -41,7 +41,7 @@ class Monitor(Callback):
         self.images, self.since, self.waited = pace.images, pace.seconds, 0.0
 
     def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:
-        self.waited += module.pace.seconds - self.batch_ended
+        self.waited += module.run.pace.seconds - self.batch_ended
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LoraModule, optimizer: Optimizer) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -62,11 +62,11 @@ class Monitor(Callback):
         step = trainer.global_step
         if step != self.last_logged and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.last_logged = step
-            figures = self._figures(trainer, module.pace)
+            figures = self._figures(trainer, module.run.pace)
             for logger in trainer.loggers:
                 logger.log_metrics(figures, step)
-            self._begin(module.pace)
-        self.batch_ended = module.pace.seconds
+            self._begin(module.run.pace)
+        self.batch_ended = module.run.pace.seconds
 
     def _figures(self, trainer: Trainer, pace: Pace) -> dict[str, float]:
         seconds = pace.seconds - self.since

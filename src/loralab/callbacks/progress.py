@@ -58,7 +58,7 @@ class ProgressBar(Callback):
         step = trainer.global_step
         if not self.shown or step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.shown = f"loss {mean.item():.4f} · lr {_rates(trainer)}"
-        words = f"epoch {trainer.current_epoch + 1} · {self.shown} · {module.pace.rate:.1f} images/s"
+        words = f"epoch {trainer.current_epoch + 1} · {self.shown} · {module.run.pace.rate:.1f} images/s"
         if step % self.refresh_every_n_steps == 0:
             self.bar.update(self.task, completed=step, description=words)
         now = time.monotonic()

@@ -43,7 +43,7 @@ class Resumed(Callback):
             )
         total = trainer.estimated_stepping_batches
         trainer.fit_loop.setup_data()  # which says how many batches there are
-        module.position = epoch, batch = trainer.datamodule.begins_at()  # type: ignore[attr-defined]
+        module.run.position = epoch, batch = trainer.datamodule.begins_at()  # type: ignore[attr-defined]
         place(checkpoint["loops"], epoch, batch, int(trainer.num_training_batches), self.state.step)
         if self.state.step >= trainer.max_steps > 0 or epoch >= (trainer.max_epochs or 0) > 0:
             print(f"resume: nothing left to do, the state is at step {self.state.step} of {total:.0f}")

@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +20,7 @@ from loralab.callbacks.prompts import SETTING, Prompt, notes, read
 from loralab.models.preview import sample
 from loralab.schema.ranges import AtLeastOne, Guidance, PictureSide, SamplingSteps
 from loralab.training.module import LoraModule
+from loralab.training.run_state import RunState
 
 if TYPE_CHECKING:
     from loralab.data.module import DataModule
@@ -55,14 +55,14 @@ class Samples(Callback):
         height: PictureSide | None = None,
         steps: SamplingSteps = 20,
         guidance: Guidance = 7.0,
-        run_folder: Path,
+        run: RunState,
     ) -> None:
         self.given, self.ignored = (None, {}) if prompts is None else read(prompts)
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.before, self.after = before, after
         self.common = {"negative": negative, "seed": seed, "width": width, "height": height}
         self.common |= {"steps": steps, "guidance": guidance}
-        self.folder = run_folder / "samples"
+        self.folder = run.folder / "samples"
         self.times: dict[str, list[Image]] = {}
         """Thumbnails of what was drawn, by the name of its row on the sheet."""
         self.drawn_at: int | None = None
@@ -91,14 +91,14 @@ class Samples(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         step, epoch = steps_done(trainer), epochs_done(trainer)
-        with module.pace.pause():
+        with module.run.pace.pause():
             if due(step, self.every_n_steps):
                 self._draw(trainer, module, f"step {step}")
             elif due(epoch, self.every_n_epochs):
                 self._draw(trainer, module, f"epoch {epoch}")
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
-        if self.after and not module.interrupted and self.drawn_at != trainer.global_step:
+        if self.after and not module.run.interrupted and self.drawn_at != trainer.global_step:
             self._draw(trainer, module, "after")
 
     def _draw(self, trainer: Trainer, module: LoraModule, time: str) -> None:

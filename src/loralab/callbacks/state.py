@@ -42,7 +42,7 @@ class SaveState(Callback):
             self._save(trainer, module)
 
     def _save(self, trainer: Trainer, module: LoraModule) -> None:
-        with module.pace.pause():
-            self.states.save(trainer, trainer.global_step, *module.position)
+        with module.run.pace.pause():
+            self.states.save(trainer, trainer.global_step, *module.run.position)
         if self.keep_last and trainer.is_global_zero:
             self.states.keep_last(self.keep_last)

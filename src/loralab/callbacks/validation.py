@@ -59,7 +59,7 @@ class Validation(Callback):
         self.loaders = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
         if self.loaders:
             self._tell_who_waits_in_vain(trainer)
-        epoch, batch = module.position
+        epoch, batch = module.run.position
         if trainer.global_step > self.last:
             self._validate_if_due(trainer, module, trainer.global_step, None if batch else epoch)
 
@@ -87,12 +87,12 @@ class Validation(Callback):
 
     def _validate_if_due(self, trainer: Trainer, module: LoraModule, step: int | None, epoch: int | None) -> None:
         if self.loaders and (due(step, self.every_n_steps) or due(epoch, self.every_n_epochs)):
-            with module.pace.pause():
+            with module.run.pace.pause():
                 self.validate(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
         """The end of the run is measured, too, however short the run was."""
-        if self.loaders and trainer.global_step > self.last and not module.interrupted:
+        if self.loaders and trainer.global_step > self.last and not module.run.interrupted:
             self.measure(trainer, module)
 
     def validate(self, trainer: Trainer, module: LoraModule) -> None:
@@ -164,7 +164,7 @@ class Validation(Callback):
     def _keep_best(self, trainer: Trainer, module: LoraModule) -> None:
         if self.save_best and trainer.is_global_zero:
             with module.evaluation_weights():
-                self.output.save(module.adapters, module.position[0], trainer.global_step, BEST)
+                self.output.save(module.adapters, module.run.position[0], trainer.global_step, BEST)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "last": self.last}

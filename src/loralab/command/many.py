@@ -112,7 +112,7 @@ def multirun_folder(folder: Path, overrides: list[str]) -> Path:
 
 def start_process(words: list[str]) -> int:
     """Trains in a separate process, so that no run can affect the next; signals are forwarded to it."""
-    command = [sys.executable, "-c", "from loralab.run import main; main()", *words]
+    command = [sys.executable, "-c", "from loralab.launch import main; main()", *words]
     process = subprocess.Popen(command)
     with signals.relayed(process.send_signal):
         return process.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +13,12 @@ from loralab.diffusion.loss import Loss
 from loralab.diffusion.noise import Noise, noise_for, to_device
 from loralab.diffusion.predictions import meaningless
 from loralab.diffusion.process import Process
-from loralab.diffusion.tags import TagRarity
+from loralab.diffusion.tags import TagRarity, Tags
 from loralab.diffusion.timesteps import Timesteps, timesteps_for
 from loralab.diffusion.weighting import Weighting
 from loralab.errors import UserError
 from loralab.schema.ranges import Exponent, NonNegative
-from loralab.types import Batch, Item
+from loralab.types import Batch
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """predict(noisy (B, C, h, w), timesteps (B,)) -> prediction (B, C, h, w)."""
@@ -44,7 +44,7 @@ class Objective:
     noise: changes of the plain noise by name, applied in the order given.
     weighting: timestep weights by name; their product counts.
     prior_loss_weight: of regularisation images.
-    tag_weighting: the power with which rare tags count more (see TagRarity), once `count_tags` was called; 0 = off.
+    tag_weighting: the power with which rare tags of the data count more (see TagRarity); 0 = off.
     preservation_weight: of the distance to what the frozen base predicts for `preservation_caption`, added to each
     sample's loss, so that it changes nothing else, without regularisation images; 0 = off.
     preservation_caption: null = the sample's own caption.
@@ -60,6 +60,7 @@ class Objective:
         tag_weighting: Exponent = 0.0,
         preservation_weight: NonNegative = 0.0,
         preservation_caption: str | None = "",
+        tags: Tags | None = None,
     ) -> None:
         self.options: dict[str, object] = {f"objective.noise.{name}": change for name, change in noise.items()}
         self.options |= {f"objective.weighting.{name}": factor for name, factor in weighting.items()}
@@ -71,16 +72,13 @@ class Objective:
         self.tag_weighting = tag_weighting
         self.preservation_weight = preservation_weight
         self.preservation_caption = preservation_caption
-        self.count_tags({}, lambda item: [])
+        tags = tags or Tags()
+        self.rarity, self.tags_of = TagRarity(tags.counts, tag_weighting), tags.of
 
     def check(self, process: Process) -> None:
         """Raises a UserError for options that have no meaning for what the model predicts."""
         if problems := list(meaningless(self.options, process.prediction)):
             raise UserError(*problems)
-
-    def count_tags(self, counts: Mapping[str, int], tags_of: Callable[[Item], Iterable[str]]) -> None:
-        """Tells how often each tag occurs in the training data, repeats counted, and which an image has."""
-        self.rarity, self.tags_of = TagRarity(counts, self.tag_weighting), tags_of
 
     def __call__(
         self,

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from loralab.types import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """How often each tag occurs in the training data, repeats counted, and those that an image has."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    of: Callable[[Item], Iterable[str]] = lambda item: []
 
 
 class TagRarity:

@@ -55,7 +55,7 @@ def _skipped(skipped: list[dict[str, str]]) -> Iterator[str]:
 def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Output) -> dict[str, Any]:
     """The facts that run.json keeps."""
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    pace = module.pace
+    pace = module.run.pace
     return {
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,

@@ -22,7 +22,7 @@ from loralab.optim.schedule_free import evaluation_weights
 from loralab.rng import derive
 from loralab.training.counters import place, position
 from loralab.training.ema import EMA
-from loralab.training.pace import Pace
+from loralab.training.run_state import RunState
 from loralab.types import Batch
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -46,6 +46,7 @@ class LoraModule(L.LightningModule):
         lr: float | None,
         seed: int,
         ema: EMA,
+        run: RunState,
     ) -> None:
         super().__init__()
         self.strict_loading = False
@@ -58,34 +59,24 @@ class LoraModule(L.LightningModule):
         objective.check(self.process)
         self.make_optimizer, self.make_schedule, self.lr, self.seed = make_optimizer, make_schedule, lr, seed
         self.ema = ema
-        self.pace = Pace()
+        self.run = run
         self.last_losses: Losses
-        self.position: tuple[int, int] = (0, 0)
-        """(epoch, its batches done) after the last optimizer step."""
-        self.skipped = False
-        """Whether the last optimizer step was skipped because its gradient was not finite (see Health)."""
-        self.interrupted = False
-        """Whether a signal ended the training."""
-        self.between_steps = True
-        """Whether weights, optimizer and schedule are those after a whole optimizer step: a state can be saved."""
-        self.assure: Callable[[], None] = lambda: None
-        """Called before the weights are looked at or saved; raises if they are unusable (see Health)."""
 
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:
             if hasattr(optimizer, "train"):  # schedule-free ones step in a mode of their own
                 optimizer.train()  # pyright: ignore[reportAttributeAccessIssue]
-        self.pace.start()
+        self.run.pace.start()
 
     def on_train_end(self) -> None:
-        self.pace.stop()
+        self.run.pace.stop()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # network, rank and module dropout draw from the global generator
         torch.manual_seed(derive(self.seed, "network", self.global_step, batch_idx, self.global_rank))
         self.last_losses = self.losses(batch, self.seed)
         loss = self.last_losses.loss.mean()
-        self.pace.count(len(batch) * self.trainer.world_size)
+        self.run.pace.count(len(batch) * self.trainer.world_size)
         self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch), sync_dist=True)
         if not loss.requires_grad:  # module dropout disabled every adapter: the gradient is zero
             loss = loss + 0 * sum(weight.sum() for weight in self.adapters.parameters())
@@ -143,15 +134,15 @@ class LoraModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         signals.hold()  # until Health finds the step whole
-        self.between_steps = False
+        self.run.between_steps = False
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        self.skipped = False
+        self.run.skipped = False
         groups = self.trainer.optimizers[0].param_groups
         before = [{key: value for key, value in group.items() if key != "params"} for group in groups]
         super().optimizer_step(*args, **kwargs)
-        self.position = position(self.trainer)
-        if self.skipped:  # without gradients nothing was changed but some optimizers' count of steps
+        self.run.position = position(self.trainer)
+        if self.run.skipped:  # without gradients nothing was changed but some optimizers' count of steps
             for group, counts in zip(groups, before, strict=True):
                 group.update(counts)
             return
@@ -160,13 +151,13 @@ class LoraModule(L.LightningModule):
             self.ema.update(self.weights)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if not (self.skipped or isinstance(scheduler, ReduceLROnPlateau)):
+        if not (self.run.skipped or isinstance(scheduler, ReduceLROnPlateau)):
             scheduler.step()
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:
         """Inside the block the adapter has its evaluation weights: the average, where there is one."""
-        self.assure()
+        self.run.assure()
         averaged = self.ema.swapped(self.weights) if self.ema.decay else nullcontext()
         with signals.held(), evaluation_weights(self.trainer.optimizers[0]), averaged:
             yield
@@ -184,11 +175,11 @@ class LoraModule(L.LightningModule):
                 module.training = training
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.assure()
+        self.run.assure()
         checkpoint["state_dict"] = _only_adapters(checkpoint["state_dict"])
         checkpoint["ema"] = self.ema.state_dict()
-        checkpoint["position"] = self.position
-        place(checkpoint["loops"], *self.position, int(self.trainer.num_training_batches), self.global_step)
+        checkpoint["position"] = self.run.position
+        place(checkpoint["loops"], *self.run.position, int(self.trainer.num_training_batches), self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         own = {name: tensor.shape for name, tensor in _only_adapters(self.state_dict()).items()}
@@ -200,7 +191,7 @@ class LoraModule(L.LightningModule):
             )
         self.ema.load_state_dict(checkpoint["ema"])
         epoch, batch = checkpoint["position"]
-        self.position = epoch, batch
+        self.run.position = epoch, batch
 
 
 def _only_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,8 @@
 """What can change the result of a run: its settings, the base model, the data.
 
-Every setting counts but those listed here as harmless; of what a path leads to, the content counts.
+Every setting counts but those listed here as harmless; of what a path leads to, the content counts. Of callbacks,
+those of Lightning count that may change weights or batches. Callbacks of the user's own are taken to watch: whoever
+lets one change the training changes it between two resumed runs at their own risk.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from loralab.files import digest_file
 from loralab.training.fallback import Fallback
 from loralab.training.internals import dump_checkpoint
 from loralab.training.marker import MARKER, TENSORS, DamagedState, State, looks_like_state, read, write
+from loralab.training.run_state import RunState
 from loralab.writing import atomic_folder, atomic_path, unused
 
 if TYPE_CHECKING:
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
 class States:
     """The states of one run, in one folder."""
 
-    def __init__(self, folder: Path, fallback: Fallback) -> None:
-        self.folder, self.fallback = folder, fallback
-        self.signature: dict[str, Any] = {}
-        """The run's; set before the first state is saved."""
+    def __init__(self, run: RunState, fallback: Fallback) -> None:
+        self.run, self.folder, self.fallback = run, run.folder / "states", fallback
         self.written: list[State] = []
 
     @signals.held()
@@ -56,7 +55,7 @@ class States:
             epoch,
             batch,
             horizon=getattr(schedule, "horizon", None),
-            signature=self.signature,
+            signature=self.run.signature,
             versions=versions(),
             written=time.time(),
             digest="",

@@ -1,0 +1,174 @@
+"""The command `train`: checks the command line, then lets Hydra run the task, once or for each point of a sweep.
+
+Nothing heavy is imported before a configuration is known to be valid.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from loralab import console, signals
+from loralab.command import flags, many, start, sweep
+from loralab.command.menu import menu
+from loralab.command.prepare import prepare, refuse
+from loralab.command.rerun import rerun
+from loralab.command.run_folder import claim, folder_problems, planned, refuse_to_overwrite, take
+from loralab.errors import Diverged, UserError
+from loralab.importers.save import save as save_settings
+from loralab.report.loggers import finish
+from loralab.report.record import record_failure
+from loralab.report.sweep import Runs, announced, to_minimise
+from loralab.schema.compose import Places, choices_of, composed_by_hydra, know_places, use_sources, values
+from loralab.schema.settings import written
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`python train.py …`: checks the command line, then lets Hydra run the task once or for each point of a sweep."""
+    with signals.listening(for_good=argv is None), console.kept():
+        try:
+            sys.exit(_main(sys.argv[1:] if argv is None else argv))
+        except signals.Interrupted as interrupted:
+            if console.is_first():
+                print(f"interrupted by {interrupted}", file=sys.stderr)
+            # of several processes the first would be killed if another ended with anything but 0
+            sys.exit(interrupted.code if console.is_first() else 0)
+
+
+def _main(argv: list[str]) -> int:
+    """Runs the command line; returns the exit code."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
+    given, overrides = flags.split(argv)
+    try:
+        flags.check(given, overrides)
+        flags.use_places(given, overrides)
+        if "help" in given:
+            print(menu())
+        elif "experimental_rerun" in given:
+            rerun(given["experimental_rerun"], task)
+        elif "shell_completion" in given:  # what is typed is not finished
+            _hydra(given, overrides)
+        else:
+            return _prepared(given, overrides)
+    except UserError as error:
+        return _refused(error)
+    return 0
+
+
+def _prepared(given: flags.Flags, overrides: list[str]) -> int:
+    """Checks the overrides, then lets Hydra do its work; returns the exit code."""
+    prepared = prepare(overrides, "multirun" in given)
+    overrides, swept = prepared.overrides, prepared.swept
+    composed = prepared.composed
+    place = planned(composed, swept is not None)
+    if place and (problems := list(folder_problems(composed.tree, place))):
+        raise UserError(*problems)
+    for warning in prepared.warnings:
+        print(f"note: {warning}", file=sys.stderr)
+    if folder := many.run_folder(overrides):
+        return many.run(folder, overrides, flags.spelt(given))
+    if swept is not None and "cfg" in given:
+        _show_points(given, swept)
+    elif not {"cfg", "info", "hydra_help"}.isdisjoint(given):
+        _hydra(given, overrides)
+    else:
+        folder = claim(place, is_resumed=composed.cfg.resume is not None) if place else None
+        claimed = [f"{place.setting}={written(str(folder))}"] if place else []
+        sys.argv[1:] = [*_words(given), *overrides, *claimed]  # Lightning starts the processes of other devices so
+        if swept is not None and folder:
+            return _sweep(folder, [*overrides, *claimed], composed.cfg, swept)
+        start.run(partial(task, is_checked=True), composed.cfg, folder)
+    return 0
+
+
+def _show_points(given: flags.Flags, swept: list[Override]) -> None:
+    """Prints the configuration of each point of a sweep; of a search, that of one possible point."""
+    for number, point in enumerate(sweep.points(swept), 1):
+        print(f"# run {number}: {' '.join(sweep.own(point, swept))}")
+        _hydra({name: value for name, value in given.items() if name != "multirun"}, [*point, "hydra.mode=RUN"])
+
+
+def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Override]) -> int:
+    """A run for each point, then a table of them; returns the exit code, 1 if one failed."""
+    search, started = sweep.is_search(), time.time()
+    total = HydraConfig.get().sweeper.get("n_trials") if search else sweep.count(swept)
+    runs = Runs(folder, swept, started, 0 if cfg.settings.save_only else total)
+    try:
+        start.sweep(task, [*overrides, announced(swept, total)])
+    finally:
+        print(runs.table(), flush=True)
+    return 1 if runs.failed(search) else 0
+
+
+def _hydra(given: flags.Flags, overrides: list[str]) -> None:
+    """Lets Hydra show what these flags ask for."""
+    know_places()
+    sys.argv[1:] = [*_words(given), *overrides]
+    hydra.main(config_path=str(Places.main), config_name=Places.name, version_base="1.3")(task)()
+
+
+def _words(given: flags.Flags) -> list[str]:
+    return flags.spelt({name: value for name, value in given.items() if name not in flags.OF_PLACES})
+
+
+def task(cfg: DictConfig, is_checked: bool = False) -> float | None:
+    """One run in the folder that Hydra made for it; returns the value that a sweeper minimises.
+
+    is_checked: whether its settings are; those of a sweep's runs are not, which a sweeper may have chosen.
+    A single run that fails ends the process with exit code 1. A failed point of a sweep is reported and recorded, and
+    the sweep continues: its value is None, or infinite if the training diverged.
+    """
+    context = HydraConfig.get()
+    use_sources(context)
+    folder, overrides, choices = Path(context.runtime.output_dir), list(context.overrides.task), choices_of(context)
+    facts: dict[str, Any] = {}
+    log = None if cfg.settings.save_only or not console.is_first() else folder / "train.log"
+    with signals.listening(), console.kept(log):  # also in the processes of a parallel sweep
+        try:
+            if not is_checked:
+                refuse(composed_by_hydra(cfg, context))
+            take(folder, cfg.resume is not None)
+            refuse_to_overwrite(values(cfg.output), folder)
+            if cfg.settings.save_folder:
+                print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
+            if not cfg.settings.save_only:
+                facts = _trained(cfg, folder, overrides, choices)
+        except Exception as error:  # here, so that the log has it
+            _refused(error) if isinstance(error, UserError) else traceback.print_exc()
+            record_failure(folder, overrides, error)
+            facts = {"status": "diverged" if isinstance(error, Diverged) else "failed"}
+        finally:
+            finish(exit_code=int(facts.get("status") != "finished"))
+    if not sweep.is_multirun() and facts.get("status", "finished") != "finished":
+        sys.exit(1 if console.is_first() else 0)
+    return math.inf if facts.get("status") == "diverged" else to_minimise(facts)
+
+
+def _trained(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a training; only this imports what trains."""
+    from loralab.training.quiet import quiet
+
+    quiet()
+    from loralab.run import train
+
+    return train(cfg, folder, overrides, choices)
+
+
+def _refused(error: UserError) -> int:
+    """Prints the problems of a UserError; returns the exit code."""
+    count = f"{len(error.problems)} things" if len(error.problems) > 1 else "one thing"
+    print(f"loralab: {count} to change first\n", file=sys.stderr)
+    for problem in error.problems:
+        print(f"  {problem}", file=sys.stderr)
+    return 1

@@ -1,0 +1,35 @@
+"""What a run knows of itself while it trains, in one place for module, callbacks and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loralab.training.pace import Pace
+
+
+@dataclass
+class RunState:
+    """Every fact has one who sets it, named with it, and is there for all to read."""
+
+    folder: Path
+    """Where the run writes."""
+    settings: dict[str, Any]
+    """The composed configuration, plain values."""
+    signature: dict[str, Any] = field(default_factory=dict)
+    """What can change the result (see signature); set before training starts."""
+    pace: Pace = field(default_factory=Pace)
+    """The module counts; whoever does other work pauses it."""
+    position: tuple[int, int] = (0, 0)
+    """(epoch, its batches done) after the last optimizer step; by the module, and by Resumed before the first."""
+    between_steps: bool = True
+    """Whether weights, optimizer and schedule are those after a whole optimizer step, so that a state can be saved: the
+    module ends it, Health begins it again."""
+    skipped: bool = False
+    """Whether the last optimizer step was skipped because its gradient was not finite; by Health."""
+    interrupted: bool = False
+    """Whether a signal ended the training; by Interrupt."""
+    assure: Callable[[], None] = lambda: None
+    """Called before the weights are looked at or saved; raises if they are unusable; Health's."""

@@ -9,6 +9,7 @@ from functools import cache
 from loralab.adapters.base import METHODS, Method
 from loralab.adapters.peft import PREFIX
 from loralab.models.names import Target
+from loralab.models.registry import TWO_ENCODERS
 
 Table = Mapping[str, Sequence[Target]]
 """The modules that can be adapted, by part."""
@@ -45,7 +46,7 @@ _OF_OTHER_KINDS = (
 
 NO_MODULE = "match no module of this model"
 NOT_SUPPORTED = ", which are not supported"
-AMBIGUOUS = "may belong to either text encoder of SDXL"
+AMBIGUOUS = f"may belong to either text encoder of {TWO_ENCODERS.title}"
 
 
 def strangeness(key: str) -> str:

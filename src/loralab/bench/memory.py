@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from loralab.bench.arguments import at_least
+from loralab.models.registry import FAMILIES, USUAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shape", choices=("sd1", "sd2", "sdxl"), default="sd1")
+    parser.add_argument("--shape", choices=[*FAMILIES][::-1], default=USUAL.name)
     parser.add_argument("--resolution", type=at_least(64), nargs="+", default=[512, 768, 1024])
     parser.add_argument("--batch-size", type=at_least(1), default=1)
     parser.add_argument("--rank", type=at_least(1), default=16)

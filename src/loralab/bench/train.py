@@ -15,10 +15,11 @@ from typing import Any
 from loralab.bench.arguments import at_least
 from loralab.bench.base import random_base
 from loralab.errors import UserError, user_error
+from loralab.models.registry import FAMILIES
 from loralab.packages import missing
 
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny"
-MODELS = {"tiny": "tiny", "sd1": "sd15", "sd2": "sd2", "sdxl": "sdxl"}
+MODELS = {"tiny": "tiny", **{name: row.options[0] for name, row in reversed(FAMILIES.items())}}
 WAYS = ("loralab", "plain")
 
 

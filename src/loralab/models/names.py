@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 Kind = Literal["attention", "feed_forward", "projection", "conv", "ends"]
 """projection: a transformer's way in and out. conv: all in residual blocks and resamplers, 3×3, 1×1 or linear.
-ends: the first and last convolution, and the embeddings of the timestep and of SDXL's sizes."""
+ends: the first and last convolution, and the embeddings of the timestep and of sizes."""
 
 
 class Target(NamedTuple):
@@ -46,7 +46,8 @@ ENDS = {
     "add_embedding.linear_2": "label_emb.0.2",
     "conv_out": "out.2",
 }
-"""The modules of a UNet outside its blocks → the original code's names for them. Only SDXL has an add_embedding."""
+"""The modules of a UNet outside its blocks → the original code's names for them. The add_embedding is of
+sizes, in models that are told them."""
 
 RESIDUAL_BLOCK = {
     "conv1": "in_layers.2",
@@ -72,12 +73,12 @@ class Slot(NamedTuple):
 
     path: str
     original: str
-    """Its path in the original code, by which files name SDXL's modules."""
+    """Its path in the original code, by which some families' files name modules."""
     role: Literal["resnet", "transformer", "resampler"]
     block: int
     """Index in the list that counts the middle as one block (SD 1.x and 2.x)."""
     original_block: int
-    """Index in the list that counts the original code's blocks (SDXL)."""
+    """Index in the list that counts the original code's blocks."""
     depth: int = 0
     """Transformer blocks in a transformer."""
     shortcut: bool = False
@@ -149,7 +150,7 @@ def _join(*path: str) -> str:
 def unet_targets(config: Mapping[str, Any], original: bool) -> list[Target]:
     """The adapted modules of a UNet2DConditionModel with this config.
 
-    `original`: files name its modules and count its blocks by the original code (SDXL) instead of by diffusers.
+    `original`: files name its modules and count its blocks by the original code instead of by diffusers.
     """
 
     def target(path: str, original_path: str, kind: Kind, block: int | None) -> Target:
@@ -175,10 +176,10 @@ def _block_of_end(path: str, config: Mapping[str, Any], original: bool) -> int |
 
 
 def block_count(config: Mapping[str, Any], original: bool) -> int:
-    """Length of the UNet's list of blocks, by which ranks and rates are given per block: 25 for SD, 23 for SDXL.
+    """Length of the UNet's list of blocks, by which ranks and rates are given per block.
 
-    SD: 12 before the middle (0 is the first convolution), the middle, 12 after it. SDXL: the embeddings
-    (0), 9 input blocks, 3 of the middle, 9 output blocks, the last convolution (22).
+    25: 12 before the middle (0 is the first convolution), the middle, 12 after it. 23, by the original code: the
+    embeddings (0), 9 input blocks, 3 of the middle, 9 output blocks, the last convolution (22).
     """
     side = len(config["block_out_channels"]) * (config["layers_per_block"] + 1)
     return 2 * side + (5 if original else 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from loralab.diffusion.process import Velocity
 from loralab.models.family import Family
 from loralab.models.names import ENDS, RESIDUAL_BLOCK, slots
+from loralab.models.registry import FAMILIES
 from loralab.writing import atomic_path
 
 NORMS = {"norm1": "in_layers.0", "norm2": "out_layers.0"}
@@ -47,16 +48,6 @@ OPEN_CLIP_PIECES = (
     (r"self_attn\.in_proj\.", "attn.in_proj_"),
 )
 
-TEXT_PREFIXES = {
-    "sd1": {"text_encoder": "cond_stage_model.transformer.text_model."},
-    "sd2": {"text_encoder": "cond_stage_model.model."},
-    "sdxl": {
-        "text_encoder": "conditioner.embedders.0.transformer.text_model.",
-        "text_encoder_2": "conditioner.embedders.1.model.",
-    },
-}
-"""Those that end in `model.model.` or `1.model.` are open_clip's, with names of their own."""
-
 
 def save_single_file(family: Family, path: Path, dtype: torch.dtype) -> None:
     """Writes the whole model as one .safetensors file in the original layout, marks of v-prediction included."""
@@ -79,7 +70,7 @@ def original_state(family: Family) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in family.vae.state_dict().items():
         attention = ".attentions." in name and tensor.dim() == 2  # the original has 1×1 convolutions there
         yield f"first_stage_model.{vae_name(name, levels)}", tensor[:, :, None, None] if attention else tensor
-    for part, prefix in TEXT_PREFIXES[family.name].items():
+    for part, prefix in FAMILIES[family.name].file_text.items():
         state = {name.removeprefix("text_model."): t for name, t in family.text_encoders[part].state_dict().items()}
         renamed = state if "transformer" in prefix else dict(open_clip_state(state))
         yield from ((prefix + name, tensor) for name, tensor in renamed.items())
@@ -133,9 +124,9 @@ def _replaced(name: str, pieces: tuple[tuple[str, str], ...]) -> str:
 def text_name(family: str, part: str, name: str) -> tuple[str, int | None]:
     """The original name of a text encoder's tensor, given without `text_model.`.
 
-    open_clip keeps queries, keys and values in one matrix: of these, also which third of it.
+    open_clip (without `transformer` in front) keeps queries, keys and values in one matrix: also which third of it.
     """
-    prefix = TEXT_PREFIXES[family][part]
+    prefix = FAMILIES[family].file_text[part]
     if "transformer" in prefix:
         return prefix + name, None
     third = next((i for i, letter in enumerate("qkv") if f".{letter}_proj." in name), None)

@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from loralab.models.architecture import MINIATURE_SDXL, SD1, SD2, SDXL, TINY, VOCABULARY, Architecture, Config
+from loralab.models.architecture import MINIATURE_SDXL, SD1, SD2, SDXL, TINY, Architecture, Config
 from loralab.models.names import Target, unet_and_clip_targets
 
 Table = Mapping[str, list[Target]]
@@ -59,8 +58,6 @@ class Row:
     """Pixels along the side of one latent cell."""
     bucket_step: int = 8
     """The sides of images must be multiples of it, pixels."""
-    vocabulary: Path = VOCABULARY
-    """Tokenizer of models that come without one."""
     encoder_layer: int | None = None
     """The layer of its text encoders, counted from the end, where it is not a setting."""
     blocks: Blocks | None = None
@@ -74,6 +71,8 @@ class Row:
     """How the denoiser's names begin in a single file."""
     file_has: tuple[str, ...] = ()
     """How names begin of which a single file of the family, and of no family after it, has one."""
+    file_text: Mapping[str, str] = field(default_factory=dict)
+    """How the names of each text encoder begin in a single file."""
     adapter_has: str = ""
     """A pattern of keys that an adapter file of the family, and of no family after it, has."""
     context: int | None = None
@@ -133,6 +132,7 @@ _SD1 = Row(
     blocks=Blocks(0, 12, 1, 12, 0),
     architecture=SD1,
     file_has=("cond_stage_model.transformer.",),
+    file_text={"text_encoder": "cond_stage_model.transformer.text_model."},
     context=768,
     versions={"epsilon": "sd_v1", "v_prediction": "sd_v1_v"},
     version_starts="sd_v1",
@@ -147,6 +147,7 @@ _SD2 = replace(
     architecture=SD2,
     config={"cross_attention_dim": 1024},
     file_has=("cond_stage_model.model.",),
+    file_text={"text_encoder": "cond_stage_model.model."},
     context=1024,
     versions={"epsilon": "sd_v2", "v_prediction": "sd_v2_v"},
     version_starts="sd_v2",
@@ -174,6 +175,10 @@ _SDXL = Row(
     architecture=SDXL,
     config={"addition_embed_type": "text_time"},
     file_has=("conditioner.embedders.1.", "model.diffusion_model.label_emb."),
+    file_text={
+        "text_encoder": "conditioner.embedders.0.transformer.text_model.",
+        "text_encoder_2": "conditioner.embedders.1.model.",
+    },
     # more than one block in a transformer, too
     adapter_has=r"^lora_te[12]_|^text_encoder_2\.|^lora_unet_(input|output|middle)_|transformer_blocks[._][1-9]",
     context=2048,
@@ -188,6 +193,9 @@ FAMILIES: dict[str, Row] = {row.name: row for row in (_SDXL, _SD2, _SD1)}
 
 USUAL = _SD1
 """What a settings file or an adapter that names no family is of."""
+
+TWO_ENCODERS = _SDXL
+"""The family whose text encoders have layers of the same names."""
 
 BLOCKS = tuple(dict.fromkeys(row.blocks for row in FAMILIES.values() if row.blocks))
 """Of the families that have a list of blocks."""

@@ -11,9 +11,7 @@ import torch
 
 from tests import GOLDEN
 from tests.support.base_models import VAE, write_base
-
-MADE = {"model=tiny_sdxl", "model=tiny_flow"}
-"""Models that are made, not loaded."""
+from tests.support.runs import command
 
 torch.set_num_threads(1)  # the tests run in several processes
 os.environ["OMP_NUM_THREADS"] = "1"  # and start others
@@ -58,37 +56,10 @@ def reference_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """train(*overrides) runs the command in this process on the small random model and the embedded images.
-
-    Returns the run's folder. The command's exit code must be `code`. Files are fp32.
-    """
-    from loralab import launch
+    """train(*overrides) runs the command in this process and in the test's folder; see `command`."""
 
     def start(*overrides: str, name: str = "run", code: int = 0) -> Path:
-        folder = tmp_path / name
-        usual = {
-            "model.base": str(random_base),
-            "trainer.max_steps": "3",
-            "adapter.rank": "4",
-            "output.precision": "fp32",
-            "callbacks.samples.enabled": "false",
-            "callbacks.progress.enabled": "false",
-            "data.cache_folder": str(tmp_path / "cache"),
-            "data.cache.latents": "none",
-            "ema.decay": "0.0",
-            "objective/weighting": "none",
-            "suggested.batch_size": "4",
-            "hydra.run.dir": str(folder),
-        }
-        if not MADE.isdisjoint(overrides):
-            del usual["model.base"]
-        given = {o.lstrip("+").split("=")[0]: o for o in overrides}  # the last one counts
-        argv = [*given.values(), *(f"{key}={value}" for key, value in usual.items() if key not in given)]
-        monkeypatch.setattr("sys.argv", ["train.py"])
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(SystemExit) as stop:
-            launch.main(argv)
-        assert (stop.value.code or 0) == code
-        return folder
+        return command(random_base, tmp_path / name, *overrides, code=code)
 
     return start

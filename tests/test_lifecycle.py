@@ -16,7 +16,7 @@ import torch
 
 from loralab import console, signals
 from tests import ROOT
-from tests.support.runs import adapter, record
+from tests.support.runs import adapter, command, record
 
 Train = Callable[..., Path]
 
@@ -30,9 +30,17 @@ def signal_at(batch: int, name: str, again: float | None = None) -> list[str]:
     return [*target, f"+callbacks.stop.name={name}", f"+callbacks.stop.again={'null' if again is None else again}"]
 
 
-def test_a_signal_saves_adapter_and_state_and_the_run_can_go_on(train: Train, capsys: pytest.CaptureFixture) -> None:
+@pytest.fixture(scope="module")
+def whole(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happens to."""
+    return command(random_base, tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_a_signal_saves_adapter_and_state_and_the_run_can_go_on(
+    train: Train, whole: Path, capsys: pytest.CaptureFixture
+) -> None:
     """With default settings. Twice is once; a second one after a while leaves the step before."""
-    whole = train(name="whole")
+    states = {}
     for name, code, again, step in (
         ("SIGINT", 130, None, 2),
         ("SIGTERM", 143, 0.01, 2),
@@ -43,6 +51,10 @@ def test_a_signal_saves_adapter_and_state_and_the_run_can_go_on(train: Train, ca
         assert (record(run)["status"], record(run)["error"]) == ("interrupted", name)
         assert [path.name for path in run.glob("*.safetensors")] == [f"adapter-step{step:08d}.safetensors"]
         assert [path.name for path in (run / "states").iterdir()] == [f"step{step:08d}"]
+        content = (run / "states" / f"step{step:08d}" / "state.ckpt").read_bytes()
+        if states.setdefault(step, content) is not content:
+            assert states[step] == content, "to resume from the first shows what it is worth"
+            continue
         resumed = train("resume=auto", f"resume_root={run}", name=f"{name}-{again}-resumed")
         assert f"resuming from step {step} of" in capsys.readouterr().out
         assert adapter(resumed) == adapter(whole)
@@ -187,10 +199,12 @@ def test_a_run_whose_folder_is_taken(
     assert Path(saved).is_relative_to(run) == (what == "record")
 
 
-def test_an_error_in_training_leaves_the_last_whole_step(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_training_leaves_the_last_whole_step(
+    train: Train, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from loralab.training.module import LoraModule
 
-    whole, step = train(name="whole"), LoraModule.training_step
+    step = LoraModule.training_step
 
     def failing(error: Exception) -> Callable:
         def training_step(module: LoraModule, *given: object) -> torch.Tensor:

@@ -60,8 +60,8 @@ def test_the_same_settings_give_the_same_bytes(train) -> None:
     dropout = "adapter.dropout=0.3"
     first = adapter(train(dropout, name="a"))
     assert adapter(train(dropout, name="b")) == first
-    assert adapter(train(dropout, "data.num_workers=2", name="c")) == first
-    assert adapter(train(dropout, "callbacks.samples.enabled=true", "callbacks.samples.steps=2", name="d")) == first
+    others = ("data.num_workers=2", "callbacks.samples.enabled=true", "callbacks.samples.steps=1")
+    assert adapter(train(dropout, *others, name="c")) == first
     assert adapter(train(name="e")) != first
     assert adapter(train(dropout, "seed=1", name="f")) != first
 
@@ -111,21 +111,17 @@ def test_the_dataset_is_not_written_to(train) -> None:
 
 
 def test_a_sweep_is_one_folder_a_point_and_its_runs_are_compared(
-    random_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    train, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    words = ["-m", "optimizer.lr=1e-4,1e-3", "adapter.rank=2", "trainer.max_steps=1", f"model.base={random_base}"]
-    words += ["callbacks.samples.enabled=false", f"data.cache_folder={tmp_path / 'cache'}"]
-    words += ["data/validation=share", "callbacks.validation.every_n_steps=1"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    words = ["-m", "optimizer.lr=1e-4,1e-3", "trainer.max_steps=1"]
+    train(*words, "data/validation=share", "callbacks.validation.every_n_steps=1")
     records = sorted(tmp_path.glob("multirun/*/*/*/run.json"))
     assert [path.parent.name for path in records] == ["0", "1"]
     assert [json.loads(path.read_text())["overrides"][0] for path in records] == [
         "optimizer.lr=0.0001",
         "optimizer.lr=0.001",
     ]
+    capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         cli.main(["compare", str(tmp_path / "multirun"), "--json", "--html", str(tmp_path / "runs.html")])
     assert end.value.code == 0
@@ -144,11 +140,9 @@ def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_p
     words += [f"hydra.run.dir={tmp_path / 'run'}", f"data.cache_folder={tmp_path / 'cache'}"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        events = tmp_path / "run" / "tensorboard"
-        deadline = time.time() + 120
-        while not (events.is_dir() and list(events.glob("events*"))) and time.time() < deadline:
-            time.sleep(0.2)
-        time.sleep(3)
+        log, deadline = tmp_path / "run" / "train.log", time.time() + 120
+        while not (log.is_file() and "step 1/" in log.read_text()) and time.time() < deadline:
+            time.sleep(0.1)
         os.kill(process.pid, signal.SIGINT)
         told, said = process.communicate(timeout=120)
     assert process.returncode == 130

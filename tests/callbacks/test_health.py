@@ -44,8 +44,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(train, folders: str, ca
     assert "Traceback" not in said
     step, kept = saved(Path("run"))
     assert (step, f"step{step:08d}" in said) == (2, True)
-    until = train(*ALL, folders, "trainer.max_steps=2", "callbacks.state.enabled=true", name="until")
-    assert all(torch.equal(tensor, saved(until)[1][name]) for name, tensor in kept.items())
+    until = saved(train(*ALL, folders, "trainer.max_steps=2", "callbacks.state.enabled=true", name="until"))
+    assert all(torch.equal(tensor, until[1][name]) for name, tensor in kept.items())
 
 
 def test_a_late_look_keeps_the_state_at_the_one_before(train, folders: str, capsys: pytest.CaptureFixture) -> None:

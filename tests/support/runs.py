@@ -1,9 +1,47 @@
-"""What a run leaves in its folder."""
+"""The command on a small model, and what a run leaves in its folder."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+import pytest
+
+MADE = {"model=tiny_sdxl", "model=tiny_flow"}
+"""Models that are made, not loaded."""
+
+
+def command(base: Path, folder: Path, *overrides: str, code: int = 0) -> Path:
+    """Runs the command in this process, on a base and the embedded images; the exit code must be `code`.
+
+    Returns the run's folder; the cache is beside it. Files are fp32.
+    """
+    from loralab import launch
+
+    usual = {
+        "model.base": str(base),
+        "trainer.max_steps": "3",
+        "adapter.rank": "4",
+        "output.precision": "fp32",
+        "callbacks.samples.enabled": "false",
+        "callbacks.progress.enabled": "false",
+        "data.cache_folder": str(folder.parent / "cache"),
+        "data.cache.latents": "none",
+        "ema.decay": "0.0",
+        "objective/weighting": "none",
+        "suggested.batch_size": "4",
+        "hydra.run.dir": str(folder),
+    }
+    if not MADE.isdisjoint(overrides):
+        del usual["model.base"]
+    given = {o.lstrip("+").split("=")[0]: o for o in overrides}  # the last one counts
+    argv = [*given.values(), *(f"{key}={value}" for key, value in usual.items() if key not in given)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train.py"])
+        with pytest.raises(SystemExit) as stop:
+            launch.main(argv)
+    assert (stop.value.code or 0) == code
+    return folder
 
 
 def adapter(folder: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests import ROOT
-from tests.support.runs import adapter
+from tests.support.runs import adapter, command
 
 STATES = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "callbacks.state.keep_last=null")
 RANDOM = (
@@ -40,17 +41,28 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def words_with(pictures: Path, *overrides: str) -> list[str]:
+    """Two epochs, eight steps, of the pictures."""
+    words = ["data=folder", f"data.folder={pictures}", "data.batch_size=2", "optimizer.lr=1e-2"]
+    words += ["trainer.max_epochs=2", "trainer.max_steps=null", "adapter.rank=2", "logger=csv"]
+    given = {override.split("=")[0] for override in overrides}
+    return [*(word for word in words if word.split("=")[0] not in given), *overrides]
+
+
 @pytest.fixture
 def go(train, pictures: Path):
-    """go(*overrides, name=…) trains two epochs, eight steps, of the pictures."""
+    """go(*overrides, name=…) trains eight steps of the pictures."""
 
     def start(*overrides: str, name: str, code: int = 0) -> Path:
-        words = ["data=folder", f"data.folder={pictures}", "data.batch_size=2", "optimizer.lr=1e-2"]
-        words += ["trainer.max_epochs=2", "trainer.max_steps=null", "adapter.rank=2", "logger=csv"]
-        given = {override.split("=")[0] for override in overrides}
-        return train(*(word for word in words if word.split("=")[0] not in given), *overrides, name=name, code=code)
+        return train(*words_with(pictures, *overrides), name=name, code=code)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def whole(random_base: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with nothing special, and a state after each of its steps; do not write into it."""
+    return command(random_base, tmp_path_factory.mktemp("whole") / "run", *words_with(pictures, *STATES))
 
 
 def state(folder: Path, step: int) -> Path:
@@ -62,11 +74,9 @@ def test_it_goes_on_from_anywhere(go) -> None:
     whole = go(*RANDOM, name="whole")
     stopped = go(*RANDOM, *STATES, name="stopped")
     assert adapter(stopped) == adapter(whole), "saving states changes nothing"
-    for step, workers in ((2, 0), (4, 2), (5, 0)):
-        others = (f"data.num_workers={workers}", f"trainer.log_every_n_steps={step}", "logger=tensorboard")
-        resumed = go(*RANDOM, f"resume={state(stopped, step)}", *others, name=f"from{step}")
-        assert adapter(resumed) == adapter(whole), step
-    again = go(*RANDOM, *STATES, f"resume={state(stopped, 1)}", "data.num_workers=2", name="again")
+    others = ("data.num_workers=2", "trainer.log_every_n_steps=2", "logger=tensorboard")
+    again = go(*RANDOM, *STATES, f"resume={state(stopped, 1)}", *others, name="again")
+    assert adapter(again) == adapter(whole)
     for step in (3, 4, 7):  # resumed in the epoch of the first state, after its last batch, in the next
         twice = go(*RANDOM, f"resume={state(again, step)}", name=f"twice{step}")
         assert adapter(twice) == adapter(whole), step
@@ -168,15 +178,14 @@ def test_only_the_last_states_are_kept(go) -> None:
     assert [path.name for path in sorted((folder / "states").iterdir())] == ["step00000007", "step00000008"]
 
 
-def test_auto_takes_the_newest_that_is_whole(go, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+def test_auto_takes_the_newest_that_is_whole(go, whole: Path, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     auto = ("resume=auto", f"resume_root={tmp_path}")
-    whole = go(*auto, *STATES, name="whole")
-    assert "starting from scratch" in capsys.readouterr().out
+    folder = Path(shutil.copytree(whole, tmp_path / "damaged"))
     for step in (6, 7, 8):
-        damage(whole, step)
+        damage(folder, step)
     resumed = go(*auto, name="resumed")
     said = capsys.readouterr().out
-    assert f"resuming from step 5 of {state(whole, 5)}" in said
+    assert f"resuming from step 5 of {state(folder, 5)}" in said
     assert "is incomplete" in said
     assert "has a damaged state.ckpt" in said
     assert adapter(resumed) == adapter(whole)
@@ -198,8 +207,10 @@ def damage(run: Path, step: int) -> None:
         (folder / "state.json").write_text("{")
 
 
-def test_a_wrong_path_names_the_last_valid_state(go, capsys: pytest.CaptureFixture) -> None:
-    folder = go(*STATES, name="run")
+def test_a_wrong_path_names_the_last_valid_state(
+    go, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
     damage(folder, 7)
     damage(folder, 8)
     capsys.readouterr()
@@ -216,9 +227,10 @@ def test_a_wrong_path_names_the_last_valid_state(go, capsys: pytest.CaptureFixtu
         assert "Traceback" not in said
 
 
-def test_other_settings_are_refused_with_their_differences(go, pictures: Path, capsys: pytest.CaptureFixture) -> None:
-    folder = go(*STATES, name="run")
-    resume = f"resume={state(folder, 4)}"
+def test_other_settings_are_refused_with_their_differences(
+    go, whole: Path, pictures: Path, capsys: pytest.CaptureFixture
+) -> None:
+    resume = f"resume={state(whole, 4)}"
     capsys.readouterr()
     go(resume, "optimizer.lr=2e-2", "adapter.rank=4", name="other", code=1)
     said = capsys.readouterr().err
@@ -236,13 +248,12 @@ def test_other_settings_are_refused_with_their_differences(go, pictures: Path, c
     assert "images and captions: differs" in capsys.readouterr().err
 
 
-def test_resume_force_lets_the_new_settings_count(go) -> None:
+def test_resume_force_lets_the_new_settings_count(go, whole: Path) -> None:
     """From step 4 on with lr 0 in one run and 1e-3 in the other: what was insisted on decides."""
-    folder = go(*STATES, name="run")
-    words = (*STATES, f"resume={state(folder, 4)}", "resume_force=true", "optimizer.weight_decay=0.0")
+    words = (*STATES, f"resume={state(whole, 4)}", "resume_force=true", "optimizer.weight_decay=0.0")
     slow = go(*words, "optimizer.lr=1e-30", "health.movement=false", name="slow")
     fast = go(*words, "optimizer.lr=1e-3", name="fast")
-    start, end = (torch.load(state(run, step) / "state.ckpt")["state_dict"] for run, step in ((folder, 4), (slow, 8)))
+    start, end = (torch.load(state(run, step) / "state.ckpt")["state_dict"] for run, step in ((whole, 4), (slow, 8)))
     assert all(torch.equal(start[name], end[name]) for name in start)
     end = torch.load(state(fast, 8) / "state.ckpt")
     assert end["optimizer_states"][0]["param_groups"][0]["lr"] == 1e-3
@@ -272,24 +283,21 @@ def test_resume_force_with_epochs_of_another_length(go, capsys: pytest.CaptureFi
             assert max(path.name for path in resumed.glob("states/*")) == state(resumed, step).name
 
 
-def test_resume_force_does_not_take_other_adapters(go, capsys: pytest.CaptureFixture) -> None:
-    folder = go(*STATES, name="run")
-    go(f"resume={state(folder, 4)}", "resume_force=true", "adapter.rank=4", name="other", code=1)
+def test_resume_force_does_not_take_other_adapters(go, whole: Path, capsys: pytest.CaptureFixture) -> None:
+    go(f"resume={state(whole, 4)}", "resume_force=true", "adapter.rank=4", name="other", code=1)
     assert "the state's adapters differ from this run's" in capsys.readouterr().err
 
 
-def test_a_run_can_be_made_longer_where_the_schedule_has_no_end(go, capsys: pytest.CaptureFixture) -> None:
+def test_a_run_can_be_made_longer_where_the_schedule_has_no_end(go, whole: Path, capsys: pytest.CaptureFixture) -> None:
     longer = ("trainer.max_epochs=3",)
-    short, whole = go(*STATES, name="short"), go(*longer, name="whole")
-    assert adapter(go(*longer, f"resume={state(short, 8)}", name="resumed")) == adapter(whole)
+    assert adapter(go(*longer, f"resume={state(whole, 8)}", name="resumed")) == adapter(go(*longer, name="longer"))
     cosine = go("scheduler=cosine", *STATES, name="cosine")
     capsys.readouterr()
     go("scheduler=cosine", *longer, f"resume={state(cosine, 8)}", name="longer cosine", code=1)
     assert "was made for 8 optimizer steps, not 12" in capsys.readouterr().err
 
 
-def test_a_finished_run_is_finished_again(go, capsys: pytest.CaptureFixture) -> None:
-    whole = go(*STATES, name="whole")
+def test_a_finished_run_is_finished_again(go, whole: Path, capsys: pytest.CaptureFixture) -> None:
     again = go(f"resume={state(whole, 8)}", name="again")
     assert "nothing left to do" in capsys.readouterr().out
     assert adapter(again) == adapter(whole)

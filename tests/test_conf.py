@@ -41,7 +41,7 @@ def test_every_option_builds(group: str, option: str, random_family, random_base
     overrides += [] if option == "shapes" else [f"data.folder={SHAPES}"]
     overrides += [] if group == "data" else ["data=folder"]
     overrides += [f"model.base={random_base}"] if option == "sd15" else []
-    overrides += ["data/validation=share"] if option == "plateau" else []
+    overrides += ["data/validation=split"] if option == "plateau" else []
     overrides += ["model.prediction_type=v_prediction"] if option == "scaled_v" else []
     cfg, problems = composed(overrides)
     if problems:

@@ -94,7 +94,7 @@ def test_side_work_that_fails_costs_nothing(
     from loralab.callbacks.hparams import HParams
     from loralab.callbacks.validation import Validation
 
-    both = ("data/validation=share", "callbacks.validation.every_n_steps=1", "output.metadata=false", "ema.decay=0.9")
+    both = ("data/validation=split", "callbacks.validation.every_n_steps=1", "output.metadata=false", "ema.decay=0.9")
     whole = train(*both, "callbacks.validation.enabled=false", name="whole")
 
     def fails(*_: object) -> None:
@@ -251,7 +251,7 @@ def test_a_state_is_saved_before_the_validation_that_is_made_up_for(
     """A plateau schedule lowers the rate after the validation of the very step that the state is of."""
     from loralab.callbacks.validation import Validation
 
-    words = ["data/validation=share", "scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9"]
+    words = ["data/validation=split", "scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9"]
     words += ["callbacks.validation.every_n_steps=1", "optimizer.lr=1e-2"]
     whole, figures, killed = train(*words, name="whole"), Validation.figures, []
 

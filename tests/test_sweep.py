@@ -14,7 +14,7 @@ import pytest
 from loralab.report.sweep import to_minimise
 from tests import ROOT
 
-STEEP = ("optimizer=sgd", "adapter.alpha=1e6", "trainer.gradient_clip_val=null", "health.movement=false")
+STEEP = ("optimizer=sgd", "adapter.alpha=1e6", "trainer.gradient_clip_val=null", "health.stop_if_unchanged=false")
 BAD = (*STEEP, "optimizer.lr=1e-9,1e3")
 """A point that trains, and one that diverges."""
 
@@ -44,7 +44,7 @@ def test_runs_are_numbered_and_a_failed_one_does_not_end_the_sweep(sweep, tmp_pa
     taken.mkdir()
     (taken / "adapter.safetensors").touch()
     places = f"output.folder=null,{taken}"
-    code, said, wrong = sweep("-m", *BAD, places, "data/validation=share")
+    code, said, wrong = sweep("-m", *BAD, places, "data/validation=split")
     assert code == 1
     assert statuses(tmp_path) == ["finished", "failed", "diverged", "failed"]
     assert "run 1 of 4: optimizer.lr=1e-9 output.folder=" in said

@@ -114,7 +114,7 @@ def test_a_sweep_is_one_folder_a_point_and_its_runs_are_compared(
     train, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["-m", "optimizer.lr=1e-4,1e-3", "trainer.max_steps=1"]
-    train(*words, "data/validation=share", "callbacks.validation.every_n_steps=1")
+    train(*words, "data/validation=split", "callbacks.validation.every_n_steps=1")
     records = sorted(tmp_path.glob("multirun/*/*/*/run.json"))
     assert [path.parent.name for path in records] == ["0", "1"]
     assert [json.loads(path.read_text())["overrides"][0] for path in records] == [

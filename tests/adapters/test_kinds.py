@@ -88,7 +88,7 @@ def test_forward_is_the_merged_weight(kind, family, batch):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("format", file.FORMATS)
 def test_saved_and_loaded_is_the_same(kind, format, family, batch, tmp_path):
-    adapters = inject(family, method(kind, alpha=3.0, rank_stabilised=True), Targets())
+    adapters = inject(family, method(kind, alpha=3.0, rs_lora=True), Targets())
     scramble(adapters)
     path = tmp_path / f"adapter.{format}"
     file.save(path, adapters.state(), {"ss_network_dim": "4"}, "fp32")

@@ -48,11 +48,11 @@ def test_the_modules_that_sd_scripts_takes():
     assert len(choose(Targets(), conv=True)) == len(choose(Targets(conv=True))) == 350
     assert len(choose(Targets(conv=False), conv=True)) == 264
     assert len(choose(Targets(), SDXL_TABLE, 23)) == 986
-    ends = set(choose(Targets(ends=True))) - set(choose(Targets()))
+    ends = set(choose(Targets(in_out=True))) - set(choose(Targets()))
     assert ends == {
         f"lora_unet_{n}" for n in ("conv_in", "conv_out", "time_embedding_linear_1", "time_embedding_linear_2")
     }
-    assert len(choose(Targets(ends=True), SDXL_TABLE, 23)) == 986 + 6
+    assert len(choose(Targets(in_out=True), SDXL_TABLE, 23)) == 986 + 6
     without = choose(Targets(text_encoder_2=False), SDXL_TABLE, 23)
     assert not any(name.startswith("lora_te2") for name in without)
     only = choose(Targets(feed_forward=False, projection=False, text_encoder=False))
@@ -167,9 +167,9 @@ def inject_frozen(family, adapters):
     inject(family, LoRA(rank=1), Targets(unet_lr=0.0, text_encoder_lr=0.0)).parameter_groups(1e-4)
 
 
-def test_rank_stabilised_scale(family):
+def test_rs_lora_scale(family):
     """alpha / √rank, by an alpha in the file that every reader divides by the rank."""
-    adapters = inject(family, LoRA(rank=8, alpha=3.0, rank_stabilised=True), Targets(text_encoder=False))
+    adapters = inject(family, LoRA(rank=8, alpha=3.0, rs_lora=True), Targets(text_encoder=False))
     for name, adapter in adapters:
         assert adapter.scale == pytest.approx(3 / 8**0.5)
         assert adapters.state()[f"{name}.alpha"].item() / 8 == pytest.approx(3 / 8**0.5)

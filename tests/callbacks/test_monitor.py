@@ -13,7 +13,7 @@ BANDS = ("000-200", "200-400", "400-600", "600-800", "800-1000")
 
 
 def test_tensorboard_has_every_curve(train) -> None:
-    words = ("data/validation=share", "callbacks.validation.every_n_steps=3", "callbacks.samples.enabled=true")
+    words = ("data/validation=split", "callbacks.validation.every_n_steps=3", "callbacks.samples.enabled=true")
     words += ("callbacks.samples.every_n_steps=3", "callbacks.samples.steps=1", "callbacks.samples.prompts=[star]")
     words += ("trainer.max_steps=6", "trainer.log_every_n_steps=1", "trainer.limit_train_batches=3")
     words += ("optimizer=prodigy", "scheduler=linear", "optimizer.d0=1e-3")

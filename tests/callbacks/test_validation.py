@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-SHARE = ("data.validation.share=0.3", "logger=csv", "data.reg_folder=null")
+SHARE = ("data.validation.split=0.3", "logger=csv", "data.reg_folder=null")
 EVERY_STEP = ("callbacks.validation.every_n_steps=1", "callbacks.validation.every_n_epochs=null")
-STILL = ("optimizer.lr=1e-30", "health.movement=false")
+STILL = ("optimizer.lr=1e-30", "health.stop_if_unchanged=false")
 """Weights that stay those of the base."""
 
 
@@ -136,4 +136,4 @@ def test_a_run_shorter_than_its_intervals_is_validated_at_its_end(train, schedul
 @pytest.mark.parametrize("words", ["scheduler=plateau", "callbacks.early_stopping.enabled=true"])
 def test_what_goes_by_the_validation_needs_one(train, words: str, capsys: pytest.CaptureFixture) -> None:
     train(words, code=1)
-    assert "data/validation=share" in capsys.readouterr().err
+    assert "data/validation=split" in capsys.readouterr().err

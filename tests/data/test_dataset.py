@@ -390,7 +390,7 @@ def test_long_captions_can_be_batched_apart(folder, make, random_base):
 
 def test_validation_holds_images_out(folder, tmp_path, make):
     chance = {"captions": {"shuffle": True, "dropout_rate": 1.0}, "augment": {"flip": True}}
-    data = make(folder, validation={"share": 0.3}, **chance)
+    data = make(folder, validation={"split": 0.3}, **chance)
     apart, seen = ([item.path for batch in loader for item in batch.items] for loader in data.val_dataloader())
     trained = {item.path for batch in epoch(data) for item in batch.items}
     assert apart
@@ -426,8 +426,8 @@ def test_the_validations_own_folder_has_the_datas_rules(folder, make, tmp_path):
 def test_held_out_images_are_cached_as_they_are_watched(folder, make, latents):
     """Random crops are those of the training: what is held out is watched in its centre."""
     cache = {"latents": latents, "variants": 2}
-    data = make(folder, cache=cache, augment={"random_crop": True, "flip": True}, validation={"share": 0.3})
-    live = make(folder, augment={"random_crop": True, "flip": True}, validation={"share": 0.3})
+    data = make(folder, cache=cache, augment={"random_crop": True, "flip": True}, validation={"split": 0.3})
+    live = make(folder, augment={"random_crop": True, "flip": True}, validation={"split": 0.3})
     for cached, fresh in zip(data.val_dataloader(), live.val_dataloader(), strict=True):
         for one, other in zip(cached, fresh, strict=True):
             assert torch.equal(one.crop, other.crop)

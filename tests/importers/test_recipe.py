@@ -45,7 +45,7 @@ TOLD_BY_SD_SCRIPTS = {
     "adapter._target_",
     *("adapter.rank", "adapter.alpha", "adapter.conv_rank", "adapter.rank_dropout", "adapter.max_norm"),
     *("adapter.factor", "adapter.decompose_both", "adapter.magnitude", "targets.unet_lr", "targets.text_encoder_lr"),
-    *("targets.unet", "targets.text_encoder", "targets.loraplus_ratio", "targets.ends"),
+    *("targets.unet", "targets.text_encoder", "targets.loraplus_ratio", "targets.in_out"),
     *("optimizer._target_", "optimizer.lr", "scheduler._target_", "scheduler.warmup_ratio", "scheduler.warmup_steps"),
     *("objective.noise", "objective.loss", "objective.weighting", "trainer.accumulate_grad_batches", "seed"),
     *("trainer.gradient_clip_val", "trainer.precision", "data.captions.dropout_rate", "data.captions.tag_dropout_rate"),
@@ -89,7 +89,7 @@ def test_every_setting_is_held_or_left_out_for_a_reason() -> None:
     changed = [
         *("adapter=dora", "targets=unet_only", "optimizer=lion", "scheduler=step", "objective/loss=l1", "seed=7"),
         *("objective/timesteps=logit_normal", "objective/noise=offset", "objective/weighting=none"),
-        *("data/captions=tags", "data/augment=flip", "data/validation=share", "callbacks.early_stopping.patience=9"),
+        *("data/captions=tags", "data/augment=flip", "data/validation=split", "callbacks.early_stopping.patience=9"),
         *("output.name=other", "output.precision=bf16", "output.comment='a, b: {c} \"d\"'", "trainer.max_epochs=3"),
         *("data.resolution=[64,72]", "targets.patterns=[{match: attn2, rank: 2, lr: 1e-5}]", "model.emphasis=true"),
     ]

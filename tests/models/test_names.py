@@ -17,7 +17,7 @@ def test_names_and_shapes_are_those_of_sd_scripts(case: str):
     found = {}
     for part, table in targets(family, parts).items():
         for target in table:
-            if target.kind == "ends" or (target.kind == "conv" and not case.endswith("conv")):
+            if target.kind == "in_out" or (target.kind == "conv" and not case.endswith("conv")):
                 continue
             weight = parts[part].get_submodule(target.path).weight
             spatial = weight.dim() == 4 and weight.shape[-1] == 3

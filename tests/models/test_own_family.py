@@ -34,7 +34,7 @@ def known() -> Iterator[None]:
 
 
 def test_it_trains_draws_and_its_files_are_recognised(train, capsys: pytest.CaptureFixture) -> None:
-    words = ("objective/timesteps=logit_normal", "logger=csv", "targets.ends=true")
+    words = ("objective/timesteps=logit_normal", "logger=csv", "targets.in_out=true")
     pictures = ("callbacks.samples.enabled=true", "callbacks.samples.steps=2", "data.cache.latents=memory")
     run = train(*RUN, *words, *pictures, "trainer.max_steps=60", "optimizer.lr=0.02", "trainer.log_every_n_steps=1")
     rows = csv.DictReader((run / "csv" / "metrics.csv").open())

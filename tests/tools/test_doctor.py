@@ -116,7 +116,7 @@ def test_the_doctor_plans_what_training_plans(folder: Path, look, random_family,
         photo(folder / f"{number % 3 + 1}_x" / f"{number}.png", (64 + 9 * number, 80), number)
     photo(tmp_path / "reg" / "1_y" / "r.png", (64, 64), 50)
     photo(folder / "broken.png").write_bytes(b"")
-    changes = {"buckets": Buckets(step=8, partial="merge"), "validation": Validation(share=0.3)}
+    changes = {"buckets": Buckets(step=8, partial="merge"), "validation": Validation(split=0.3)}
     report = look(reg_folder=tmp_path / "reg", sizes=[(64, 64), (96, 96)], **changes)
     module = DataModule(
         0,

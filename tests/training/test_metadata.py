@@ -125,7 +125,7 @@ def test_rank_and_alpha_are_those_of_the_adapter(train):
     run = train(f"adapter.weights={start}", "adapter.rank=6", "trainer.max_steps=1")
     told = read_metadata(run / "adapter.safetensors")
     assert (told["ss_network_dim"], told["ss_network_alpha"]) == ("3", "1.5")
-    settings = ("adapter.rank=4", "adapter.alpha=2.0", "adapter.rank_stabilised=true", "trainer.max_steps=1")
+    settings = ("adapter.rank=4", "adapter.alpha=2.0", "adapter.rs_lora=true", "trainer.max_steps=1")
     told = read_metadata(train(*settings, name="stabilised") / "adapter.safetensors")
     assert (told["ss_network_dim"], told["ss_network_alpha"]) == ("4", "2.0")  # in the tensors, 4.0
 

@@ -27,7 +27,7 @@ RANDOM = (
     "adapter.dropout=0.2",
     "adapter.rank_dropout=0.2",
 )
-PLATEAU = ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9", "data.validation.share=0.3")
+PLATEAU = ("scheduler=plateau", "scheduler.patience=0", "scheduler.threshold=0.9", "data.validation.split=0.3")
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +136,7 @@ def test_an_open_accumulation_window_is_finished(go) -> None:
 def test_a_short_window_is_divided_like_the_others(go, capsys: pytest.CaptureFixture) -> None:
     """An epoch of one batch, in windows of three: the step of a third of the rate."""
     words = ("optimizer=sgd", "optimizer.momentum=0", "trainer.gradient_clip_val=null", "trainer.limit_train_batches=1")
-    words += ("trainer.max_epochs=1", "health.movement=false", "output.metadata=false")
+    words += ("trainer.max_epochs=1", "health.stop_if_unchanged=false", "output.metadata=false")
     short = go(*words, "optimizer.lr=3.0", "trainer.accumulate_grad_batches=3", name="short")
     assert "1 optimizer steps of 3 batches" in capsys.readouterr().out
     third = go(*words, "optimizer.lr=1.0", name="third")
@@ -251,7 +251,7 @@ def test_other_settings_are_refused_with_their_differences(
 def test_resume_force_lets_the_new_settings_count(go, whole: Path) -> None:
     """From step 4 on with lr 0 in one run and 1e-3 in the other: what was insisted on decides."""
     words = (*STATES, f"resume={state(whole, 4)}", "resume_force=true", "optimizer.weight_decay=0.0")
-    slow = go(*words, "optimizer.lr=1e-30", "health.movement=false", name="slow")
+    slow = go(*words, "optimizer.lr=1e-30", "health.stop_if_unchanged=false", name="slow")
     fast = go(*words, "optimizer.lr=1e-3", name="fast")
     start, end = (torch.load(state(run, step) / "state.ckpt")["state_dict"] for run, step in ((whole, 4), (slow, 8)))
     assert all(torch.equal(start[name], end[name]) for name in start)

@@ -40,7 +40,7 @@ COMPOSED = [
 DECIDE = {
     *("seed", "health.on_nan", "ema.decay", "model.clip_skip", "model.dtype", "model.quantize"),
     *("adapter.rank", "adapter.dropout", "targets.unet_lr", "optimizer.lr", "optimizer._target_"),
-    *("objective.timesteps.low", "data.resolution", "data.cache.latents", "data.validation.share"),
+    *("objective.timesteps.low", "data.resolution", "data.cache.latents", "data.validation.split"),
     *("data.captions.shuffle", "data.augment.flip", "scheduler.warmup_steps", "trainer.limit_train_batches"),
     *("trainer.precision", "trainer.gradient_clip_val", "trainer.accumulate_grad_batches"),
 }

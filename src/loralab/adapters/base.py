@@ -50,7 +50,7 @@ class Method:
     """Rank of k×k convolutions; giving it makes them targets. null = `rank`, where `targets.conv` asks for them."""
     conv_alpha: Positive | None = None
     """null = the same scale as the others have."""
-    rank_stabilised: bool = False
+    rs_lora: bool = False
     """Scale by alpha / √rank instead (arXiv 2312.03732)."""
     dropout: Chance = 0.0
     """Probability that an element inside the adapter is set to zero."""
@@ -155,7 +155,7 @@ class Method:
 
     def effective_alpha(self, alpha: float, rank: int) -> float:
         """The alpha that a file holds: every reader scales by alpha / rank, so √rank is folded into it."""
-        return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
+        return alpha * math.sqrt(rank) if self.rs_lora else alpha
 
 
 class Adapter(nn.Module):

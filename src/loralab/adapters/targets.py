@@ -96,7 +96,7 @@ class Targets:
     projection: bool = True
     conv: bool | None = None
     """Everything in residual blocks and resamplers; null = where adapter.conv_rank is given."""
-    ends: bool = False
+    in_out: bool = False
     """The first and last convolution, and the embeddings of the timestep and of sizes."""
     blocks: Blocks | None = None
     patterns: list[Pattern] = field(default_factory=list)
@@ -141,7 +141,7 @@ class Targets:
         """
         if self.blocks:
             self._check_lengths(self.blocks, block_count)
-        kinds = {"attention", "feed_forward", "projection", "conv", "ends"}
+        kinds = {"attention", "feed_forward", "projection", "conv", "in_out"}
         kinds = {kind for kind in kinds if (conv if getattr(self, kind) is None else getattr(self, kind))}
         expressions = [_compiled(i, pattern) for i, pattern in enumerate(self.patterns)]
         used: set[int] = set()

@@ -61,7 +61,8 @@ class Health(Callback):
 
     on_nan: what to do when an optimizer step's loss or gradient is not finite: `stop` ends the run before it,
     `skip` skips and counts it. With fp16 it is always skipped: that is how its scaler finds its scale.
-    skips_in_a_row: this many consecutive skips end the run. movement: whether tensors that do not learn end it.
+    skips_in_a_row: this many consecutive skips end the run. stop_if_unchanged: whether tensors that do not learn end
+    it.
 
     On a CPU, and where steps may be skipped, every step is checked before it is made. On a GPU that would mean waiting:
     there steps are checked every trainer.log_every_n_steps steps, and before weights are used or saved. If a step since
@@ -74,12 +75,12 @@ class Health(Callback):
         *,
         on_nan: Literal["stop", "skip"] = "stop",
         skips_in_a_row: AtLeastOne = 20,
-        movement: bool = True,
+        stop_if_unchanged: bool = True,
         output: Output,
         states: States,
     ) -> None:
         self.on_nan, self.skips_in_a_row, self.output, self.states = on_nan, skips_in_a_row, output, states
-        self.watches_movement = movement
+        self.watches_movement = stop_if_unchanged
         self.movement: Movement | None = None
         self.skipped = self.in_a_row = 0
         self.parts: list[Part] = []
@@ -130,9 +131,9 @@ class Health(Callback):
             return
         if dead := self.movement.dead(module.weights):
             raise user_error(
-                "health.movement",
+                "health.stop_if_unchanged",
                 f"adapter tensors have not changed in {self.movement.steps} optimizer steps: {_some(dead)}",
-                "raise optimizer.lr, or exclude these modules with targets.patterns, or set health.movement=false",
+                "raise optimizer.lr, exclude these modules by targets.patterns, or set health.stop_if_unchanged=false",
             )
 
     def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:

@@ -237,11 +237,11 @@ def _pictures(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iter
 def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """What depends on the validation loss needs a validation set."""
     validated = get(tree, "callbacks.validation.enabled") and (
-        get(tree, "data.validation.share") or get(tree, "data.validation.folder")
+        get(tree, "data.validation.split") or get(tree, "data.validation.folder")
     )
     if validated:
         return
-    remedy = "set data/validation=share or data.validation.folder=PATH, and callbacks.validation.enabled=true"
+    remedy = "set data/validation=split or data.validation.folder=PATH, and callbacks.validation.enabled=true"
     if str(get(tree, "scheduler._target_", "")).endswith(".plateau"):
         yield Problem("scheduler", "plateau needs a validation loss, but there is no validation set", remedy)
     if get(tree, "callbacks.early_stopping.enabled"):

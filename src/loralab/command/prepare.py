@@ -28,6 +28,7 @@ from loralab.errors import Problem, UserError
 from loralab.importers.expand import expand
 from loralab.schema.compose import Composed, compose, group_options
 from loralab.schema.composition import composition_problem
+from loralab.schema.renamed import current, note
 from loralab.schema.sources import NOWHERE, Origins
 from loralab.schema.trusted import hydra_problems
 
@@ -52,7 +53,8 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
     multirun: whether a flag asks for a sweep; settings may ask for one, too. Raises a UserError that lists all
     problems.
     """
-    parsed, problems = parse(overrides)
+    renamed = [note(old, new) for old, new in zip(overrides, map(current, overrides), strict=True) if old != new]
+    parsed, problems = parse([*map(current, overrides)])
     good, misnamed = with_options(parsed)
     problems += misnamed
     HydraConfig.instance().cfg = None
@@ -78,7 +80,7 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
         problems = [p for p in problems if p.setting not in {s.setting for s in several}] + several
     if problems:
         raise UserError(*problems)
-    notes = [*warnings, *device_notes(composed.tree), *place_notes(composed.tree)]
+    notes = [*renamed, *composed.notes, *warnings, *device_notes(composed.tree), *place_notes(composed.tree)]
     return Prepared(expanded, notes, origins, composed, swept)
 
 

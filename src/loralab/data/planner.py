@@ -100,7 +100,7 @@ class Planner:
         and notes about it."""
         found = self.scan_apart()
         if found is None:
-            out = held_out(index, self.validation.share)
+            out = held_out(index, self.validation.split)
             return out, [index[position] for position in out], [], []
         apart = _less(found, damaged)
         return [], [replace(item, source=len(self.folders)) for item in apart], apart.skipped, apart.notes

@@ -15,9 +15,9 @@ from loralab.types import Draw, Item, Place
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """share: of the training images to hold out. folder: separate images instead."""
+    """split: ratio of the training images to hold out. folder: separate images instead."""
 
-    share: Share = 0.0
+    split: Share = 0.0
     folder: str | None = None
 
 

@@ -11,6 +11,8 @@ from loralab.importers.content import Content, shown
 from loralab.importers.foreign import SPECIAL
 from loralab.schema import kinds
 from loralab.schema.catalogue import OPTIONS
+from loralab.schema.renamed import OPTIONS as OPTIONS_RENAMED
+from loralab.schema.renamed import current_keys
 from loralab.schema.settings import Settings
 from loralab.training.metadata import RECIPE
 from loralab.training.signature import DEVICES, LOADING, PLACES, THIS_RUN
@@ -91,7 +93,8 @@ def section_of(content: Content, warnings: list[str]) -> Section:
     given = _given(content)
     if not isinstance(given, dict) or set(given) - {"choices", "values", "instead"}:
         raise content.error(NAME, "is not a section written by loralab", "remove it, or save the settings again")
-    found = Settings(_table(content, given, "choices"), _table(content, given, "values"))
+    found = Settings(_table(content, given, "choices"), current_keys(_table(content, given, "values")))
+    found.choices = {g: OPTIONS_RENAMED.get((g, o), o) if isinstance(o, str) else o for g, o in found.choices.items()}
     for group, option in found.choices.items():
         options = option if isinstance(option, list) else [option]
         plain = all(isinstance(o, str) and OPTION.fullmatch(o) for o in options)

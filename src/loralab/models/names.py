@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["attention", "feed_forward", "projection", "conv", "ends"]
+Kind = Literal["attention", "feed_forward", "projection", "conv", "in_out"]
 """projection: a transformer's way in and out. conv: all in residual blocks and resamplers, 3×3, 1×1 or linear.
-ends: the first and last convolution, and the embeddings of the timestep and of sizes."""
+in_out: the first and last convolution, and the embeddings of the timestep and of sizes."""
 
 
 class Target(NamedTuple):
@@ -160,7 +160,7 @@ def unet_targets(config: Mapping[str, Any], original: bool) -> list[Target]:
     targets = []
     for path, original_path in ENDS.items():
         if not path.startswith("add_embedding") or config.get("addition_embed_type") == "text_time":
-            targets.append(target(path, original_path, "ends", _block_of_end(path, config, original)))
+            targets.append(target(path, original_path, "in_out", _block_of_end(path, config, original)))
     for slot in slots(config):
         block = slot.original_block if original else slot.block
         for module, original_module, kind in _modules(slot):

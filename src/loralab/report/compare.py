@@ -19,6 +19,7 @@ from yaml import YAMLError
 from loralab.errors import Problem, UserError
 from loralab.files import as_json, printable
 from loralab.places import check_place
+from loralab.schema.renamed import current_keys
 from loralab.schema.tree import leaves
 from loralab.writing import atomic_path
 
@@ -124,7 +125,7 @@ def _settings(file: Path) -> dict[str, Any]:
         tree = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException:  # an environment variable that is not set any more, say
         tree = OmegaConf.to_container(config)
-    return {key: _resolved(config, key, value) for key, value in leaves(tree)}  # type: ignore[arg-type]
+    return current_keys({key: _resolved(config, key, value) for key, value in leaves(tree)})  # type: ignore[arg-type]
 
 
 def _resolved(config: DictConfig, key: str, value: Any) -> Any:

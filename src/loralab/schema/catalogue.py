@@ -453,7 +453,7 @@ FURTHER = (
     Option("use_lion_optimizer", "optimizer=lion", "An old option for Lion."),
     Option("v_pred_like_loss", "objective/weighting=v_like", "Adds a share of the loss, weighted as in v-prediction."),
     Option(
-        "validation_split", "data.validation.share",
+        "validation_split", "data.validation.split",
         "Share of the images that is held out as validation set.", PLAIN, ss=True,
     ),
     Option("wandb_run_name", "logger.wandb.name", "The run's name at Weights & Biases."),
@@ -484,7 +484,7 @@ NETWORK_ARGS = (
     Option("module_dropout", "adapter.module_dropout", "Dropout of the adapters of whole layers."),
     Option("preset", "targets.…", "LyCORIS' preset of layers."),
     Option("rank_dropout", "adapter.rank_dropout", "Dropout of rank components."),
-    Option("rs_lora", "adapter.rank_stabilised", "Scales by alpha / √rank."),
+    Option("rs_lora", "adapter.rs_lora", "Scales by alpha / √rank."),
     Option("up_lr_weight", "targets.blocks.lr_factor", "Learning-rate factors of the UNet's output blocks."),
     Option("wd_on_output", "adapter.magnitude", "DoRA magnitudes per output instead of per input."),
     Option("block_size", "", "DyLoRA is not supported"),

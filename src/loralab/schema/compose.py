@@ -22,6 +22,8 @@ from hydra.types import RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from loralab.schema.renamed import RENAMED, current, note
+
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next((place for place in [PACKAGE / "conf"] if place.is_dir()), PACKAGE.parents[1] / "conf")
 """Inside the package when installed; at the top of a clone otherwise."""
@@ -103,6 +105,8 @@ class Composed:
     overrides: list[str]
     files: list[tuple[Path, str]]
     """The YAML files that it was composed of with the package of each, a later one over the earlier ones."""
+    notes: tuple[str, ...] = ()
+    """On old names in these files."""
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -122,16 +126,35 @@ class Loader(ConfigLoaderImpl):
     """Hydra's loader, which remembers the files of the configuration composed last."""
 
     files: list[tuple[Path, str]]
+    notes: list[str]
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+    ) -> DictConfig:
+        return super().load_configuration(config_name, [*map(current, overrides)], *args, **kwargs)
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         self.files = _files(defaults)
-        return super()._compose_config_from_defaults_list(defaults, repo)
+        cfg = super()._compose_config_from_defaults_list(defaults, repo)
+        self.notes = list(_rename(cfg))
+        return cfg
 
 
 def _files(defaults: Iterable[ResultDefault]) -> list[tuple[Path, str]]:
     """Those of the entries of a defaults list that are files of ours, with their packages."""
     named = ((option_file("", str(default.config_path)), default.package or "") for default in defaults)
     return [(file, package) for file, package in named if file is not None]
+
+
+def _rename(cfg: DictConfig) -> Iterator[str]:
+    """Moves the values of old keys, as a recipe of the user's may have them, to the keys of today; yields a note for
+    each."""
+    for old, new in RENAMED.items():
+        parent, _, name = old.rpartition(".")
+        node: Any = OmegaConf.select(cfg, parent)
+        if isinstance(node, DictConfig) and name in node:
+            OmegaConf.update(cfg, new, node.pop(name))
+            yield note(old, new)
 
 
 def loader() -> Loader:
@@ -152,7 +175,7 @@ def compose(overrides: list[str]) -> Composed:
     except (AssertionError, AttributeError, TypeError, ValueError) as error:  # Hydra's own bugs with unusual values
         raise ConfigCompositionException(f"the overrides do not compose: {' '.join(overrides)}") from error
     HydraConfig.instance().set_config(cfg)
-    return Composed(cfg, overrides, config_loader.files)
+    return Composed(cfg, overrides, config_loader.files, tuple(config_loader.notes))
 
 
 def composed_by_hydra(cfg: DictConfig, hydra: Any) -> Composed:

@@ -15,7 +15,7 @@ from loralab.schema.tree import get
 
 PLAIN = {
     "adapter.conv_rank": "conv_dim",
-    "adapter.rank_stabilised": "rs_lora",
+    "adapter.rs_lora": "rs_lora",
     "adapter.rank_dropout": "rank_dropout",
     "adapter.module_dropout": "module_dropout",
     "adapter.factor": "factor",

@@ -43,7 +43,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "counted with what it is multiplied by": ("data.batch_size", "data.batch_pixels"),
     "how images are loaded": LOADING,
     "length: a schedule that depends on it cannot change it": ("trainer.max_epochs", "trainer.max_steps"),
-    "whether a run continues": ("data.on_error", "health.movement", "health.skips_in_a_row"),
+    "whether a run continues": ("data.on_error", "health.stop_if_unchanged", "health.skips_in_a_row"),
     "watching, saving, and starting": (*THIS_RUN, "callbacks", "output", "settings"),
     "others take their defaults from it": ("suggested",),
 }

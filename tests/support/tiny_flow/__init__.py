@@ -36,7 +36,7 @@ def targets(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Target]]
 
 
 def _transformer(layers: int) -> Iterator[Target]:
-    for path, kind in (("proj_out", "ends"), ("context_embedder", "projection")):
+    for path, kind in (("proj_out", "in_out"), ("context_embedder", "projection")):
         yield _target("lora_transformer", path, kind)
     for layer in range(layers):
         unread = "add_q_proj" if layer == layers - 1 else ""  # of the last block, only image tokens go on

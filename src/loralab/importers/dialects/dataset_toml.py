@@ -49,7 +49,7 @@ DATA: dict[str, tuple[str, Kind]] = {
     "max_bucket_reso": ("data.buckets.max_resolution", kinds.whole),
     "bucket_reso_steps": ("data.buckets.step", kinds.whole),
     "bucket_no_upscale": ("data.buckets.no_upscale", kinds.flag),
-    "validation_split": ("data.validation.share", kinds.number),
+    "validation_split": ("data.validation.split", kinds.number),
     "alpha_mask": ("data.alpha_mask", kinds.flag),
     "max_token_length": ("model.max_token_length", kinds.whole),
     "prior_loss_weight": ("objective.prior_loss_weight", kinds.number),

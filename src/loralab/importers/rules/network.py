@@ -24,18 +24,18 @@ ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr",
 PLAIN = {
     "decompose_both": ("adapter.decompose_both", kinds.flag),
     "full_matrix": ("adapter.full_matrix", kinds.flag),
-    "rs_lora": ("adapter.rank_stabilised", kinds.flag),
+    "rs_lora": ("adapter.rs_lora", kinds.flag),
     "rank_dropout": ("adapter.rank_dropout", kinds.number),
     "module_dropout": ("adapter.module_dropout", kinds.number),
     "dropout": ("adapter.dropout", kinds.number),
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "full": {"targets.ends": True},
+    "full": {"targets.in_out": True},
     "attn-mlp": {"targets.conv": False},
     "attn-only": {"targets.conv": False, "targets.feed_forward": False, "targets.projection": False},
     "unet-transformer-only": {"targets": "unet_only", "targets.conv": False},
-    "unet-only": {"targets": "unet_only", "targets.ends": True},
+    "unet-only": {"targets": "unet_only", "targets.in_out": True},
     "unet-convblock-only": {
         "targets": "unet_only",
         "targets.conv": True,
@@ -165,7 +165,7 @@ def _preset(foreign: Foreign, ours: Ours) -> None:
         return
     for key, value in PRESETS[preset].items():
         family = registry.of_option(ours.chosen("model"))
-        if key == "targets.ends" and family and family.blocks and family.blocks.first:
+        if key == "targets.in_out" and family and family.blocks and family.blocks.first:
             continue  # LyCORIS does not find ends that sd-scripts names by the original code
         if key == "targets":
             ours.choose(key, value, "network_args.preset")

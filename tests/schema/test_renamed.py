@@ -1,0 +1,60 @@
+"""Old names of settings still count, wherever they stand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loralab.command.prepare import prepare
+from loralab.schema.compose import CONF, Places
+from loralab.schema.renamed import RENAMED
+from loralab.schema.tree import exists, get
+
+VALUES = {
+    "adapter.rank_stabilised": True,
+    "data.validation.share": 0.25,
+    "health.movement": False,
+    "targets.ends": True,
+}
+
+
+def test_each_has_a_value_here() -> None:
+    assert VALUES.keys() == RENAMED.keys()
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_on_the_command_line(old: str) -> None:
+    value = str(VALUES[old]).lower()
+    prepared = prepare([f"{old}={value}"])
+    assert get(prepared.composed.tree, RENAMED[old]) == VALUES[old]
+    assert f"{old}={value} is now called {RENAMED[old]}={value}" in prepared.warnings
+
+
+def test_options_of_groups() -> None:
+    prepared = prepare(["data/validation=share"])
+    assert get(prepared.composed.tree, "data.validation.split") == 0.1
+
+
+def test_in_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntargets: {ends: true}\n")
+    Places.use(CONF, "train", [tmp_path])
+    try:
+        prepared = prepare(["experiment=mine"])
+    finally:
+        Places.use()
+    tree = prepared.composed.tree
+    assert get(tree, "targets.in_out") is True
+    assert not exists(tree, "targets.ends")
+    assert "targets.ends is now called targets.in_out" in prepared.warnings
+
+
+def test_in_saved_settings(tmp_path: Path) -> None:
+    choices = {"model": "tiny", "data": "shapes", "adapter": "lora", "targets": "both", "data/validation": "share"}
+    section = {"choices": choices, "values": VALUES}
+    (tmp_path / "a.json").write_text(json.dumps({"mixed_precision": "no", "loralab": section}))
+    prepared = prepare([f"settings.load={tmp_path / 'a.json'}"])
+    for old, value in VALUES.items():
+        assert get(prepared.composed.tree, RENAMED[old]) == value

@@ -19,7 +19,6 @@ from loralab.errors import UserError
 from loralab.models.architecture import SD1, Architecture
 from loralab.models.load import diffusers_vae, load_tokenizers, original_text, read_single_file
 from loralab.models.miniature import sdxl
-from loralab.models.original import original_state, save_single_file
 from loralab.models.preview import sample, start_noise
 from loralab.models.quantize import dequantized, quantize_linears
 from loralab.models.sd import load
@@ -28,6 +27,7 @@ from tests import GOLDEN
 from tests.support.base_models import TEXT, UNET, VAE, write_base
 from tests.support.names import ARCHITECTURES, modules
 from tests.support.pipelines import pipeline_of
+from tests.support.single_files import original_state, save_single_file
 
 PART = "text_encoder"
 PROMPTS = ["sks star", "a hill"]

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from loralab.models.architecture import Architecture
 from loralab.models.load import SCHEDULER, load_vae, text_class
-from loralab.models.original import original_state, save_single_file, vae_name
+from loralab.models.original import vae_name
 from loralab.models.probe import look_at_vae
 from tests.support.names import ARCHITECTURES, golden
+from tests.support.single_files import original_state, save_single_file
 
 pytestmark = pytest.mark.slow
 

@@ -63,7 +63,7 @@ def test_blocks_are_counted_as_in_sd_scripts():
 def test_a_miniature_has_its_own_table(random_family):
     """Two levels, one layer each: all names stand for modules, and blocks are counted alike."""
     for part, module in random_family.parts().items():
-        for path in random_family.save_names(part):
+        for path in (target.path for target in random_family.targets(part)):
             assert module.get_submodule(path) is not None
     blocks = [target.block for target in random_family.targets("unet")]
     assert sorted(block for block in set(blocks) if block is not None) == list(range(random_family.block_count))

@@ -25,10 +25,10 @@ from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
 from loralab.models import miniature
-from loralab.models.original import original_state, save_single_file
 from loralab.models.sd import load
 from loralab.tools import convert, extract, inspect, merge, resize
 from tests import GOLDEN
+from tests.support.single_files import original_state, save_single_file
 from tests.support.tools import answer, run
 
 METHODS = {

@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 
 from loralab.adapters.file import read_metadata
 from loralab.models.architecture import SD1, Architecture
-from loralab.models.original import save_single_file
 from loralab.models.registry import FAMILIES
 from loralab.training.metadata import base_facts
 from tests import GOLDEN
 from tests.support.base_models import UNET, VAE, write_base
+from tests.support.single_files import save_single_file
 
 REFERENCE = json.loads((GOLDEN / "metadata.json").read_text())
 

@@ -87,10 +87,6 @@ class Family(ABC):
         """The modules of a part that an adapter may sit on."""
         return self._table[part]
 
-    def save_names(self, part: str) -> dict[str, str]:
-        """Module path in the part → the module's name in a file of the kohya layout."""
-        return {target.path: target.kohya for target in self.targets(part)}
-
     @property
     def block_count(self) -> int:
         """Length of a list that gives something for each of the denoiser's blocks."""

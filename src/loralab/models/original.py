@@ -1,23 +1,16 @@
-"""The original single-file layout: the names that a model's tensors have in it, and writing one.
+"""The original single-file layout: the names that a model's tensors have in it.
 
-Reading is diffusers' own conversion (see load); this is the way back, as other programs expect it.
+Reading is diffusers' own conversion (see load); these are the way back, as other programs expect it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from loralab.diffusion.process import Velocity
-from loralab.models.family import Family
 from loralab.models.names import ENDS, RESIDUAL_BLOCK, slots
 from loralab.models.registry import FAMILIES
-from loralab.writing import atomic_path
 
 NORMS = {"norm1": "in_layers.0", "norm2": "out_layers.0"}
 
@@ -49,33 +42,6 @@ OPEN_CLIP_PIECES = (
 )
 
 
-def save_single_file(family: Family, path: Path, dtype: torch.dtype) -> None:
-    """Writes the whole model as one .safetensors file in the original layout, marks of v-prediction included."""
-    from safetensors.torch import save_file
-
-    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in original_state(family)}
-    marks = {"v_pred": isinstance(family.process, Velocity), "ztsnr": family.process.zero_terminal_snr}
-    state |= {name: torch.tensor([]) for name, marked in marks.items() if marked}
-    with atomic_path(path, "path") as beside:
-        save_file(state, beside, metadata={"format": "pt"})
-
-
-def original_state(family: Family) -> Iterator[tuple[str, Tensor]]:
-    """The model's tensors under their original names."""
-    names = unet_names(family.denoiser.config)
-    for name, tensor in family.denoiser.state_dict().items():
-        module, _, kind = name.rpartition(".")
-        yield f"model.diffusion_model.{original_module(module, names)}.{kind}", tensor
-    levels = len(family.vae.config.block_out_channels)
-    for name, tensor in family.vae.state_dict().items():
-        attention = ".attentions." in name and tensor.dim() == 2  # the original has 1×1 convolutions there
-        yield f"first_stage_model.{vae_name(name, levels)}", tensor[:, :, None, None] if attention else tensor
-    for part, prefix in FAMILIES[family.name].file_text.items():
-        state = {name.removeprefix("text_model."): t for name, t in family.text_encoders[part].state_dict().items()}
-        renamed = state if "transformer" in prefix else dict(open_clip_state(state))
-        yield from ((prefix + name, tensor) for name, tensor in renamed.items())
-
-
 def unet_names(config: Mapping[str, Any]) -> dict[str, str]:
     """Path of each place of a UNet → its original path; what is inside a transformer has the same name in both."""
     names = {**ENDS, "conv_norm_out": "out.0"}
@@ -100,22 +66,11 @@ def original_module(module: str, names: Mapping[str, str]) -> str:
 def vae_name(name: str, levels: int) -> str:
     """The original name of a VAE's tensor. Its decoder counts levels from the picture's side."""
     name = re.sub(r"up_blocks\.(\d+)", lambda level: f"up_blocks.{levels - 1 - int(level[1])}", name)
-    return _replaced(name, VAE_PIECES)
+    return replaced(name, VAE_PIECES)
 
 
-def open_clip_state(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """A CLIP text model's tensors as open_clip has them: queries, keys and values in one matrix."""
-    for name, tensor in state.items():
-        if name == "text_projection.weight":
-            yield "text_projection", tensor.T
-        elif ".q_proj." in name:
-            parts = [state[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
-            yield _replaced(name.replace(".q_proj.", ".in_proj."), OPEN_CLIP_PIECES), torch.cat(parts)
-        elif ".k_proj." not in name and ".v_proj." not in name:
-            yield _replaced(name, OPEN_CLIP_PIECES), tensor
-
-
-def _replaced(name: str, pieces: tuple[tuple[str, str], ...]) -> str:
+def replaced(name: str, pieces: tuple[tuple[str, str], ...]) -> str:
+    """A name with each of the pieces, patterns and what stands for them, replaced."""
     for pattern, replacement in pieces:
         name = re.sub(pattern, replacement, name)
     return name
@@ -131,4 +86,4 @@ def text_name(family: str, part: str, name: str) -> tuple[str, int | None]:
         return prefix + name, None
     third = next((i for i, letter in enumerate("qkv") if f".{letter}_proj." in name), None)
     fused = name if third is None else name.replace(f".{'qkv'[third]}_proj.", ".in_proj.")
-    return prefix + _replaced(fused, OPEN_CLIP_PIECES), third
+    return prefix + replaced(fused, OPEN_CLIP_PIECES), third

@@ -1,0 +1,51 @@
+"""Whole models in the original single-file layout, as other programs write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from loralab.diffusion.process import Velocity
+from loralab.models.family import Family
+from loralab.models.original import OPEN_CLIP_PIECES, original_module, replaced, unet_names, vae_name
+from loralab.models.registry import FAMILIES
+
+
+def save_single_file(family: Family, path: Path, dtype: torch.dtype) -> None:
+    """Writes the whole model as one .safetensors file in the original layout, marks of v-prediction included."""
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in original_state(family)}
+    marks = {"v_pred": isinstance(family.process, Velocity), "ztsnr": family.process.zero_terminal_snr}
+    state |= {name: torch.tensor([]) for name, marked in marks.items() if marked}
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def original_state(family: Family) -> Iterator[tuple[str, Tensor]]:
+    """The model's tensors under their original names."""
+    names = unet_names(family.denoiser.config)
+    for name, tensor in family.denoiser.state_dict().items():
+        module, _, kind = name.rpartition(".")
+        yield f"model.diffusion_model.{original_module(module, names)}.{kind}", tensor
+    levels = len(family.vae.config.block_out_channels)
+    for name, tensor in family.vae.state_dict().items():
+        attention = ".attentions." in name and tensor.dim() == 2  # the original has 1×1 convolutions there
+        yield f"first_stage_model.{vae_name(name, levels)}", tensor[:, :, None, None] if attention else tensor
+    for part, prefix in FAMILIES[family.name].file_text.items():
+        state = {name.removeprefix("text_model."): t for name, t in family.text_encoders[part].state_dict().items()}
+        renamed = state if "transformer" in prefix else dict(open_clip_state(state))
+        yield from ((prefix + name, tensor) for name, tensor in renamed.items())
+
+
+def open_clip_state(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """A CLIP text model's tensors as open_clip has them: queries, keys and values in one matrix."""
+    for name, tensor in state.items():
+        if name == "text_projection.weight":
+            yield "text_projection", tensor.T
+        elif ".q_proj." in name:
+            parts = [state[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
+            yield replaced(name.replace(".q_proj.", ".in_proj."), OPEN_CLIP_PIECES), torch.cat(parts)
+        elif ".k_proj." not in name and ".v_proj." not in name:
+            yield replaced(name, OPEN_CLIP_PIECES), tensor

@@ -21,7 +21,6 @@ from loralab import cli
 from loralab.adapters import file
 from loralab.adapters.dora import DoRA
 from loralab.adapters.inject import check_start, inject
-from loralab.adapters.kinds import grouped
 from loralab.adapters.layouts import to_diffusers, to_kohya
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lora import LoRA
@@ -32,6 +31,7 @@ from loralab.models import miniature
 from loralab.models.probe import identify
 from loralab.models.sd import load
 from tests import GOLDEN
+from tests.support.adapters import grouped
 from tests.support.pipelines import pipeline_of
 
 REFERENCE = GOLDEN / "lora.safetensors"
@@ -111,7 +111,7 @@ def test_layouts_there_and_back(family):
     adapters = trained(family, LoRA(rank=4, alpha=2.0, conv_rank=2))
     state = adapters.state()
     table = {part: family.targets(part) for part in family.parts()}
-    path = to_diffusers(state, table)
+    path = to_diffusers(grouped(state), table)
     assert not any("alpha" in key or key.startswith("lora_") for key in path)
     assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight" in path
     back = to_kohya(path, {}, table).state
@@ -130,7 +130,7 @@ def test_forms_that_diffusers_has_not(family, tmp_path):
     state = {f"{name}.{key}.weight": torch.randn(shape, generator=draw) for key, shape in shapes.items()}
     state[f"{name}.alpha"] = torch.tensor(1.5)
     table = {part: family.targets(part) for part in family.parts()}
-    before, after = (grouped(s)[name] for s in (state, to_kohya(to_diffusers(state, table), {}, table).state))
+    before, after = (grouped(s)[name] for s in (state, to_kohya(to_diffusers(grouped(state), table), {}, table).state))
     close(after.change(torch.Size((32, 32, 3, 3))), before.change(torch.Size((32, 32, 3, 3))), 1e-5)
     adapters = trained(family, DoRA(rank=2, magnitude="input"))
     refused(lambda: adapters.state("diffusers"), "output.layout", "adapter.magnitude=output")

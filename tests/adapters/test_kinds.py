@@ -14,6 +14,7 @@ from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.models.sd import load
 from tests import ROOT
+from tests.support.adapters import merged
 from tests.support.names import ARCHITECTURES, CASES, golden, modules, targets
 
 CONF = ROOT / "conf" / "adapter"
@@ -78,7 +79,7 @@ def test_forward_is_the_merged_weight(kind, family, batch):
         plain = predict(family, batch)
         with adapters.enabled(False):
             base = predict(family, batch)
-        with adapters.merged():
+        with merged(adapters):
             close(predict(family, batch), plain)
         assert (plain - base).abs().max() > 1e-2
         adapters.remove()

@@ -10,12 +10,13 @@ from torch import nn
 from loralab.adapters.base import Adapter, Method
 from loralab.adapters.dora import DoRA
 from loralab.adapters.inject import inject
-from loralab.adapters.kinds import grouped, suffix
+from loralab.adapters.kinds import suffix
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr, split
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.models.sd import load
+from tests.support.adapters import grouped
 
 LAYERS = {
     "linear": lambda: nn.Linear(24, 40),

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from loralab import cli
 from loralab.adapters.base import METHODS
 from loralab.adapters.inject import inject
-from loralab.adapters.kinds import grouped
 from loralab.adapters.targets import Targets
 from loralab.models.sd import load
+from tests.support.adapters import grouped
 from tests.support.contributing import shown
 
 OWN = ("adapter._target_=my_package.SVD", "allow=[my_package.]", "adapter.conv_rank=2", "adapter.dropout=0.1")

@@ -14,6 +14,7 @@ from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.models.sd import load
 from tests import GOLDEN
+from tests.support.adapters import merged
 
 ADAPTER = GOLDEN / "lora.safetensors"
 
@@ -57,7 +58,7 @@ def test_a_file_gives_the_outputs_it_gives_there(family, io):
     adapters = inject(family, LoRA(rank=2, weights=str(ADAPTER)), Targets())
     adapters.eval()
     assert_outputs(family, io, "from_file_m1.0")
-    with adapters.merged():
+    with merged(adapters):
         assert_outputs(family, io, "from_file_m1.0")
     with adapters.enabled(False):
         assert_outputs(family, io, "base")

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from loralab.adapters import file
 from loralab.adapters.dora import DoRA
 from loralab.adapters.inject import inject
-from loralab.adapters.kinds import grouped
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
@@ -28,6 +27,7 @@ from loralab.models import miniature
 from loralab.models.sd import load
 from loralab.tools import convert, extract, inspect, merge, resize
 from tests import GOLDEN
+from tests.support.adapters import grouped, merged
 from tests.support.single_files import original_state, save_single_file
 from tests.support.tools import answer, run
 
@@ -107,7 +107,7 @@ def test_merged_into_a_single_file(kind, reference_base, random_base, tmp_path):
         tmp_path / "out.safetensors",
     )
     before, after = load_file(tmp_path / "base.safetensors"), load_file(tmp_path / "out.safetensors")
-    with adapters.merged():
+    with merged(adapters):
         expected = {key: tensor.clone() for key, tensor in original_state(family)}
     assert after.keys() == before.keys()
     assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("first_stage_model"))

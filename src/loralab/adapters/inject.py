@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from loralab.adapters import file
 from loralab.adapters.base import Adapter, Layer, Method, is_spatial, weight_shape
-from loralab.adapters.kinds import Group, some, suffix
+from loralab.adapters.kinds import Group, some, sort_out, suffix
 from loralab.adapters.layouts import Layout, to_diffusers
 from loralab.adapters.targets import Site, Targets
 from loralab.errors import user_error
@@ -88,7 +88,7 @@ class AdapterSet(nn.Module):
         for name, adapter in self:
             state[f"{name}.alpha"] = adapter.alpha.detach().clone()
             state |= {f"{name}.{suffix(n)}": t.detach().clone() for n, t in adapter.tensors.items()}
-        return state if layout == "kohya" else to_diffusers(state, self.table)
+        return state if layout == "kohya" else to_diffusers(sort_out(state, values=False)[0], self.table)
 
     @property
     def table(self) -> dict[str, list[Target]]:
@@ -151,21 +151,6 @@ class AdapterSet(nn.Module):
         finally:
             for name, adapter in self:
                 adapter.active = before[name]
-
-    @contextmanager
-    def merged(self) -> Iterator[None]:
-        """Within it the changes are in the base's weights, and the adapters don't run. Not for quantised weights."""
-        originals = {name: adapter.layer.weight.detach().clone() for name, adapter in self}
-        with torch.no_grad():
-            for _, adapter in self:
-                adapter.layer.weight += adapter.delta().to(adapter.layer.weight.dtype)
-        try:
-            with self.enabled(False):
-                yield
-        finally:
-            with torch.no_grad():
-                for name, adapter in self:
-                    adapter.layer.weight.copy_(originals[name])
 
     @torch.no_grad()
     def limit_norms(self) -> Norms | None:

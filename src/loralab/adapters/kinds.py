@@ -12,7 +12,7 @@ from loralab.adapters import dora  # noqa: F401  # with those that it imports, a
 from loralab.adapters.base import METHODS, Method
 from loralab.adapters.keys import AMBIGUOUS, NO_MODULE, NOT_SUPPORTED, strangeness
 from loralab.adapters.lora import LoRA
-from loralab.errors import Problem, UserError
+from loralab.errors import Problem
 from loralab.packages import is_own
 
 LARGEST_ALPHA = 1e6
@@ -108,17 +108,6 @@ def sort_out(state: Mapping[str, Tensor], values: bool = True) -> tuple[dict[str
         if kind is not None:
             groups[name] = Group(kind, tensors, _alpha(alpha, kind, tensors))
     return groups, faults
-
-
-def grouped(state: Mapping[str, Tensor], setting: str = "adapter.weights") -> dict[str, Group]:
-    """The adapters of a state of the kohya layout by module name.
-
-    Raises a UserError that lists what is no part of any adapter known here, or that don't fit together.
-    """
-    groups, faults = sort_out(state)
-    if faults:
-        raise UserError(*problems_of(faults, len(state), setting))
-    return groups
 
 
 def problems_of(faults: Faults, total: int, setting: str, module: str = "") -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loralab.adapters.dora import MAGNITUDE
 from loralab.adapters.keys import AMBIGUOUS, EMBEDDING, Names, Table, is_counter, split, strangeness
-from loralab.adapters.kinds import Faults, grouped, kind_of
+from loralab.adapters.kinds import Faults, Group, kind_of
 from loralab.adapters.lora import unscaled
 from loralab.adapters.peft import Configs, is_number, parsed
 from loralab.errors import user_error
@@ -31,14 +31,14 @@ FOLDED = "loralab.alphas"
 """Metadata of a file in diffusers' layout: the alphas that are in its weights."""
 
 
-def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
-    """A state of the kohya layout in diffusers', to be loaded by its `load_lora_weights`.
+def to_diffusers(groups: Mapping[str, Group], table: Table) -> dict[str, Tensor]:
+    """Adapters by module name in diffusers' layout, to be loaded by its `load_lora_weights`.
 
     Raises a UserError for kinds of adapters that diffusers cannot load.
     """
     paths = {target.kohya: f"{part}.{target.diffusers}" for part in table for target in table[part]}
     out: dict[str, Tensor] = {}
-    for name, group in grouped(state).items():
+    for name, group in groups.items():
         if not group.kind.in_diffusers:
             found = f"the diffusers layout does not support {group.kind.__name__} ({name})"
             raise user_error("output.layout", found, "set output.layout=kohya or adapter=lora")
@@ -49,7 +49,7 @@ def to_diffusers(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]
 
 def folded_alphas(state: Mapping[str, Tensor]) -> dict[str, str]:
     """What to_diffusers leaves out of a state of the kohya layout, as metadata: the usual alpha, and others by name."""
-    alphas = {name: state.get(f"{name}.alpha") for name in grouped(state)}
+    alphas = {name: state.get(f"{name}.alpha") for name in dict.fromkeys(key.partition(".")[0] for key in state)}
     told = {name: None if alpha is None else float(alpha) for name, alpha in alphas.items()}
     usual = max(told.values(), key=list(told.values()).count)
     return {FOLDED: json.dumps({"": usual, **{name: alpha for name, alpha in told.items() if alpha != usual}})}

@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 
 from loralab.data import tags
 from loralab.data.augment import Augment
-from loralab.data.buckets import Buckets, resolutions
+from loralab.data.buckets import Buckets
 from loralab.data.cache import Cache
 from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset
-from loralab.data.draws import BatchSize, Draws
-from loralab.data.folders import Folder, gather
+from loralab.data.draws import Draws
+from loralab.data.folders import Folder
 from loralab.data.index import OnError
 from loralab.data.jobs import Jobs
 from loralab.data.loader import Loader
@@ -79,15 +79,19 @@ class DataModule(L.LightningDataModule):
         self.seed, self.cache = seed, cache
         self.num_workers, self.persistent_workers = num_workers, persistent_workers
         self.alpha_mask = alpha_mask
-        entries: list[Any] = folders or []  # mappings: their captions and augment are partial rules
-        self.folders = gather(folder, entries, reg_folder, captions, augment, mask_folder, metadata)
-        self.planner = Planner(
-            self.folders,
-            resolutions(resolution),
-            BatchSize(batch_size, batch_pixels),
-            buckets,
-            captions,
-            validation,
+        self.planner = Planner.of(
+            folder=folder,
+            folders=folders,  # mappings: their captions and augment are partial rules
+            reg_folder=reg_folder,
+            mask_folder=mask_folder,
+            metadata=metadata,
+            resolution=resolution,
+            batch_size=batch_size,
+            batch_pixels=batch_pixels,
+            augment=augment,
+            captions=captions,
+            buckets=buckets,
+            validation=validation,
             on_error=on_error,
             min_image_size=min_image_size,
             max_image_size=max_image_size,
@@ -95,6 +99,7 @@ class DataModule(L.LightningDataModule):
             hashed=True,
             alpha_mask=alpha_mask,
         )
+        self.folders = list(self.planner.folders)
         self._resumed = (0, 0)
         self._replaced: set[str] = set()
         self._is_encoded = False

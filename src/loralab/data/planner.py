@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from loralab.data.buckets import Buckets
+from loralab.data.augment import Augment
+from loralab.data.buckets import Buckets, resolutions
 from loralab.data.captions import Captions
 from loralab.data.draws import BatchSize, Draws
-from loralab.data.folders import Folder
+from loralab.data.folders import Folder, gather
 from loralab.data.geometry import Size
 from loralab.data.index import Index, OnError, scan
 from loralab.data.plan import Fitting, Plan
@@ -41,6 +43,27 @@ class Planner:
     cache_folder: str | None = None
     hashed: bool = False
     alpha_mask: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        folder: str | None,
+        folders: Sequence[Any] | None,
+        reg_folder: str | None,
+        mask_folder: str | None,
+        metadata: str | None,
+        resolution: Any,
+        batch_size: int,
+        batch_pixels: int | None,
+        augment: Augment,
+        captions: Captions,
+        **further: Any,
+    ) -> Planner:
+        """From the settings of `data`, its nodes built."""
+        found = gather(folder, folders or [], reg_folder, captions, augment, mask_folder, metadata)
+        size = BatchSize(batch_size, batch_pixels)
+        return cls(found, resolutions(resolution), size, captions=captions, **further)
 
     @property
     def all_folders(self) -> list[Folder]:

@@ -24,7 +24,7 @@ def main(args: Namespace) -> None:
     state = source.state
     if args.layout == "diffusers":
         metadata |= layouts.folded_alphas(state)
-        state = layouts.to_diffusers(state, of_adapter(state).table)
+        state = layouts.to_diffusers(source.groups, of_adapter(state).table)
     adapter.save(path, state, metadata or None, args.precision)
     precision = args.precision or adapter.precision_of(state)
     print(f"{printable(str(path))}: {len(state)} tensors, {args.layout} layout, {precision}")

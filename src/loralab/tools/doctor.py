@@ -13,10 +13,9 @@ from typing import Any
 from loralab.command.prepare import prepare
 from loralab.data import tags
 from loralab.data.augment import Augment
-from loralab.data.buckets import Buckets, resolutions
+from loralab.data.buckets import Buckets
 from loralab.data.captions import Captions
-from loralab.data.draws import BatchSize, Draws, Entry
-from loralab.data.folders import gather
+from loralab.data.draws import Draws, Entry
 from loralab.data.geometry import Size, crop_corner
 from loralab.data.plan import fixed_caption, fixed_rules
 from loralab.data.planner import Planner
@@ -87,7 +86,10 @@ def _report(args: argparse.Namespace) -> tuple[Report, str]:
     return report, f"loralab doctor: {', '.join(folder.path for folder in planner.folders)}"
 
 
-_PLANNED = ("on_error", "min_image_size", "max_image_size", "cache_folder", "alpha_mask")
+_PLANNED = (
+    *("folder", "folders", "reg_folder", "mask_folder", "metadata", "resolution", "batch_size", "batch_pixels"),
+    *("on_error", "min_image_size", "max_image_size", "cache_folder", "alpha_mask"),
+)
 
 
 def _fatal(problem: Problem) -> Finding:
@@ -121,24 +123,7 @@ def planner_of(data: dict[str, Any]) -> Planner:
     """The planner that training would use with these data settings."""
     made = {"captions": Captions, "augment": Augment, "buckets": Buckets, "validation": Validation}
     rules = {name: kind(**{k: v for k, v in data[name].items() if k != "_target_"}) for name, kind in made.items()}
-    folders = gather(
-        data["folder"],
-        data["folders"] or [],
-        data["reg_folder"],
-        rules["captions"],
-        rules["augment"],
-        data["mask_folder"],
-        data["metadata"],
-    )
-    return Planner(
-        folders,
-        resolutions(data["resolution"]),
-        BatchSize(data["batch_size"], data["batch_pixels"]),
-        rules["buckets"],
-        rules["captions"],
-        rules["validation"],
-        **{name: data[name] for name in _PLANNED},
-    )
+    return Planner.of(**{name: data[name] for name in _PLANNED}, **rules)
 
 
 def examine(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from loralab.adapters import file
 from loralab.adapters.base import Adapter
@@ -13,6 +14,7 @@ from loralab.adapters.inject import AdapterSet, inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.models.sd import load
+from loralab.schema.compose import compose
 from tests import ROOT
 from tests.support.adapters import merged
 from tests.support.names import ARCHITECTURES, CASES, golden, modules, targets
@@ -25,8 +27,12 @@ def method(name: str, **changes):
     """What the YAML builds, for a rank of 4; of DoRA, perhaps with magnitudes of the inputs."""
     name, _, magnitude = name.partition(" ")
     changes |= {"magnitude": magnitude} if magnitude else {}
-    node = OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), changes)
-    return instantiate(OmegaConf.create({"suggested": {"rank": 4}, "adapter": node}).adapter)
+    return instantiate({**settings(name), **changes})
+
+
+@cache
+def settings(name: str) -> dict:
+    return compose([f"adapter={name}", "adapter.rank=4"]).tree["adapter"]
 
 
 @pytest.fixture

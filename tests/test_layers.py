@@ -27,6 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "transformers": ("models", "tools.doctor", "bench"),
     "lightning": ("training", "data.module", "callbacks", "run", "report", "bench"),
     "hydra": ("schema", "command", "importers", "launch", "run", "report"),
+    "hydra._internal": ("schema.compose", "command.start", "command.flags"),
     "omegaconf": ("schema", "command", "checks", "importers", "launch", "run", "report"),
     "PIL": ("data.images", "callbacks", "tools", "report", "bench"),
     "bitsandbytes": ("models",),

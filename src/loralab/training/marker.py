@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class State:
         if not self.file.is_file():
             raise DamagedState(f"has no {TENSORS}")
         try:
-            if digest_file(self.file) != self.digest:
+            found = self.file.stat()
+            if _digest(self.file, found.st_size, found.st_mtime_ns) != self.digest:
                 raise DamagedState(f"has a damaged {TENSORS}")
             if code := contents(self.file).code:
                 raise DamagedState(f"has a {TENSORS} that contains code ({code[0]}), which was not run")
@@ -84,6 +86,12 @@ class State:
         if repr(found) != repr((self.step, (self.epoch, self.batch))):
             raise DamagedState(f"is inconsistent: {MARKER} and {TENSORS} belong to different steps")
         return self
+
+
+@cache
+def _digest(file: Path, size: int, modified: int) -> str:
+    """Of a file as long as it stays what it is: states may have gigabytes, and a run checks its own more than once."""
+    return digest_file(file)
 
 
 def read(path: Path) -> State:

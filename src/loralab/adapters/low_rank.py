@@ -13,7 +13,7 @@ from loralab.errors import user_error
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class RankLimit:
     """How large a LoRA may be: a rank, or the share of the change's norm to keep (0 to 1), or the smaller of both."""
 
     rank: int | None = None
@@ -38,7 +38,7 @@ class Spectrum:
     shape: torch.Size
     """Of the weight that is changed."""
 
-    def lora(self, size: Size) -> Group:
+    def lora(self, size: RankLimit) -> Group:
         """The LoRA of this size that is nearest, of scale 1, its factors of equal norm."""
         rank = size.of(self.singular)
         root = self.singular[:rank].sqrt()

@@ -18,11 +18,11 @@ from loralab.callbacks.due import steps_done
 from loralab.data.dataset import collate
 from loralab.errors import Diverged, Problem, UserError, user_error
 from loralab.schema.ranges import AtLeastOne
+from loralab.training.bad_module import first_bad_module
 from loralab.training.internals import dump_checkpoint
 from loralab.training.module import LoraModule
 from loralab.training.movement import Movement
 from loralab.training.output import Output
-from loralab.training.probe import first_bad_module
 from loralab.training.rescue import rescue
 from loralab.training.state import States
 from loralab.types import Batch, Item, Place

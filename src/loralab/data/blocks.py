@@ -29,7 +29,7 @@ ROWS = 10_000
 """Rows per block and transaction: the work that a killed scan loses at most."""
 
 
-class Kind(NamedTuple):
+class Fact(NamedTuple):
     """A kind of fact about files; dtype: object for bytes of any length without a NUL."""
 
     name: str
@@ -79,20 +79,20 @@ class Blocks:
         self._pending: list[tuple[str, tuple]] = []
         self._rows = 0
 
-    def load(self, folder: bytes, kind: Kind) -> Stored:
+    def load(self, folder: bytes, kind: Fact) -> Stored:
         found = self._connection.execute(_FIND, (folder, kind.name)).fetchall()
         columns = list(zip(*(row[:4] for row in found if row[4] == _checksum(row[:4])), strict=True)) or [()] * 4
         sizes, stamps = (np.frombuffer(b"".join(column), np.int64) for column in columns[1:3])
         return Stored(b"/".join(columns[0]), sizes, stamps, kind.unpack(columns[3]))
 
-    def add(self, folder: bytes, kind: Kind, files: Files, facts: np.ndarray) -> None:
+    def add(self, folder: bytes, kind: Fact, files: Files, facts: np.ndarray) -> None:
         for start in range(0, len(facts), ROWS):
             part = slice(start, start + ROWS)
             names, times = files.names[part], (files.sizes[part].tobytes(), files.stamps[part].tobytes())
             row = (b"/".join(names), *times, kind.pack(facts[part]))
             self._put(_ADD, (folder, kind.name, *row, _checksum(row)), len(names))
 
-    def replace(self, folder: bytes, kind: Kind, files: Files, facts: np.ndarray) -> None:
+    def replace(self, folder: bytes, kind: Fact, files: Files, facts: np.ndarray) -> None:
         """Replaces all rows of this kind and folder by these."""
         self._put(_CLEAR, (folder, kind.name), 0)
         self.add(folder, kind, files, facts)

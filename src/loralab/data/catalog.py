@@ -13,18 +13,18 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from loralab.data import images
-from loralab.data.blocks import ROWS, Blocks, Kind
+from loralab.data.blocks import ROWS, Blocks, Fact
 from loralab.data.captions import read_caption
 from loralab.data.images import ImageError
 from loralab.data.walk import Directory, Files, stamp
 from loralab.errors import UserError, user_error
 from loralab.files import digest_file
 
-_HEADERS = Kind(
+_HEADERS = Fact(
     "header with transparency", np.dtype([("width", "<i4"), ("height", "<i4"), ("kind", "S16"), ("turned", "?")])
 )
-_DIGESTS = Kind("digest", np.dtype("V16"))
-_CAPTIONS = Kind("caption", np.dtype(object))
+_DIGESTS = Fact("digest", np.dtype("V16"))
+_CAPTIONS = Fact("caption", np.dtype(object))
 _THREADS = 8
 _BLOCK = 64
 """Files that are read together."""
@@ -88,7 +88,7 @@ class Catalog:
                 yield from (made.digest if isinstance(made, _Digest) else made for _, made in part)
 
     def _facts(
-        self, kind: Kind, folder: bytes, files: Files, read: Callable[[bytes], Any] | None
+        self, kind: Fact, folder: bytes, files: Files, read: Callable[[bytes], Any] | None
     ) -> tuple[np.ndarray, dict[int, Exception]]:
         """(n,) facts of a folder's files, zero where unknown; and position → what is wrong with it.
 

@@ -44,7 +44,7 @@ class Entry(NamedTuple):
     resized: Size
 
 
-class Group(NamedTuple):
+class BatchGroup(NamedTuple):
     """What batches are made of: draws of one bucket (and, with token buckets, of equally long captions)."""
 
     bucket: Size
@@ -147,17 +147,17 @@ class Draws:
 
     def _entries(
         self, chosen: Iterable[int], chunks: Callable[[Item], int] | None
-    ) -> tuple[np.ndarray, list[Group], int]:
+    ) -> tuple[np.ndarray, list[BatchGroup], int]:
         """Columns (item, size, repeats, is_reg, group) with a row for each image at each size (5, rows); the groups;
         and how many rows were moved from buckets that do not fill a batch."""
-        found: dict[tuple[int, Group], int] = {}
+        found: dict[tuple[int, BatchGroup], int] = {}
         rows = array("i")
         for index in chosen:
             item = self.items[index]
             length = chunks(item) if chunks else 0
             for size, resolution in enumerate(self.sizes):
                 bucket, _ = self.buckets.assign(item.width, item.height, resolution)
-                group = found.setdefault((size, Group(bucket, length)), len(found))
+                group = found.setdefault((size, BatchGroup(bucket, length)), len(found))
                 rows.extend((index, size, item.repeats, item.is_reg, group))
         columns = np.array(rows, np.int32).reshape(-1, 5).T.copy()
         moved = self._moved(found, columns) if self.buckets.partial == "merge" else {}
@@ -169,7 +169,7 @@ class Draws:
         columns[4] = np.array([number[target] for target in targets], np.int32)[columns[4]]
         return columns, groups, count
 
-    def _moved(self, found: dict[tuple[int, Group], int], columns: np.ndarray) -> dict[tuple[int, Size], Size]:
+    def _moved(self, found: dict[tuple[int, BatchGroup], int], columns: np.ndarray) -> dict[tuple[int, Size], Size]:
         """The buckets of each size that are merged into others of it."""
         samples = np.bincount(columns[4], weights=columns[2], minlength=len(found))
         counts: dict[int, Counter[Size]] = {}

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from loralab.data.augment import Augment
-from loralab.data.draws import Draws, Group
+from loralab.data.draws import BatchGroup, Draws
 from loralab.data.folders import Folder
 from loralab.data.index import Index
 from loralab.data.sampler import BucketSampler
@@ -149,5 +149,5 @@ class Plan:
         if self.draws.unused_regularisation:
             yield f"regularisation images never used, as their bucket is too rare: {self.draws.unused_regularisation}"
 
-    def _full(self, group: Group, sampler: BucketSampler) -> int:
+    def _full(self, group: BatchGroup, sampler: BucketSampler) -> int:
         return self.draws.batch(group.bucket) * sampler.world

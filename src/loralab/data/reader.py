@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from loralab.data.caption_table import CaptionTable
 from loralab.data.catalog import Catalog
 from loralab.data.folders import Folder
 from loralab.data.images import ImageError
-from loralab.data.metadata import Metadata
 from loralab.data.rows import ORIGINS, UNKNOWN, Rows
 from loralab.data.unread import Unread
 from loralab.data.walk import Directory, Skipped, walk
@@ -35,10 +35,10 @@ class Reader:
         self.folder, self.source, self.catalog = folder, source, catalog
         self.rows, self.skipped, self.notes = rows, skipped, notes
         self.root = os.path.abspath(os.path.expanduser(folder.path))
-        self.metadata: dict[tuple[bytes, ...], Metadata] = {}
+        self.metadata: dict[tuple[bytes, ...], CaptionTable] = {}
         if folder.metadata:
             path, setting = Path(folder.metadata).expanduser().absolute(), folder.beside("metadata")
-            self.metadata[()] = Metadata(path, Path(self.root), setting, folder.captions.separator)
+            self.metadata[()] = CaptionTable(path, Path(self.root), setting, folder.captions.separator)
         self.masks = dict(self._find_masks()) if folder.mask_folder else {}
         self.unread = Unread(folder)
         self.outside = self.unmasked = self.stretched = self.masked = 0
@@ -149,11 +149,11 @@ class Reader:
     def _find_metadata(self, directory: Directory) -> None:
         place, (name, *others) = Path(os.fsdecode(directory.path)), directory.tables
         separator = self.folder.captions.separator
-        self.metadata[directory.parts] = Metadata(place / name, place, self.folder.setting, separator)
+        self.metadata[directory.parts] = CaptionTable(place / name, place, self.folder.setting, separator)
         if others:
             self._note(f"{place / name} is used; {' and '.join(others)} beside it ignored")
 
-    def _metadata(self, parts: tuple[bytes, ...]) -> Iterator[tuple[Metadata, tuple[bytes, ...]]]:
+    def _metadata(self, parts: tuple[bytes, ...]) -> Iterator[tuple[CaptionTable, tuple[bytes, ...]]]:
         """The metadata files that apply to a directory, the nearest last, and its path below their folders."""
         for depth in range(len(parts) + 1):
             if parts[:depth] in self.metadata:

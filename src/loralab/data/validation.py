@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loralab.data.draws import Draws, Group
+from loralab.data.draws import BatchGroup, Draws
 from loralab.rng import derive
 from loralab.schema.ranges import Share
 from loralab.types import Draw, Item, Place
@@ -40,7 +40,7 @@ def sample(items: Sequence[Item], positions: Sequence[int], count: int) -> list[
 
 def fixed_batches(draws: Draws) -> list[list[Place]]:
     """Every draw of epoch 0 in batches of one group, in order."""
-    by_group: dict[Group, list[Place]] = defaultdict(list)
+    by_group: dict[BatchGroup, list[Place]] = defaultdict(list)
     for index, group in enumerate(draws.group_of):
         by_group[draws.groups[group]].append(Place(Draw(0, index)))
     sizes = {group: draws.batch(group.bucket) for group in by_group}

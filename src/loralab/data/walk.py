@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from loralab.data.caption_table import NAMES
 from loralab.data.images import EXTENSIONS
-from loralab.data.metadata import NAMES
 
 # Names are bytes: a file name need not be UTF-8.
 _IMAGES = frozenset(extension.encode() for extension in EXTENSIONS)

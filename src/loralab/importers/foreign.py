@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from loralab.errors import Problem, UserError
 from loralab.importers.content import Content, shown
-from loralab.schema import kinds
+from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS
-from loralab.schema.kinds import Kind, Within
+from loralab.schema.coerce import Coercion, Within
 
 SPECIAL = re.compile(r"_\w+_")
 """Keys that have a special meaning for Hydra."""
@@ -131,23 +131,23 @@ class Foreign:
         """Whether the file sets the option."""
         return name in self.options and name not in self.empty
 
-    def take(self, name: str, kind: Kind) -> Any:
+    def take(self, name: str, kind: Coercion) -> Any:
         """The value of an option, the dialect's default where the file does not set it; None where there is neither."""
         assert name in OPTIONS, name
         if not self.has(name):
             return (self.blank if name in self.options else self.absent).get(name)
         return self.checked(name, self.options[name], kind)
 
-    def checked(self, name: str, value: Any, kind: Kind) -> Any:
+    def checked(self, name: str, value: Any, kind: Coercion) -> Any:
         """A value of the option `name`, converted; None where it is invalid, which is noted as a problem."""
         found = self.valid(self.keys[name], value, kind, self.files.get(name, self.content))
         if found is None:
             self.drop(name)
         return found
 
-    def valid(self, key: str, value: Any, kind: Kind, content: Content | None = None) -> Any:
+    def valid(self, key: str, value: Any, kind: Coercion, content: Content | None = None) -> Any:
         """A converted value; None where it is invalid, which is noted as a problem. Spaces around paths are removed."""
-        if kind is kinds.path and isinstance(value, str) and value != value.strip() and value.strip():
+        if kind is coerce.path and isinstance(value, str) and value != value.strip() and value.strip():
             value = value.strip()
             if (note := f"has spaces around the path of {shown(key)}: {shown(value)} is used") not in self.warnings:
                 self.warnings.append(note)

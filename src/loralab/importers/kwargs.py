@@ -9,7 +9,7 @@ import re
 import shlex
 from typing import Any
 
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 NAME = re.compile(r"[A-Za-z]\w*")
 
@@ -35,7 +35,7 @@ def _argument(name: str, given: Any) -> Any:
     try:
         return _value(given)
     except ValueError as error:
-        raise kinds.Within(name, error) from error
+        raise coerce.Within(name, error) from error
 
 
 def _table_in(given: str) -> dict[str, Any] | None:
@@ -68,11 +68,11 @@ def _value(given: Any) -> Any:
             given = ast.literal_eval(given.strip().strip("\"'"))
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             words = {"true": True, "false": False, "none": None, "null": None, "inf": math.inf}
-            return words.get(given.strip().lower(), kinds.text(given))
+            return words.get(given.strip().lower(), coerce.text(given))
     if isinstance(given, (list, tuple)):
         return [_value(part) for part in given]
     if given is None or isinstance(given, bool):
         return given
     if isinstance(given, int):
-        return kinds.whole(given)
-    return kinds.number(given) if isinstance(given, float) else kinds.text(given)
+        return coerce.whole(given)
+    return coerce.number(given) if isinstance(given, float) else coerce.text(given)

@@ -11,7 +11,7 @@ from loralab.importers.content import Content
 from loralab.importers.dialects import DIALECTS, dialect_of
 from loralab.importers.foreign import Foreign
 from loralab.importers.section import Section, section_of
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 SKIP = "json_load_skip_list"
 
@@ -25,7 +25,7 @@ def layers(content: Content, skip: Iterable[str] = (), seen: tuple[Path, ...] = 
         if not (_skip(found, name) | section.skip(name)):
             found.warnings.append(f"does not contain '{contents.shown(name)}', which settings.skip names")
     if found.starts_from and found.has(found.starts_from):
-        below, rest = layers(_named(found, seen), found.take(SKIP, kinds.names) or [], seen)
+        below, rest = layers(_named(found, seen), found.take(SKIP, coerce.names) or [], seen)
         found.warnings.append(f"starts from {contents.shown(below.content.path.name)}")
         for name in (SKIP, found.starts_from):
             found.drop(name)
@@ -39,7 +39,7 @@ def _named(found: Foreign, seen: tuple[Path, ...]) -> Content:
     name = found.starts_from
     key = found.keys[name]
     try:
-        path = Path(kinds.path(found.options[name]))
+        path = Path(coerce.path(found.options[name]))
     except ValueError as error:
         raise found.error(key, f"invalid value {found.options[name]!r:.80}", f"valid: {error}") from error
     beside = found.content.path.parent / path

@@ -12,7 +12,7 @@ from loralab.importers.convert import converted
 from loralab.importers.foreign import SPECIAL
 from loralab.importers.section import NAME, OF_THE_RUN
 from loralab.schema.catalogue import PARAMETERS, Option
-from loralab.schema.kinds import OneOf
+from loralab.schema.coerce import OneOf
 from loralab.schema.settings import written
 from loralab.schema.tree import get
 from loralab.writing import atomic_path, unused

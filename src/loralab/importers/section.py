@@ -9,7 +9,7 @@ from typing import Any
 
 from loralab.importers.content import Content, shown
 from loralab.importers.foreign import SPECIAL
-from loralab.schema import kinds
+from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS
 from loralab.schema.renamed import OPTIONS as OPTIONS_RENAMED
 from loralab.schema.renamed import current_keys
@@ -140,7 +140,7 @@ def _check(content: Content, where: str, value: Any) -> None:
     """Raises a UserError for a value that would make Hydra build or interpolate something."""
     if isinstance(value, str):
         try:
-            kinds.text(value)
+            coerce.text(value)
         except ValueError as error:
             raise content.error(where, "is not a plain value", f"write {error}") from error
     if isinstance(value, float) and value != value:

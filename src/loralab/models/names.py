@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["attention", "feed_forward", "projection", "conv", "in_out"]
+LayerKind = Literal["attention", "feed_forward", "projection", "conv", "in_out"]
 """projection: a transformer's way in and out. conv: all in residual blocks and resamplers, 3×3, 1×1 or linear.
 in_out: the first and last convolution, and the embeddings of the timestep and of sizes."""
 
@@ -24,13 +24,13 @@ class Target(NamedTuple):
     """The module's name in a file of the kohya layout, without `.lora_down.weight` and the like."""
     diffusers: str
     """Its path in a file of the diffusers layout, without the part's name in front."""
-    kind: Kind
+    kind: LayerKind
     block: int | None
     """Index in the UNet's list of blocks (see `block_count`); None in a text encoder."""
 
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-TRANSFORMER_BLOCK: dict[str, Kind] = {
+TRANSFORMER_BLOCK: dict[str, LayerKind] = {
     **{f"attn1.{name}": "attention" for name in _ATTENTION},
     **{f"attn2.{name}": "attention" for name in _ATTENTION},
     "ff.net.0.proj": "feed_forward",
@@ -57,7 +57,7 @@ RESIDUAL_BLOCK = {
 }
 """The adapted modules of a residual block → the original code's names for them."""
 
-TEXT_LAYER: dict[str, Kind] = {
+TEXT_LAYER: dict[str, LayerKind] = {
     "self_attn.q_proj": "attention",
     "self_attn.k_proj": "attention",
     "self_attn.v_proj": "attention",
@@ -126,7 +126,7 @@ def slots(config: Mapping[str, Any]) -> Iterator[Slot]:
                 yield Slot(path, f"{original}.{after}.conv", "resampler", block, original_block)
 
 
-def _modules(slot: Slot) -> Iterator[tuple[str, str, Kind]]:
+def _modules(slot: Slot) -> Iterator[tuple[str, str, LayerKind]]:
     """(path in the slot, the same in the original code, kind) of its adapted modules; "" is the slot itself."""
     if slot.role == "resampler":
         yield "", "", "conv"
@@ -153,7 +153,7 @@ def unet_targets(config: Mapping[str, Any], original: bool) -> list[Target]:
     `original`: files name its modules and count its blocks by the original code instead of by diffusers.
     """
 
-    def target(path: str, original_path: str, kind: Kind, block: int | None) -> Target:
+    def target(path: str, original_path: str, kind: LayerKind, block: int | None) -> Target:
         spelled = original_path if original else path
         return Target(path, "lora_unet_" + spelled.replace(".", "_"), path, kind, block)
 

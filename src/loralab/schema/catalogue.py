@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from loralab.schema import kinds
-from loralab.schema.kinds import Kind
+from loralab.schema import coerce
+from loralab.schema.coerce import Coercion
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Option:
     """The setting here, "" where there is none."""
     what: str
     """What it does, or why it is not supported."""
-    kind: Kind | None = None
+    kind: Coercion | None = None
     number: int = 0
     old: str = ""
     """Its name in old JSON files."""
@@ -51,11 +51,11 @@ WHERE, CAPTIONS, IMAGES = "Files and folders", "Captions", "Images, buckets, cac
 NETWORK, OPTIMISATION, SAVING = "Network", "Optimisation", "Saving"
 SECTIONS = (WHERE, CAPTIONS, IMAGES, NETWORK, OPTIMISATION, SAVING)
 
-PLAIN = kinds.plain
+PLAIN = coerce.plain
 
 
 def _row(
-    section: str, number: int, old: str, sd_scripts: str, key: str, kind: Kind | None, what: str, **more: Any
+    section: str, number: int, old: str, sd_scripts: str, key: str, kind: Coercion | None, what: str, **more: Any
 ) -> Option:
     return Option(sd_scripts, key, what, kind, number, old, section, **more)
 
@@ -63,18 +63,18 @@ def _row(
 # fmt: off
 PARAMETERS = (
     _row(
-        WHERE, 1, "base_model", "pretrained_model_name_or_path", "model.base", kinds.path,
+        WHERE, 1, "base_model", "pretrained_model_name_or_path", "model.base", coerce.path,
         "Base model: one `.safetensors` or `.ckpt` file in the original layout, a diffusers folder, or a Hub id. A "
         "file that is not found, is not a checkpoint, or is of another family than `model=` is an error before "
         "anything heavy loads.",
     ),
     _row(
-        WHERE, 2, "img_folder", "train_data_dir", "data.folder", kinds.path,
+        WHERE, 2, "img_folder", "train_data_dir", "data.folder", coerce.path,
         "Training images. Sub-folders `N_name` are repeated N times and `name` is the caption of images without a "
         "caption file; other images count once. Several folders with their own settings: `data.folders`.",
     ),
     _row(
-        WHERE, 3, "output_folder", "output_dir", "output.folder", kinds.path,
+        WHERE, 3, "output_folder", "output_dir", "output.folder", coerce.path,
         "Folder of the adapter files; default: the run's own folder. Created if missing; an error before training "
         "if not writable.",
     ),
@@ -84,12 +84,12 @@ PARAMETERS = (
         "`-step00000500`, the final file has the plain name.", ss=True,
     ),
     _row(
-        WHERE, 5, "save_json_folder", "", "settings.save_folder", kinds.path,
+        WHERE, 5, "save_json_folder", "", "settings.save_folder", coerce.path,
         "Writes the complete settings of the run as a JSON under the old names (with a `loralab` section for what "
         "these cannot express), which `settings.load` reads.",
     ),
     _row(
-        WHERE, 6, "load_json_path", "", "settings.load", kinds.path,
+        WHERE, 6, "load_json_path", "", "settings.load", coerce.path,
         "Starts from a settings file: see [settings files](settings.md). Precedence: the defaults of conf/ < the "
         "file < the command line.",
     ),
@@ -98,21 +98,21 @@ PARAMETERS = (
         "Names to ignore in that file. A name that the file does not contain is a warning.",
     ),
     _row(
-        WHERE, 8, "multi_run_folder", "", "settings.run_folder", kinds.path,
+        WHERE, 8, "multi_run_folder", "", "settings.run_folder", coerce.path,
         "Trains one run for each settings file in the folder, in the order of their names, in `run1/`, `run2/` …; a "
         "failed run is reported and the others continue; a finished one is not repeated; nothing is overwritten.",
     ),
     _row(
-        WHERE, 9, "save_json_only", "", "settings.save_only", kinds.flag,
+        WHERE, 9, "save_json_only", "", "settings.save_only", coerce.flag,
         "Writes the settings file and stops; no model is loaded.",
     ),
     _row(
-        WHERE, 61, "log_dir", "logging_dir", "logger.tensorboard.save_dir", kinds.path,
+        WHERE, 61, "log_dir", "logging_dir", "logger.tensorboard.save_dir", coerce.path,
         "Folder of the logs; default: the run's own folder. Existing logs are never overwritten: a new version is "
         "written beside them.",
     ),
     _row(
-        CAPTIONS, 50, "caption_extension", "caption_extension", "data.captions.extension", kinds.extension,
+        CAPTIONS, 50, "caption_extension", "caption_extension", "data.captions.extension", coerce.extension,
         "Extension of caption files, default `.txt`. With or without the dot.",
     ),
     _row(
@@ -142,7 +142,7 @@ PARAMETERS = (
         "`|||`) the part before it is kept; a second one marks a kept end.", ss=True,
     ),
     _row(
-        CAPTIONS, 30, "tag_occurrence_txt_file", "", "callbacks.tag_occurrence.enabled", kinds.flag,
+        CAPTIONS, 30, "tag_occurrence_txt_file", "", "callbacks.tag_occurrence.enabled", coerce.flag,
         "Writes a text file with the number of occurrences of each tag (including repeats), beside the adapter. "
         "`objective.tag_weighting` weights a sample's loss by the rarity of its tags (default off).",
     ),
@@ -156,7 +156,7 @@ PARAMETERS = (
         "counted; `data.captions.overlong`: `truncate` (default), `skip` or `error`.", ss=True,
     ),
     _row(
-        IMAGES, 32, "train_resolution", "resolution", "data.resolution", kinds.size,
+        IMAGES, 32, "train_resolution", "resolution", "data.resolution", coerce.size,
         "Pixel budget: a number (square) or `[w, h]`. A list of several resolutions trains on all of them.",
     ),
     _row(
@@ -183,7 +183,7 @@ PARAMETERS = (
         "Images are never enlarged; small ones get a bucket of their own size.", ss=True,
     ),
     _row(
-        IMAGES, 41, "reg_img_folder", "reg_data_dir", "data.reg_folder", kinds.path,
+        IMAGES, 41, "reg_img_folder", "reg_data_dir", "data.reg_folder", coerce.path,
         "Regularisation (prior-preservation) images, laid out like `data.folder`. Each epoch uses as many of them as "
         "there are training images (including repeats), in turn.",
     ),
@@ -223,7 +223,7 @@ PARAMETERS = (
         "The adapter's output is scaled by alpha / rank. Stored in the adapter file.",
     ),
     _row(
-        NETWORK, 35, "lora_model_for_resume", "network_weights", "adapter.weights", kinds.path,
+        NETWORK, 35, "lora_model_for_resume", "network_weights", "adapter.weights", coerce.path,
         "Starts from an adapter file (weights only; the optimizer state is new). Rank and alpha are those of the file.",
     ),
     _row(
@@ -239,7 +239,7 @@ PARAMETERS = (
         "Uses the text encoder's hidden state this many layers from the end (1 = last), then the final layer norm. "
         "SDXL always uses the second-to-last layers, without that norm.", ss=True,
     ),
-    _row(NETWORK, 59, "vae", "vae", "model.vae", kinds.path, "Another VAE: a file, folder or Hub id."),
+    _row(NETWORK, 59, "vae", "vae", "model.vae", coerce.path, "Another VAE: a file, folder or Hub id."),
     _row(NETWORK, 64, "v2", "v2", "model=sd2", None, "Stable Diffusion 2.x."),
     _row(
         NETWORK, 65, "v_parametrization", "v_parameterization", "model.prediction_type", None,
@@ -299,7 +299,7 @@ PARAMETERS = (
         "Recomputes activations in the backward pass: less memory, the same gradients.", ss=True,
     ),
     _row(
-        OPTIMISATION, 47, "mixed_precision", "mixed_precision", "trainer.precision", kinds.precision,
+        OPTIMISATION, 47, "mixed_precision", "mixed_precision", "trainer.precision", coerce.precision,
         "`32-true`, `16-mixed`, `bf16-mixed`. Old values: no, fp16, bf16 (or a boolean). `16-mixed` on a CPU is an "
         "error.",
     ),
@@ -313,7 +313,7 @@ PARAMETERS = (
         "Weight of the loss of regularisation images.", ss=True,
     ),
     _row(
-        OPTIMISATION, 43, "test_seed", "seed", "seed", kinds.whole,
+        OPTIMISATION, 43, "test_seed", "seed", "seed", coerce.whole,
         "Seeds everything; the same seed and settings give the same file, byte for byte, on the same machine.",
         ss=True,
     ),
@@ -326,7 +326,7 @@ PARAMETERS = (
         "`safetensors`, `ckpt`, `pt`, `bin`; `output.layout` is `kohya` (default) or `diffusers`.",
     ),
     _row(
-        SAVING, 48, "save_precision", "save_precision", "output.precision", kinds.save_precision,
+        SAVING, 48, "save_precision", "save_precision", "output.precision", coerce.save_precision,
         "`fp16` (default), `bf16`, `fp32`.",
     ),
     _row(
@@ -342,7 +342,7 @@ PARAMETERS = (
         "Saves the complete training state with every adapter file, at the end, and when interrupted.",
     ),
     _row(
-        SAVING, 37, "load_previous_save_state", "resume", "resume", kinds.path,
+        SAVING, 37, "load_previous_save_state", "resume", "resume", coerce.path,
         "Resumes from such a state exactly where it stopped, even in the middle of an epoch. A path, or `auto`: the "
         "newest valid state with the same settings under `resume_root`.",
     ),
@@ -372,7 +372,7 @@ FURTHER = (
     Option(
         "huber_schedule", "objective.loss.schedule", "How that threshold follows the timestep.", ss=True,
     ),
-    Option("in_json", "data.metadata", "One metadata file with the captions.", kinds.path),
+    Option("in_json", "data.metadata", "One metadata file with the captions.", coerce.path),
     Option("ip_noise_gamma", "objective.noise.input_perturbation.strength", "Input perturbation.", ss=True),
     Option(
         "ip_noise_gamma_random_strength", "objective.noise.input_perturbation.random_strength",

@@ -17,7 +17,7 @@ from loralab.adapters import file, layouts, peft
 from loralab.adapters.keys import Table
 from loralab.adapters.kinds import Group
 from loralab.adapters.lora import LoRA
-from loralab.adapters.low_rank import Size, state_of
+from loralab.adapters.low_rank import RankLimit, state_of
 from loralab.errors import user_error
 from loralab.files import printable
 from loralab.models.checkpoint import Unreadable
@@ -63,11 +63,11 @@ def add_size(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=device, default=CPU, help="device to compute on: cpu or cuda")
 
 
-def size(args: Namespace) -> Size:
+def size(args: Namespace) -> RankLimit:
     """The size asked for. Raises a UserError where neither a rank nor a share is given."""
     if args.rank is None and args.keep is None:
         raise user_error("--rank", "is missing", "give --rank 16, --keep 0.95 (of the norm), or both")
-    return Size(args.rank, args.keep)
+    return RankLimit(args.rank, args.keep)
 
 
 def load(path: str, allow: Sequence[str], table: Table | None = None) -> file.AdapterFile:

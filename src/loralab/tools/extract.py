@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from loralab.adapters.kinds import Group
-from loralab.adapters.low_rank import Size, spectrum_of
+from loralab.adapters.low_rank import RankLimit, spectrum_of
 from loralab.errors import user_error
 from loralab.files import printable
 from loralab.models.names import Target
@@ -21,7 +21,7 @@ NOISE = 1e-6
 
 
 def extracted(
-    base: BaseModel, tuned: BaseModel, size: Size, conv: bool, device: torch.device = adapter.CPU
+    base: BaseModel, tuned: BaseModel, size: RankLimit, conv: bool, device: torch.device = adapter.CPU
 ) -> dict[str, Group]:
     """A LoRA for each module whose weight differs. `conv`: also convolutions of residual blocks and resamplers."""
     chosen = [(part, t) for part in base.table for t in base.table[part] if conv or t.kind != "conv"]

@@ -11,7 +11,7 @@ import torch
 
 from loralab.adapters.file import Precision
 from loralab.adapters.kinds import Group, some
-from loralab.adapters.low_rank import Size, concatenated, spectrum_of
+from loralab.adapters.low_rank import RankLimit, concatenated, spectrum_of
 from loralab.errors import user_error
 from loralab.files import printable
 from loralab.models.registry import named
@@ -41,7 +41,7 @@ def merged_into_base(
 
 
 def merged(
-    adapters: Adapters, weights: Sequence[float], size: Size | None, device: torch.device = adapter.CPU
+    adapters: Adapters, weights: Sequence[float], size: RankLimit | None, device: torch.device = adapter.CPU
 ) -> dict[str, Group]:
     """Several adapters as one: exact, with the sum of their ranks, or the best approximation of a given size.
 
@@ -118,7 +118,7 @@ def _into_base(args: Namespace, weights: list[float]) -> None:
 
 
 def _into_one(args: Namespace, weights: list[float]) -> None:
-    size = Size(args.rank, args.keep) if args.rank or args.keep else None
+    size = RankLimit(args.rank, args.keep) if args.rank or args.keep else None
     path = adapter.check_output(args)
     sources = [adapter.load(name, args.allow) for name in args.files]
     groups = merged([source.groups for source in sources], weights, size, args.device)

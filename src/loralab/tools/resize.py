@@ -9,14 +9,14 @@ import torch
 
 from loralab.adapters.dora import DoRA, WeightDecomposed
 from loralab.adapters.kinds import Group
-from loralab.adapters.low_rank import Size, spectrum_of_group
+from loralab.adapters.low_rank import RankLimit, spectrum_of_group
 from loralab.errors import user_error
 from loralab.files import printable
 from loralab.progress import progress
 from loralab.tools import adapter
 
 
-def resized(groups: Mapping[str, Group], size: Size, device: torch.device = adapter.CPU) -> dict[str, Group]:
+def resized(groups: Mapping[str, Group], size: RankLimit, device: torch.device = adapter.CPU) -> dict[str, Group]:
     """Each adapter as the LoRA of that size that approximates it best; DoRA magnitudes are kept."""
     out = {}
     with progress("resizing", len(groups), "layers") as advance:

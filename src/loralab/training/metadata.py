@@ -16,7 +16,7 @@ from typing import Any
 
 from loralab import __version__
 from loralab.models.registry import FAMILIES, Row
-from loralab.schema import kinds
+from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS, UNUSED
 from loralab.schema.tree import get
 from loralab.training.network_metadata import network
@@ -171,7 +171,7 @@ def _training(settings: Settings, progress: Progress) -> dict[str, Any]:
         "ss_lr_warmup_steps": _warmup(settings, progress.steps),
         "ss_optimizer": _call(get(settings, "optimizer") or {}, leave_out=("lr",)),
         "ss_lr_scheduler": str(get(settings, "scheduler._target_")).rpartition(".")[2],
-        "ss_mixed_precision": kinds.precision.word(get(settings, "trainer.precision")),
+        "ss_mixed_precision": coerce.precision.word(get(settings, "trainer.precision")),
         "ss_loss_type": _snake_case(str(get(settings, "objective.loss._target_")).rpartition(".")[2]),
         "ss_debiased_estimation": "debiased" in weighting,
         "ss_cache_latents": get(settings, "data.cache.latents") not in (None, "none"),

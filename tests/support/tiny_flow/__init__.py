@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loralab.models.names import Kind, Target
+from loralab.models.names import LayerKind, Target
 from loralab.models.registry import Part, Row, register
 from loralab.schema.ranges import AtLeastOne, Count, Pixels
 
@@ -53,7 +53,7 @@ def _text(layers: int) -> Iterator[Target]:
             yield _target("lora_te", f"encoder.block.{layer}.layer.0.SelfAttention.{name}", "attention")
 
 
-def _target(prefix: str, path: str, kind: Kind, block: int | None = None) -> Target:
+def _target(prefix: str, path: str, kind: LayerKind, block: int | None = None) -> Target:
     return Target(path, f"{prefix}_{path.replace('.', '_')}", path, kind, block)
 
 

@@ -15,7 +15,7 @@ from loralab.importers.dialects import dataset_toml, sd_scripts_toml
 from loralab.importers.dialects.defaults import SD_SCRIPTS
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.script import Script, script
-from loralab.schema import kinds
+from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS
 
 NAMES = {f"--{key}": name for key, name in sd_scripts_toml.NAMES.items()}
@@ -114,7 +114,7 @@ def _config_file(found: Foreign) -> None:
 def additional(found: Foreign) -> None:
     """The command line inside a settings file (`additional_parameters`), which overrides everything else."""
     if found.has("additional_parameters"):
-        given = words(found, str(found.take("additional_parameters", kinds.text)))
+        given = words(found, str(found.take("additional_parameters", coerce.text)))
         for key, name, value in options(found, given):
             found.drop(name)
             found.add(f"additional_parameters {key}", name, value)
@@ -157,7 +157,7 @@ def _value(found: Foreign, key: str, name: str, values: list[str]) -> object:
     if name in SEVERAL:
         return values
     if name in FLAGS or (name not in OPTIONS and not values):
-        return kinds.flag(values[0]) if values and values[0].lower() in ("true", "false") else True
+        return coerce.flag(values[0]) if values and values[0].lower() in ("true", "false") else True
     if not values:
         raise found.error(key, "has no value", f"write {key}=…")
     return values[0]

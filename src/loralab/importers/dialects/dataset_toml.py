@@ -11,48 +11,48 @@ from loralab.errors import UserError
 from loralab.importers import content as contents
 from loralab.importers.content import Content
 from loralab.importers.foreign import Foreign
-from loralab.schema import kinds
-from loralab.schema.kinds import Kind
+from loralab.schema import coerce
+from loralab.schema.coerce import Coercion
 
-FOLDER: dict[str, tuple[str, Kind]] = {
-    "image_dir": ("path", kinds.path),
-    "num_repeats": ("repeats", kinds.whole),
-    "class_tokens": ("class_tokens", kinds.text),
-    "conditioning_data_dir": ("mask_folder", kinds.path),
-    "metadata_file": ("metadata", kinds.path),
-    "is_reg": ("is_reg", kinds.flag),
-    "caption_extension": ("captions.extension", kinds.extension),
-    "caption_dropout_rate": ("captions.dropout_rate", kinds.number),
-    "caption_dropout_every_n_epochs": ("captions.dropout_every_n_epochs", kinds.whole),
-    "caption_tag_dropout_rate": ("captions.tag_dropout_rate", kinds.number),
-    "shuffle_caption": ("captions.shuffle", kinds.flag),
-    "keep_tokens": ("captions.keep_tokens", kinds.whole),
-    "keep_tokens_separator": ("captions.keep_tokens_separator", kinds.text),
-    "caption_separator": ("captions.separator", kinds.text),
-    "secondary_separator": ("captions.secondary_separator", kinds.text),
-    "enable_wildcard": ("captions.wildcards", kinds.flag),
-    "caption_prefix": ("captions.prefix", kinds.text),
-    "caption_suffix": ("captions.suffix", kinds.text),
-    "token_warmup_min": ("captions.token_warmup_min", kinds.whole),
-    "token_warmup_step": ("captions.token_warmup_steps", kinds.number),
-    "color_aug": ("augment.color", kinds.flag),
-    "flip_aug": ("augment.flip", kinds.flag),
-    "random_crop": ("augment.random_crop", kinds.flag),
+FOLDER: dict[str, tuple[str, Coercion]] = {
+    "image_dir": ("path", coerce.path),
+    "num_repeats": ("repeats", coerce.whole),
+    "class_tokens": ("class_tokens", coerce.text),
+    "conditioning_data_dir": ("mask_folder", coerce.path),
+    "metadata_file": ("metadata", coerce.path),
+    "is_reg": ("is_reg", coerce.flag),
+    "caption_extension": ("captions.extension", coerce.extension),
+    "caption_dropout_rate": ("captions.dropout_rate", coerce.number),
+    "caption_dropout_every_n_epochs": ("captions.dropout_every_n_epochs", coerce.whole),
+    "caption_tag_dropout_rate": ("captions.tag_dropout_rate", coerce.number),
+    "shuffle_caption": ("captions.shuffle", coerce.flag),
+    "keep_tokens": ("captions.keep_tokens", coerce.whole),
+    "keep_tokens_separator": ("captions.keep_tokens_separator", coerce.text),
+    "caption_separator": ("captions.separator", coerce.text),
+    "secondary_separator": ("captions.secondary_separator", coerce.text),
+    "enable_wildcard": ("captions.wildcards", coerce.flag),
+    "caption_prefix": ("captions.prefix", coerce.text),
+    "caption_suffix": ("captions.suffix", coerce.text),
+    "token_warmup_min": ("captions.token_warmup_min", coerce.whole),
+    "token_warmup_step": ("captions.token_warmup_steps", coerce.number),
+    "color_aug": ("augment.color", coerce.flag),
+    "flip_aug": ("augment.flip", coerce.flag),
+    "random_crop": ("augment.random_crop", coerce.flag),
 }
 """Key of a subset → key of our entry; each may be in its dataset or in [general] instead."""
 
-DATA: dict[str, tuple[str, Kind]] = {
-    "resolution": ("data.resolution", kinds.size),
-    "batch_size": ("data.batch_size", kinds.whole),
-    "enable_bucket": ("data.buckets.enabled", kinds.flag),
-    "min_bucket_reso": ("data.buckets.min_resolution", kinds.whole),
-    "max_bucket_reso": ("data.buckets.max_resolution", kinds.whole),
-    "bucket_reso_steps": ("data.buckets.step", kinds.whole),
-    "bucket_no_upscale": ("data.buckets.no_upscale", kinds.flag),
-    "validation_split": ("data.validation.split", kinds.number),
-    "alpha_mask": ("data.alpha_mask", kinds.flag),
-    "max_token_length": ("model.max_token_length", kinds.whole),
-    "prior_loss_weight": ("objective.prior_loss_weight", kinds.number),
+DATA: dict[str, tuple[str, Coercion]] = {
+    "resolution": ("data.resolution", coerce.size),
+    "batch_size": ("data.batch_size", coerce.whole),
+    "enable_bucket": ("data.buckets.enabled", coerce.flag),
+    "min_bucket_reso": ("data.buckets.min_resolution", coerce.whole),
+    "max_bucket_reso": ("data.buckets.max_resolution", coerce.whole),
+    "bucket_reso_steps": ("data.buckets.step", coerce.whole),
+    "bucket_no_upscale": ("data.buckets.no_upscale", coerce.flag),
+    "validation_split": ("data.validation.split", coerce.number),
+    "alpha_mask": ("data.alpha_mask", coerce.flag),
+    "max_token_length": ("model.max_token_length", coerce.whole),
+    "prior_loss_weight": ("objective.prior_loss_weight", coerce.number),
 }
 """Keys that apply to all data here, wherever a configuration sets them."""
 
@@ -86,7 +86,7 @@ def read(content: Content) -> Foreign:
 
 def follow(found: Foreign) -> None:
     """Reads the file that `dataset_config` names; a relative path starts here, or beside the file that names it."""
-    given = found.take("dataset_config", kinds.path)
+    given = found.take("dataset_config", coerce.path)
     if given is None:
         return
     path = Path(given)

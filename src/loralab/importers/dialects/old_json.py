@@ -12,7 +12,7 @@ from loralab.importers.content import Content
 from loralab.importers.dialects import command_line
 from loralab.importers.dialects.defaults import OLD_SCRIPTS, SD_SCRIPTS
 from loralab.importers.foreign import Foreign
-from loralab.schema import kinds
+from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS
 
 SECTION = "loralab"
@@ -76,10 +76,10 @@ def read(content: Content) -> Foreign:
 
 def _network(found: Foreign) -> None:
     """`lyco` chooses LyCORIS, `locon` its predecessor; `locon_dim` and `locon_alpha` override `network_args`."""
-    lyco = found.take("lyco", kinds.flag)
+    lyco = found.take("lyco", coerce.flag)
     if lyco or (lyco is None and found.has("network_args.algo") and not found.has("network_module")):
         found.imply("network_module", "lyco" if lyco else "algo", "lycoris.kohya")
-    elif found.take("locon", kinds.flag):
+    elif found.take("locon", coerce.flag):
         found.imply("network_module", "locon", "locon.locon_kohya")
     given = found.options.get("network_args")
     if isinstance(given, dict):

@@ -8,7 +8,7 @@ from typing import Any
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 
 def data(foreign: Foreign, ours: Ours) -> None:
@@ -24,8 +24,8 @@ def data(foreign: Foreign, ours: Ours) -> None:
 
 def _resolution(foreign: Foreign, ours: Ours) -> None:
     """Old files set the height separately."""
-    if height := foreign.take("height_resolution", kinds.whole):
-        width = foreign.take("resolution", kinds.size)
+    if height := foreign.take("height_resolution", coerce.whole):
+        width = foreign.take("resolution", coerce.size)
         if isinstance(width, int):
             ours.set(
                 "data.resolution", width if width == height else [width, height], "resolution", "height_resolution"
@@ -36,7 +36,7 @@ def _resolution(foreign: Foreign, ours: Ours) -> None:
 
 def _repeats(foreign: Foreign, ours: Ours) -> None:
     """Repeats become a setting of a folder in data.folders."""
-    repeats = foreign.take("dataset_repeats", kinds.whole) or 1
+    repeats = foreign.take("dataset_repeats", coerce.whole) or 1
     if repeats > 1 and (folder := ours.drop("data.folder")):
         entry = {"path": folder, "repeats": repeats}
         if metadata := ours.drop("data.metadata"):
@@ -47,7 +47,7 @@ def _repeats(foreign: Foreign, ours: Ours) -> None:
 
 
 def _masks(foreign: Foreign, ours: Ours) -> None:
-    masks, masked = foreign.take("conditioning_data_dir", kinds.path), foreign.take("masked_loss", kinds.flag)
+    masks, masked = foreign.take("conditioning_data_dir", coerce.path), foreign.take("masked_loss", coerce.flag)
     if masked and masks:
         ours.set("data.mask_folder", masks, "conditioning_data_dir", "masked_loss")
     else:
@@ -71,7 +71,7 @@ def _bucket_limits(foreign: Foreign, ours: Ours) -> None:
         return
     resolution = ours.value("data.resolution")
     for name, (key, limit) in LIMITS.items():
-        value = foreign.take(name, kinds.whole)
+        value = foreign.take(name, coerce.whole)
         if value is not None and (foreign.has(name) or suits(value, limit, [resolution])):
             ours.set(key, value, name)
 
@@ -81,7 +81,7 @@ def _has_buckets(foreign: Foreign, ours: Ours) -> bool:
     if (given := ours.given.values.get("data.buckets.enabled")) is not None:
         return bool(given)
     assumed = not foreign.has("enable_bucket")
-    return bool((assumed and "data/buckets" in ours.given.choices) or foreign.take("enable_bucket", kinds.flag))
+    return bool((assumed and "data/buckets" in ours.given.choices) or foreign.take("enable_bucket", coerce.flag))
 
 
 def suits(value: int, limit: Callable[..., float], sizes: list[Any]) -> bool:
@@ -91,19 +91,19 @@ def suits(value: int, limit: Callable[..., float], sizes: list[Any]) -> bool:
 
 
 def _cache(foreign: Foreign, ours: Ours) -> None:
-    memory, disk = foreign.take("cache_latents", kinds.flag), foreign.take("cache_latents_to_disk", kinds.flag)
+    memory, disk = foreign.take("cache_latents", coerce.flag), foreign.take("cache_latents_to_disk", coerce.flag)
     varying = any(ours.value(f"data.augment.{name}") for name in ("color", "random_crop"))
     if not foreign.has("cache_latents") and (varying or ours.given.choices.get("data/augment") == "full"):
         memory = False  # a default of the dialect, which would contradict the augmentation
     if memory is not None or disk is not None:
         where = "disk" if disk else "memory" if memory else "none"
         ours.set("data.cache.latents", where, "cache_latents", "cache_latents_to_disk")
-    if (text := foreign.take("cache_text_encoder_outputs", kinds.flag)) is not None:
+    if (text := foreign.take("cache_text_encoder_outputs", coerce.flag)) is not None:
         ours.set("data.cache.text", text, "cache_text_encoder_outputs")
 
 
 def _token_warmup(foreign: Foreign, ours: Ours) -> None:
-    given = foreign.take("token_warmup_step", kinds.number) or 0
+    given = foreign.take("token_warmup_step", coerce.number) or 0
     if (steps := warmup_steps(foreign, ours, given)) is None:
         foreign.leave("token_warmup_step", NO_TOTAL)
     elif given or foreign.has("token_warmup_step"):
@@ -119,5 +119,5 @@ def warmup_steps(foreign: Foreign, ours: Ours, given: float) -> int | None:
         return int(given)
     total = ours.given.values.get("trainer.max_steps")
     if total is None and not foreign.has("max_train_epochs"):
-        total = foreign.take("max_train_steps", kinds.whole)
+        total = foreign.take("max_train_steps", coerce.whole)
     return int(given * total) if total else None

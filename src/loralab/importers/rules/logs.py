@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
-from loralab.schema import kinds
+from loralab.schema import coerce
 
-LOGGERS = kinds.OneOf(tensorboard="tensorboard", wandb="wandb", all="many")
+LOGGERS = coerce.OneOf(tensorboard="tensorboard", wandb="wandb", all="many")
 
 
 def logs(foreign: Foreign, ours: Ours) -> None:
@@ -16,7 +16,7 @@ def logs(foreign: Foreign, ours: Ours) -> None:
         if logger == "many":
             foreign.warnings.append("logs to all trackers: here to TensorBoard and CSV")
     logger = ours.chosen("logger")
-    name = foreign.take("wandb_run_name", kinds.text)
+    name = foreign.take("wandb_run_name", coerce.text)
     if name and logger == "wandb":
         ours.set("logger.wandb.name", name, "wandb_run_name")
     else:

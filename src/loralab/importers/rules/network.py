@@ -7,7 +7,7 @@ from typing import Any
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
 from loralab.models import registry
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 MODULES = {
     "lora": "lora",
@@ -22,12 +22,12 @@ ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr",
 """LyCORIS' algorithms. Its lora adapts convolutions, too, which others call LoCon."""
 
 PLAIN = {
-    "decompose_both": ("adapter.decompose_both", kinds.flag),
-    "full_matrix": ("adapter.full_matrix", kinds.flag),
-    "rs_lora": ("adapter.rs_lora", kinds.flag),
-    "rank_dropout": ("adapter.rank_dropout", kinds.number),
-    "module_dropout": ("adapter.module_dropout", kinds.number),
-    "dropout": ("adapter.dropout", kinds.number),
+    "decompose_both": ("adapter.decompose_both", coerce.flag),
+    "full_matrix": ("adapter.full_matrix", coerce.flag),
+    "rs_lora": ("adapter.rs_lora", coerce.flag),
+    "rank_dropout": ("adapter.rank_dropout", coerce.number),
+    "module_dropout": ("adapter.module_dropout", coerce.number),
+    "dropout": ("adapter.dropout", coerce.number),
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -53,11 +53,11 @@ LARGEST_RANK = 4096
 
 def network(foreign: Foreign, ours: Ours) -> None:
     _split_arguments(foreign)
-    module = str(foreign.take("network_module", kinds.name) or "")
+    module = str(foreign.take("network_module", coerce.name) or "")
     lycoris = "lycoris" in module
     everywhere = lycoris or module.startswith("locon.")
     _kind(foreign, ours, module, lycoris)
-    rank, alpha = foreign.take("network_dim", kinds.whole), foreign.take("network_alpha", kinds.number)
+    rank, alpha = foreign.take("network_dim", coerce.whole), foreign.take("network_alpha", coerce.number)
     if ours.chosen("adapter") == "lokr" and (rank or 0) > LARGEST_RANK:
         rank = LARGEST_RANK
         ours.set("adapter.full_matrix", True, "network_dim")
@@ -91,7 +91,7 @@ def _split_arguments(foreign: Foreign) -> None:
     foreign.drop("network_args")
 
 
-def _argument(foreign: Foreign, name: str, kind: kinds.Kind) -> Any:
+def _argument(foreign: Foreign, name: str, kind: coerce.Coercion) -> Any:
     return foreign.take(f"network_args.{name}", kind)
 
 
@@ -99,7 +99,7 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
     """Chooses the option of adapter; none where the file names none, or one that is not supported."""
     if not module:
         return
-    algorithm = str(_argument(foreign, "algo", kinds.name) or "").lower()
+    algorithm = str(_argument(foreign, "algo", coerce.name) or "").lower()
     if not lycoris:
         foreign.leave("network_args.algo", "has no effect: only lycoris.kohya has algorithms")
     kind = ALGORITHMS.get(algorithm) if lycoris else MODULES.get(module.rpartition(".")[2])
@@ -109,10 +109,10 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
     if kind is None:
         foreign.leave(names[0], "not supported; valid: lora, locon, loha, lokr, dora", "adapter")
         return
-    if _argument(foreign, "dora_wd", kinds.flag):
+    if _argument(foreign, "dora_wd", coerce.flag):
         if kind in ("lora", "locon"):
             kind, names = "dora", ("network_args.dora_wd", *names)
-            if (of_outputs := _argument(foreign, "wd_on_output", kinds.flag)) is not None:
+            if (of_outputs := _argument(foreign, "wd_on_output", coerce.flag)) is not None:
                 ours.set("adapter.magnitude", "output" if of_outputs else "input", "network_args.wd_on_output")
         else:
             foreign.leave("network_args.dora_wd", f"not supported: DoRA magnitudes with {kind}", "adapter")
@@ -123,8 +123,8 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
 
 def _convolutions(foreign: Foreign, ours: Ours, everywhere: bool, rank: int | None, alpha: float | None) -> None:
     """LyCORIS adapts k×k convolutions by default; sd-scripts only where `conv_dim` is given."""
-    conv_rank = _argument(foreign, "conv_dim", kinds.whole)
-    conv_alpha = _argument(foreign, "conv_alpha", kinds.number)
+    conv_rank = _argument(foreign, "conv_dim", coerce.whole)
+    conv_alpha = _argument(foreign, "conv_alpha", coerce.number)
     if conv_rank is None and everywhere:
         conv_rank = rank
     if conv_rank:
@@ -144,12 +144,12 @@ def _arguments(foreign: Foreign, ours: Ours) -> None:
         value = _argument(foreign, name, kind)
         if value is not None:
             ours.set(key, value, f"network_args.{name}")
-    if (dropout := foreign.take("network_dropout", kinds.number)) is not None:
+    if (dropout := foreign.take("network_dropout", coerce.number)) is not None:
         ours.set("adapter.dropout", dropout, "network_dropout")
-    factor = _argument(foreign, "factor", kinds.whole)
+    factor = _argument(foreign, "factor", coerce.whole)
     if factor is not None:
         ours.set("adapter.factor", factor if factor > 0 else None, "network_args.factor")
-    if norm := foreign.take("scale_weight_norms", kinds.number):
+    if norm := foreign.take("scale_weight_norms", coerce.number):
         ours.set("adapter.max_norm", norm, "scale_weight_norms")
     else:
         foreign.leave("scale_weight_norms", "is off")
@@ -157,7 +157,7 @@ def _arguments(foreign: Foreign, ours: Ours) -> None:
 
 def _preset(foreign: Foreign, ours: Ours) -> None:
     """The layers that LyCORIS adapts."""
-    preset = str(_argument(foreign, "preset", kinds.name) or "full")
+    preset = str(_argument(foreign, "preset", coerce.name) or "full")
     if preset not in PRESETS:
         foreign.leave(
             "network_args.preset", "custom presets are not supported: select layers with targets.patterns", "targets"
@@ -179,10 +179,10 @@ def _preset(foreign: Foreign, ours: Ours) -> None:
 
 
 BLOCKS = {
-    "rank": ("block_dims", kinds.whole),
-    "alpha": ("block_alphas", kinds.number),
-    "conv_rank": ("conv_block_dims", kinds.whole),
-    "conv_alpha": ("conv_block_alphas", kinds.number),
+    "rank": ("block_dims", coerce.whole),
+    "alpha": ("block_alphas", coerce.number),
+    "conv_rank": ("conv_block_dims", coerce.whole),
+    "conv_alpha": ("conv_block_alphas", coerce.number),
 }
 
 
@@ -202,7 +202,7 @@ def _blocks(foreign: Foreign, ours: Ours) -> None:
         ours.set("targets.blocks", found, *names)
 
 
-def _numbers(value: Any, kind: kinds.Kind) -> list[Any]:
+def _numbers(value: Any, kind: coerce.Coercion) -> list[Any]:
     parts = value if isinstance(value, list) else str(value).split(",") if str(value).strip() else []
     return [kind(part.strip() if isinstance(part, str) else part) for part in parts]
 
@@ -215,7 +215,7 @@ def _rate_factors(foreign: Foreign) -> list[float] | None:
         if not foreign.has(name):
             continue
         try:
-            weights[direction] = _numbers(foreign.options[name], kinds.number)
+            weights[direction] = _numbers(foreign.options[name], coerce.number)
         except ValueError:
             foreign.leave(name, "named curves are not supported: set the factors as targets.blocks.lr_factor")
     if not any(weights.values()):
@@ -226,7 +226,7 @@ def _rate_factors(foreign: Foreign) -> list[float] | None:
     blocks = next((b for b in others if given[0] == b.middle or given[1] == b.down), usual)
     counts = {"down": blocks.down, "mid": blocks.middle, "up": blocks.up}
     factors = [factor for name, count in counts.items() for factor in _filled(weights.get(name), count)]
-    least = _argument(foreign, "block_lr_zero_threshold", kinds.number) or 0.0
+    least = _argument(foreign, "block_lr_zero_threshold", coerce.number) or 0.0
     factors = [factor if factor > least else 0.0 for factor in factors]
     return [1.0] * blocks.first + factors + [1.0] * blocks.last
 
@@ -239,7 +239,7 @@ def _filled(weights: list[float] | None, count: int) -> list[float]:
 
 def _loraplus(foreign: Foreign, ours: Ours) -> None:
     names = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
-    ratio, unet, text = (_argument(foreign, name, kinds.number) or None for name in names)
+    ratio, unet, text = (_argument(foreign, name, coerce.number) or None for name in names)
     only = ours.chosen("targets")
     trained = {part or ratio for part, other in ((unet, "text_encoder_only"), (text, "unet_only")) if only != other}
     if len(trained) == 1 and None not in trained:

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 NOISE = {
     "offset": {
-        "noise_offset": ("strength", kinds.number),
-        "adaptive_noise_scale": ("adaptive", kinds.number),
-        "noise_offset_random_strength": ("random_strength", kinds.flag),
+        "noise_offset": ("strength", coerce.number),
+        "adaptive_noise_scale": ("adaptive", coerce.number),
+        "noise_offset_random_strength": ("random_strength", coerce.flag),
     },
     "multires": {
-        "multires_noise_iterations": ("iterations", kinds.whole),
-        "multires_noise_discount": ("discount", kinds.number),
+        "multires_noise_iterations": ("iterations", coerce.whole),
+        "multires_noise_discount": ("discount", coerce.number),
     },
     "input_perturbation": {
-        "ip_noise_gamma": ("strength", kinds.number),
-        "ip_noise_gamma_random_strength": ("random_strength", kinds.flag),
+        "ip_noise_gamma": ("strength", coerce.number),
+        "ip_noise_gamma_random_strength": ("random_strength", coerce.flag),
     },
 }
 """Kinds of noise with their options; the first option switches the kind on."""
 
 WEIGHTING = {
-    "min_snr": ("min_snr_gamma", kinds.number, "gamma"),
-    "scaled_v": ("scale_v_pred_loss_like_noise_pred", kinds.flag, None),
-    "v_like": ("v_pred_like_loss", kinds.number, "strength"),
-    "debiased": ("debiased_estimation_loss", kinds.flag, None),
+    "min_snr": ("min_snr_gamma", coerce.number, "gamma"),
+    "scaled_v": ("scale_v_pred_loss_like_noise_pred", coerce.flag, None),
+    "v_like": ("v_pred_like_loss", coerce.number, "strength"),
+    "debiased": ("debiased_estimation_loss", coerce.flag, None),
 }
 
-LOSSES = kinds.OneOf(l2="l2", l1="l1", huber="huber", smooth_l1="smooth_l1")
-GROWTHS = kinds.OneOf(constant="constant", exponential="exponential", snr="snr")
+LOSSES = coerce.OneOf(l2="l2", l1="l1", huber="huber", smooth_l1="smooth_l1")
+GROWTHS = coerce.OneOf(constant="constant", exponential="exponential", snr="snr")
 THRESHOLD = {
-    "huber_c": ("c", kinds.number),
+    "huber_c": ("c", coerce.number),
     "huber_schedule": ("schedule", GROWTHS),
-    "huber_scale": ("scale", kinds.number),
+    "huber_scale": ("scale", coerce.number),
 }
 
 
@@ -72,7 +72,7 @@ def _asked(ours: Ours, group: str) -> list[str]:
 
 
 def _timesteps(foreign: Foreign, ours: Ours) -> None:
-    low, high = foreign.take("min_timestep", kinds.whole), foreign.take("max_timestep", kinds.whole)
+    low, high = foreign.take("min_timestep", coerce.whole), foreign.take("max_timestep", coerce.whole)
     if (low or 0) == 0 and (1000 if high is None else high) == 1000:
         for name in ("min_timestep", "max_timestep"):
             foreign.leave(name, "has no effect: every timestep is trained")

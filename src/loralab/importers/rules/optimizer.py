@@ -7,7 +7,7 @@ from typing import Any
 from loralab.importers.foreign import Foreign
 from loralab.importers.kwargs import kwargs
 from loralab.importers.rules.ours import Ours
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 BY_NAME = {
     "adam8bit": "adam8bit",
@@ -55,7 +55,7 @@ ADAPTIVE = ("prodigy", "dadapt_adam")
 def optimizer(foreign: Foreign, ours: Ours) -> None:
     given = foreign.take("optimizer_args", kwargs) or {}
     name, source = _name(foreign)
-    lr = foreign.take("learning_rate", kinds.number)
+    lr = foreign.take("learning_rate", coerce.number)
     own = _choose(foreign, ours, name, source) if name else None
     chosen = ours.chosen("optimizer")
     if name and not chosen:
@@ -106,20 +106,20 @@ def _name(foreign: Foreign) -> tuple[str | None, str]:
     """The optimizer's name, and the option that gives it. Old flags take precedence over the dialect's default, in the
     old scripts over everything."""
     flags = ("use_8bit_adam", "use_lion_optimizer")
-    if foreign.dialect == "old-json" and any(foreign.take(flag, kinds.flag) for flag in flags if foreign.has(flag)):
+    if foreign.dialect == "old-json" and any(foreign.take(flag, coerce.flag) for flag in flags if foreign.has(flag)):
         foreign.leave("optimizer_type", "overridden by use_8bit_adam or use_lion")
     elif foreign.has("optimizer_type"):
         for flag in flags:
-            if foreign.take(flag, kinds.flag):
+            if foreign.take(flag, coerce.flag):
                 foreign.leave(flag, f"overridden by {foreign.keys['optimizer_type']}")
-        return foreign.take("optimizer_type", kinds.name), "optimizer_type"
-    if foreign.take("use_lion_optimizer", kinds.flag):
+        return foreign.take("optimizer_type", coerce.name), "optimizer_type"
+    if foreign.take("use_lion_optimizer", coerce.flag):
         return "Lion", "use_lion_optimizer"
-    if foreign.take("use_8bit_adam", kinds.flag):
+    if foreign.take("use_8bit_adam", coerce.flag):
         return ("Adam8bit" if foreign.dialect == "old-json" else "AdamW8bit"), "use_8bit_adam"
     if foreign.has("use_8bit_adam"):
         return "AdamW", "use_8bit_adam"  # off, even if the file that this one starts from sets it
-    return foreign.take("optimizer_type", kinds.name), "optimizer_type"
+    return foreign.take("optimizer_type", coerce.name), "optimizer_type"
 
 
 def _adafactor(

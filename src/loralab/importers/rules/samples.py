@@ -9,7 +9,7 @@ from loralab.callbacks import prompts
 from loralab.errors import UserError
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 TIMES = {
     "sample_every_n_epochs": "callbacks.samples.every_n_epochs",
@@ -18,8 +18,8 @@ TIMES = {
 
 
 def samples(foreign: Foreign, ours: Ours) -> None:
-    times = {name: foreign.take(name, kinds.whole) or None for name in TIMES}
-    first = foreign.take("sample_at_first", kinds.flag)
+    times = {name: foreign.take(name, coerce.whole) or None for name in TIMES}
+    first = foreign.take("sample_at_first", coerce.flag)
     given = _prompts(foreign)
     if not (given or ours.value("callbacks.samples.prompts")) or not (first or any(times.values())):
         for name in (*TIMES, "sample_at_first", "sample_prompts"):
@@ -36,10 +36,10 @@ def samples(foreign: Foreign, ours: Ours) -> None:
 
 def _prompts(foreign: Foreign) -> str | list[dict[str, Any]] | None:
     """The path of a prompts file, or the prompts themselves, one per line; problems and ignored options are noted."""
-    given = foreign.take("sample_prompts", kinds.text)
+    given = foreign.take("sample_prompts", coerce.text)
     given = given.strip() if given else None
     if not given or (re.search(r"\.(txt|json|toml)$", given) and "\n" not in given):
-        return given and foreign.take("sample_prompts", kinds.path)
+        return given and foreign.take("sample_prompts", coerce.path)
     lines = [line for line in given.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         return None

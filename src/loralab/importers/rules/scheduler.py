@@ -7,7 +7,7 @@ from typing import Any
 from loralab.importers.foreign import Foreign
 from loralab.importers.kwargs import kwargs
 from loralab.importers.rules.ours import Ours
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 OURS = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "inverse_sqrt")
 BY_NAME = {
@@ -18,10 +18,10 @@ BY_NAME = {
 BY_CLASS = {"steplr": "step", "reducelronplateau": "plateau", "constantlr": "constant"}
 
 ONLY_OF = {
-    "lr_scheduler_num_cycles": ("scheduler.num_cycles", kinds.whole, "cosine_with_restarts"),
-    "lr_scheduler_power": ("scheduler.power", kinds.number, "polynomial"),
-    "lr_scheduler_timescale": ("scheduler.timescale", kinds.whole, "inverse_sqrt"),
-    "lr_scheduler_min_lr_ratio": ("scheduler.end_ratio", kinds.number, "cosine"),
+    "lr_scheduler_num_cycles": ("scheduler.num_cycles", coerce.whole, "cosine_with_restarts"),
+    "lr_scheduler_power": ("scheduler.power", coerce.number, "polynomial"),
+    "lr_scheduler_timescale": ("scheduler.timescale", coerce.whole, "inverse_sqrt"),
+    "lr_scheduler_min_lr_ratio": ("scheduler.end_ratio", coerce.number, "cosine"),
 }
 """Options of a single schedule."""
 
@@ -30,8 +30,8 @@ LR_END = 1e-7
 
 
 def scheduler(foreign: Foreign, ours: Ours) -> None:
-    name = str(foreign.take("lr_scheduler", kinds.name) or "").lower()
-    custom = str(foreign.take("lr_scheduler_type", kinds.name) or "")
+    name = str(foreign.take("lr_scheduler", coerce.name) or "").lower()
+    custom = str(foreign.take("lr_scheduler_type", coerce.name) or "")
     if custom:
         _by_class(foreign, ours, custom)
     elif name:
@@ -58,7 +58,7 @@ def scheduler(foreign: Foreign, ours: Ours) -> None:
 
 def _polynomial_end(foreign: Foreign, ours: Ours, end: Any) -> None:
     """sd-scripts' polynomial ends at a learning rate, ours at a ratio of optimizer.lr."""
-    lr = foreign.take("learning_rate", kinds.number)
+    lr = foreign.take("learning_rate", coerce.number)
     if lr and isinstance(end, (int, float)):
         ours.set(
             "scheduler.end_ratio",
@@ -89,9 +89,9 @@ def _by_class(foreign: Foreign, ours: Ours, custom: str) -> None:
 def _warmup(foreign: Foreign, ours: Ours) -> None:
     """In steps, or as a share of them: `lr_warmup_steps` below 1, the old `warmup_lr_ratio`, the GUI's percent."""
     given: dict[str, Any] = {
-        "lr_warmup_steps": foreign.take("lr_warmup_steps", kinds.number),
-        "warmup_lr_ratio": foreign.take("warmup_lr_ratio", kinds.number),
-        "lr_warmup": foreign.take("lr_warmup", kinds.number),
+        "lr_warmup_steps": foreign.take("lr_warmup_steps", coerce.number),
+        "warmup_lr_ratio": foreign.take("warmup_lr_ratio", coerce.number),
+        "lr_warmup": foreign.take("lr_warmup", coerce.number),
     }
     steps, ratio, percent = given.values()
     decides = "lr_warmup_steps" if steps else "warmup_lr_ratio" if ratio else "lr_warmup"

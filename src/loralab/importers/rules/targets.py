@@ -7,13 +7,13 @@ from typing import Any
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
-from loralab.schema import kinds
+from loralab.schema import coerce
 
 UNET_ONLY, TEXT_ONLY = "network_train_unet_only", "network_train_text_encoder_only"
 
 
 def targets(foreign: Foreign, ours: Ours) -> None:
-    unet_only, text_only = foreign.take(UNET_ONLY, kinds.flag), foreign.take(TEXT_ONLY, kinds.flag)
+    unet_only, text_only = foreign.take(UNET_ONLY, coerce.flag), foreign.take(TEXT_ONLY, coerce.flag)
     if unet_only and text_only and "targets" not in ours.given.choices:
         other = foreign.keys[TEXT_ONLY]
         foreign.problem(
@@ -28,7 +28,7 @@ def targets(foreign: Foreign, ours: Ours) -> None:
 
 
 def _rates(foreign: Foreign, ours: Ours, option: str) -> None:
-    unet, text = foreign.take("unet_lr", kinds.number), foreign.take("text_encoder_lr", rates) or []
+    unet, text = foreign.take("unet_lr", coerce.number), foreign.take("text_encoder_lr", rates) or []
     if option == "text_encoder_only":
         foreign.leave("unet_lr", "the UNet is not trained")
     elif unet is not None:
@@ -43,7 +43,7 @@ def _rates(foreign: Foreign, ours: Ours, option: str) -> None:
 def rates(value: Any) -> list[float]:
     """One learning rate for all text encoders, or one for each of the two."""
     parts = value if isinstance(value, list) else re.split(r"[,\s]+", str(value).strip("[]() "))
-    found = [kinds.number(part) for part in parts]
+    found = [coerce.number(part) for part in parts]
     if len(found) not in (1, 2):
         raise ValueError("a number, or two numbers")
     return found

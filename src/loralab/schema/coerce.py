@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-Kind = Callable[[Any], Any]
+Coercion = Callable[[Any], Any]
 
 LARGEST, LARGEST_WHOLE = 1e38, 2**63 - 1
 """Limits of a 32-bit float and a 64-bit integer."""
@@ -142,7 +142,7 @@ def plain(value: Any) -> Any:
 
 
 @cache
-def of(key: str) -> Kind:
+def of(key: str) -> Coercion:
     """The kind of value that the constructor of a setting takes."""
     from loralab.schema.destination import destination  # without Hydra until a file is converted
 

@@ -19,7 +19,7 @@ _FILE_COLUMNS = ("file_name", "image", "path")
 _TEXT_COLUMNS = ("caption", "text", "prompt")
 
 
-class Metadata:
+class CaptionTable:
     """The captions of one metadata file, by image."""
 
     def __init__(self, path: Path, root: Path, setting: str = "data.metadata", separator: str = ",") -> None:

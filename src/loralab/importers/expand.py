@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from loralab.errors import Problem, user_error
 from loralab.importers import content as contents
 from loralab.importers.convert import Converted, converted
-from loralab.importers.rules.groups import settings_of, yaml_of
+from loralab.importers.rules.groups import settings_of, values_of, yaml_of
 from loralab.schema.settings import Settings, written
 from loralab.schema.tree import leaves
 
@@ -80,17 +80,19 @@ def _stays(file: Converted, group: str, before: Any, option: str, rest: str) -> 
     """Whether a file's value stays valid with the option that the command line chooses in a group. It does where the
     option has the setting, unless the option itself changes an inherited value or is about embedded files. A default
     of the file's dialect about images does not stay; a value of our own files stays where both options start alike."""
+    from loralab.schema.compose import BASE
+
     if rest.partition(".")[0] not in settings_of(group, option):
         return False
     key = f"{group.replace('/', '.')}.{rest}"
     node = yaml_of(group, option)
     own = dict(leaves(node.get(group, node)))
-    inherits = any(isinstance(default, str) and default != "_self_" for default in node.get("defaults", ()))
-    if rest in own and (inherits or str(own[rest]).startswith("${asset:")):
+    parents = [d for d in node.get("defaults", ()) if isinstance(d, str) and d not in ("_self_", BASE)]
+    changes = any(rest in settings_of(group, parent) for parent in parents) and "${" not in str(own.get(rest))
+    if rest in own and (changes or str(own[rest]).startswith("${asset:")):
         return False
     if key not in file.origins:
-        old = yaml_of(group, str(before))
-        return dict(leaves(old.get(group, old))).get(rest) == own.get(rest)
+        return values_of(group, str(before)).get(rest) == values_of(group, option).get(rest)
     return key in file.said or not group.startswith("data")
 
 

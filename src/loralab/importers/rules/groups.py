@@ -7,6 +7,7 @@ from typing import Any
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
+from loralab.schema.tree import leaves
 
 ONE_NODE = ("model", "adapter", "targets", "optimizer", "scheduler")
 """Groups whose options are one node each, with all settings written out."""
@@ -39,6 +40,15 @@ def settings_of(group: str, option: str) -> frozenset[str]:
         elif isinstance(default, dict):
             found |= {str(name).removeprefix(f"override /{group}/") for name in default}
     return frozenset(found)
+
+
+@cache
+def values_of(group: str, option: str) -> dict[str, Any]:
+    """The values in an option's YAML by dotted key, over those that it inherits."""
+    node = yaml_of(group, option)
+    parents = [d.split("@")[0] for d in node.get("defaults", ()) if isinstance(d, str) and d != "_self_"]
+    found = {key: value for parent in parents for key, value in values_of(group, parent).items()}
+    return found | dict(leaves(node.get(group, node)))
 
 
 @cache

@@ -23,6 +23,7 @@ from loralab.command.prepare import prepare, refuse
 from loralab.errors import UserError
 from loralab.importers.expand import expand
 from loralab.schema.compose import Composed, compose, values, without_hydra
+from loralab.training.quiet import quiet
 from loralab.types import Draw, Place
 
 Change = dict[str, Any]
@@ -175,6 +176,7 @@ class Lab:
         overrides = (*overrides, "callbacks.progress.enabled=false", "callbacks.samples.enabled=false")
         composed = self._composed(change, *overrides)
         refuse(composed)
+        quiet()
         folder = self.fresh()
         with contextlib.redirect_stdout(io.StringIO()) as said:
             run.train(without_hydra(composed.cfg), folder, composed.overrides, composed.choices)

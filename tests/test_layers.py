@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from tests import ROOT
 
@@ -29,7 +30,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "hydra": ("schema", "command", "importers", "launch", "run", "report"),
     "hydra._internal": ("schema.compose", "command.start", "command.flags"),
     "omegaconf": ("schema", "command", "checks", "importers", "launch", "run", "report"),
-    "PIL": ("data.images", "callbacks", "tools", "report", "bench"),
+    "PIL": ("data.images", "callbacks", "tools", "report"),
     "bitsandbytes": ("models",),
 }
 MODULES = {
@@ -148,3 +149,7 @@ def test_lightning_still_has_the_private_names() -> None:
         "_loaded_checkpoint",
         "_should_accumulate",
     }
+
+
+def test_torch_still_keeps_the_iterator_of_workers_where_the_loader_puts_it() -> None:
+    assert DataLoader([0])._iterator is None

@@ -1,10 +1,10 @@
-"""`loralab bench data` measures what it says: all images are seen, and every figure is there."""
+"""benchmarks/data.py measures what it says: all images are seen, and every figure is there."""
 
 import argparse
 
 import pytest
 
-from loralab.bench import data
+from benchmarks import data
 
 
 def measured(*words: str) -> dict:

@@ -1,4 +1,4 @@
-"""The data: index, sampler, latent cache and loader, for growing numbers of images.
+"""The data: index, sampler, latent cache and loader, for growing numbers of images, as JSON: python benchmarks/data.py
 
 CPU seconds are given beside wall-clock seconds: on a busy machine only they can be compared.
 """
@@ -83,7 +83,7 @@ def sampler_once(count: str) -> dict[str, Any]:
 
 def _apart(name: str, *arguments: object) -> dict[str, Any]:
     """The result of a function of this module, run in a process of its own so that peak memory is its alone."""
-    command = [sys.executable, "-m", "loralab.bench.data", name, *map(str, arguments)]
+    command = [sys.executable, __file__, name, *map(str, arguments)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
@@ -249,6 +249,16 @@ def _median(ratios: Iterator[float]) -> float:
     return round(statistics.median(ratios), 3)
 
 
+def main(words: list[str]) -> None:
+    """Measures everything; with the name of a function first, that one alone, in this process."""
+    alone = {"index_once": index_once, "sampler_once": sampler_once}.get(words[0] if words else "")
+    if alone is None:
+        parser = argparse.ArgumentParser(description=__doc__)
+        add_arguments(parser)
+        print(json.dumps(measure(parser.parse_args(words)), indent=1))
+    else:
+        print(json.dumps(alone(*words[1:])))
+
+
 if __name__ == "__main__":
-    measured = {"index_once": index_once, "sampler_once": sampler_once}[sys.argv[1]]
-    print(json.dumps(measured(*sys.argv[2:])))
+    main(sys.argv[1:])

@@ -30,7 +30,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "hydra": ("schema", "command", "importers", "launch", "run", "report"),
     "hydra._internal": ("schema.compose", "command.start", "command.flags"),
     "omegaconf": ("schema", "command", "checks", "importers", "launch", "run", "report"),
-    "PIL": ("data.images", "callbacks", "tools", "report"),
+    "PIL": ("data.images", "callbacks", "tools", "report", "bench"),
     "bitsandbytes": ("models",),
 }
 MODULES = {

@@ -137,7 +137,7 @@ def _resolved(config: DictConfig, key: str, value: Any) -> Any:
 
 
 def _write_page(path: Path, rows: list[dict[str, Any]], runs: list[Run], differing: list[str]) -> None:
-    from loralab.report.page import page
+    from loralab.report.page import render
 
     rows = _shortly(rows)
     grids = {
@@ -145,9 +145,20 @@ def _write_page(path: Path, rows: list[dict[str, Any]], runs: list[Run], differi
         for row, run in zip(rows, runs, strict=False)  # the damaged ones come last
         if run.grid.is_file()
     }
-    text = page(sheet(rows), grids)
+    pictures = [(caption, *_picture(grid)) for caption, grid in grids.items()]
+    text = render("runs.html", title="loralab: runs side by side", lines=sheet(rows), pictures=pictures)
     with atomic_path(path, "--html") as beside:
         beside.write_text(text, encoding="utf8", errors="backslashreplace")
+
+
+def _picture(png: Path) -> tuple[str, str]:
+    """A picture as a link that contains it, and what is wrong with its file."""
+    from loralab.report.page import embedded
+
+    try:
+        return embedded(png.read_bytes(), "png"), ""
+    except OSError as error:
+        return "", f": {png.name} cannot be read: {error.strerror}"
 
 
 def _shortly(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def usual(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[s
 
 @given(chosen=OVERRIDES)
 @settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     database=None,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from loralab.command.prepare import prepare
+from loralab.errors import UserError
 from loralab.schema.compose import CONF, Places
 from loralab.schema.renamed import RENAMED
 from loralab.schema.tree import exists, get
@@ -35,6 +36,13 @@ def test_on_the_command_line(old: str) -> None:
 def test_options_of_groups() -> None:
     prepared = prepare(["data/validation=share"])
     assert get(prepared.composed.tree, "data.validation.split") == 0.1
+
+
+def test_misspelt_old_names_lead_to_the_new() -> None:
+    with pytest.raises(UserError, match=r"did you mean 'health.stop_if_unchanged'"):
+        prepare(["health.movment=false"])
+    with pytest.raises(UserError, match="valid in health: on_nan, skips_in_a_row, stop_if_unchanged"):
+        prepare(["health.commend=1"])
 
 
 def test_in_a_recipe(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from loralab.schema.compose import OPTIONAL, compose, group_options, option_file
 from loralab.schema.elsewhere import remedy_for
 from loralab.schema.nearest import did_you_mean, nearest
 from loralab.schema.quoting import as_text, to_paste
+from loralab.schema.renamed import RENAMED
 from loralab.schema.sources import raw
 from loralab.schema.tree import exists, get, nodes_and_leaves
 
@@ -234,8 +235,11 @@ def nearest_key(key: str, tree: dict[str, Any], groups: dict[str, list[str]]) ->
     parent, _, leaf = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in keys if k.rpartition(".")[0] == parent}
     leaves = {k.rpartition(".")[2]: k for k in keys}
-    for names in (siblings, {k: k for k in [*groups, *keys]}, leaves):
-        if near := nearest(key if key in names else leaf, names, 0.7):
+    if old := nearest(key, RENAMED, 0.8):
+        return f"did you mean '{RENAMED[old]}'?"
+    elsewhere = 0.9 if siblings else 0.7  # beside settings of its group, only the same word in another
+    for names, similarity in ((siblings, 0.7), ({k: k for k in [*groups, *keys]}, 0.7), (leaves, elsewhere)):
+        if near := nearest(leaf, names, similarity):
             return f"did you mean '{names[near]}'?"
     if siblings:
         return f"valid{' in ' + parent if parent else ''}: " + ", ".join(sorted(siblings))

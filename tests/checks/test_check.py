@@ -18,17 +18,9 @@ from loralab.errors import UserError
 from loralab.schema.compose import CONF, compose, group_options
 from loralab.schema.tree import leaves
 from tests import GOLDEN, ROOT
+from tests.support.refusals import problems
 
 HEAVY = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes")
-
-
-def problems(*overrides: str) -> str:
-    """What the check says of the overrides; empty where nothing is wrong."""
-    try:
-        prepare(list(overrides))
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 @pytest.mark.parametrize(

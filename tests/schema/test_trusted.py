@@ -5,19 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from loralab.command.prepare import prepare
-from loralab.errors import UserError
+from tests.support.refusals import problems
 
 EVIL = "{_target_: torch.load, f: evil.pt, weights_only: false}"
 ALLOWED = "{_target_: torch.optim.SGD}"
-
-
-def problems(*overrides: str) -> str:
-    try:
-        prepare(list(overrides))
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 @pytest.mark.parametrize(

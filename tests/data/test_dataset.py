@@ -469,8 +469,8 @@ def test_a_damaged_image_ends_the_run_where_that_is_wished(folder, make, workers
 
 
 def test_a_damaged_image_of_the_validation_is_left_out_of_it(folder, make, tmp_path):
-    for name in ("whole", "broken"):
-        picture(tmp_path / "apart" / f"{name}.png")
+    for seed, name in enumerate(("whole", "broken")):  # equal images would share their latents
+        picture(tmp_path / "apart" / f"{name}.png", seed=seed)
     data = make(folder, cache={"latents": "memory"}, validation={"folder": str(tmp_path / "apart")})
     (tmp_path / "apart" / "broken.png").write_bytes((tmp_path / "apart" / "broken.png").read_bytes()[:60])
     apart, _ = data.val_dataloader()

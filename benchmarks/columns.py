@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from loralab.data.blocks import Blocks, Fact
-from loralab.data.walk import Files
+from loralab.data.index.blocks import Blocks, Fact
+from loralab.data.index.walk import Files
 
 HEADER = Fact("header", np.dtype([("width", "<i4"), ("height", "<i4"), ("kind", "S16"), ("turned", "?")]))
 EACH = 1000

@@ -24,10 +24,10 @@ from PIL import Image
 
 from loralab.bench.arguments import at_least
 from loralab.data.buckets import Buckets
-from loralab.data.draws import BatchSize, Draws
+from loralab.data.epoch.draws import BatchSize, Draws
+from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.folders import Folder
-from loralab.data.index import scan
-from loralab.data.sampler import BucketSampler
+from loralab.data.index.index import scan
 from loralab.progress import progress
 from loralab.types import Item
 

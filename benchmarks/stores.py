@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from loralab.data.shards import Shards
+from loralab.data.storage.shards import Shards
 
 RECORD = 2 * 4 * 64 * 64 * 4
 BATCH = 8

@@ -1,4 +1,4 @@
-"""Digests of files, and texts that are safe to write and to show."""
+"""Digests and time stamps of files, and texts that are safe to write and to show."""
 
 from __future__ import annotations
 
@@ -35,3 +35,8 @@ def as_json(value: Any) -> str:
 def printable(name: str) -> str:
     """A text from outside for display: characters that could control a terminal are replaced."""
     return "".join(c if c.isprintable() or category(c) == "Zs" else "\ufffd" for c in name)
+
+
+def stamp(status: os.stat_result) -> int:
+    """A number that changes with a file's mtime or ctime, so that an edit that restores the mtime is detected."""
+    return (status.st_mtime_ns * 31 + status.st_ctime_ns) & (1 << 63) - 1

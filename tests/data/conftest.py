@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from loralab.data import catalog, images
+from loralab.data import images
+from loralab.data.index import catalog
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from loralab.data import images
-from loralab.data.cache import Cache, Job, View
+from loralab.data.cache import Cache
+from loralab.data.decoding import Job, View
 from loralab.errors import UserError
 from tests import ROOT
 from tests.support.latents import CENTRE, Encoder, disk, job_of, make_jobs, noise

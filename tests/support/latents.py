@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from loralab.data.cache import Cache, Job, View
+from loralab.data.cache import Cache
+from loralab.data.decoding import Job, View
 from loralab.files import digest_file
 
 CENTRE = (View((0, 0)),)

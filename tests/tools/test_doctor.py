@@ -17,9 +17,9 @@ from PIL import Image
 from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets
 from loralab.data.captions import Captions
-from loralab.data.draws import BatchSize
+from loralab.data.epoch.draws import BatchSize
+from loralab.data.epoch.planner import Planner
 from loralab.data.folders import gather
-from loralab.data.planner import Planner
 from loralab.data.validation import Validation
 from loralab.models.architecture import VOCABULARY
 from loralab.tools.doctor import examine

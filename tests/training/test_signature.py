@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file, save_file
 
 from loralab.data.folders import Folder
-from loralab.data.index import Index, scan
+from loralab.data.index.index import Index, scan
 from loralab.data.module import DataModule
 from loralab.errors import UserError
 from loralab.models.family import Family
@@ -218,7 +218,7 @@ def test_only_files_that_changed_are_read_again(data: Path, monkeypatch: pytest.
     digest(data)
     edit_in_place(data / "a.png")
     read: list[str] = []
-    monkeypatch.setattr("loralab.data.catalog.digest_file", lambda path: read.append(Path(path).name) or "0" * 32)
+    monkeypatch.setattr("loralab.data.index.catalog.digest_file", lambda path: read.append(Path(path).name) or "0" * 32)
     digest(data)
     assert read == ["a.png"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from loralab.data.index import keep_outside
-from loralab.data.store import cache_folder
+from loralab.data.index.index import keep_outside
+from loralab.data.storage.sqlite import cache_folder
 from loralab.errors import Problem, UserError
 from loralab.files import what_is_at
 from loralab.places import full, invisible_characters, not_for_windows, shortened, too_long, unusable

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from loralab.data import images
 from loralab.data.augment import Augment, jitter
-from loralab.data.cache import Cache, View
-from loralab.data.draws import Draws, Entry
+from loralab.data.cache import Cache
+from loralab.data.decoding import View
+from loralab.data.epoch.draws import Draws, Entry
 from loralab.data.folders import Folder
 from loralab.data.geometry import Corner, crop_corner, mirrored
 from loralab.data.images import ImageError
-from loralab.data.index import OnError
+from loralab.data.index.index import OnError
 from loralab.errors import user_error
 from loralab.files import printable
 from loralab.rng import python_random

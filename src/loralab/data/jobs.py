@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loralab.data.cache import Cache, Job, View
-from loralab.data.draws import Draws
+from loralab.data.cache import Cache
+from loralab.data.decoding import Job, View
+from loralab.data.epoch.draws import Draws
 from loralab.data.folders import Folder
 
 

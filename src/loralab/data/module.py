@@ -17,14 +17,14 @@ from loralab.data.buckets import Buckets
 from loralab.data.cache import Cache
 from loralab.data.captions import Captions
 from loralab.data.dataset import Dataset
-from loralab.data.draws import Draws
+from loralab.data.epoch.draws import Draws
+from loralab.data.epoch.plan import fixed_caption, fixed_rules
+from loralab.data.epoch.planner import Planner
+from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.folders import Folder
-from loralab.data.index import OnError
+from loralab.data.index.index import OnError
 from loralab.data.jobs import Jobs
 from loralab.data.loader import Loader
-from loralab.data.plan import fixed_caption, fixed_rules
-from loralab.data.planner import Planner
-from loralab.data.sampler import BucketSampler
 from loralab.data.validation import Validation, fixed_batches
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loralab.data.draws import BatchGroup, Draws
+from loralab.data.epoch.draws import BatchGroup, Draws
 from loralab.rng import derive
 from loralab.schema.ranges import Share
 from loralab.types import Draw, Item, Place

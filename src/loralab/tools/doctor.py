@@ -15,12 +15,12 @@ from loralab.data import tags
 from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets
 from loralab.data.captions import Captions
-from loralab.data.draws import Draws, Entry
+from loralab.data.epoch.draws import Draws, Entry
+from loralab.data.epoch.plan import fixed_caption, fixed_rules
+from loralab.data.epoch.planner import Planner
+from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.geometry import Size, crop_corner
-from loralab.data.plan import fixed_caption, fixed_rules
-from loralab.data.planner import Planner
-from loralab.data.sampler import BucketSampler
-from loralab.data.store import cache_folder
+from loralab.data.storage.sqlite import cache_folder
 from loralab.data.validation import Validation
 from loralab.errors import Problem, UserError
 from loralab.models.chunks import CHUNK, chunked

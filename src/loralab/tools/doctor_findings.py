@@ -10,8 +10,8 @@ from textwrap import shorten
 
 from loralab.data.captions import mentioned
 from loralab.data.folders import Folder
-from loralab.data.index import Index
-from loralab.data.walk import Skipped
+from loralab.data.index.index import Index
+from loralab.data.index.walk import Skipped
 from loralab.tools.doctor_report import Finding, Level, Row
 from loralab.types import Item
 

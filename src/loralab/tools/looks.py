@@ -14,7 +14,7 @@ from PIL import Image
 
 from loralab.data import images
 from loralab.data.images import ImageError
-from loralab.data.store import connect, writing
+from loralab.data.storage.sqlite import connect, writing
 from loralab.progress import progress
 
 _SCHEMA = """

@@ -15,7 +15,7 @@ from loralab.schema.tree import leaves
 
 if TYPE_CHECKING:
     from loralab.adapters.inject import AdapterSet
-    from loralab.data.plan import Plan
+    from loralab.data.epoch.plan import Plan
     from loralab.models.family import Family
 
 Signature = dict[str, Any]

@@ -9,14 +9,14 @@ from typing import Any
 from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets, resolutions
 from loralab.data.captions import Captions
-from loralab.data.draws import BatchSize, Draws
+from loralab.data.epoch.draws import BatchSize, Draws
+from loralab.data.epoch.plan import Fitting, Plan
+from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.folders import Folder, gather
 from loralab.data.geometry import Size
-from loralab.data.index import Index, OnError, scan
-from loralab.data.plan import Fitting, Plan
-from loralab.data.sampler import BucketSampler
+from loralab.data.index.index import Index, OnError, scan
+from loralab.data.index.walk import Skipped
 from loralab.data.validation import Validation, held_out, sample
-from loralab.data.walk import Skipped
 from loralab.errors import user_error
 from loralab.types import Fit, Item
 

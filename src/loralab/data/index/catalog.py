@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from loralab.data import images
-from loralab.data.blocks import ROWS, Blocks, Fact
 from loralab.data.captions import read_caption
 from loralab.data.images import ImageError
-from loralab.data.walk import Directory, Files, stamp
+from loralab.data.index.blocks import ROWS, Blocks, Fact
+from loralab.data.index.walk import Directory, Files
 from loralab.errors import UserError, user_error
-from loralab.files import digest_file
+from loralab.files import digest_file, stamp
 
 _HEADERS = Fact(
     "header with transparency", np.dtype([("width", "<i4"), ("height", "<i4"), ("kind", "S16"), ("turned", "?")])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from loralab.data.draws import Draws
+from loralab.data.epoch.draws import Draws
 from loralab.rng import derive
 from loralab.types import Draw, Place
 

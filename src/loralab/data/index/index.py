@@ -18,14 +18,14 @@ from typing import Literal
 
 import numpy as np
 
-from loralab.data.catalog import Catalog
 from loralab.data.folders import Folder
 from loralab.data.images import EXTENSIONS, ImageError
-from loralab.data.reader import Reader
-from loralab.data.rows import ORIGINS, Origin, Rows
-from loralab.data.store import cache_folder
-from loralab.data.texts import Texts
-from loralab.data.walk import Skipped
+from loralab.data.index.catalog import Catalog
+from loralab.data.index.reader import Reader
+from loralab.data.index.rows import ORIGINS, Origin, Rows
+from loralab.data.index.texts import Texts
+from loralab.data.index.walk import Skipped
+from loralab.data.storage.sqlite import cache_folder
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
 from loralab.progress import progress

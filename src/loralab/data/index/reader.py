@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from loralab.data.caption_table import CaptionTable
-from loralab.data.catalog import Catalog
 from loralab.data.folders import Folder
 from loralab.data.images import ImageError
-from loralab.data.rows import ORIGINS, UNKNOWN, Rows
-from loralab.data.unread import Unread
-from loralab.data.walk import Directory, Skipped, walk
+from loralab.data.index.caption_table import CaptionTable
+from loralab.data.index.catalog import Catalog
+from loralab.data.index.rows import ORIGINS, UNKNOWN, Rows
+from loralab.data.index.unread import Unread
+from loralab.data.index.walk import Directory, Skipped, walk
 from loralab.errors import UserError, user_error
 from loralab.files import printable
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loralab.data.buckets import Buckets
-from loralab.data.draws import BatchSize, Draws
-from loralab.data.sampler import BucketSampler
+from loralab.data.epoch.draws import BatchSize, Draws
+from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.validation import fixed_batches, held_out
 from loralab.types import Draw, Item
 

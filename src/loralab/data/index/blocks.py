@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loralab.data.store import connect, writing
-from loralab.data.walk import Files
+from loralab.data.index.walk import Files
+from loralab.data.storage.sqlite import connect, writing
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blocks (

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loralab.data import shards
-from loralab.data.shards import Damaged, Shards
+from loralab.data.storage import shards
+from loralab.data.storage.shards import Damaged, Shards
 from loralab.errors import UserError
 
 KEYS = [bytes([number]) for number in range(6)]

@@ -10,11 +10,11 @@ from random import Random
 from typing import Any
 
 from loralab.data.augment import Augment
-from loralab.data.draws import BatchGroup, Draws
+from loralab.data.epoch.draws import BatchGroup, Draws
+from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.folders import Folder
-from loralab.data.index import Index
-from loralab.data.sampler import BucketSampler
-from loralab.data.walk import Skipped
+from loralab.data.index.index import Index
+from loralab.data.index.walk import Skipped
 from loralab.errors import Problem, UserError
 from loralab.files import printable
 from loralab.models.chunks import CHUNK

@@ -18,7 +18,7 @@ from loralab.data import images
 from loralab.data.augment import Augment
 from loralab.data.captions import Captions
 from loralab.data.folders import Folder, gather
-from loralab.data.index import Index, scan
+from loralab.data.index.index import Index, scan
 from loralab.errors import UserError
 from tests.support.images import broken_files, picture
 
@@ -423,7 +423,7 @@ def test_captions_in_utf8(folder: Path, look) -> None:
 WITHOUT_RIGHTS = """
 import os, sys
 from loralab.data.folders import Folder
-from loralab.data.index import scan
+from loralab.data.index.index import scan
 warm, folder, cache = sys.argv[1:]
 scan([Folder(warm)], warm + "-cache")  # all modules are imported while they still may be
 if os.geteuid() == 0:

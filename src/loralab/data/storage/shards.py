@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from loralab import writing as disk
-from loralab.data.store import connect, writing
-from loralab.data.walk import stamp
+from loralab.data.storage.sqlite import connect, writing
 from loralab.errors import UserError
+from loralab.files import stamp
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shards (id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INTEGER, stamp INTEGER);

@@ -13,7 +13,7 @@ from loralab import cli
 from loralab.data import images
 from loralab.data.captions import Captions
 from loralab.data.folders import Folder
-from loralab.data.index import Index, scan
+from loralab.data.index.index import Index, scan
 from loralab.errors import UserError
 from tests import GOLDEN
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Set
 
 from loralab.data.captions import read_caption
 from loralab.data.folders import Folder
-from loralab.data.walk import Directory
+from loralab.data.index.walk import Directory
 from loralab.errors import UserError
 from loralab.files import printable
 

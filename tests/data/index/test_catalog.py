@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from loralab.data import blocks, catalog, images
+from loralab.data import images
 from loralab.data.folders import Folder
-from loralab.data.index import Index, scan
+from loralab.data.index import blocks, catalog
+from loralab.data.index.index import Index, scan
 from loralab.errors import UserError
 from tests.support.images import picture
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loralab.data.caption_table import NAMES
 from loralab.data.images import EXTENSIONS
+from loralab.data.index.caption_table import NAMES
+from loralab.files import stamp
 
 # Names are bytes: a file name need not be UTF-8.
 _IMAGES = frozenset(extension.encode() for extension in EXTENSIONS)
@@ -40,18 +41,13 @@ class Files(NamedTuple):
     sizes: np.ndarray
     """(n,) int64, bytes."""
     stamps: np.ndarray
-    """(n,) int64, see stamp()."""
+    """(n,) int64, see files.stamp()."""
 
     @staticmethod
     def of(rows: list[tuple[bytes, int, int]]) -> Files:
         """From rows of (name, size, stamp)."""
         names, sizes, stamps = zip(*sorted(rows), strict=True) if rows else ((), (), ())
         return Files(list(names), np.array(sizes, np.int64), np.array(stamps, np.int64))
-
-
-def stamp(status: os.stat_result) -> int:
-    """A number that changes with a file's mtime or ctime, so that an edit that restores the mtime is detected."""
-    return (status.st_mtime_ns * 31 + status.st_ctime_ns) & (1 << 63) - 1
 
 
 class Directory(NamedTuple):

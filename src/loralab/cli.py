@@ -22,6 +22,9 @@ VERBS = {
     "extract": ("loralab.tools.extract", "extract an adapter from the difference of two models"),
     "convert": ("loralab.tools.convert", "convert an adapter to another layout, format or precision"),
     "compare": ("loralab.report.compare", "compare runs: settings that differ, losses, sample images"),
+    "runs": ("loralab.report.runs", "list runs, newest first: status, result, name, folder"),
+    "diff": ("loralab.report.diff", "show what differs between two runs: settings, data, environment, results"),
+    "rerun": ("loralab.report.rerun", "run a run again, from its folder alone, and compare the adapter files"),
     "bench": ("loralab.bench.main", "measure speed and memory, as JSON"),
 }
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from loralab.report.record import record_failure
 from loralab.report.sweep import Runs, announced, to_minimise
 from loralab.schema.compose import Places, choices_of, composed_by_hydra, know_places, use_sources, values
 from loralab.schema.settings import written
+
+Look = Callable[[dict[str, Any]], object]
+"""What sees the record of a run."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -122,10 +126,11 @@ def _words(given: flags.Flags) -> list[str]:
     return flags.spelt({name: value for name, value in given.items() if name not in flags.OF_PLACES})
 
 
-def task(cfg: DictConfig, is_checked: bool = False) -> float | None:
+def task(cfg: DictConfig, is_checked: bool = False, looks: tuple[Look, ...] = ()) -> float | None:
     """One run in the folder that Hydra made for it; returns the value that a sweeper minimises.
 
     is_checked: whether its settings are; those of a sweep's runs are not, which a sweeper may have chosen.
+    looks: called with the facts of the run's record when it is about to train.
     A single run that fails ends the process with exit code 1. A failed point of a sweep is reported and recorded, and
     the sweep continues: its value is None, or infinite if the training diverged.
     """
@@ -143,7 +148,7 @@ def task(cfg: DictConfig, is_checked: bool = False) -> float | None:
             if cfg.settings.save_folder:
                 print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
             if not cfg.settings.save_only:
-                facts = _trained(cfg, folder, overrides, choices)
+                facts = _trained(cfg, folder, overrides, choices, *looks)
         except Exception as error:  # here, so that the log has it
             _refused(error) if isinstance(error, UserError) else traceback.print_exc()
             record_failure(folder, overrides, error)
@@ -155,14 +160,16 @@ def task(cfg: DictConfig, is_checked: bool = False) -> float | None:
     return math.inf if facts.get("status") == "diverged" else to_minimise(facts)
 
 
-def _trained(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any]) -> dict[str, Any]:
+def _trained(
+    cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any], *looks: Look
+) -> dict[str, Any]:
     """The facts of a training; only this imports what trains."""
     from loralab.training.quiet import quiet
 
     quiet()
     from loralab.run import train
 
-    return train(cfg, folder, overrides, choices)
+    return train(cfg, folder, overrides, choices, *looks)
 
 
 def _refused(error: UserError) -> int:

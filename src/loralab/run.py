@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,17 @@ from loralab.training.output import Output
 from loralab.training.resume import Resume, choose
 from loralab.training.room import room_problems
 from loralab.training.run_state import RunState
-from loralab.training.signature import signature
+from loralab.training.signature import digest, inputs, signature
 from loralab.training.state import States
 
 
-def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any]) -> dict[str, Any]:
-    """Builds the objects and trains; returns the facts that it records in `folder`/run.json."""
+def train(
+    cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any], *looks: Callable[[dict], object]
+) -> dict[str, Any]:
+    """Builds the objects and trains; returns the facts that it records in `folder`/run.json.
+
+    looks: called with these facts before the first step.
+    """
     run, side_work = RunState(folder, values(cfg)), SideWork()
     with Record(folder, overrides) as record, memory_advice(run.settings):
         data = instantiate(cfg.data, _partial_=False, seed=cfg.seed)  # before a model is loaded: it may find mistakes
@@ -58,11 +64,15 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str
             default_root_dir=folder,
         )
         # the signature needs the number of devices, which the trainer knows, and comes before the first step
-        run.signature = signature(run.settings, module.family, module.adapters, data.plan, trainer.world_size)
+        made_from = run.settings, module.family, module.adapters, data.plan
+        run.signature = signature(*made_from, trainer.world_size)
+        record.add(signature=digest(run.signature), inputs=inputs(*made_from))
         resume = choose(cfg.resume, [Path(cfg.resume_root), folder], run.signature, cfg.resume_force)
         _check_room(trainer, module, data, resume)
-        record.add(resumed=resume and str(resume.state.path))
+        record.add(resumed=resume and str(resume.state.path), resumed_with=resume.differing if resume else [])
         print(opening(module, data, trainer, output), flush=True)
+        for look in looks:
+            look(record.facts)
         _fit(trainer, module, data, resume)
         _end(record, side_work, ending(module, data, trainer, output), run)
         return record.facts

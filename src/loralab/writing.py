@@ -151,3 +151,19 @@ def hold(folder: Path) -> bool:
             return False
     _held[folder] = handle
     return True
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process has locked a folder, this one or another."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    if folder.resolve() in _held:  # to open and close its file would unlock it
+        return True
+    try:
+        with open(folder / ".lock", "rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False

@@ -16,6 +16,8 @@ from loralab.schema.tree import Tree, get
 from loralab.training import file_names
 from loralab.writing import part_name
 
+_LONGEST = 100
+"""Bytes of `run.name`, to which a time and a number are added."""
 EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
@@ -29,6 +31,7 @@ def place_problems(tree: Tree) -> Iterator[Problem]:
                 found += f", not a {'folder' if is_folder else 'file'}"
             remedy = "check the path; a relative path starts at " + os.getcwd()
             yield Problem(key, f"'{shortened(path)}' {found}", remedy)
+    yield from _run_name(tree)
     found = list(written_problems(tree, _written(tree)))
     yield from found
     yield from _output_name(tree, "output.folder" not in {problem.setting for problem in found})
@@ -80,6 +83,14 @@ def _output_name(tree: Tree, with_folder: bool) -> Iterator[Problem]:
         more = len(os.fsencode(longest)) - size
         words = f"has {size} bytes; with the {more} added for step, extension and temporary file, the file name"
         yield Problem("output.name", f"{words} {found[0]}", found[1])
+
+
+def _run_name(tree: Tree) -> Iterator[Problem]:
+    """Of a name that cannot be part of a folder's name; a number can."""
+    name = get(tree, "run.name")
+    found = _not_a_name(name) if isinstance(name, str) else None
+    if found or (isinstance(name, str) and len(os.fsencode(name)) > _LONGEST):
+        yield Problem("run.name", f"{name!r:.80} {found or 'is too long'}", "give a short name without slashes")
 
 
 def _not_a_name(name: str) -> str | None:

@@ -192,9 +192,19 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
     seed = get(tree, "seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
         yield invalid("seed", seed, "a whole number")
+    if not _is_word(name := get(tree, "run.name")) and name is not None:
+        yield invalid("run.name", name, "text")
+    tags = get(tree, "run.tags", [])
+    if not isinstance(tags, list) or not all(map(_is_word, tags)):
+        yield invalid("run.tags", tags, "a list of words, such as [baseline, low_rank]")
     limit = get(tree, "trainer.max_time")
     if isinstance(limit, str) and not re.fullmatch(r"\d{1,3}(:\d{1,2}){3}", limit):
         yield invalid("trainer.max_time", limit, "days:hours:minutes:seconds, like 00:12:00:00")
+
+
+def _is_word(value: Any) -> bool:
+    """A number, too, as Hydra reads a word of digits."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
 
 
 def _meaningless(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import sys
 import time
 from contextlib import suppress
@@ -11,14 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from loralab import __version__
 from loralab.console import is_first
 from loralab.errors import Diverged, UserError
 from loralab.files import as_json
+from loralab.report.environment import environment
 from loralab.signals import Interrupted, held
 from loralab.writing import WriteError, atomic_path
-
-LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes", "safetensors", "hydra-core")
 
 
 class Record:
@@ -32,10 +28,10 @@ class Record:
         self.facts: dict[str, Any] = {
             "status": "running",
             "overrides": overrides,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self.started)),
+            "started": _date(self.started),
             "steps": 0,
             "seconds": None,
-            "versions": _versions(),
+            **environment(),
         }
 
     def __enter__(self) -> Record:
@@ -50,6 +46,7 @@ class Record:
             self.facts["error"] = str(error) if interrupted or isinstance(error, UserError) else repr(error)
         elif self.facts["status"] == "running":
             self.facts["status"] = "finished"
+        self.facts["ended"] = _date(time.time())
         self.facts["seconds"] = round(time.time() - self.started, 3)
         with held():
             self.write()
@@ -93,11 +90,5 @@ def record_failure(folder: Path, overrides: list[str], error: Exception) -> None
             raise error
 
 
-def _versions() -> dict[str, str]:
-    found = {"loralab": __version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:  # an optional one
-            continue
-    return found
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds))

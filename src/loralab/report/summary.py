@@ -12,6 +12,7 @@ from lightning import Trainer
 
 from loralab.callbacks.early_stopping import EarlyStopping
 from loralab.data.module import DataModule
+from loralab.files import digest_file
 from loralab.optim.build import eight_bit
 from loralab.training.memory import peak_gigabytes
 from loralab.training.module import LoraModule
@@ -68,7 +69,9 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
         "data": data.summary(),
         "adapter_notes": module.adapters.notes,
         "eight_bit": _eight_bit(trainer),
+        "device": f"{trainer.strategy.root_device.type} × {trainer.world_size}",
         "files": [str(path) for path in output.written],
+        "digests": {path.name: digest_file(path) for path in output.written if path.is_file()},
         "stopped": _stopped(trainer),
     }
 

@@ -80,14 +80,20 @@ def fresh(folder: str) -> str:
     return str(fresh)
 
 
+def _suffix(name: Any) -> str:
+    return "" if name is None else f"-{name}"
+
+
 def _now(pattern: str) -> str:
     return datetime.datetime.now().strftime(pattern)
 
 
-# ${asset:NAME} is the path of an embedded asset, ${fresh:FOLDER} a folder that does not exist yet. Registered here, so
-# that they are known wherever a configuration is read, in the processes of a launcher, too.
+# ${asset:NAME} is the path of an embedded asset, ${fresh:FOLDER} a folder that does not exist yet, ${suffix:NAME} is
+# -NAME, or nothing for null. Registered here, so that they are known wherever a configuration is read, in the processes
+# of a launcher, too.
 OmegaConf.register_new_resolver("asset", _asset, replace=True)
 OmegaConf.register_new_resolver("fresh", fresh, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("suffix", _suffix, replace=True)
 OmegaConf.register_new_resolver("now", _now, use_cache=True, replace=True)
 
 
@@ -136,7 +142,7 @@ class Loader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         self.files = _files(defaults)
         cfg = super()._compose_config_from_defaults_list(defaults, repo)
-        self.notes = list(_rename(cfg))
+        self.notes = rename(cfg)
         return cfg
 
 
@@ -146,15 +152,17 @@ def _files(defaults: Iterable[ResultDefault]) -> list[tuple[Path, str]]:
     return [(file, package) for file, package in named if file is not None]
 
 
-def _rename(cfg: DictConfig) -> Iterator[str]:
-    """Moves the values of old keys, as a recipe of the user's may have them, to the keys of today; yields a note for
+def rename(cfg: DictConfig) -> list[str]:
+    """Moves the values of old keys, as a recipe of the user's may have them, to the keys of today; returns a note for
     each."""
+    notes = []
     for old, new in RENAMED.items():
         parent, _, name = old.rpartition(".")
         node: Any = OmegaConf.select(cfg, parent)
         if isinstance(node, DictConfig) and name in node:
             OmegaConf.update(cfg, new, node.pop(name))
-            yield note(old, new)
+            notes.append(note(old, new))
+    return notes
 
 
 def loader() -> Loader:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from loralab.schema.tree import leaves
@@ -29,10 +30,10 @@ PLACES = (
 DEVICES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 LOADING = ("data.num_workers", "data.persistent_workers")
 THIS_RUN = (
-    *("allow", "logger", "resume", "resume_force"),
+    *("allow", "logger", "resume", "resume_force", "run"),
     *("trainer.log_every_n_steps", "trainer.profiler", "trainer.max_time"),
 )
-"""What is allowed, watched and continued this time."""
+"""What is allowed, watched and continued this time, and what the run is called."""
 
 HARMLESS: dict[str, tuple[str, ...]] = {
     "paths: the content they lead to counts": PLACES,
@@ -56,8 +57,6 @@ LOOKS_ON = "EarlyStopping"
 def signature(settings: Mapping[str, Any], family: Family, adapters: AdapterSet, plan: Plan, devices: int) -> Signature:
     """The signature of a run. settings: the composed configuration; adapters: before the first step;
     devices: how many share a batch."""
-    from loralab.models import fingerprint
-
     data = settings["data"]
     found = of_settings(settings) | {
         "data.batch_size × devices": data["batch_size"] * devices,
@@ -65,11 +64,41 @@ def signature(settings: Mapping[str, Any], family: Family, adapters: AdapterSet,
         **{f"base model: {key}": value for key, value in leaves(family.identity)},
         "images": len(plan.index),
         "images and captions": plan.digest(),
-        "adapter.weights": settings["adapter"].get("weights") and fingerprint.weights(adapters),
+        "adapter.weights": _started_from(settings, adapters),
     }
     if _goes_by_validation(settings):
         found["validation images"] = plan.validation_digest()
     return json.loads(json.dumps(found))  # as it will be read back
+
+
+def inputs(settings: Mapping[str, Any], family: Family, adapters: AdapterSet, plan: Plan) -> dict[str, Any]:
+    """What a run is made from besides its settings: counts, and digests of what the base model computes by its parts,
+    of the adapter that it starts from (None: from none), of the data set, and of its validation set."""
+    from loralab.models import fingerprint
+
+    parts = {
+        key: value if isinstance(value, str | None) else fingerprint.digest(value)
+        for key, value in family.identity.items()
+    }
+    return {
+        "base_model": parts,
+        "adapter": _started_from(settings, adapters),
+        "images": len(plan.index),
+        "data": plan.digest(),
+        "validation": plan.validation_digest() if plan.validation else None,
+    }
+
+
+def digest(signature: Signature) -> str:
+    """By which runs of the same signature know each other."""
+    return blake2b(json.dumps(signature, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _started_from(settings: Mapping[str, Any], adapters: AdapterSet) -> str | None:
+    """A digest of the weights of `adapter.weights`; adapters: before the first step."""
+    from loralab.models import fingerprint
+
+    return fingerprint.weights(adapters) if settings["adapter"].get("weights") else None
 
 
 def of_settings(settings: Mapping[str, Any]) -> Signature:

@@ -1,0 +1,82 @@
+"""`loralab runs [FOLDER…]`: the runs in some folders, newest first."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from loralab.errors import UserError, user_error
+from loralab.files import as_json, printable
+from loralab.report.manifest import read
+from loralab.report.sweep import VALIDATION, to_minimise
+
+USUAL = ("outputs", "multirun")
+"""The folders in which runs are made."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    words = f"folders that contain runs; default: {' and '.join(USUAL)}"
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=words)
+    parser.add_argument("--tag", action="append", default=[], help="only runs with this tag of run.tags; repeatable")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def main(args: argparse.Namespace) -> None:
+    folders = args.folders or [folder for folder in map(Path, USUAL) if folder.is_dir()]
+    for folder in folders:
+        if not folder.is_dir():
+            raise user_error("FOLDER", f"folder '{folder}' not found", "give a folder that contains runs")
+    rows = [_row(folder) for folder in dict.fromkeys(file.parent for f in folders for file in f.rglob("run.json"))]
+    rows = sorted((row for row in rows if {*args.tag} <= {*row["tags"]}), key=_age, reverse=True)
+    if args.json:
+        print(as_json(rows))
+    elif rows:
+        Console().print(_table(rows))
+    else:
+        print(f"no runs in {' and '.join(map(str, folders or USUAL))}")
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    """What is listed of a run; of one that cannot be read, why in the place of its name."""
+    try:
+        run = read(folder)
+    except UserError as error:
+        row = {"started": None, "status": "not readable", "name": error.problems[0].found, "tags": []}
+        return {**row, "result": None, "figure": None, "folder": str(folder)}
+    metrics = run.facts.get("metrics")
+    return {
+        "started": run.facts.get("started"),
+        "status": run.status,
+        "name": run.name,
+        "tags": run.tags,
+        "result": to_minimise(run.facts) if isinstance(metrics, dict) else None,
+        "figure": VALIDATION if isinstance(metrics, dict) and VALIDATION in metrics else "loss",
+        "folder": str(folder),
+    }
+
+
+def _age(row: dict[str, Any]) -> tuple[datetime, str]:
+    """When a run started; those that cannot be read are the oldest."""
+    try:
+        started = datetime.strptime(str(row["started"]), "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:
+        started = datetime.min.replace(tzinfo=timezone.utc)
+    return started, row["folder"]
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    whole = (Column(head, no_wrap=True) for head in ("started", "status", "result"))
+    table = Table(*whole, *(Column(head, overflow="fold") for head in ("name", "folder")))
+    for row in rows:
+        name = " ".join([row["name"], *(f"#{tag}" for tag in row["tags"])]).strip()
+        result = "" if row["result"] is None else f"{row['figure']} {row['result']:.4f}"
+        started = str(row["started"] or "")[:19].replace("T", " ")
+        cells = (started, row["status"], result, name, row["folder"])
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table

@@ -126,11 +126,11 @@ def test_a_sweep_is_one_folder_a_point_and_its_runs_are_compared(
         cli.main(["compare", str(tmp_path / "multirun"), "--json", "--html", str(tmp_path / "runs.html")])
     assert end.value.code == 0
     rows = json.loads(capsys.readouterr().out)
-    told = {"run", "status", "steps", "seconds", "images_per_second", "loss", "validation/loss"}
+    told = {"run", "status", "steps", "seconds", "images_per_second", "peak_memory_gb", "loss", "validation/loss"}
     assert [set(row) - told for row in rows] == [{"optimizer.lr"}] * 2, "nothing else differs"
     assert [row["optimizer.lr"] for row in rows] == [1e-4, 1e-3]
     assert all(row["validation/loss"] > 0 for row in rows)
-    assert all(f">{Path(row['run']).name}<" in (tmp_path / "runs.html").read_text() for row in rows)
+    assert all(f'"folder":"{row["run"]}"' in (tmp_path / "runs.html").read_text() for row in rows)
 
 
 def test_ctrl_c_stops_between_steps_with_the_file_saved(random_base: Path, tmp_path: Path) -> None:

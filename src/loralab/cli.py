@@ -21,10 +21,11 @@ VERBS = {
     "resize": ("loralab.tools.resize", "reduce the rank of an adapter"),
     "extract": ("loralab.tools.extract", "extract an adapter from the difference of two models"),
     "convert": ("loralab.tools.convert", "convert an adapter to another layout, format or precision"),
-    "compare": ("loralab.report.compare", "compare runs: settings that differ, losses, sample images"),
     "runs": ("loralab.report.runs", "list runs, newest first: status, result, name, folder"),
     "diff": ("loralab.report.diff", "show what differs between two runs: settings, data, environment, results"),
     "rerun": ("loralab.report.rerun", "run a run again, from its folder alone, and compare the adapter files"),
+    "compare": ("loralab.report.compare", "compare runs in a table: settings that differ, speed, losses"),
+    "report": ("loralab.report.report", "write a page that compares runs: table, curves, pictures, heat map"),
     "bench": ("loralab.bench.main", "measure speed and memory, as JSON"),
 }
 

@@ -112,6 +112,10 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
         start.sweep(task, [*overrides, announced(swept, total)])
     finally:
         print(runs.table(), flush=True)
+    if runs.runs:
+        from loralab.report.report import of_sweep  # reads curves and pictures: not before there are any
+
+        of_sweep(folder)
     return 1 if runs.failed(search) else 0
 
 

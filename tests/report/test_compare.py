@@ -84,23 +84,15 @@ def test_what_an_interpolation_means_no_more_stays_as_written(runs: Path, capsys
 
 def test_values_are_text_and_not_markup(runs: Path, capsys: pytest.CaptureFixture) -> None:
     put(runs / "c", config="seed: '[/red] \\x1b[31m'\nb: !!binary aGk=\n".replace("'", '"'))
-    compare(runs, "--html", runs / "new" / "page.html")
+    compare(runs)
     said = capsys.readouterr().out
     assert "[/red]" in said
     assert "\x1b" not in said
-    assert "[/red]" in (runs / "new" / "page.html").read_text()
 
 
 def test_runs_are_named_by_what_tells_them_apart(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for run in ("a", "b"):
-        (runs / run / "samples").mkdir()
-        (runs / run / "samples" / "grid.png").write_bytes(b"png")
-    compare(runs, "--html", tmp_path / "page.html")
+    compare(runs)
     assert str(tmp_path) not in capsys.readouterr().out.replace("\n", "")
-    page = (tmp_path / "page.html").read_text()
-    assert "<th>a</th><th>b</th>" in page
-    assert "a · seed=1" in page
-    assert "b · seed=2" in page
     compare(runs / "a", runs, "--json")
     assert {row["run"] for row in json.loads(capsys.readouterr().out)} == {str(runs / "a"), str(runs / "b")}, "in full"
 
@@ -108,7 +100,8 @@ def test_runs_are_named_by_what_tells_them_apart(runs: Path, tmp_path: Path, cap
 def test_the_page_goes_where_it_can(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Into a folder that is not there yet; a folder, or a path through a file, is an error."""
     compare(runs, "--html", tmp_path / "new" / "deep" / "page.html")
-    assert "runs side by side" in (tmp_path / "new" / "deep" / "page.html").read_text()
+    assert "loralab report" in (tmp_path / "new" / "deep" / "page.html").read_text()
+    assert "the page of loralab report" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     for place, found in ((runs, "is a folder"), (tmp_path / "file" / "page.html", "is a file")):
         compare(runs, "--html", place, code=1)

@@ -1,9 +1,8 @@
-"""The pages in a real browser: they open without an error, and show what they hold."""
+"""The doctor's page in a real browser: it opens without an error, and shows what it holds."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,18 +11,16 @@ import pytest
 from PIL import Image
 
 from loralab import cli
-from loralab.report.page import embedded, render
 from loralab.schema.compose import PACKAGE
+from tests.support.browser import CHROMIUM
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")]
 
 
 def opened(page: Path, tmp_path: Path) -> tuple[str, np.ndarray]:
     """The text of the page as the browser has it, and a picture (H, W, 3) of what it shows."""
     shot = tmp_path / "shot.png"
-    words = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1100,900", page.as_uri()]
+    words = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1100,900", page.as_uri()]
     dom = subprocess.run([*words, "--dump-dom", "--enable-logging=stderr"], capture_output=True, text=True, check=True)
     assert "CONSOLE" not in dom.stderr
     subprocess.run([*words, f"--screenshot={shot}"], capture_output=True, check=True)
@@ -38,13 +35,3 @@ def test_the_doctors_page(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
     assert "ready to train" in text
     assert "64 × 64" in text
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 50, "text, bars and boxes are drawn"
-
-
-def test_the_page_of_runs_shows_their_pictures(tmp_path: Path) -> None:
-    Image.new("RGB", (300, 200), (10, 200, 30)).save(tmp_path / "grid.png")
-    grid = embedded((tmp_path / "grid.png").read_bytes(), "png")
-    page = render("runs.html", title="runs", lines=[["run", "<b>"], ["loss", "0.5"]], pictures=[("<b>", grid, "")])
-    (tmp_path / "runs.html").write_text(page, "utf8")
-    text, shown = opened(tmp_path / "runs.html", tmp_path)
-    assert "&lt;b&gt;" in text
-    assert (shown == (10, 200, 30)).all(axis=2).sum() == 300 * 200

@@ -1,0 +1,114 @@
+"""What the page of a report shows, as plain values for its scripts: runs, groups of seeds, what differs, prompts."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from dataclasses import asdict
+from hashlib import blake2b
+from typing import Any
+
+from loralab import __version__, signals
+from loralab.report.curves import LOSS, VALIDATION, Curve, curves, lowest, thinned
+from loralab.report.gather import Run, differences, short_names
+from loralab.report.pictures import Picture, pictures
+from loralab.report.seeds import SEED, compared, counts, groups, mean_and_spread
+
+Entry = dict[str, Any]
+
+
+def contents(runs: list[Run], damaged: dict[str, str], media: str) -> tuple[Entry, list[list[Picture]]]:
+    """The values; and each run's pictures, which belong into the folder that its `media` names below `media`."""
+    notes = [f"{folder}: {why}" for folder, why in damaged.items()]
+    names = short_names([str(run.folder.absolute()) for run in runs])
+    differing = _by_interest(runs, differences(runs))
+    prompts: dict[str, int] = {}
+    entries, shown = [], []
+    for run, name in zip(runs, names, strict=True):
+        signals.check()
+        (found, unread), (drawn, broken) = curves(run.folder), pictures(run.folder)
+        notes += [f"{name}: {words}" for words in [*unread, *broken]]
+        entry = _entry(run, found) | {"name": name, "media": f"{media}/{folder_name(run)}"}
+        entry["values"] = {key: run.settings.get(key) for key in differing}
+        entry["pictures"] = [
+            [p.step, prompts.setdefault(p.prompt, len(prompts)), p.name, p.width, p.height] for p in drawn
+        ]
+        entries.append(entry)
+        shown.append(drawn)
+    metric = VALIDATION if any(entry["figures"][VALIDATION] is not None for entry in entries) else LOSS
+    settings = runs[0].settings
+    same = {key: value for key, value in settings.items() if key not in differing and not key.startswith("suggested.")}
+    return {
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "version": __version__,
+        "metric": metric,
+        "settings": differing,
+        "axes": [key for key in differing if counts(key)] + [key for key in differing if key == SEED],
+        "same": same,
+        "prompts": [*prompts],
+        "runs": entries,
+        **_groups(runs, entries, metric),
+        "notes": notes,
+    }, shown
+
+
+def folder_name(run: Run) -> str:
+    """A name for a run's pictures that stays the same when others are added."""
+    return blake2b(str(run.folder.resolve()).encode("utf8", "surrogateescape"), digest_size=6).hexdigest()
+
+
+def _entry(run: Run, found: dict[str, Curve]) -> Entry:
+    """What its record and its curves say of a run; of one that still trains, the latest there is."""
+    figures: Entry = {name: _number(value) for name, value in run.figures.items() if name != "status"}
+    best = lowest(found.get(VALIDATION, {}))
+    for name in (LOSS, VALIDATION):
+        last = next(reversed(found[name].values()), None) if name in found else None
+        figures[name] = _number(last) if figures.get(name) is None else figures[name]
+    figures |= {"best_step": best[0], "best": best[1]} if best else {"best_step": None, "best": None}
+    error = run.record.get("error") or next(iter(run.record.get("errors") or []), None)
+    return {
+        "folder": str(run.folder.absolute()),
+        "status": run.figures["status"],
+        "error": str(error) if error else "",
+        "figures": figures,
+        "curves": {name: thinned(curve) for name, curve in found.items()},
+        "command": _command(run),
+    }
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _command(run: Run) -> str:
+    """What runs it again: without the choice of its sweep, of which it is one point."""
+    given = run.record.get("overrides")
+    words = [str(word) for word in given if not str(word).startswith("sweep=")] if isinstance(given, list) else []
+    return shlex.join(["loralab", "train", *words])
+
+
+def _by_interest(runs: list[Run], keys: list[str]) -> list[str]:
+    """Settings that were given as overrides first: those are what a sweep sweeps."""
+    given = [word for run in runs for word in run.record.get("overrides") or [] if isinstance(word, str)]
+    order = {key: i for i, key in enumerate(dict.fromkeys(word.lstrip("+").partition("=")[0] for word in given))}
+    return sorted(keys, key=lambda key: order.get(key, len(order)))
+
+
+def _groups(runs: list[Run], entries: list[Entry], metric: str) -> Entry:
+    """The groups of runs that differ by their seed only, each compared with the best one over their common seeds."""
+    numbers = groups([run.settings for run in runs])
+    values: list[dict[Any, float]] = [{} for _ in range(max(numbers) + 1)]
+    for number, run, entry in zip(numbers, runs, entries, strict=True):
+        entry["group"], value = number, entry["figures"][metric]
+        if value is not None:
+            values[number][run.settings.get(SEED)] = value
+    rows: list[Entry] = []
+    for group in values:
+        mean, spread = mean_and_spread(list(group.values())) if group else (None, None)
+        rows.append({"mean": mean, "spread": spread, "seeds": len(group), "comparison": None})
+    best = min((i for i, row in enumerate(rows) if row["seeds"]), key=lambda i: rows[i]["mean"], default=None)
+    for i, row in enumerate(rows):
+        if best is not None and i != best and (found := compared(values[i], values[best])):
+            row["comparison"] = asdict(found) | {"distinguishable": found.distinguishable}
+    return {"groups": rows, "best": best}

@@ -1,0 +1,166 @@
+"""`loralab report` on real runs: what its page is given, where it goes, and that a sweep writes it by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from loralab.report import report as command
+from tests.support.reports import report, shown, variant
+from tests.support.runs import command as train_command
+from tests.support.runs import record
+
+USUAL = ("callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.samples.prompts=[a,'</script><b>']")
+
+
+@pytest.fixture(scope="module")
+def run(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run with pictures and a validation set; do not write into it."""
+    folder = tmp_path_factory.mktemp("report") / "run"
+    return train_command(random_base, folder, "data/validation=split", *USUAL, "callbacks.samples.every_n_steps=2")
+
+
+def test_a_sweep_writes_its_report(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Each run differs by its rate and seed only, and default settings give every curve."""
+    words = ("-m", "optimizer.lr=1e-4,1e-3", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}", *USUAL)
+    train(*words, "data/validation=split", "trainer.max_steps=10", "data.batch_size=4")
+    page = tmp_path / "sweep" / "report" / "index.html"
+    assert f"report: {page} (4 runs, 16 pictures)" in capsys.readouterr().out
+    values = shown(page)
+    assert values["settings"] == ["optimizer.lr", "seed"]
+    assert [run["values"] for run in values["runs"]] == [
+        {"optimizer.lr": rate, "seed": seed} for rate in (1e-4, 1e-3) for seed in (0, 1)
+    ]
+    assert [run["group"] for run in values["runs"]] == [0, 0, 1, 1]
+    for run in values["runs"]:
+        facts = record(Path(run["folder"]))
+        for name, figure in (("validation/loss", facts["metrics"]["validation/loss"]), ("loss", facts["loss"])):
+            assert run["figures"][name] == figure
+        assert run["figures"]["best"] == pytest.approx(min(run["curves"]["validation/loss"][1]), rel=1e-4)
+        assert {"loss", "validation/loss", "validation/trained", "lr/text_encoder"} == set(run["curves"]), "one rate"
+        assert "optimizer.lr=" in run["command"]
+    means = [sum(values["runs"][i + n]["figures"]["validation/loss"] for n in (0, 1)) / 2 for i in (0, 2)]
+    assert [group["mean"] for group in values["groups"]] == pytest.approx(means)
+    worse = 1 - values["best"]
+    assert values["groups"][worse]["comparison"]["mean"] == pytest.approx(abs(means[0] - means[1]))
+
+
+def test_a_report_that_fails_costs_the_sweep_nothing(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "report").write_text("in the way")
+    train("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}", "trainer.max_steps=1")
+    told = capsys.readouterr()
+    assert "sweep: 2 runs: 2 finished" in told.out
+    assert "no report" in told.err
+    assert "Traceback" not in told.err
+    assert (tmp_path / "sweep" / "report").read_text() == "in the way"
+
+
+def test_a_single_run_is_shown_with_its_pictures(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    report(copy)
+    assert "1 run, 6 pictures" in capsys.readouterr().out
+    values = shown(copy / "report" / "index.html")
+    (entry,) = values["runs"]
+    assert [(step, prompt) for step, prompt, *_ in entry["pictures"]] == [(s, p) for s in (0, 2, 3) for p in (0, 1)]
+    assert [prompt.partition("\n")[0] for prompt in values["prompts"]] == ["a", "</script><b>"]
+    moved = (copy / "report").rename(tmp_path / "elsewhere")
+    shutil.rmtree(copy)
+    for _, _, name, width, height in entry["pictures"]:
+        full = (moved / entry["media"] / f"{name}.png").read_bytes()
+        assert full == (run / "samples" / f"{name}.png").read_bytes()
+        with Image.open(moved / entry["media"] / f"{name}.webp") as thumbnail:
+            assert thumbnail.size == (width, height)
+
+
+def test_what_is_not_as_it_should_be_is_named_and_the_rest_is_shown(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        variant(run, tmp_path / "runs" / name, (2, 1), seed=seed)
+    broken = tmp_path / "runs" / "a" / "samples"
+    (broken / "step00000000-00.png").write_bytes(b"no picture")
+    whole = (broken / "step00000000-01.png").read_bytes()
+    (broken / "step00000000-01.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "runs" / "c").mkdir()
+    (tmp_path / "runs" / "c" / "run.json").write_text('{"status": "fin')
+    facts = json.loads((tmp_path / "runs" / "b" / "run.json").read_text())
+    kept = {"status": "running", "overrides": ["seed=1"], "errors": "no list", "loss": None}
+    (tmp_path / "runs" / "b" / "run.json").write_text(json.dumps(kept))
+    report(tmp_path / "runs", tmp_path / "nowhere", "--out", tmp_path / "page")
+    assert "2 runs" in capsys.readouterr().out
+    values = shown(tmp_path / "page" / "index.html")
+    notes = "\n".join(values["notes"])
+    for words in ("c: run.json is damaged", "nowhere: folder not found", "-00.png is damaged", "-01.png is damaged"):
+        assert words in notes
+    running = values["runs"][1]
+    assert running["status"] == "running"
+    assert running["figures"]["validation/loss"] == pytest.approx(facts["metrics"]["validation/loss"], rel=0.6)
+    report(tmp_path / "nowhere", code=1)
+    assert "folder not found" in capsys.readouterr().err
+
+
+def test_the_folder_is_new_or_a_reports(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = variant(run, tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("my page")
+    report(folder, "--out", tmp_path / "mine", code=1)
+    assert "contains other files" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "index.html").read_text() == "my page"
+    report(folder)
+    report(folder)
+    (tmp_path / "file").write_text("")
+    report(folder, "--out", tmp_path / "file", code=1)
+
+
+def test_pictures_follow_their_runs(run: Path, tmp_path: Path) -> None:
+    """Those of runs that are gone go, a picture drawn anew is shown anew, and the others are left as they are."""
+    runs = [variant(run, tmp_path / "runs" / str(seed), (1, 2), seed=seed) for seed in range(2)]
+    report(tmp_path / "runs")
+    files = tmp_path / "runs" / "report" / "index_files"
+    before = {file: file.stat().st_mtime_ns for file in files.rglob("*.webp")}
+    assert len(before) == 4
+    shutil.rmtree(runs[1])
+    info = PngInfo()
+    info.add_itxt("parameters", "anew")
+    Image.new("RGB", (600, 300), (10, 200, 30)).save(tmp_path / "anew.png", pnginfo=info)
+    os.replace(tmp_path / "anew.png", runs[0] / "samples" / "step00000100-00.png")
+    report(tmp_path / "runs")
+    after = {file: file.stat().st_mtime_ns for file in files.rglob("*.webp")}
+    (entry,) = shown(tmp_path / "runs" / "report" / "index.html")["runs"]
+    folder = tmp_path / "runs" / "report" / entry["media"]
+    assert set(after) == {folder / "step00000000-00.webp", folder / "step00000100-00.webp"}
+    assert after[folder / "step00000000-00.webp"] == before[folder / "step00000000-00.webp"]
+    with Image.open(folder / "step00000100-00.webp") as thumbnail:
+        assert thumbnail.size == (256, 128)
+        pixel = thumbnail.convert("RGB").getpixel((100, 60))
+    assert all(abs(got - wanted) < 12 for got, wanted in zip(pixel, (10, 200, 30), strict=True))  # type: ignore[arg-type]
+
+
+def test_watching_writes_again_when_a_run_goes_on(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is interrupted, and only when something has changed."""
+    folder = variant(run, tmp_path / "run")
+    page, looks = folder / "report" / "index.html", []
+
+    class Enough(Exception):
+        pass
+
+    def sleep(_: float) -> None:
+        looks.append(page.stat().st_mtime_ns)
+        if len(looks) == 2:
+            facts = record(folder) | {"status": "interrupted"}
+            (folder / "run.json").write_text(json.dumps(facts))
+        if len(looks) == 3:
+            raise Enough
+
+    monkeypatch.setattr(command.time, "sleep", sleep)
+    with pytest.raises(Enough):
+        report(folder, "--watch", "0.1")
+    assert looks[0] == looks[1] < looks[2]
+    assert shown(page)["runs"][0]["status"] == "interrupted"

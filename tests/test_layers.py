@@ -21,7 +21,7 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("training", "data.module", "data.loader"),
     ("callbacks", "checks", "importers"),
-    ("command", "tools", "launch", "run", "report", "cli", "bench"),
+    ("command", "tools", "launch", "shared", "run", "report", "cli", "bench"),
 ]
 ROOMS: dict[str, tuple[str, ...]] = {
     "diffusers": ("models", "tools.extract", "tools.merge", "bench"),

@@ -13,6 +13,7 @@ import pytest
 
 from loralab.report.sweep import to_minimise
 from tests import ROOT
+from tests.support.runs import adapter
 
 STEEP = ("optimizer=sgd", "adapter.alpha=1e6", "trainer.gradient_clip_val=null", "health.stop_if_unchanged=false")
 BAD = (*STEEP, "optimizer.lr=1e-9,1e3")
@@ -113,3 +114,29 @@ def test_the_embedded_search_is_composed_without_its_package() -> None:
     if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
         assert "pip install hydra-optuna-sweeper" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("swept", "loads", "diverged"),
+    [
+        (["optimizer.lr=1e-3,1e-2", "data.cache.latents=memory", "data.cache.text=true", "targets=unet_only"], 1, 0),
+        (["adapter=dora,lora", "model.gradient_checkpointing=true"], 1, 0),
+        (["model.clip_skip=1,2", "data/augment=full,default"], 2, 0),
+        ([*STEEP, "optimizer.lr=1e-9,1e3,1e-8"], 2, 1),
+    ],
+    ids=["latents", "adapters", "models", "diverged"],
+)
+def test_runs_that_share_the_base_are_those_of_runs_of_their_own(
+    train, tmp_path: Path, capsys: pytest.CaptureFixture, swept: list, loads: int, diverged: int
+) -> None:
+    """The base model and its latents are handed on from run to run; the files are the same to the byte."""
+    train("-m", *swept, f"hydra.sweep.dir={tmp_path / 'points'}", code=min(diverged, 1))
+    said = capsys.readouterr()
+    assert said.out.count("loading ") == loads
+    points = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("points/*/run.json"))]
+    assert len(points) > 1
+    for number, point in enumerate(points):
+        if point["status"] == "finished":
+            own = [word for word in point["overrides"] if not word.startswith("hydra.")]
+            assert adapter(tmp_path / "points" / str(number)) == adapter(train(*own, name=f"alone{number}")), own
+    assert [point["status"] for point in points].count("diverged") == diverged

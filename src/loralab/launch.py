@@ -33,6 +33,7 @@ from loralab.report.record import record_failure
 from loralab.report.sweep import Runs, announced, to_minimise
 from loralab.schema.compose import Places, choices_of, composed_by_hydra, know_places, use_sources, values
 from loralab.schema.settings import written
+from loralab.shared import Shared
 
 Look = Callable[[dict[str, Any]], object]
 """What sees the record of a run."""
@@ -109,7 +110,7 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     total = HydraConfig.get().sweeper.get("n_trials") if search else sweep.count(swept)
     runs = Runs(folder, swept, started, 0 if cfg.settings.save_only else total)
     try:
-        start.sweep(task, [*overrides, announced(swept, total)])
+        start.sweep(partial(task, shared=Shared()), [*overrides, announced(swept, total)])
     finally:
         print(runs.table(), flush=True)
     if runs.runs:
@@ -130,11 +131,14 @@ def _words(given: flags.Flags) -> list[str]:
     return flags.spelt({name: value for name, value in given.items() if name not in flags.OF_PLACES})
 
 
-def task(cfg: DictConfig, is_checked: bool = False, looks: tuple[Look, ...] = ()) -> float | None:
+def task(
+    cfg: DictConfig, is_checked: bool = False, looks: tuple[Look, ...] = (), shared: Shared | None = None
+) -> float | None:
     """One run in the folder that Hydra made for it; returns the value that a sweeper minimises.
 
     is_checked: whether its settings are; those of a sweep's runs are not, which a sweeper may have chosen.
     looks: called with the facts of the run's record when it is about to train.
+    shared: what the runs of a sweep hand on to each other.
     A single run that fails ends the process with exit code 1. A failed point of a sweep is reported and recorded, and
     the sweep continues: its value is None, or infinite if the training diverged.
     """
@@ -152,7 +156,7 @@ def task(cfg: DictConfig, is_checked: bool = False, looks: tuple[Look, ...] = ()
             if cfg.settings.save_folder:
                 print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
             if not cfg.settings.save_only:
-                facts = _trained(cfg, folder, overrides, choices, *looks)
+                facts = _trained(cfg, folder, overrides, choices, shared or Shared(), *looks)
         except Exception as error:  # here, so that the log has it
             _refused(error) if isinstance(error, UserError) else traceback.print_exc()
             record_failure(folder, overrides, error)
@@ -165,7 +169,7 @@ def task(cfg: DictConfig, is_checked: bool = False, looks: tuple[Look, ...] = ()
 
 
 def _trained(
-    cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any], *looks: Look
+    cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any], shared: Shared, *looks: Look
 ) -> dict[str, Any]:
     """The facts of a training; only this imports what trains."""
     from loralab.training.quiet import quiet
@@ -173,7 +177,7 @@ def _trained(
     quiet()
     from loralab.run import train
 
-    return train(cfg, folder, overrides, choices, *looks)
+    return train(cfg, folder, overrides, choices, shared, *looks)
 
 
 def _refused(error: UserError) -> int:

@@ -26,10 +26,12 @@ from loralab.data.module import DataModule
 from loralab.diffusion.tags import Tags
 from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
+from loralab.models.family import Family
 from loralab.report.loggers import placed
 from loralab.report.record import Record
 from loralab.report.summary import closing, ending, length, opening
 from loralab.schema.compose import values
+from loralab.shared import Shared, base_of
 from loralab.training.describe import Describe
 from loralab.training.fallback import Fallback
 from loralab.training.memory import memory_advice
@@ -43,17 +45,24 @@ from loralab.training.state import States
 
 
 def train(
-    cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any], *looks: Callable[[dict], object]
+    cfg: DictConfig,
+    folder: Path,
+    overrides: list[str],
+    choices: dict[str, Any],
+    shared: Shared,
+    *looks: Callable[[dict[str, Any]], object],
 ) -> dict[str, Any]:
     """Builds the objects and trains; returns the facts that it records in `folder`/run.json.
 
-    looks: called with these facts before the first step.
+    shared: what the runs of a sweep hand on to each other. looks: called with these facts before the first step.
     """
     run, side_work = RunState(folder, values(cfg)), SideWork()
     with Record(folder, overrides) as record, memory_advice(run.settings):
-        data = instantiate(cfg.data, _partial_=False, seed=cfg.seed)  # before a model is loaded: it may find mistakes
-        print(f"loading   {cfg.model.get('base') or choices.get('model')}", flush=True)
-        module = _module(cfg, data, run)
+        base = base_of(run.settings)
+        cache = shared.take("cache", (base, run.settings["data"]), lambda: instantiate(cfg.data.cache))
+        data = instantiate(cfg.data)(seed=cfg.seed, cache=cache)  # before a model is loaded: it may find mistakes
+        family = shared.take("base", base, lambda: _loaded(cfg, choices))
+        module = _module(cfg, family, data, run)
         fallback = Fallback(folder, side_work.tell)
         describe = Describe(run.settings, recipe(run.settings, choices), module.family, module.adapters, data)
         output = instantiate(cfg.output)(fallback=fallback, describe=describe)
@@ -75,12 +84,20 @@ def train(
             look(record.facts)
         _fit(trainer, module, data, resume)
         _end(record, side_work, ending(module, data, trainer, output), run)
+        module.adapters.remove()
+        if not run.settings["model"].get("quantize"):  # bitsandbytes changes such weights when they are first used
+            shared.keep("base", base, family)
+        shared.keep("cache", (base, run.settings["data"]), cache)
         return record.facts
 
 
-def _module(cfg: DictConfig, data: DataModule, run: RunState) -> LoraModule:
+def _loaded(cfg: DictConfig, choices: dict[str, Any]) -> Family:
+    print(f"loading   {cfg.model.get('base') or choices.get('model')}", flush=True)
+    return instantiate(cfg.model)
+
+
+def _module(cfg: DictConfig, family: Family, data: DataModule, run: RunState) -> LoraModule:
     """The model with its adapters and what trains them; plans the data, whose captions the model measures."""
-    family = instantiate(cfg.model)
     data.attach(family)
     adapters = inject(family, instantiate(cfg.adapter), instantiate(cfg.targets), cfg.seed)
     objective = instantiate(cfg.objective, _partial_=True)(tags=Tags(data.tag_counts(), data.tags_of))

@@ -12,40 +12,47 @@ from loralab.importers import content as contents
 from loralab.importers.content import Content
 from loralab.importers.foreign import OFF, Foreign, Left
 from loralab.importers.layers import layers
-from loralab.importers.rules.data import data
+from loralab.importers.rules import data, network, rows, scheduler, targets
+from loralab.importers.rules.blocks import blocks
 from loralab.importers.rules.folders import folders
 from loralab.importers.rules.groups import drop_unknown
 from loralab.importers.rules.length import length
-from loralab.importers.rules.logs import logs
 from loralab.importers.rules.model import model
-from loralab.importers.rules.network import network
-from loralab.importers.rules.objective import objective
 from loralab.importers.rules.optimizer import optimizer
 from loralab.importers.rules.ours import Ours
-from loralab.importers.rules.plain import plain
 from loralab.importers.rules.samples import samples
 from loralab.importers.rules.saving import saving
-from loralab.importers.rules.scheduler import scheduler
-from loralab.importers.rules.targets import targets
+from loralab.importers.rules.timesteps import timesteps
 from loralab.schema.catalogue import OPTIONS
 from loralab.schema.settings import Settings
 
 RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
-    plain,
+    network.arguments,
+    rows.plain,
+    rows.switches,
     model,
-    data,
+    data.images,
+    data.resolution,
+    data.buckets,
+    data.cache,
+    data.token_warmup,
     folders,
     length,
-    targets,
-    network,
-    scheduler,
+    targets.targets,
+    network.network,
+    targets.rates,
+    blocks,
+    network.loraplus,
+    scheduler.scheduler,
+    scheduler.warmup,
+    rows.conditional,
     optimizer,
-    objective,
+    timesteps,
     samples,
     saving,
-    logs,
+    drop_unknown,
 )
-"""In this order: a rule may use the results of earlier ones."""
+"""In this order: a rule may use the results of earlier ones. `by` in the catalogue names those that are no rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,6 @@ def converted(content: Content, skip: Iterable[str] = (), given: Settings | None
     _drop_unsure(foreign, ours)
     for rule in RULES:
         rule(foreign, ours)
-    drop_unknown(foreign, ours)
     _leave_the_rest(foreign, ours)
     taken = _taken(foreign) or len(section.settings.values)
     if len(foreign.unknown) > taken + len(foreign.left):
@@ -161,11 +167,12 @@ def _leave_the_rest(foreign: Foreign, ours: Ours) -> None:
     """Reports every option that did not become a setting: nothing is dropped silently."""
     used = {name for names in ours.origins.values() for name in names}
     for name in list(foreign.options):
-        if not OPTIONS[name].key:
-            foreign.leave(name, OPTIONS[name].what)
-        elif name not in used and foreign.has(name):
-            off = str(foreign.options[name]).lower() in OFF
-            foreign.leave(name, "is off" if off else "has no effect here")
+        option = OPTIONS[name]
+        if not option.key:
+            foreign.leave(name, option.what)
+        elif foreign.has(name) and used.isdisjoint((name, *option.by.split())):
+            is_off = not option.why and str(foreign.options[name]).lower() in OFF
+            foreign.leave(name, "is off" if is_off else rows.why_not(option))
 
 
 def _mostly_unknown(foreign: Foreign) -> UserError:

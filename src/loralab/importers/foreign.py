@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from loralab.errors import Problem, UserError
+from loralab.importers import content as contents
 from loralab.importers.content import Content, shown
 from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS
@@ -131,12 +133,11 @@ class Foreign:
         """Whether the file sets the option."""
         return name in self.options and name not in self.empty
 
-    def take(self, name: str, kind: Coercion) -> Any:
+    def take(self, name: str) -> Any:
         """The value of an option, the dialect's default where the file does not set it; None where there is neither."""
-        assert name in OPTIONS, name
         if not self.has(name):
             return (self.blank if name in self.options else self.absent).get(name)
-        return self.checked(name, self.options[name], kind)
+        return self.checked(name, self.options[name], OPTIONS[name].coercion)
 
     def checked(self, name: str, value: Any, kind: Coercion) -> Any:
         """A value of the option `name`, converted; None where it is invalid, which is noted as a problem."""
@@ -144,6 +145,20 @@ class Foreign:
         if found is None:
             self.drop(name)
         return found
+
+    def file_named_by(self, name: str) -> Content | None:
+        """The file that an option names, None where it is not set. A relative path starts here, or beside this file."""
+        given = self.checked(name, self.options[name], coerce.path) if self.has(name) else None
+        if given is None:
+            return None
+        path, beside = Path(given), self.content.path.parent / given
+        try:
+            return contents.read(path if path.exists() or not beside.exists() else beside)
+        except UserError as error:
+            problem = error.problems[0]
+            if problem.setting != "settings.load":
+                raise
+            raise self.error(self.keys[name], problem.found, problem.remedy) from error
 
     def valid(self, key: str, value: Any, kind: Coercion, content: Content | None = None) -> Any:
         """A converted value; None where it is invalid, which is noted as a problem. Spaces around paths are removed."""
@@ -194,6 +209,14 @@ RIVALS = (
     ("lr_scheduler", "lr_scheduler_type"),
 )
 """Options that set the same thing: a file that sets one of them takes none of the others from the file below."""
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a value is 0, also as text."""
+    try:
+        return float(value) == 0
+    except (TypeError, ValueError):
+        return False
 
 
 def _short(value: Any) -> str:

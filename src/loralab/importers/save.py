@@ -12,7 +12,7 @@ from loralab.importers.convert import converted
 from loralab.importers.foreign import SPECIAL
 from loralab.importers.section import NAME, OF_THE_RUN
 from loralab.schema.catalogue import PARAMETERS, Option
-from loralab.schema.coerce import OneOf
+from loralab.schema.coerce import Either, OneOf
 from loralab.schema.settings import written
 from loralab.schema.tree import get
 from loralab.writing import atomic_path, unused
@@ -95,7 +95,7 @@ def _said(option: Option, tree: Tree, choices: Choices) -> Any:
         chosen = choices[key] if key in choices else written(get(tree, key))
         return chosen if choice == "…" else chosen == choice
     value = get(tree, key)
-    return option.kind.word(value) if isinstance(option.kind, OneOf) else value
+    return option.kind.word(value) if isinstance(option.kind, (Either, OneOf)) else value
 
 
 def _alpha(tree: Tree, choices: Choices) -> Any:

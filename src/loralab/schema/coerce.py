@@ -132,13 +132,41 @@ class OneOf:
         return next((word for word, known in self.choices.items() if known == value), None)
 
 
+class Either:
+    """A flag as one of two values."""
+
+    def __init__(self, on: Any, off: Any) -> None:
+        self.on, self.off = on, off
+
+    def __call__(self, value: Any) -> Any:
+        return self.on if flag(value) else self.off
+
+    def word(self, value: Any) -> bool:
+        """The flag for a value."""
+        return value == self.on
+
+
 precision = OneOf(no="32-true", fp16="16-mixed", bf16="bf16-mixed", true="16-mixed", false="32-true")
 save_precision = OneOf(fp16="fp16", bf16="bf16", float="fp32", fp32="fp32", true="fp16", false="fp32")
 
 
-def plain(value: Any) -> Any:
-    """Stands for the kind of the setting itself (see `of`)."""
-    raise AssertionError(value)
+def rates(value: Any) -> list[float]:
+    """One learning rate for all text encoders, or one for each of the two."""
+    parts = value if isinstance(value, list) else re.split(r"[,\s]+", str(value).strip("[]() "))
+    found = [number(part) for part in parts]
+    if len(found) not in (1, 2):
+        raise ValueError("a number, or two numbers")
+    return found
+
+
+def numbers(value: Any, kind: Coercion = number) -> list[Any]:
+    """A list, or one text with commas between them."""
+    parts = value if isinstance(value, list) else str(value).split(",") if str(value).strip() else []
+    return [kind(part.strip() if isinstance(part, str) else part) for part in parts]
+
+
+def wholes(value: Any) -> list[int]:
+    return numbers(value, whole)
 
 
 @cache

@@ -114,7 +114,7 @@ def _config_file(found: Foreign) -> None:
 def additional(found: Foreign) -> None:
     """The command line inside a settings file (`additional_parameters`), which overrides everything else."""
     if found.has("additional_parameters"):
-        given = words(found, str(found.take("additional_parameters", coerce.text)))
+        given = words(found, str(found.take("additional_parameters")))
         for key, name, value in options(found, given):
             found.drop(name)
             found.add(f"additional_parameters {key}", name, value)

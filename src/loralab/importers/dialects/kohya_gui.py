@@ -11,9 +11,7 @@ from typing import Any
 from loralab.importers.content import Content
 from loralab.importers.dialects import command_line, dataset_toml
 from loralab.importers.dialects.defaults import KOHYA_GUI, SD_SCRIPTS
-from loralab.importers.foreign import Foreign, Left
-from loralab.importers.rules.targets import rates
-from loralab.schema import coerce
+from loralab.importers.foreign import Foreign, Left, is_zero
 from loralab.schema.catalogue import NETWORK_ARGS, OPTIONS, OTHER_FAMILIES
 
 TYPES = {
@@ -86,17 +84,12 @@ def read(content: Content) -> Foreign:
 
 
 def _is_nothing(name: str, value: Any) -> bool:
-    if value is None or value == "" or value == [] or value is False:
-        return True
-    try:
-        return name not in ZERO_STAYS and float(value) == 0
-    except (TypeError, ValueError):
-        return False
+    return value in (None, "", []) or value is False or (name not in ZERO_STAYS and is_zero(value))
 
 
 def _network(found: Foreign) -> None:
     """LoRA_type as a module and an algorithm, with its arguments."""
-    given = found.take("network_module", coerce.text) if found.has("network_module") else "Standard"
+    given = found.take("network_module") if found.has("network_module") else "Standard"
     if "LoRA_type" not in found.content.data and found.has("network_module"):
         return  # written by hand, in sd-scripts' terms
     if given not in TYPES:
@@ -114,7 +107,7 @@ def _network(found: Foreign) -> None:
 
 def _rates(found: Foreign) -> None:
     """A part whose rate is 0 is not trained; where both are 0, the learning rate applies to both."""
-    text, unet = found.take("text_encoder_lr", rates), found.take("unet_lr", coerce.number)
+    text, unet = found.take("text_encoder_lr"), found.take("unet_lr")
     if unet and not text:
         found.imply("network_train_unet_only", "text_encoder_lr", True)
     if text and not unet:
@@ -123,7 +116,7 @@ def _rates(found: Foreign) -> None:
 
 def _noise(found: Foreign) -> None:
     """Noise offset and multires noise exclude each other."""
-    kind = found.take("noise_offset_type", coerce.text) or "Original"
+    kind = found.take("noise_offset_type") or "Original"
     original = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
     multires = ("multires_noise_iterations", "multires_noise_discount")
     for name in multires if kind == "Original" else original:
@@ -132,7 +125,7 @@ def _noise(found: Foreign) -> None:
 
 
 def _attention(found: Foreign) -> None:
-    """In newer versions `xformers` names one of three coerce."""
+    """In newer versions `xformers` names one of three kinds."""
     word = str(found.options.get("xformers", "")).lower()
     if word == "sdpa":
         found.imply("sdpa", "xformers", True)

@@ -11,8 +11,7 @@ from typing import Any
 from loralab.importers.content import Content
 from loralab.importers.dialects import command_line
 from loralab.importers.dialects.defaults import OLD_SCRIPTS, SD_SCRIPTS
-from loralab.importers.foreign import Foreign
-from loralab.schema import coerce
+from loralab.importers.foreign import Foreign, is_zero
 from loralab.schema.catalogue import OPTIONS
 
 SECTION = "loralab"
@@ -76,10 +75,10 @@ def read(content: Content) -> Foreign:
 
 def _network(found: Foreign) -> None:
     """`lyco` chooses LyCORIS, `locon` its predecessor; `locon_dim` and `locon_alpha` override `network_args`."""
-    lyco = found.take("lyco", coerce.flag)
+    lyco = found.take("lyco")
     if lyco or (lyco is None and found.has("network_args.algo") and not found.has("network_module")):
         found.imply("network_module", "lyco" if lyco else "algo", "lycoris.kohya")
-    elif found.take("locon", coerce.flag):
+    elif found.take("locon"):
         found.imply("network_module", "locon", "locon.locon_kohya")
     given = found.options.get("network_args")
     if isinstance(given, dict):
@@ -91,9 +90,4 @@ def _network(found: Foreign) -> None:
 
 
 def _is_nothing(name: str, value: Any) -> bool:
-    if value is None or value == "" or value == []:
-        return True
-    try:
-        return name in ZERO_IS_NOTHING and float(value) == 0
-    except (TypeError, ValueError):
-        return False
+    return value in (None, "", []) or (name in ZERO_IS_NOTHING and is_zero(value))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loralab.importers.content import shown
-from loralab.importers.dialects.dataset_toml import ABSENT, DATA, DATA_ABSENT, FOLDER, WITHOUT
+from loralab.importers.dialects.dataset_toml import ABSENT, DATA, DATA_ABSENT, FOLDER, WITHOUT, kind_of
 from loralab.importers.dialects.defaults import SD_SCRIPTS
 from loralab.importers.foreign import SPECIAL, Foreign, Left
 from loralab.importers.rules.data import LIMITS, NO_TOTAL, suits, warmup_steps
@@ -27,7 +27,7 @@ def folders(foreign: Foreign, ours: Ours) -> None:
         for where, table in (("general", general), (place, own), *subsets):
             _report(foreign, where, table)
             for key in DATA.keys() & table.keys():
-                value = foreign.valid(f"{where}.{key}", table[key], DATA[key][1])
+                value = foreign.valid(f"{where}.{key}", table[key], kind_of(key))
                 shared.setdefault(key, []).append((f"{where}.{key}", value))
         tables += [{**general, **own, **subset} for _, subset in subsets]
         absent = {} if foreign.absent else ABSENT
@@ -54,11 +54,11 @@ def _entry(foreign: Foreign, ours: Ours, where: str, table: Mapping[str, Any]) -
         )
         raise foreign.error(f"{where}.image_dir", "is missing", remedy)
     entry: dict[str, Any] = {}
-    for key, (target, kind) in FOLDER.items():
+    for key, target in FOLDER.items():
         if key not in table or (table[key] == "" and key != "class_tokens"):
             continue
         group, _, name = target.rpartition(".")
-        if (value := foreign.valid(f"{where}.{key}", table[key], kind)) is None:
+        if (value := foreign.valid(f"{where}.{key}", table[key], kind_of(key))) is None:
             continue
         if key == "token_warmup_step" and (value := warmup_steps(foreign, ours, value)) is None:
             foreign.left.append(Left(f"{where}.{key}", table[key], NO_TOTAL))
@@ -69,7 +69,7 @@ def _entry(foreign: Foreign, ours: Ours, where: str, table: Mapping[str, Any]) -
 
 def _shared(foreign: Foreign, ours: Ours, shared: dict[str, list[tuple[str, Any]]]) -> None:
     """Settings with one value for all data: every resolution is trained; of other settings the first is used."""
-    for key, (target, _) in DATA.items():
+    for key, target in DATA.items():
         found = shared.get(key, [])
         values = _unique([value for _, value in found])
         if not values:
@@ -97,9 +97,9 @@ def _limits(foreign: Foreign, ours: Ours) -> None:
         return
     sizes = ours.values.get("data.resolution")
     several = sizes if isinstance(sizes, list) and isinstance(sizes[0], list) else [sizes]
-    for name, (key, limit) in LIMITS.items():
-        if key not in ours.values and suits(SD_SCRIPTS[name], limit, several):
-            ours.set(key, SD_SCRIPTS[name], "dataset_config")
+    for name, limit in LIMITS.items():
+        if DATA[name] not in ours.values and suits(SD_SCRIPTS[name], limit, several):
+            ours.set(DATA[name], SD_SCRIPTS[name], "dataset_config")
 
 
 def _report(foreign: Foreign, where: str, table: Mapping[str, Any]) -> None:

@@ -51,14 +51,10 @@ def values_of(group: str, option: str) -> dict[str, Any]:
     return found | dict(leaves(node.get(group, node)))
 
 
-@cache
-def yaml_of(group: str, option: str) -> dict[Any, Any]:
+def yaml_of(group: str, option: str) -> dict[str, Any]:
     """The YAML of an option as written; {} where there is no such file."""
-    from omegaconf import OmegaConf
-
     from loralab.schema.compose import option_file
+    from loralab.schema.sources import raw
 
     file = option_file(group, option)
-    node = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file else {}
-    assert isinstance(node, dict)
-    return node
+    return raw(file) if file else {}

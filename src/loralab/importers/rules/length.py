@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
-from loralab.schema import coerce
+from loralab.schema.catalogue import OPTIONS
 
 STEPS, EPOCHS = "max_train_steps", "max_train_epochs"
 
@@ -19,18 +19,16 @@ DECIDES = {
 }
 """Options by precedence in each dialect: the first that is set is used."""
 
-KEYS = {STEPS: "trainer.max_steps", EPOCHS: "trainer.max_epochs", "epoch": "trainer.max_epochs"}
-
 
 def length(foreign: Foreign, ours: Ours) -> None:
     order = DECIDES[foreign.length or foreign.dialect]
     given = [name for name in order if foreign.has(name)]
     for name in given[1:]:
-        foreign.take(name, coerce.whole)  # an invalid value is an error even where it is not used
+        foreign.take(name)  # an invalid value is an error even where it is not used
         foreign.leave(name, f"overridden by {foreign.keys[given[0]]}")
     for name in given[:1] or order:
-        if (value := foreign.take(name, coerce.whole)) is not None:
-            ours.set(KEYS[name], value, name)
+        if (value := foreign.take(name)) is not None:
+            ours.set(OPTIONS[name].key, value, name)
             if name != STEPS:
                 ours.set("trainer.max_steps", None, name)
             return

@@ -9,13 +9,12 @@ from loralab.errors import UserError
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
 from loralab.models.registry import FAMILIES, USUAL, of_option
-from loralab.schema import coerce
 
 BASE = "pretrained_model_name_or_path"
 
 
 def model(foreign: Foreign, ours: Ours) -> None:
-    velocity = foreign.take("v_parameterization", coerce.flag)
+    velocity = foreign.take("v_parameterization")
     group, names = _group(foreign)
     if group == "sd2" and velocity:
         group, names = "sd2_v", (*names, "v_parameterization")
@@ -26,23 +25,21 @@ def model(foreign: Foreign, ours: Ours) -> None:
         foreign.warnings.append(f"names no base model: {stays}")
     if velocity:
         ours.set("model.prediction_type", "v_prediction", "v_parameterization")
-    if foreign.take("zero_terminal_snr", coerce.flag):
-        ours.set("model.zero_terminal_snr", True, "zero_terminal_snr")
-    _clip_skip(foreign, ours, ours.chosen("model"))
+    _clip_skip(foreign, ours)
     _attention(foreign, ours)
 
 
 def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:
     """The option of the group model that the file asks for, and the options of the file that say so."""
-    flagged = [row for row in FAMILIES.values() if row.flag]
-    for row in flagged:
-        if foreign.take(row.flag, coerce.flag):
-            return row.options[0], (row.flag,)
-    if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs", coerce.flag):
-        return flagged[0].options[0], ("cache_text_encoder_outputs",)  # only the scripts for this family have it
-    base = foreign.take(BASE, coerce.path)
+    flags = {row.flag: row.options[0] for row in FAMILIES.values() if row.flag}
+    first = next(iter(flags))
+    if flag := next(filter(foreign.take, flags), ""):
+        return flags[flag], (flag,)
+    if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs"):
+        return flags[first], ("cache_text_encoder_outputs",)  # only the scripts for this family have it
+    base = foreign.take(BASE)
     if base is None:
-        return _option(foreign.family), (flagged[0].flag,)  # where the file gives its family
+        return _option(foreign.family), (first,)  # where the file gives its family
     return _by_keys(base) or USUAL.options[0], (BASE,)
 
 
@@ -61,9 +58,8 @@ def _by_keys(base: str) -> str | None:
         return None  # the check of the configuration reports it
 
 
-def _clip_skip(foreign: Foreign, ours: Ours, group: str | None) -> None:
-    layers = foreign.take("clip_skip", coerce.whole)
-    row = of_option(group)
+def _clip_skip(foreign: Foreign, ours: Ours) -> None:
+    layers, row = foreign.take("clip_skip"), of_option(ours.chosen("model"))
     if row and row.encoder_layer:
         foreign.leave("clip_skip", f"has no effect: {row.title} always uses the second-to-last layers")
     elif layers is not None:
@@ -71,10 +67,10 @@ def _clip_skip(foreign: Foreign, ours: Ours, group: str | None) -> None:
 
 
 def _attention(foreign: Foreign, ours: Ours) -> None:
-    xformers = foreign.take("xformers", coerce.flag)
+    xformers = foreign.take("xformers")
     if xformers and _runs_xformers():
         ours.set("model.attention", "xformers", "xformers")
-    elif xformers or foreign.take("sdpa", coerce.flag):
+    elif xformers or foreign.take("sdpa"):
         ours.set("model.attention", "sdpa", "xformers", "sdpa")
         if xformers and foreign.has("xformers"):
             foreign.warnings.append("asks for xformers, which is not available here: sdpa is used instead")

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from loralab.importers.foreign import Foreign
-from loralab.importers.kwargs import kwargs
 from loralab.importers.rules.ours import Ours
-from loralab.schema import coerce
+from loralab.schema.tree import Tree
 
-BY_NAME = {
-    "adam8bit": "adam8bit",
-    "adamw": "adamw",
-    "adamw8bit": "adamw8bit",
-    "adafactor": "adafactor",
-    "ademamix8bit": "ademamix8bit",
-    "adamwschedulefree": "schedulefree",
-    "dadaptation": "dadapt_adam",
-    "dadaptadam": "dadapt_adam",
-    "dadaptadampreprint": "dadapt_adam",
-    "lion": "lion",
-    "lion8bit": "lion8bit",
-    "pagedadamw": "adamw",
-    "pagedadamw32bit": "adamw",
-    "pagedadamw8bit": "paged_adamw8bit",
-    "pagedlion8bit": "lion8bit",
-    "prodigy": "prodigy",
-    "sgd": "sgd",
-    "sgdnesterov": "sgd",
-    "sgdnesterov8bit": "sgd",
-}
-"""Last part of a name in lower case → option: torch.optim.AdamW and AdamW are the same."""
 
-NEAREST = {
-    "pagedadamw": "without paging",
-    "pagedadamw32bit": "without paging",
-    "pagedlion8bit": "without paging",
-    "sgdnesterov8bit": "in 32 bits",
-    "dadaptadampreprint": "as published",
-    "dadaptation": "as published",
+class Named(NamedTuple):
+    """The option for an optimizer of sd-scripts."""
+
+    option: str
+    how: str = ""
+    """How it differs from what was asked for, in words."""
+    arguments: Mapping[str, Any] = MappingProxyType({})
+    """What the name implies, which arguments of the file replace."""
+
+
+NESTEROV = {"momentum": 0.9, "nesterov": True}
+
+NAMES = {
+    **{name: Named(name) for name in ("adam8bit", "adamw", "adamw8bit", "adafactor", "ademamix8bit", "lion")},
+    **{name: Named(name) for name in ("lion8bit", "prodigy", "sgd")},
+    "adamwschedulefree": Named("schedulefree"),
+    "dadaptation": Named("dadapt_adam", "as published"),
+    "dadaptadam": Named("dadapt_adam"),
+    "dadaptadampreprint": Named("dadapt_adam", "as published"),
+    "pagedadamw": Named("adamw", "without paging"),
+    "pagedadamw32bit": Named("adamw", "without paging"),
+    "pagedadamw8bit": Named("paged_adamw8bit"),
+    "pagedlion8bit": Named("lion8bit", "without paging"),
+    "sgdnesterov": Named("sgd", "", NESTEROV),
+    "sgdnesterov8bit": Named("sgd", "in 32 bits", NESTEROV),
 }
-"""Optimizers that are supported in a slightly different form only."""
+"""By the last part of a name in lower case: torch.optim.AdamW and AdamW are the same."""
 
 RATES = {
     "learning_rate": "optimizer.lr",
@@ -53,21 +50,15 @@ ADAPTIVE = ("prodigy", "dadapt_adam")
 
 
 def optimizer(foreign: Foreign, ours: Ours) -> None:
-    given = foreign.take("optimizer_args", kwargs) or {}
+    given, lr = foreign.take("optimizer_args") or {}, foreign.take("learning_rate")
     name, source = _name(foreign)
-    lr = foreign.take("learning_rate", coerce.number)
-    own = _choose(foreign, ours, name, source) if name else None
-    chosen = ours.chosen("optimizer")
-    if name and not chosen:
-        given = {}  # of an optimizer that is not supported
-    if own and own.startswith("sgdnesterov"):
-        given = {"momentum": 0.9, "nesterov": True, **given}
-    if own == "dadaptation" and foreign.dialect == "old-json":
-        given = {"decouple": True, **given}  # set by those scripts
-    if name and ours.choices.get("optimizer") != chosen:
+    if name:
+        given = _choose(foreign, ours, name, source, given)
+    asked, chosen = ours.choices.get("optimizer"), ours.chosen("optimizer")
+    if name and asked != chosen:
         foreign.leave("optimizer_args", f"arguments of {name}, overridden by optimizer={chosen}")
         given = {}
-        if ours.choices.get("optimizer") and (chosen in ADAPTIVE) != (ours.choices["optimizer"] in ADAPTIVE):
+        if asked and (chosen in ADAPTIVE) != (asked in ADAPTIVE):
             _leave_rates(foreign, ours, f"a learning rate for {name}, which does not suit {chosen}")
             return
     if chosen == "adafactor":
@@ -80,19 +71,19 @@ def optimizer(foreign: Foreign, ours: Ours) -> None:
         _one_rate(foreign, ours)
 
 
-def _choose(foreign: Foreign, ours: Ours, name: str, source: str) -> str | None:
-    """Chooses the option for a name and returns the name's last part; None where the optimizer is not supported."""
-    last = name.rpartition(".")[2].lower()
-    if last not in BY_NAME:
+def _choose(foreign: Foreign, ours: Ours, name: str, source: str, given: Tree) -> Tree:
+    """Chooses the option for a name, if it is supported; returns its arguments."""
+    named = NAMES.get(name.rpartition(".")[2].lower())
+    if named is None:
         foreign.leave(source, "not supported: add a YAML to conf/optimizer for it", "optimizer")
         if "optimizer" not in ours.given.choices:
             foreign.leave("optimizer_args", "arguments of an optimizer that is not supported")
-            foreign.drop("optimizer_args")
-        return None
-    ours.choose("optimizer", BY_NAME[last], source)
-    if last in NEAREST and source in foreign.options:
-        foreign.warnings.append(f"asks for {name}: optimizer={BY_NAME[last]} is used, {NEAREST[last]}")
-    return last
+        return {}
+    ours.choose("optimizer", named.option, source)
+    if named.how and source in foreign.options:
+        foreign.warnings.append(f"asks for {name}: optimizer={named.option} is used, {named.how}")
+    those_scripts = foreign.dialect == "old-json" and name.lower().endswith("dadaptation")
+    return {**named.arguments, **({"decouple": True} if those_scripts else {}), **given}
 
 
 def _leave_rates(foreign: Foreign, ours: Ours, why: str) -> None:
@@ -106,25 +97,23 @@ def _name(foreign: Foreign) -> tuple[str | None, str]:
     """The optimizer's name, and the option that gives it. Old flags take precedence over the dialect's default, in the
     old scripts over everything."""
     flags = ("use_8bit_adam", "use_lion_optimizer")
-    if foreign.dialect == "old-json" and any(foreign.take(flag, coerce.flag) for flag in flags if foreign.has(flag)):
+    if foreign.dialect == "old-json" and any(foreign.take(flag) for flag in flags if foreign.has(flag)):
         foreign.leave("optimizer_type", "overridden by use_8bit_adam or use_lion")
     elif foreign.has("optimizer_type"):
         for flag in flags:
-            if foreign.take(flag, coerce.flag):
+            if foreign.take(flag):
                 foreign.leave(flag, f"overridden by {foreign.keys['optimizer_type']}")
-        return foreign.take("optimizer_type", coerce.name), "optimizer_type"
-    if foreign.take("use_lion_optimizer", coerce.flag):
+        return foreign.take("optimizer_type"), "optimizer_type"
+    if foreign.take("use_lion_optimizer"):
         return "Lion", "use_lion_optimizer"
-    if foreign.take("use_8bit_adam", coerce.flag):
+    if foreign.take("use_8bit_adam"):
         return ("Adam8bit" if foreign.dialect == "old-json" else "AdamW8bit"), "use_8bit_adam"
     if foreign.has("use_8bit_adam"):
         return "AdamW", "use_8bit_adam"  # off, even if the file that this one starts from sets it
-    return foreign.take("optimizer_type", coerce.name), "optimizer_type"
+    return foreign.take("optimizer_type"), "optimizer_type"
 
 
-def _adafactor(
-    foreign: Foreign, ours: Ours, lr: float | None, given: dict[str, Any]
-) -> tuple[float | None, dict[str, Any]]:
+def _adafactor(foreign: Foreign, ours: Ours, lr: float | None, given: Tree) -> tuple[float | None, Tree]:
     """sd-scripts lets Adafactor find its rate by default: then there is neither a rate nor a schedule."""
     given = {"scale_parameter": True, "relative_step": True, "warmup_init": False, **given}
     if not given["relative_step"] and not given["warmup_init"]:

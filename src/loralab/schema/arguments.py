@@ -1,4 +1,4 @@
-"""Settings whose value is a list of arguments: `weight_decay=0.1 betas=0.9,0.99` and the like."""
+"""Values that are a list of arguments: `weight_decay=0.1 betas=0.9,0.99` and the like."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loralab.schema import coerce
 NAME = re.compile(r"[A-Za-z]\w*")
 
 
-def kwargs(value: Any) -> dict[str, Any]:
+def arguments(value: Any) -> dict[str, Any]:
     """Arguments by name, from a table, a list of "name=value" or one text of them.
 
     Raises a ValueError that gives the valid values in words.

@@ -23,6 +23,7 @@ from loralab.command.prepare import prepare, refuse
 from loralab.errors import UserError
 from loralab.importers.expand import expand
 from loralab.schema.compose import Composed, compose, values, without_hydra
+from loralab.shared import Shared
 from loralab.training.quiet import quiet
 from loralab.types import Draw, Place
 
@@ -179,7 +180,7 @@ class Lab:
         quiet()
         folder = self.fresh()
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            run.train(without_hydra(composed.cfg), folder, composed.overrides, composed.choices)
+            run.train(without_hydra(composed.cfg), folder, composed.overrides, composed.choices, Shared())
         return Run(folder, Path(composed.cfg.output.folder or folder), composed.cfg.output.name, said.getvalue())
 
     def command(self, *overrides: str) -> tuple[int, Path, str]:

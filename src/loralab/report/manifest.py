@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loralab.errors import user_error
-from loralab.report import compare
+from loralab.report import gather
 from loralab.schema.tree import leaves
 from loralab.writing import is_held
 
@@ -54,10 +53,10 @@ class Manifest:
 def read(folder: Path) -> Manifest:
     """The manifest of a run's folder. Raises a UserError where there is none, or it is damaged."""
     try:
-        run = compare.read(folder)
-    except compare.Damaged as why:
+        run = gather.read(folder)
+    except gather.Damaged as why:
         raise user_error(str(folder), str(why), "give the folder of a run, with its run.json") from None
-    return Manifest(folder, json.loads((folder / "run.json").read_text(encoding="utf8")), run.settings)
+    return Manifest(folder, run.record, run.settings)
 
 
 def differences(one: Any, other: Any) -> Differences:

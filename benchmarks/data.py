@@ -134,7 +134,7 @@ def encoding(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from loralab.bench.train import TINY
-    from loralab.models.sd import load
+    from loralab.models.families.sd import load
 
     family = load(args.base or str(TINY), vae=args.vae)
     family.denoiser.to(args.device)

@@ -26,7 +26,7 @@ def random_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def random_family(random_base: Path):
     """That base, loaded; put back whatever you change in it."""
-    from loralab.models.sd import load
+    from loralab.models.families.sd import load
 
     return load(str(random_base), resolution=64)
 

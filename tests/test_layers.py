@@ -16,7 +16,6 @@ LAYERS: list[tuple[str, ...]] = [
     ("diffusion", "data", "adapters", "models", "optim"),
     (
         *("data.dataset", "adapters.inject", "adapters.file"),
-        *("models.sd", "models.sdxl", "models.miniature"),
         *("training.metadata", "training.network_metadata"),
     ),
     ("training", "data.module", "data.loader"),
@@ -31,7 +30,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "hydra._internal": ("schema.compose", "command.start", "command.flags"),
     "omegaconf": ("schema", "command", "checks", "importers", "launch", "run", "report"),
     "PIL": ("data.images", "callbacks", "tools", "report", "bench"),
-    "bitsandbytes": ("models",),
+    "bitsandbytes": ("models.quantize",),
 }
 MODULES = {
     ".".join(file.relative_to(SRC / "loralab").with_suffix("").parts).removesuffix(".__init__"): file

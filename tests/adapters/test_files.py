@@ -27,9 +27,9 @@ from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.checks.adapter import adapter_problems
 from loralab.errors import UserError
-from loralab.models import miniature
+from loralab.models.families import sdxl
+from loralab.models.families.sd import load
 from loralab.models.probe import identify
-from loralab.models.sd import load
 from tests import GOLDEN
 from tests.support.adapters import grouped
 from tests.support.pipelines import pipeline_of
@@ -90,14 +90,14 @@ def test_diffusers_loads_it_and_draws_the_same(method, layout, family, random_ba
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
 def test_diffusers_loads_sdxl(layout, random_base, tmp_path):
     """With names of the original code in the kohya layout, and two text encoders."""
-    ours = miniature.sdxl(str(random_base / "tokenizer"))
+    ours = sdxl.miniature(str(random_base / "tokenizer"))
     before = latents(pipeline_of(ours))
     adapters = trained(ours, LORA)
     names = {name.rpartition("_text_model")[0] or "_".join(name.split("_")[:3]) for name in adapters.adapters}
     assert {"lora_te1", "lora_te2", "lora_unet_input", "lora_unet_middle", "lora_unet_output"} == names
     path = tmp_path / "adapter.safetensors"
     file.save(path, adapters.state(layout), {}, "fp32")
-    theirs = pipeline_of(miniature.sdxl(str(random_base / "tokenizer")))
+    theirs = pipeline_of(sdxl.miniature(str(random_base / "tokenizer")))
     theirs.load_lora_weights(str(path))
     close(latents(theirs), latents(pipeline_of(ours)))
     assert (latents(theirs) - before).abs().max() > 0.05
@@ -165,7 +165,7 @@ def test_spellings_of_other_programs(family, tmp_path):
 
 def test_sdxl_by_diffusers_names_in_the_kohya_layout(random_base):
     """As some trainers write it: lora_unet_down_blocks_… where others have lora_unet_input_blocks_…"""
-    family = miniature.sdxl(str(random_base / "tokenizer"))
+    family = sdxl.miniature(str(random_base / "tokenizer"))
     state = trained(family, LORA).state()
     table = {part: family.targets(part) for part in family.parts()}
     flat = {target.kohya: f"lora_unet_{target.diffusers.replace('.', '_')}" for target in table["unet"]}

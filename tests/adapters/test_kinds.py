@@ -13,11 +13,11 @@ from loralab.adapters.base import Adapter
 from loralab.adapters.inject import AdapterSet, inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
-from loralab.models.sd import load
+from loralab.models.families.sd import load
 from loralab.schema.compose import compose
 from tests import ROOT
 from tests.support.adapters import merged
-from tests.support.names import ARCHITECTURES, CASES, golden, modules, targets
+from tests.support.names import CASES, golden, modules, targets
 
 CONF = ROOT / "conf" / "adapter"
 KINDS = [*sorted(path.stem for path in CONF.glob("*.yaml")), "dora input"]
@@ -236,7 +236,7 @@ class FullSize:
     """A model of the public size, without memory."""
 
     def __init__(self, name: str) -> None:
-        self._parts = modules(ARCHITECTURES[name])
+        self._parts = modules(name)
         self._targets = targets(name, self._parts)
         self.block_count = 25
 

@@ -15,7 +15,7 @@ from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr, split
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
-from loralab.models.sd import load
+from loralab.models.families.sd import load
 from tests.support.adapters import grouped
 
 LAYERS = {

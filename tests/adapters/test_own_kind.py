@@ -16,7 +16,7 @@ from loralab import cli
 from loralab.adapters.base import METHODS
 from loralab.adapters.inject import inject
 from loralab.adapters.targets import Targets
-from loralab.models.sd import load
+from loralab.models.families.sd import load
 from tests.support.adapters import grouped
 from tests.support.contributing import shown
 

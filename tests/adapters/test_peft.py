@@ -17,8 +17,8 @@ from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
-from loralab.models import miniature
-from loralab.models.sd import load
+from loralab.models.families import sdxl
+from loralab.models.families.sd import load
 from loralab.tools import convert, inspect, merge
 from tests.support.pipelines import pipeline_of
 from tests.support.tools import answer, run
@@ -178,7 +178,7 @@ def test_text_encoders_saved_by_peft(random_base, ours, tmp_path):
     path = tmp_path / "te" / "adapter_model.safetensors"
     path = tmp_path / "te" / "adapter_model.safetensors"
     close(with_adapters(ours, LoRA, path, unet=False, text_encoder=True), expected)
-    xl = miniature.sdxl(str(random_base / "tokenizer"))
+    xl = sdxl.miniature(str(random_base / "tokenizer"))
     wrapped(xl.text_encoders["text_encoder_2"], LoraConfig(**config)).save_pretrained(tmp_path / "te2")
     path = tmp_path / "te2" / "adapter_model.safetensors"
     names = file.load(path).groups

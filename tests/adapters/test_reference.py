@@ -12,7 +12,7 @@ from loralab.adapters import file
 from loralab.adapters.inject import inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
-from loralab.models.sd import load
+from loralab.models.families.sd import load
 from tests import GOLDEN
 from tests.support.adapters import merged
 

@@ -12,16 +12,17 @@ from loralab.adapters.inject import inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
-from loralab.models.architecture import SD1, SDXL
-from loralab.models.names import block_count, text_targets, unet_targets
-from loralab.models.sd import load
+from loralab.models.families.sd import load
+from loralab.models.families.sd.names import block_count, text_targets, unet_targets
+from loralab.models.registry import FAMILIES
 from loralab.schema.compose import compose
 
-SD1_TABLE = {"text_encoder": text_targets(12, "lora_te", True), "unet": unet_targets(SD1.unet, False)}
+SD1, SDXL = (FAMILIES[name].architecture["unet"] for name in ("sd1", "sdxl"))
+SD1_TABLE = {"text_encoder": text_targets(12, "lora_te", True), "unet": unet_targets(SD1, False)}
 SDXL_TABLE = {
     "text_encoder": text_targets(12, "lora_te1", True),
     "text_encoder_2": text_targets(32, "lora_te2", True),
-    "unet": unet_targets(SDXL.unet, True),
+    "unet": unet_targets(SDXL, True),
 }
 
 
@@ -77,7 +78,7 @@ def test_blocks():
         site = chosen[f"lora_unet_{name}"]
         assert (site.rank, site.lr, site.group) == (rank, 2e-4, f"unet/block{rank:02d}")
     assert chosen["lora_te_text_model_encoder_layers_0_mlp_fc1"].rank is None
-    xl = choose(Targets(blocks={"rank": list(range(23))}), SDXL_TABLE, block_count(SDXL.unet, True))
+    xl = choose(Targets(blocks={"rank": list(range(23))}), SDXL_TABLE, block_count(SDXL, True))
     assert xl["lora_unet_input_blocks_4_1_proj_in"].rank == 5
     assert xl["lora_unet_middle_block_1_proj_in"].rank == 11
     assert xl["lora_unet_output_blocks_0_1_proj_in"].rank == 13

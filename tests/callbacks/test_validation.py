@@ -63,7 +63,7 @@ def load_data(base: Path, folder: Path):
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from loralab.models.sd import load
+    from loralab.models.families.sd import load
 
     family = load(str(base), resolution=64)
     settings = OmegaConf.load(folder / "config" / "config.yaml").data

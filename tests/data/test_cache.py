@@ -229,7 +229,7 @@ def make_jobs_for_limit(tmp_path: Path) -> list[Job]:
 FILLING = """
 import sys, time
 from pathlib import Path
-from loralab.models.sd import load
+from loralab.models.families.sd import load
 sys.path.insert(0, {root!r})
 from tests.support.latents import Encoder, disk, make_jobs
 

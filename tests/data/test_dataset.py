@@ -15,7 +15,7 @@ from loralab.data.captions import Captions
 from loralab.data.module import DataModule
 from loralab.data.validation import Validation
 from loralab.errors import UserError
-from loralab.models.sd import load
+from loralab.models.families.sd import load
 from loralab.types import Draw
 
 

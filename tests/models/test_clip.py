@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from loralab.models.clip import Clip
-from loralab.models.emphasis import parse
-from loralab.models.load import build_text_encoder
+from loralab.models.load import build
+from loralab.models.registry import USUAL
+from loralab.models.text.clip import Clip
+from loralab.models.text.emphasis import parse
 from tests import GOLDEN
 from tests.support.pipelines import pipeline_of
 
@@ -51,7 +52,7 @@ def model(numbers):
     words = torch.zeros(config["vocab_size"], config["hidden_size"])
     words[numbers["token_embedding_rows.ids"]] = numbers["token_embedding_rows.weight"]
     state["text_model.embeddings.token_embedding.weight"] = words
-    return build_text_encoder("text_encoder", config, state, torch.float32)
+    return build(USUAL, "text_encoder", config, state, torch.float32)
 
 
 def content(ids: torch.Tensor) -> list[int]:
@@ -127,7 +128,7 @@ def test_emphasis(caption: str, expected: list[tuple[str, float]]):
 
 def test_sdxl_texts_are_those_of_diffusers(random_base):
     """Two encoders side by side, second-last states without norm, pooled text of the second."""
-    from loralab.models.miniature import sdxl
+    from loralab.models.families.sdxl import miniature as sdxl
 
     family = sdxl(str(random_base))
     captions = ["sks star on a hill", ""]
@@ -138,7 +139,7 @@ def test_sdxl_texts_are_those_of_diffusers(random_base):
 
 
 def test_sdxl_long_prompts_pool_the_first_chunk(random_base):
-    from loralab.models.miniature import sdxl
+    from loralab.models.families.sdxl import miniature as sdxl
 
     short, long = sdxl(str(random_base)), sdxl(str(random_base), max_token_length=225)
     head, tail = "sks " * 75, "star " * 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,12 +17,14 @@ from loralab.adapters.inject import inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
-from loralab.models.architecture import SD1, Architecture
-from loralab.models.load import diffusers_vae, load_tokenizers, original_text, read_single_file
-from loralab.models.miniature import sdxl
+from loralab.models.families.sd import load
+from loralab.models.families.sd.original import tensors_of
+from loralab.models.families.sd.text import load_tokenizers
+from loralab.models.families.sdxl import miniature as sdxl
+from loralab.models.load import diffusers_vae, read_single_file
 from loralab.models.preview import sample, start_noise
 from loralab.models.quantize import dequantized, quantize_linears
-from loralab.models.sd import load
+from loralab.models.registry import FAMILIES
 from loralab.types import Batch, Conditioning, Draw
 from tests import GOLDEN
 from tests.support.base_models import TEXT, UNET, VAE, write_base
@@ -105,11 +108,11 @@ def test_a_single_file_is_the_folder_again(random_base: Path, random_family, tmp
         torch.save({"state_dict": dict(original_state(random_family))}, path)
     text = json.loads((random_base / "text_encoder" / "config.json").read_text())
     unet = {"in_channels": 4, "out_channels": 4, "transformer_layers_per_block": 1, **UNET}
-    small = Architecture(unet, VAE, {"text_encoder": text}, SD1.pads)
-    parts = read_single_file(path, small, True, torch.float32)
-    assert same(parts["denoiser"], random_family.denoiser)
+    small = replace(FAMILIES["sd1"], architecture={"unet": unet, "text_encoder": text, "vae": VAE})
+    parts = read_single_file(path, small, ["unet", "text_encoder", "vae"], torch.float32)
+    assert same(parts["unet"], random_family.denoiser)
     assert same(parts["vae"], random_family.vae)
-    assert same(parts["text_encoders"]["text_encoder"], random_family.text_encoders["text_encoder"])
+    assert same(parts["text_encoder"], random_family.text_encoders["text_encoder"])
 
 
 @pytest.mark.parametrize("where", ["folder", "whole folder", "file", "original file"])
@@ -156,7 +159,7 @@ def test_a_model_of_another_vocabulary_asks_for_its_tokenizer(random_base: Path,
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_a_single_file_reads_with_clips_vocabulary(family: str):
     """The ids of another library's tokenizer, and the padding that each text encoder was trained with."""
-    loaded = load_tokenizers(None, ARCHITECTURES[family])
+    loaded = load_tokenizers(FAMILIES[family], None)
     pads = {part: tokenizer.pad_token_id for part, tokenizer in loaded.items()}
     assert pads == {"sd1": {PART: 49407}, "sd2": {PART: 0}, "sdxl": {PART: 49407, f"{PART}_2": 0}}[family]
     golden = json.loads((GOLDEN / "clip_tokens.json").read_text("utf8"))
@@ -373,18 +376,18 @@ def test_original_names_are_those_that_diffusers_converts(name: str):
         return {key.removeprefix("text_model."): tensor.shape for key, tensor in state.items()}
 
     architecture = ARCHITECTURES[name]
-    unet, *texts = modules(architecture).values()
-    unet.register_to_config(**architecture.unet)
+    encoders = modules(name)
+    unet = encoders.pop("unet")
+    unet.register_to_config(**architecture["unet"])
     with torch.device("meta"):
-        vae = AutoencoderKL(**architecture.vae)
-    encoders = dict(zip(architecture.text_encoders, texts, strict=True))
+        vae = AutoencoderKL(**architecture["vae"])
     family = SimpleNamespace(name=name, denoiser=unet, vae=vae, text_encoders=encoders)
     original = dict(original_state(family))
-    assert shapes(convert_ldm_unet_checkpoint(original, architecture.unet)) == shapes(unet.state_dict())
-    first_stage = {key.partition(".")[2]: value for key, value in original.items() if key.startswith("first_stage")}
-    assert shapes(diffusers_vae(first_stage, architecture.vae)) == shapes(vae.state_dict())
+    assert shapes(convert_ldm_unet_checkpoint(original, architecture["unet"])) == shapes(unet.state_dict())
+    first_stage = tensors_of(FAMILIES[name], "vae", original, architecture["vae"])
+    assert shapes(diffusers_vae(first_stage, architecture["vae"])) == shapes(vae.state_dict())
     for part, text in family.text_encoders.items():
-        converted = shapes(original_text(original, part, architecture.text_encoders[part]))
+        converted = shapes(tensors_of(FAMILIES[name], part, original, architecture[part]))
         assert converted == shapes(text.state_dict())
 
 

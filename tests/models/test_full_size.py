@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from loralab.models.architecture import Architecture
-from loralab.models.load import SCHEDULER, load_vae, text_class
-from loralab.models.original import vae_name
+from loralab.models.families.sd.original import vae_name
+from loralab.models.load import empty, load_vae
 from loralab.models.probe import look_at_vae
-from tests.support.names import ARCHITECTURES, golden
+from loralab.models.registry import FAMILIES, Row
+from tests.support.names import golden
 from tests.support.single_files import original_state, save_single_file
 
 pytestmark = pytest.mark.slow
 
-FAMILIES = {"sd15": "sd1", "sd2_v": "sd2", "sdxl": "sdxl"}
+MODELS = {"sd15": "sd1", "sd2_v": "sd2", "sdxl": "sdxl"}
 TOLD = {"sdxl": {"prediction_type": "v_prediction", "zero_terminal_snr": True}}
 """What the user says of a folder, and a single file says of itself."""
 
@@ -39,22 +39,18 @@ def write_part(folder: Path, module: torch.nn.Module, config: dict, weights: str
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def write_folder(folder: Path, architecture: Architecture, tokenizer: Path) -> Path:
-    """A diffusers folder of an architecture."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
+def write_folder(folder: Path, row: Row, tokenizer: Path) -> Path:
+    """A diffusers folder of a family's architecture."""
     draw = torch.Generator().manual_seed(0)
-    with torch.device("meta"):
-        unet, vae = UNet2DConditionModel(**architecture.unet), AutoencoderKL(**architecture.vae)
-        texts = {p: text_class(p)(text_class(p).config_class(**c)) for p, c in architecture.text_encoders.items()}
-    write_part(folder / "unet", unet, architecture.unet, "diffusion_pytorch_model", draw)
-    write_part(folder / "vae", vae, architecture.vae, "diffusion_pytorch_model", draw)
-    for part, text in texts.items():
-        write_part(folder / part, text, architecture.text_encoders[part], "model", draw)
-        shutil.copytree(tokenizer, folder / part.replace("text_encoder", "tokenizer"))
+    for part, config in row.architecture.items():
+        with torch.device("meta"):
+            module = empty(row, part, config)
+        is_text = part in row.text_encoders
+        write_part(folder / part, module, config, "model" if is_text else "diffusion_pytorch_model", draw)
+        if is_text:
+            shutil.copytree(tokenizer, folder / part.replace("text_encoder", "tokenizer"))
     (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(row.scheduler))
     return folder
 
 
@@ -62,7 +58,7 @@ def test_a_vae_of_one_file(tmp_path: Path):
     """Under diffusers' names and under the original ones, alone and in a whole model, it is the VAE of the folder."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    config = ARCHITECTURES["sd1"].vae
+    config = FAMILIES["sd1"].architecture["vae"]
     with torch.device("meta"):
         empty = AutoencoderKL(**config)
     write_part(tmp_path / "vae", empty, config, "diffusion_pytorch_model", torch.Generator().manual_seed(0))
@@ -73,10 +69,10 @@ def test_a_vae_of_one_file(tmp_path: Path):
         original[vae_name(name, 4)] = tensor[:, :, None, None] if pointwise else tensor
     torch.save({"state_dict": original}, tmp_path / "original.ckpt")
     save_file({f"first_stage_model.{name}": t for name, t in original.items()}, tmp_path / "whole.safetensors")
-    expected = load_vae(tmp_path, ARCHITECTURES["sd1"], "model.vae").state_dict()
+    expected = load_vae(tmp_path, FAMILIES["sd1"]).state_dict()
     for file in (path, tmp_path / "original.ckpt", tmp_path / "whole.safetensors"):
         look_at_vae(file)
-        found = load_vae(file, ARCHITECTURES["sd1"], "model.vae").state_dict()
+        found = load_vae(file, FAMILIES["sd1"]).state_dict()
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
@@ -91,12 +87,11 @@ def tokenizer(random_base: Path, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=MODELS)
 def base(request, tokenizer: Path, tmp_path_factory):
     """(option of `model`, diffusers folder of that family), removed afterwards."""
     folder = tmp_path_factory.mktemp("full") / request.param
-    architecture = ARCHITECTURES[FAMILIES[request.param]]
-    yield request.param, write_folder(folder, architecture, tokenizer)
+    yield request.param, write_folder(folder, FAMILIES[MODELS[request.param]], tokenizer)
     shutil.rmtree(folder)
 
 
@@ -113,9 +108,9 @@ def images(tmp_path: Path) -> Path:
 
 def convert(folder: Path, model: str, path: Path) -> Path:
     """The model of a folder as one file in the original layout."""
-    from loralab.models import sd, sdxl
+    from loralab.models.families import sd, sdxl
 
-    family = FAMILIES[model]
+    family = MODELS[model]
     load = sdxl.load if family == "sdxl" else sd.load
     loaded = load(str(folder), dtype="bf16", **TOLD.get(model, {"family": family}))
     if path.suffix == ".safetensors":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from loralab.models.names import block_count, unet_targets
+from loralab.models.families.sd.names import block_count, unet_targets
 from tests.support.names import ARCHITECTURES, CASES, golden, modules, targets
 
 
@@ -13,7 +13,7 @@ from tests.support.names import ARCHITECTURES, CASES, golden, modules, targets
 def test_names_and_shapes_are_those_of_sd_scripts(case: str):
     """Each name of a real file, and no other, stands for a module of the full-size model with fitting shapes."""
     family, expected = CASES[case], golden(case)
-    parts = modules(ARCHITECTURES[family])
+    parts = modules(family)
     found = {}
     for part, table in targets(family, parts).items():
         for target in table:
@@ -29,16 +29,16 @@ def test_names_and_shapes_are_those_of_sd_scripts(case: str):
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_the_tables_name_every_layer_of_the_unet(family: str):
     """Nothing that an adapter could sit on is forgotten."""
-    unet = modules(ARCHITECTURES[family])["unet"]
+    unet = modules(family)["unet"]
     layers = {n for n, m in unet.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)}
-    named = [target.path for target in unet_targets(ARCHITECTURES[family].unet, original=family == "sdxl")]
+    named = [target.path for target in unet_targets(ARCHITECTURES[family]["unet"], original=family == "sdxl")]
     assert len(named) == len(set(named))
     assert set(named) == layers
 
 
 def test_blocks_are_counted_as_in_sd_scripts():
-    sd = {t.path: t.block for t in unet_targets(ARCHITECTURES["sd1"].unet, original=False)}
-    assert block_count(ARCHITECTURES["sd1"].unet, original=False) == 25
+    sd = {t.path: t.block for t in unet_targets(ARCHITECTURES["sd1"]["unet"], original=False)}
+    assert block_count(ARCHITECTURES["sd1"]["unet"], original=False) == 25
     assert sd["down_blocks.0.attentions.0.proj_in"] == 1
     assert sd["down_blocks.1.attentions.1.proj_in"] == 5
     assert sd["down_blocks.2.downsamplers.0.conv"] == 9
@@ -47,8 +47,8 @@ def test_blocks_are_counted_as_in_sd_scripts():
     assert sd["up_blocks.0.upsamplers.0.conv"] == 15
     assert sd["up_blocks.3.attentions.2.proj_out"] == 24
 
-    xl = {t.path: (t.block, t.kohya) for t in unet_targets(ARCHITECTURES["sdxl"].unet, original=True)}
-    assert block_count(ARCHITECTURES["sdxl"].unet, original=True) == 23
+    xl = {t.path: (t.block, t.kohya) for t in unet_targets(ARCHITECTURES["sdxl"]["unet"], original=True)}
+    assert block_count(ARCHITECTURES["sdxl"]["unet"], original=True) == 23
     assert xl["down_blocks.0.resnets.0.conv1"] == (2, "lora_unet_input_blocks_1_0_in_layers_2")
     assert xl["down_blocks.1.downsamplers.0.conv"] == (7, "lora_unet_input_blocks_6_0_op")
     assert xl["mid_block.attentions.0.proj_in"] == (11, "lora_unet_middle_block_1_proj_in")

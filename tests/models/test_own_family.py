@@ -6,10 +6,12 @@ import csv
 import json
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from loralab import cli
 from loralab.adapters import file
@@ -18,6 +20,7 @@ from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.models import registry
 from loralab.models.preview import sample, start_noise
+from loralab.schema.compose import Places
 from tests import ROOT
 from tests.support import tiny_flow
 
@@ -31,12 +34,13 @@ def known() -> Iterator[None]:
     registry.register(tiny_flow.ROW)
     yield
     del registry.FAMILIES["tiny_flow"]
+    Places.use()
 
 
 def test_it_trains_draws_and_its_files_are_recognised(train, capsys: pytest.CaptureFixture) -> None:
     words = ("objective/timesteps=logit_normal", "logger=csv", "targets.in_out=true")
     pictures = ("callbacks.samples.enabled=true", "callbacks.samples.steps=2", "data.cache.latents=memory")
-    run = train(*RUN, *words, *pictures, "trainer.max_steps=60", "optimizer.lr=0.02", "trainer.log_every_n_steps=1")
+    run = train(*RUN, *words, *pictures, "trainer.max_steps=100", "optimizer.lr=0.02", "trainer.log_every_n_steps=1")
     rows = csv.DictReader((run / "csv" / "metrics.csv").open())
     losses = [float(row["loss_step"]) for row in rows if row["loss_step"]]
     assert sum(losses[-15:]) / 15 < 0.92 * sum(losses[:5]) / 5
@@ -116,3 +120,61 @@ def test_targets_by_part() -> None:
     assert {(site.part, site.lr) for site in sites} == {("transformer", 1e-3), ("text_encoder", 0.0)}
     assert of.part("text_encoder_3") == of.parts["text_encoder"]
     assert family.block_count == 2
+
+
+def test_a_single_file_in_a_layout_of_its_own(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """By the command it trains to the very file that the model in memory gives; adapters are merged into it."""
+    family = tiny_flow.load()
+    modules = {**family.parts(), "vae": family.vae}
+    layout = {
+        f"{start}{name}": t
+        for p, start in tiny_flow.ROW.file_parts.items()
+        for name, t in modules[p].state_dict().items()
+    }
+    save_file({name: tensor.contiguous().clone() for name, tensor in layout.items()}, tmp_path / "flow.safetensors")
+    base = f"model.base={tmp_path / 'flow.safetensors'}"
+    plain, of_file = (train(*RUN, *more, name=name) for name, more in (("plain", ()), ("file", (base,))))
+    first, second = (load_file(run / "adapter.safetensors") for run in (plain, of_file))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    words = ["merge", str(of_file / "adapter.safetensors"), "--base", str(tmp_path / "flow.safetensors")]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "-o", str(tmp_path / "merged.safetensors")])
+    assert not stop.value.code, capsys.readouterr().err
+    merged = tiny_flow.load(str(tmp_path / "merged.safetensors"))
+    inject(family, LoRA(rank=4, weights=str(of_file / "adapter.safetensors")), Targets())
+    noisy, at = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([500.0])
+    ours, theirs = (model.predict(noisy, at, model.encode_text(["star"])) for model in (family, merged))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_another_familys_file_is_told_as_such(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    save_file(
+        {"flow.proj_out.weight": torch.zeros(1), "bytes.x": torch.zeros(1), "pixels.x": torch.zeros(1)},
+        tmp_path / "a.safetensors",
+    )
+    train("model=sd15", f"model.base={tmp_path / 'a.safetensors'}", code=1)
+    assert "is a rectified flow in miniature, not Stable Diffusion 1.x" in capsys.readouterr().err
+
+
+def test_the_doctor_counts_by_the_familys_own_measure(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Bytes, of which the model reads 31, or as many as the setting says."""
+    for name, caption in (("a", "x" * 31), ("b", "é" * 16)):
+        Image.new("RGB", (64, 64), (ord(name), 0, 0)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(caption, encoding="utf8")
+
+    def report(*words: str) -> dict:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["doctor", *RUN, f"data.folder={tmp_path}", *words, "--json", "--quick"])
+        assert not stop.value.code
+        return json.loads(capsys.readouterr().out)
+
+    found = report()
+    assert [row["tokens"] for row in found["images"]] == [31, 32]
+    (cut,) = [finding for finding in found["findings"] if finding["kind"] == "cut_captions"]
+    assert (cut["text"], [Path(path).name for path in cut["images"]]) == (
+        "caption longer than 31 tokens, truncated",
+        ["b.png"],
+    )
+    assert not [
+        finding for finding in report("model.max_token_length=40")["findings"] if finding["kind"] == "cut_captions"
+    ]

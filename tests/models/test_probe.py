@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from loralab.errors import UserError
 from loralab.models import hub
 from loralab.models.probe import Found, check, identify
+from loralab.models.registry import USUAL
 
 KEYS = {
     "sd1": ["cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"],
@@ -28,7 +29,7 @@ KEYS = {
     ],
 }
 COMMON = ["model.diffusion_model.out.2.weight", "first_stage_model.decoder.conv_in.weight"]
-SD, SDXL = "loralab.models.sd.load", "loralab.models.sdxl.load"
+SD, SDXL = "loralab.models.families.sd.load", "loralab.models.families.sdxl.load"
 
 
 def header_only(path: Path, shapes: dict[str, list[int]], size: int | None = None) -> Path:
@@ -213,7 +214,7 @@ def test_of_a_repository_only_what_is_needed_is_fetched():
     shards = ["text_encoder/model-00001-of-00002.safetensors", "text_encoder/model-00002-of-00002.safetensors"]
     index = ["text_encoder/model.safetensors.index.json", "model_index.json", "scheduler/scheduler_config.json"]
     first = [f"{name}.safetensors" for name in weights]
-    found = hub.needed([*config, *text, *extra, *variants, *shards, *index, *first], hub.BASE, weights=True)
+    found = hub.needed([*config, *text, *extra, *variants, *shards, *index, *first], hub.folders(USUAL), weights=True)
     assert found == sorted([*config[:3], *text, *shards, *index, *first])
     root = ["config.json", "model.safetensors", "vocab.json", "merges.txt"]
     assert hub.needed(root, hub.TOKENIZER, weights=False) == ["config.json", "merges.txt", "vocab.json"]

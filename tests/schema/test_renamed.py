@@ -10,7 +10,8 @@ import pytest
 from loralab.command.prepare import prepare
 from loralab.errors import UserError
 from loralab.schema.compose import CONF, Places
-from loralab.schema.renamed import RENAMED
+from loralab.schema.constructors import parameters
+from loralab.schema.renamed import RENAMED, TARGETS
 from loralab.schema.tree import exists, get
 
 VALUES = {
@@ -66,3 +67,29 @@ def test_in_saved_settings(tmp_path: Path) -> None:
     prepared = prepare([f"settings.load={tmp_path / 'a.json'}"])
     for old, value in VALUES.items():
         assert get(prepared.composed.tree, RENAMED[old]) == value
+
+
+OPTIONS = {
+    "loralab.models.sd.load": "tiny",
+    "loralab.models.sdxl.load": "sdxl",
+    "loralab.models.miniature.sdxl": "tiny_sdxl",
+}
+
+
+@pytest.mark.parametrize("old", TARGETS)
+def test_targets(old: str, tmp_path: Path) -> None:
+    """On the command line and in a file of the user's; they exist, and are on the allow-list."""
+    new, words = TARGETS[old], [f"model={OPTIONS[old]}", "data.buckets.step=32"]
+    assert parameters(new) is not None
+    prepared = prepare([*words, f"model._target_={old}"])
+    assert get(prepared.composed.tree, "model._target_") == new
+    assert f"model._target_={old} is now called model._target_={new}" in prepared.warnings
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\nmodel: {{_target_: {old}}}\n")
+    Places.use(CONF, "train", [tmp_path])
+    try:
+        prepared = prepare([*words, "experiment=mine"])
+    finally:
+        Places.use()
+    assert get(prepared.composed.tree, "model._target_") == new
+    assert f"{old} is now called {new}" in prepared.warnings

@@ -6,12 +6,14 @@ import json
 
 import torch
 
-from loralab.models.architecture import SD1, SD2, SDXL, Architecture
-from loralab.models.names import Target, text_targets, unet_targets
+from loralab.models.families.sd.names import text_targets, unet_targets
+from loralab.models.load import empty
+from loralab.models.names import Target
+from loralab.models.registry import FAMILIES
 from tests import GOLDEN
 
 REFERENCE = json.loads((GOLDEN / "lora_keys.json").read_text())
-ARCHITECTURES = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}
+ARCHITECTURES = {name: FAMILIES[name].architecture for name in ("sd1", "sd2", "sdxl")}
 CASES = {"sd15": "sd1", "sd15_conv": "sd1", "sd2": "sd2", "sdxl": "sdxl"}
 PREFIXES = {"sd1": ["lora_te"], "sd2": ["lora_te"], "sdxl": ["lora_te1", "lora_te2"]}
 
@@ -22,22 +24,17 @@ def golden(case: str) -> dict[str, list]:
     return {name: json.loads(shapes) for group in grouped for shapes, names in group.items() for name in names.split()}
 
 
-def modules(architecture: Architecture) -> dict[str, torch.nn.Module]:
+def modules(family: str) -> dict[str, torch.nn.Module]:
     """The full-size modules by part, without memory."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    from loralab.models.load import text_class
-
+    row = FAMILIES[family]
     with torch.device("meta"):
-        parts = {"unet": UNet2DConditionModel(**architecture.unet)}
-        for part, config in architecture.text_encoders.items():
-            parts[part] = text_class(part)(text_class(part).config_class(**config))
-    return parts
+        return {part: empty(row, part, row.architecture[part]) for part in row.parts}
 
 
 def targets(family: str, parts: dict[str, torch.nn.Module]) -> dict[str, list[Target]]:
-    architecture = ARCHITECTURES[family]
-    table = {"unet": unet_targets(architecture.unet, original=family == "sdxl")}
-    for prefix, (part, config) in zip(PREFIXES[family], architecture.text_encoders.items(), strict=True):
-        table[part] = text_targets(config["num_hidden_layers"], prefix, hasattr(parts[part], "text_model"))
+    row = FAMILIES[family]
+    table = {"unet": unet_targets(row.architecture["unet"], original=family == "sdxl")}
+    for prefix, part in zip(PREFIXES[family], row.text_encoders, strict=True):
+        layers = row.architecture[part]["num_hidden_layers"]
+        table[part] = text_targets(layers, prefix, hasattr(parts[part], "text_model"))
     return table

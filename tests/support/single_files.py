@@ -10,8 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loralab.diffusion.process import Velocity
+from loralab.models.families.sd.original import (
+    OPEN_CLIP_PIECES,
+    is_open_clip,
+    original_module,
+    replaced,
+    unet_names,
+    vae_name,
+)
 from loralab.models.family import Family
-from loralab.models.original import OPEN_CLIP_PIECES, original_module, replaced, unet_names, vae_name
 from loralab.models.registry import FAMILIES
 
 
@@ -33,9 +40,11 @@ def original_state(family: Family) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in family.vae.state_dict().items():
         attention = ".attentions." in name and tensor.dim() == 2  # the original has 1×1 convolutions there
         yield f"first_stage_model.{vae_name(name, levels)}", tensor[:, :, None, None] if attention else tensor
-    for part, prefix in FAMILIES[family.name].file_text.items():
+    row = FAMILIES[family.name]
+    for part in row.text_encoders:
+        prefix = row.file_parts[part]
         state = {name.removeprefix("text_model."): t for name, t in family.text_encoders[part].state_dict().items()}
-        renamed = state if "transformer" in prefix else dict(open_clip_state(state))
+        renamed = dict(open_clip_state(state)) if is_open_clip(row, part) else state
         yield from ((prefix + name, tensor) for name, tensor in renamed.items())
 
 

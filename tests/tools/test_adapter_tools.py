@@ -23,8 +23,8 @@ from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
-from loralab.models import miniature
-from loralab.models.sd import load
+from loralab.models.families import sdxl
+from loralab.models.families.sd import load
 from loralab.tools import convert, extract, inspect, merge, resize
 from tests import GOLDEN
 from tests.support.adapters import grouped, merged
@@ -90,7 +90,7 @@ def test_merged_into_a_single_file(kind, reference_base, random_base, tmp_path):
         family = load(str(reference_base), resolution=64)
         targets = Targets(conv=True)
     else:  # the miniature's UNet has fewer blocks, which the original names of its file don't tell
-        family = miniature.sdxl(str(random_base / "tokenizer"))
+        family = sdxl.miniature(str(random_base / "tokenizer"))
         targets = Targets(unet=False)
     save_single_file(family, tmp_path / "base.safetensors", torch.float32)
     adapters = inject(family, LoRA(rank=2), targets)

@@ -21,13 +21,13 @@ from loralab.data.epoch.draws import BatchSize
 from loralab.data.epoch.planner import Planner
 from loralab.data.folders import gather
 from loralab.data.validation import Validation
-from loralab.models.architecture import VOCABULARY
+from loralab.models.text.chunks import CHUNK
+from loralab.models.text.tokens import VOCABULARY, Chunked, tokens_of
 from loralab.tools.doctor import examine
 from loralab.tools.doctor_html import to_html
 from loralab.tools.doctor_report import Finding, Report
 from loralab.tools.doctor_text import to_text
 from loralab.tools.looks import Look, near_duplicates
-from loralab.tools.tokens import tokens_of
 from tests import GOLDEN
 from tests.support.base_models import write_tokenizer
 from tests.support.images import broken_files
@@ -60,11 +60,12 @@ def look(tmp_path: Path, folder: Path):
     ) -> Report:
         captions = captions or Captions()
         folders = gather(str(folder), [], reg_folder and str(reg_folder), captions, Augment())
-        examined = {name: changes.pop(name) for name in ("max_tokens", "accumulate", "decode") if name in changes}
+        examined = {name: changes.pop(name) for name in ("accumulate", "decode") if name in changes}
+        write_tokenizer(tmp_path / "tokenizer") if not (tmp_path / "tokenizer").exists() else None
+        measure = Chunked(counter or tokens_of(str(tmp_path)), changes.pop("max_tokens", CHUNK))
         planned = {"sizes": [(64, 64)], "batch": BatchSize(2), "buckets": Buckets(step=8), "validation": Validation()}
         planner = Planner(folders, captions=captions, cache_folder=str(tmp_path / "cache"), **{**planned, **changes})
-        write_tokenizer(tmp_path / "tokenizer") if not (tmp_path / "tokenizer").exists() else None
-        return examine(planner, counter or tokens_of(str(tmp_path)), **examined)
+        return examine(planner, measure, **examined)
 
     return look
 
@@ -253,7 +254,7 @@ def test_a_folder_given_one_level_too_deep(folder: Path, look, tmp_path: Path) -
     planner = Planner(
         folders, [(64, 64)], BatchSize(1), Buckets(step=8), Captions(), Validation(), cache_folder=str(tmp_path / "c")
     )
-    ((text, _),) = findings(examine(planner, tokens_of(str(tmp_path)), decode=False), "misplaced")
+    ((text, _),) = findings(examine(planner, Chunked(tokens_of(str(tmp_path))), decode=False), "misplaced")
     assert f"did you mean {tmp_path}" in text
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from loralab.adapters.file import read_metadata
-from loralab.models.architecture import SD1, Architecture
 from loralab.models.registry import FAMILIES
 from loralab.training.metadata import base_facts
 from tests import GOLDEN
@@ -135,7 +134,7 @@ def test_a_run_on_a_single_file_names_it_by_both_hashes(train, random_base, rand
     by these."""
     text = json.loads((random_base / "text_encoder" / "config.json").read_text())
     unet = {"in_channels": 4, "out_channels": 4, "transformer_layers_per_block": 1, **UNET}
-    small = Architecture(unet, VAE, {"text_encoder": text}, SD1.pads)
+    small = {"unet": unet, "text_encoder": text, "vae": VAE}
     monkeypatch.setitem(FAMILIES, "sd1", replace(FAMILIES["sd1"], architecture=small))
     base, vae = tmp_path / "base.safetensors", tmp_path / "vae.safetensors"
     save_single_file(random_family, base, torch.float32)

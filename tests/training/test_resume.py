@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from loralab.training import marker
 from tests import ROOT
 from tests.support.runs import adapter, command
 
@@ -340,3 +342,23 @@ def test_killed_at_any_moment_it_ends_the_same(random_base: Path, pictures: Path
     (expected,) = whole.glob("outputs/*/*/adapter.safetensors")
     final = list(killed.glob("outputs/*/*/adapter.safetensors"))  # two, where one was killed at its end
     assert {file.read_bytes() for file in final} == {expected.read_bytes()}
+
+
+def test_a_state_and_settings_with_an_old_target(go, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """As if they had been written before loralab.models.sd.load got its present name."""
+    old, new = "loralab.models.sd.load", "loralab.models.families.sd.load"
+    whole = go(*STATES, "trainer.max_steps=4", "trainer.max_epochs=null", name="whole")
+    state = next((whole / "states").glob("*2"))
+    signature = marker.read(state).signature
+    assert signature["model._target_"] == new
+    marker.write(replace(marker.read(state), signature={**signature, "model._target_": old}))
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    recipe = f"# @package _global_\ndefaults: [tiny, _self_]\nmodel: {{_target_: {old}}}\n"
+    (tmp_path / "mine" / "model" / "mine.yaml").write_text(recipe)
+    words = [f"--config-dir={tmp_path / 'mine'}", "model=mine", "trainer.max_steps=4", "trainer.max_epochs=null"]
+    resumed = go(*words, f"resume={state}", name="resumed")
+    assert f"note: {old} is now called {new}" in capsys.readouterr().err
+    first, second = (load_file(run / "adapter.safetensors") for run in (whole, resumed))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert new in (resumed / "config" / "config.yaml").read_text()

@@ -17,8 +17,8 @@ from loralab.data.folders import Folder
 from loralab.data.index.index import Index, scan
 from loralab.data.module import DataModule
 from loralab.errors import UserError
+from loralab.models.families.sd import load
 from loralab.models.family import Family
-from loralab.models.sd import load
 from loralab.schema.compose import compose, values, without_hydra
 from loralab.schema.tree import leaves
 from loralab.training.signature import HARMLESS, is_harmless, of_settings

@@ -9,7 +9,6 @@ from functools import cache
 from loralab.adapters.base import METHODS, Method
 from loralab.adapters.peft import PREFIX
 from loralab.models.names import Target
-from loralab.models.registry import TWO_ENCODERS
 
 Table = Mapping[str, Sequence[Target]]
 """The modules that can be adapted, by part."""
@@ -46,7 +45,7 @@ _OF_OTHER_KINDS = (
 
 NO_MODULE = "match no module of this model"
 NOT_SUPPORTED = ", which are not supported"
-AMBIGUOUS = f"may belong to either text encoder of {TWO_ENCODERS.title}"
+AMBIGUOUS = "may belong to either text encoder of a model that has two"
 
 
 def strangeness(key: str) -> str:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loralab.models.registry import FAMILIES
+
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 """What PEFT puts before the keys of a model that it has wrapped."""
@@ -22,13 +24,6 @@ IN_HEADER = "lora_adapter_metadata"
 
 PLAIN_KEYS = ("lora_alpha", "alpha_pattern", "use_rslora")
 """What other trainers write into the header as it is."""
-
-PARTS = {
-    "UNet2DConditionModel": "unet",
-    "CLIPTextModel": "text_encoder",
-    "CLIPTextModelWithProjection": "text_encoder_2",
-}
-"""The part of a base model that a wrapped class is."""
 
 KINDS = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
 """The kinds of adapters that can be read, and what their alpha is called; it is 8 where it is not given."""
@@ -61,7 +56,9 @@ class Config:
     def part(self) -> str | None:
         """The part of a base model whose modules the keys name; None where it is not said."""
         mapping = self.values.get("auto_mapping")
-        return PARTS.get(mapping.get("base_model_class", "")) if isinstance(mapping, dict) else None
+        parts = (part for row in FAMILIES.values() for part in row.parts.items())
+        wrapped = isinstance(mapping, dict) and mapping.get("base_model_class")
+        return next((name for name, part in parts if part.module.rpartition(".")[2] == wrapped), None)
 
     @property
     def dora(self) -> bool:

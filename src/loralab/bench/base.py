@@ -12,23 +12,16 @@ from torch import Tensor
 
 def random_base(folder: Path, family: str, tokenizer: Path) -> Path:
     """Writes a diffusers folder in half precision; family: by its name; tokenizer: a folder to copy."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from safetensors.torch import save_file
 
-    from loralab.models.load import SCHEDULER, text_class
+    from loralab.models.load import empty
     from loralab.models.registry import FAMILIES
 
-    architecture = FAMILIES[family].architecture
-    assert architecture is not None, f"{family} is not a public architecture"
-    configs = {"unet": architecture.unet, "vae": architecture.vae, **architecture.text_encoders}
+    row = FAMILIES[family]
     noise = torch.randn(2**20, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
-    for part, config in configs.items():
+    for part, config in row.architecture.items():
         with torch.device("meta"):
-            if part.startswith("text"):
-                module = text_class(part)(text_class(part).config_class(**config))
-            else:
-                module = (UNet2DConditionModel if part == "unet" else AutoencoderKL)(**config)
+            module = empty(row, part, config)
         state = {name: _random(name, tensor, noise) for name, tensor in module.state_dict().items()}
         (folder / part).mkdir(parents=True)
         file = "model.safetensors" if part.startswith("text") else "diffusion_pytorch_model.safetensors"
@@ -37,7 +30,7 @@ def random_base(folder: Path, family: str, tokenizer: Path) -> Path:
         if part.startswith("text"):
             shutil.copytree(tokenizer, folder / part.replace("text_encoder", "tokenizer"))
     (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(row.scheduler))
     return folder
 
 

@@ -22,16 +22,16 @@ class Plain:
     def __init__(self, base: Path, settings: argparse.Namespace) -> None:
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
         from peft import LoraConfig, inject_adapter_in_model
+        from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
         from transformers.models.clip.tokenization_clip import CLIPTokenizer
-
-        from loralab.models.load import text_class
 
         self.settings = settings
         self.device = torch.device(settings.device)
         dtype = DTYPES[settings.dtype]
         self.unet: Any = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype=dtype)
-        parts = sorted(folder.name for folder in base.glob("text_encoder*"))
-        self.texts: list[Any] = [text_class(part).from_pretrained(base / part, torch_dtype=dtype) for part in parts]
+        classes = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+        folders = {base / part: kind for part, kind in classes.items() if (base / part).is_dir()}
+        self.texts: list[Any] = [kind.from_pretrained(place, torch_dtype=dtype) for place, kind in folders.items()]
         for model, modules in [(self.unet, UNET), *((text, TEXT) for text in self.texts)]:
             model.requires_grad_(False)
             if model is self.unet or settings.targets == "both":

@@ -10,36 +10,33 @@ from torch import nn
 from loralab.bench.storages import norms_in_fp32
 from loralab.bench.train import TINY
 from loralab.diffusion.process import Epsilon
-from loralab.models.family import Base, Family
-from loralab.models.load import DTYPES, SCHEDULER, encoders, load_tokenizers, prepare, text_class
+from loralab.models.families.sd.model import StableDiffusion, prepare
+from loralab.models.families.sd.text import encoders
+from loralab.models.families.sdxl.model import StableDiffusionXL
+from loralab.models.family import Family
+from loralab.models.load import DTYPES, Base, empty
 from loralab.models.registry import FAMILIES
-from loralab.models.sd import StableDiffusion
-from loralab.models.sdxl import StableDiffusionXL
 
 CAPTION = "a red star on a blue ground"
 
 
 def full_size(shape: str, dtype: str) -> Family:
     """A family (sd1, sd2, sdxl) with its VAE in fp32; to be called within FakeTensorMode."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    architecture = FAMILIES[shape].architecture
-    assert architecture is not None, f"{shape} is not a public architecture"
+    row, modules = FAMILIES[shape], {}
     torch.set_default_dtype(DTYPES[dtype])  # converted later, tensors would be counted twice
     try:
-        unet = UNet2DConditionModel(**architecture.unet).eval()
-        configs = architecture.text_encoders.items()
-        texts = {part: text_class(part)(text_class(part).config_class(**config)).eval() for part, config in configs}
+        for part in row.parts:
+            modules[part] = empty(row, part, row.architecture[part]).eval()
     finally:
         torch.set_default_dtype(torch.float32)
-    vae = AutoencoderKL(**architecture.vae).eval()
-    tokenizers = load_tokenizers(str(TINY), architecture)  # they affect no shape
-    base = Base("", unet, vae, texts, tokenizers, SCHEDULER, Epsilon())
+    modules["vae"] = empty(row, "vae", row.architecture["vae"]).eval()
+    base = Base(row, "", modules, row.scheduler, Epsilon())
     prepare(base, "sdpa", False, None, dtype)
-    if shape == "sdxl":
-        return StableDiffusionXL(base, encoders(base, 75, False, clip_skip=2, final_norm=False), resolution=1024)
-    return StableDiffusion(base, shape, encoders=encoders(base, 75, False, clip_skip=1), resolution=512)
+    tokenizer = str(TINY)  # affects no shape
+    if row.encoder_layer:
+        texts = encoders(base, tokenizer, 75, False, clip_skip=row.encoder_layer, final_norm=False)
+        return StableDiffusionXL(base, texts, resolution=1024)
+    return StableDiffusion(base, encoders(base, tokenizer, 75, False, clip_skip=1), resolution=512)
 
 
 def train_step(family: Family, resolution: int, batch_size: int, precision: str) -> None:

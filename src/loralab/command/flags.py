@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,22 @@ def spelt(flags: Flags) -> list[str]:
     """The flags as words of a command line."""
     given = ((_flag(name), value) for name, value in flags.items() if value is not None)
     return [word for flag, value in given for word in ([flag] if value is True else [flag, value])]
+
+
+def add_places(parser: ArgumentParser) -> None:
+    """The flags about folders of configuration files, for the tools that take settings as train.py does."""
+    for name, words in zip(
+        OF_PLACES, ("in place of conf/", "in place of train.yaml", "in addition to conf/"), strict=True
+    ):
+        what = "configuration file" if name == "config_name" else "folder of configuration files"
+        parser.add_argument(_flag(name), metavar="NAME" if name == "config_name" else "FOLDER", help=f"{what} {words}")
+
+
+def use_places_of(args: Namespace) -> None:
+    """Uses the folders of parsed `add_places` and `overrides`. Raises a UserError for those that are not found."""
+    flags = {name: value for name in OF_PLACES if (value := getattr(args, name)) is not None}
+    check(flags, args.overrides)
+    use_places(flags, args.overrides)
 
 
 def _flag(name: str) -> str:

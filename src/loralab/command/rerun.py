@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import io
 import pickle
+import sys
 import typing
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
@@ -63,6 +64,9 @@ def read(path: str) -> DictConfig:
     try:
         cfg = _Reader(io.BytesIO(file.read_bytes())).load()
         if isinstance(cfg, DictConfig) and OmegaConf.select(cfg, "hydra.runtime.choices") is not None:
+            with open_dict(cfg):
+                for words in rename(cfg):
+                    print(f"note: {words}", file=sys.stderr)
             return cfg
         why = "its `hydra` node is missing"
     except (pickle.UnpicklingError, OmegaConfBaseException) as error:

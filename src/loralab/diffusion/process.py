@@ -125,8 +125,11 @@ class Flow(Process):
         return noise - latents
 
 
-PROCESSES: dict[str, type[Diffusion]] = {kind.prediction: kind for kind in (Epsilon, Velocity)}
-"""Those that a Stable Diffusion may have, by what it predicts."""
+def process(prediction: str, zero_terminal_snr: bool = False) -> Process:
+    """The process of a model by what it predicts; zero_terminal_snr: rescales the schedule of a diffusion."""
+    if prediction == Flow.prediction:
+        return Flow()
+    return {kind.prediction: kind for kind in (Epsilon, Velocity)}[prediction](zero_terminal_snr)
 
 
 def _over(values: Tensor) -> Tensor:

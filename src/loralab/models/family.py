@@ -4,37 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from loralab.diffusion.process import Process
 from loralab.models import fingerprint
+from loralab.models.load import Base
 from loralab.models.names import Target
-from loralab.models.registry import FAMILIES, Row, Table
-from loralab.models.text import Text, TextEncoder
+from loralab.models.row import Table
+from loralab.models.text.encoder import Text, TextEncoder
 from loralab.types import Batch, Conditioning, Fit
-
-
-@dataclass(slots=True)
-class Base:
-    """A loaded base model, before the run's settings are applied."""
-
-    path: str
-    """As the user gave it."""
-    denoiser: Any
-    vae: Any
-    text_encoders: dict[str, Any]
-    """By part: text_encoder, and text_encoder_2 where there are two."""
-    tokenizers: dict[str, Any]
-    """By part."""
-    scheduler: dict[str, Any]
-    """Config of the diffusers scheduler it is sampled with."""
-    process: Process
-    """The way from an image to noise, and what the model predicts."""
 
 
 class Family(ABC):
@@ -43,11 +24,8 @@ class Family(ABC):
     Latents are scaled to about unit variance, (B, C, h, w), float32; pixels are (B, 3, H, W) in [-1, 1].
     """
 
-    name: str
-    """In the registry."""
-
     def __init__(self, base: Base, encoders: Mapping[str, TextEncoder], resolution: int) -> None:
-        self.base = base.path
+        self.base, self.row = base.path, base.row
         self.denoiser, self.vae = base.denoiser, base.vae
         self.encoders = encoders
         """By part."""
@@ -60,8 +38,9 @@ class Family(ABC):
             module.requires_grad_(False)
 
     @property
-    def row(self) -> Row:
-        return FAMILIES[self.name]
+    def name(self) -> str:
+        """In the registry."""
+        return self.row.name
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +52,7 @@ class Family(ABC):
         return {part: encoder.model for part, encoder in self.encoders.items()}
 
     def parts(self) -> dict[str, nn.Module]:
-        """The modules that adapters are put on: the denoiser (unet, transformer), text_encoder, text_encoder_2."""
+        """The modules that adapters are put on: the denoiser and the text encoders, by their names in the row."""
         return {self.row.denoiser: self.denoiser, **self.text_encoders}
 
     # names
@@ -144,7 +123,6 @@ class Family(ABC):
 
     # text
 
-    @abstractmethod
     def encode_text(
         self, captions: list[str], batch: Batch | None = None, size: tuple[int, int] | None = None
     ) -> Conditioning:
@@ -152,9 +130,17 @@ class Family(ABC):
 
         size: (height, width) of the images, pixels, where there is no batch; None: the native one.
         """
+        cached = batch.text if batch is not None else None
+        text = self.read(captions) if cached is None else _joined(cached)
+        return Conditioning(*text).each(lambda states: states.to(self.device))
+
+    def read(self, captions: list[str]) -> Text:
+        """The states of captions; a family of several text encoders puts theirs together."""
+        (encoder,) = self.encoders.values()
+        return encoder(captions)
 
     def fit(self, caption: str) -> Fit:
-        """How many chunks of 75 tokens a caption needs, and how many of its tokens are cut off."""
+        """How many chunks of tokens a caption needs, and how many of its tokens are cut off."""
         return next(iter(self.encoders.values())).fit(caption)
 
     # diffusion
@@ -201,7 +187,7 @@ class Family(ABC):
         return self._digests[part], fingerprint.settings(module.config)
 
 
-def joined(texts: list[Conditioning]) -> Text:
+def _joined(texts: list[Conditioning]) -> Text:
     """Cached texts of single samples, hidden (1, T, D) and pooled (1, D), as one batch."""
     pooled = [text.pooled for text in texts if text.pooled is not None]
     return Text(torch.cat([text.hidden for text in texts]), torch.cat(pooled) if pooled else None)

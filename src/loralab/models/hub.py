@@ -8,11 +8,17 @@ from pathlib import Path
 
 from loralab.errors import user_error
 from loralab.models.probe import choose_weights, on_disk
+from loralab.models.row import Row
 
-BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "")
 VAE = ("vae", "")
 TOKENIZER = ("tokenizer", "tokenizer_2", "")
 """Folders of a repository that may hold what is wanted; "" is its root."""
+
+
+def folders(row: Row) -> tuple[str, ...]:
+    """Those of a whole model of a family."""
+    tokenizers = (part.replace("text_encoder", "tokenizer") for part in row.text_encoders)
+    return (*row.parts, "vae", *tokenizers, "scheduler", "")
 
 
 def locate(

@@ -13,7 +13,7 @@ from typing import Any
 from loralab.errors import Problem, UserError, user_error
 from loralab.models import registry
 from loralab.models.checkpoint import Contents, examine
-from loralab.models.registry import FAMILIES
+from loralab.models.registry import FAMILIES, Row
 from loralab.packages import missing
 
 ADAPTER_PARTS = ("lora_", "lora.down", "hada_w1", "lokr_w1")
@@ -111,7 +111,7 @@ def look_at_vae(path: Path) -> None:
 
 
 def look_at_tokenizer(path: Path) -> None:
-    """Raises UserError where a path contains no CLIP tokenizer."""
+    """Raises UserError where a path contains no tokenizer."""
     folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise user_error(
@@ -243,45 +243,47 @@ def _file(path: Path, with_vae: bool, setting: str) -> Found:
     inside = examine(path, setting)
     if problem := _foreign(inside):
         raise user_error(setting, f"{path} is {problem[0]}", problem[1])
-    family = _family(inside)
-    if family is None:
+    row = _family(inside)
+    if row is None:
         raise user_error(
             setting,
             f"{path} is not an {registry.named()} model",
             "use a single file in the original layout, or a diffusers folder",
         )
-    lacks = [] if _any(inside, "cond_stage_model.", "conditioner.") else ["text encoder"]
-    if with_vae and not _any(inside, "first_stage_model."):
+    folders = {part: f"{start.partition('.')[0]}." for part, start in row.file_parts.items()}
+    lacks = [] if any(_any(inside, folders[part]) for part in row.text_encoders) else ["text encoder"]
+    if with_vae and not _any(inside, folders["vae"]):
         lacks.append("VAE")
     if lacks:
         remedy = "set model.vae=FILE" if lacks == ["VAE"] else "use a complete checkpoint"
         raise user_error(setting, f"{path} has no {' and no '.join(lacks)}", remedy)
     marked_v = "v_prediction" if "v_pred" in inside.names else None
-    return Found(family, marked_v, True if "ztsnr" in inside.names else None)
+    return Found(row.name, marked_v, True if "ztsnr" in inside.names else None)
 
 
 def _any(inside: Contents, *prefixes: str) -> bool:
     return any(name.startswith(prefixes) for name in inside.names)
 
 
-def _family(inside: Contents) -> str | None:
-    rows = [row for row in FAMILIES.values() if _any(inside, row.file_prefix)]
-    context = inside.shapes.get("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", ())
-    by_width = (row for row in rows if row.context in context[1:])
-    row = next((row for row in rows if _any(inside, *row.file_has)), None) or next(by_width, None)
-    return row and row.name
+def _with_denoiser(inside: Contents) -> list[Row]:
+    """The families whose denoiser's names a single file has."""
+    return [row for row in FAMILIES.values() if row.file_parts and _any(inside, row.file_parts[row.denoiser])]
+
+
+def _family(inside: Contents) -> Row | None:
+    rows = _with_denoiser(inside)
+    by_width = (row for row in rows if row.context in inside.shapes.get(row.file_context, ())[1:])
+    return next((row for row in rows if _any(inside, *row.file_has)), None) or next(by_width, None)
 
 
 def _foreign(inside: Contents) -> tuple[str, str] | None:
     """What a file is that is not a base model, and what to do."""
     if any(part in name for name in inside.names for part in ADAPTER_PARTS):
         return "an adapter, not a base model", "to start from it, set adapter.weights=FILE"
-    if _any(inside, registry.REFINER):
-        return registry.REFINER_IS
-    if inside.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1:2] not in ((), (4,)):
-        return "an inpainting or editing model, which has other inputs", "use the plain text-to-image model"
-    if not _any(inside, "model.diffusion_model."):
-        if _any(inside, "first_stage_model.", "decoder.conv_in."):
+    if said := next(filter(None, (row.file_foreign(inside) for row in FAMILIES.values())), None):
+        return said
+    if not _with_denoiser(inside):
+        if _any(inside, *(row.file_parts["vae"] for row in FAMILIES.values() if row.file_parts), "decoder.conv_in."):
             return "a VAE", "to use it, set model.vae=FILE"
         if _any(inside, "down_blocks."):
             return "one component of a diffusers model", "give the folder that holds model_index.json"

@@ -22,7 +22,8 @@ from hydra.types import RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from loralab.schema.renamed import RENAMED, current, note
+from loralab.schema.renamed import RENAMED, current, current_target, note
+from loralab.schema.tree import plain_values
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next((place for place in [PACKAGE / "conf"] if place.is_dir()), PACKAGE.parents[1] / "conf")
@@ -153,8 +154,8 @@ def _files(defaults: Iterable[ResultDefault]) -> list[tuple[Path, str]]:
 
 
 def rename(cfg: DictConfig) -> list[str]:
-    """Moves the values of old keys, as a recipe of the user's may have them, to the keys of today; returns a note for
-    each."""
+    """Moves the values of old keys, as a recipe of the user's may have them, to the keys of today, and sets old targets
+    to those of today; returns a note for each."""
     notes = []
     for old, new in RENAMED.items():
         parent, _, name = old.rpartition(".")
@@ -162,6 +163,10 @@ def rename(cfg: DictConfig) -> list[str]:
         if isinstance(node, DictConfig) and name in node:
             OmegaConf.update(cfg, new, node.pop(name))
             notes.append(note(old, new))
+    for key, value in plain_values(OmegaConf.to_container(cfg, resolve=False)):
+        if (now := current_target(key, value)) != value:
+            OmegaConf.update(cfg, key, now)
+            notes.append(note(value, now))
     return notes
 
 

@@ -16,17 +16,31 @@ RENAMED = {
 OPTIONS = {("data/validation", "share"): "split"}
 """Group and old option → the option."""
 
+TARGETS = {
+    "loralab.models.sd.load": "loralab.models.families.sd.load",
+    "loralab.models.sdxl.load": "loralab.models.families.sdxl.load",
+    "loralab.models.miniature.sdxl": "loralab.models.families.sdxl.miniature",
+}
+"""The old `_target_` → the target."""
+
 
 def current(override: str) -> str:
     """An override with the names of today."""
     bare = override.lstrip("+~")
     key, equals, value = bare.partition("=")
+    if key.endswith("_target_"):
+        value = TARGETS.get(value.strip("'\""), value)
     return override.removesuffix(bare) + RENAMED.get(key, key) + equals + OPTIONS.get((key, value), value)
 
 
 def current_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by key, under the keys of today."""
-    return {RENAMED.get(key, key): value for key, value in values.items()}
+    """Values by key, under the names of today."""
+    return {RENAMED.get(key, key): current_target(key, value) for key, value in values.items()}
+
+
+def current_target(key: str, value: Any) -> Any:
+    """The value of a key, a target under its name of today."""
+    return TARGETS.get(value, value) if key.endswith("_target_") and isinstance(value, str) else value
 
 
 def note(old: str, new: str) -> str:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from loralab.schema.compose import CONF, Composed
 from loralab.schema.quoting import as_text, to_paste
+from loralab.schema.renamed import current_target
 from loralab.schema.tree import exists, get
 
 Origins = Mapping[str, str]
@@ -57,7 +58,8 @@ class Sources:
             inside = _inside(package, path)
             node: Any = raw(file) if inside == "" else inside and get(raw(file), inside)
             if isinstance(node, dict):
-                replaces = "_target_" in node and node["_target_"] != found.get("_target_")
+                target = current_target("_target_", node.get("_target_"))
+                replaces = "_target_" in node and target != current_target("_target_", found.get("_target_"))
                 found = dict(node) if replaces else {**found, **node}
         return found if "_target_" in found else {}
 

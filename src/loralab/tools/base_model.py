@@ -18,10 +18,10 @@ from torch import Tensor
 from loralab.adapters import file
 from loralab.adapters.keys import Table
 from loralab.errors import UserError, user_error
-from loralab.models import original, weights
+from loralab.models import weights
 from loralab.models.names import Target
 from loralab.models.probe import look_at_base
-from loralab.models.registry import FAMILIES
+from loralab.models.registry import FAMILIES, Row
 from loralab.writing import atomic_folder
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.index*.json", "*.ckpt", "*.msgpack", "*.onnx", "*.h5")
@@ -32,13 +32,14 @@ class BaseModel:
     """A base model on disk."""
 
     path: Path
-    family: str
+    row: Row
+    """Its family."""
     table: Table
     """The modules that adapters can be applied to, by part."""
     tensors: dict[str, dict[str, Tensor]]
     """By part; those of a single file are all under ''. They are read from the file when they are used."""
-    unet: Mapping[str, Any]
-    """The UNet's config."""
+    configs: Mapping[str, dict[str, Any]]
+    """By part."""
     changed: set[str] = field(default_factory=set)
     """Parts of a folder that differ from those on disk."""
 
@@ -80,7 +81,7 @@ class BaseModel:
         with atomic_folder(path, "--output") as beside:
             shutil.copytree(self.path, beside, ignore=self._outdated)
             for part in self.changed:
-                stem = "diffusion_pytorch_model" if part == "unet" else "model"
+                stem = "diffusion_pytorch_model" if part == self.row.denoiser else "model"
                 file.write(beside / part / f"{stem}.safetensors", self.tensors[part], {"format": "pt"}, "--output")
 
     def _outdated(self, folder: str, names: list[str]) -> set[str]:
@@ -99,18 +100,13 @@ class BaseModel:
         raise self._lacks(f"{part}.{target.diffusers}")
 
     def _find_in_single_file(self, part: str, target: Target) -> tuple[str, slice]:
-        rows = slice(None)
-        if part == "unet":
-            key = original.original_module(target.diffusers, original.unet_names(self.unet)) + ".weight"
-            key = f"model.diffusion_model.{key}"
-        else:
-            key, third = original.text_name(self.family, part, target.diffusers.removeprefix("text_model.") + ".weight")
-            if third is not None and key in self.tensors[""]:
-                width = self.tensors[""][key].shape[0] // 3
-                rows = slice(third * width, (third + 1) * width)
+        key, third = self.row.file_key(self.row, part, target.diffusers, self.configs[part])
         if key not in self.tensors[""]:
             raise self._lacks(key)
-        return key, rows
+        if third is None:
+            return key, slice(None)
+        width = self.tensors[""][key].shape[0] // 3
+        return key, slice(third * width, (third + 1) * width)
 
     def _lacks(self, name: str):
         return user_error(
@@ -131,10 +127,8 @@ def open_base(path: Path, setting: str) -> BaseModel:
         configs = {part: _config(path / part) for part in row.parts}
         tensors = {part: weights.read_component(path / part, setting) for part in configs}
     else:
-        assert row.architecture is not None, "a single file was recognised"
-        configs = {"unet": row.architecture.unet, **row.architecture.text_encoders}
-        tensors = {"": weights.read(path, setting)}
-    return BaseModel(path, row.name, row.targets(configs), tensors, configs[row.denoiser])
+        configs, tensors = dict(row.architecture), {"": weights.read(path, setting)}
+    return BaseModel(path, row, row.targets(configs), tensors, configs)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -6,10 +6,12 @@ import argparse
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
+from loralab.command.flags import add_places, use_places_of
 from loralab.command.prepare import prepare
 from loralab.data import tags
 from loralab.data.augment import Augment
@@ -23,7 +25,8 @@ from loralab.data.geometry import Size, crop_corner
 from loralab.data.storage.sqlite import cache_folder
 from loralab.data.validation import Validation
 from loralab.errors import Problem, UserError
-from loralab.models.chunks import CHUNK, chunked
+from loralab.models.registry import USUAL, of_model
+from loralab.models.text.tokens import Measure
 from loralab.places import check_place
 from loralab.schema.settings import written
 from loralab.tools import doctor_findings as find
@@ -31,7 +34,6 @@ from loralab.tools.doctor_html import to_html
 from loralab.tools.doctor_report import BucketRow, Finding, Report, Row, Totals
 from loralab.tools.doctor_text import print_report
 from loralab.tools.looks import look_at, near_duplicates
-from loralab.tools.tokens import tokens_of
 from loralab.types import Fit, Item
 from loralab.writing import atomic_path
 
@@ -39,6 +41,7 @@ from loralab.writing import atomic_path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "folders of images, and settings as for train.py: model=sdxl data.resolution=768 …"
     parser.add_argument("overrides", nargs="*", metavar="PATH|OVERRIDE", help=words)
+    add_places(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--html", metavar="FILE", help="also write a page with thumbnails and histograms")
     parser.add_argument("--quick", action="store_true", help="decode no images: finds no duplicates or damaged pixels")
@@ -67,14 +70,14 @@ def main(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> tuple[Report, str]:
     """The report on the images and settings given, and its title."""
+    use_places_of(args)
     prepared = prepare(with_paths(args.overrides))
     settings = prepared.composed.tree
     model, trainer, data = settings["model"], settings["trainer"], settings["data"]
     planner = planner_of(data)
     report = examine(
         planner,
-        tokens_of(model.get("tokenizer"), model.get("base"), emphasis=bool(model.get("emphasis"))),
-        max_tokens=model.get("max_token_length") or CHUNK,
+        (of_model(model) or USUAL).measure(model),
         accumulate=trainer.get("accumulate_grad_batches") or 1,
         decode=not args.quick,
     )
@@ -128,20 +131,19 @@ def planner_of(data: dict[str, Any]) -> Planner:
 
 def examine(
     planner: Planner,
-    tokens: Callable[[str], list[str]],
+    measure: Measure,
     *,
-    max_tokens: int = CHUNK,
     accumulate: int = 1,
     decode: bool = True,
 ) -> Report:
     """How a training would use the images, and what is unusual about them.
 
-    tokens: splits a caption. max_tokens: longer captions are truncated. accumulate: batches per optimizer step.
+    measure: counts captions. accumulate: batches per optimizer step.
     decode: decodes the images, which finds damaged pixels and images that look alike. Where training would fail,
     the report says why and is `fatal`.
     """
     report = Report()
-    captions = _Captions(planner, tokens, max_tokens)
+    captions = _Captions(planner, measure)
     try:
         hashing = replace(planner, hashed=decode)
         index, apart = hashing.scan(), hashing.scan_apart()
@@ -151,7 +153,7 @@ def examine(
         rows = [_row(entry, captions) for entry in plan.draws.entries()]
         report.images = [*rows, *(_skipped_row(*skipped) for skipped in plan.skipped)]
         report.findings += find.of_index(plan.index, plan.skipped)
-        report.findings += find.of_rows(rows, captions.cut(rows), max_tokens)
+        report.findings += find.of_rows(rows, captions.cut(rows), measure.most)
         report.findings += find.of_folders(planner.folders, plan.index)
         report.tags = tags.occurrences(plan.draws.training_items(), planner.folders)
         report.findings += find.of_tags(report.tags)
@@ -186,9 +188,8 @@ def _damaged(items: list[Item], planner: Planner, report: Report) -> dict[str, s
 class _Captions:
     """Captions with nothing random in them, and their tokens; each is tokenized once."""
 
-    def __init__(self, planner: Planner, tokens: Callable[[str], list[str]], most: int) -> None:
-        self.rules, self.tokens, self.chunks = fixed_rules(planner.all_folders), tokens, most // CHUNK
-        self._known: dict[str, tuple[int, Fit]] = {}
+    def __init__(self, planner: Planner, measure: Measure) -> None:
+        self.rules, self._of = fixed_rules(planner.all_folders), cache(measure.__call__)
 
     def text(self, item: Item) -> str:
         return fixed_caption(item, self.rules)
@@ -202,13 +203,6 @@ class _Captions:
     def cut(self, rows: list[Row]) -> list[str]:
         """The images whose captions are truncated."""
         return [row.path for row in rows if self.fit(row.caption).lost]
-
-    def _of(self, text: str) -> tuple[int, Fit]:
-        if text not in self._known:
-            names = self.tokens(text)
-            parts, lost = chunked(names, self.chunks)
-            self._known[text] = len(names), Fit(max(1, sum(bool(names[part]) for part in parts)), lost)
-        return self._known[text]
 
 
 def _row(entry: Entry, captions: _Captions) -> Row:

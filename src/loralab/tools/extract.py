@@ -79,8 +79,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     size, path = adapter.size(args), adapter.check_output(args)
     base, tuned = open_base(args.base, "BASE"), open_base(args.tuned, "TUNED")
-    if base.family != tuned.family:
-        raise user_error("TUNED", f"is {tuned.family}, but BASE is {base.family}", "give two models of the same family")
+    if base.row != tuned.row:
+        found = f"is {tuned.row.title}, but BASE is {base.row.title}"
+        raise user_error("TUNED", found, "give two models of the same family")
     groups = extracted(base, tuned, size, args.conv, args.device)
     if not groups:
         raise user_error("TUNED", "does not differ from BASE", "give a fine-tuned model: there is nothing to extract")

@@ -21,7 +21,7 @@ from loralab.errors import user_error
 from loralab.files import printable
 from loralab.models.checkpoint import examine
 from loralab.models.probe import ADAPTER_PARTS, look_at_base
-from loralab.models.registry import FAMILIES, MINIATURES, Row, of_adapter
+from loralab.models.registry import Row, of_adapter, with_miniatures
 from loralab.models.weights import read
 from loralab.progress import progress
 from loralab.tools import adapter
@@ -93,7 +93,7 @@ def inspect(path: Path, allow: Sequence[str] = ()) -> Report:
 
 def _summary(report: Report, groups: Mapping[str, Group]) -> str:
     """What the file is, and how it was trained as far as its metadata say."""
-    titles = {row.name: row.title for row in (*MINIATURES, *FAMILIES.values())}
+    titles = {row.name: row.title for row in with_miniatures()}
     family = titles.get(report.family or "", "a model of an unknown family")
     size = f"{report.bytes / 1e6:,.1f} MB, {_listed(report.precisions)}"
     if report.content != "adapter":
@@ -145,11 +145,11 @@ def _problems(name: str, group: Group) -> list[str]:
 
 
 def family_of(groups: Mapping[str, Group]) -> str | None:
-    """The family: of a UNet by the width of its cross-attention, else by the names of the layers."""
+    """The family: by the width of the text states that its cross-attention reads, else by the names of the layers."""
     row = of_adapter(groups)
     if row.context is None:
         return row.name
-    widths = {row.context: row.name for row in (*FAMILIES.values(), *MINIATURES) if row.context}
+    widths = {row.context: row.name for row in with_miniatures() if row.context}
     for name, group in groups.items():
         if name.endswith(("attn2_to_k", "attn2_to_v")):
             return widths.get(group.shape[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from loralab.command.flags import add_places, use_places_of
 from loralab.command.prepare import prepare
 from loralab.schema.sources import Sources
 from loralab.schema.tree import leaves
@@ -12,10 +13,12 @@ from loralab.schema.tree import leaves
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: group=option, key=value")
+    add_places(parser)
     parser.add_argument("--json", action="store_true", help="the composed configuration as JSON")
 
 
 def main(args: argparse.Namespace) -> None:
+    use_places_of(args)
     prepared = prepare(args.overrides)
     tree = prepared.composed.tree
     if args.json:

@@ -17,12 +17,13 @@ from loralab.data.index.index import Index
 from loralab.data.index.walk import Skipped
 from loralab.errors import Problem, UserError
 from loralab.files import printable
-from loralab.models.chunks import CHUNK
 from loralab.progress import progress
 from loralab.types import Fit, Item
 
 _BLOCK = 100
 """Captions between updates of the progress bar."""
+SHORT = 75
+"""Bytes; shorter captions are measured at once, and too many to remember."""
 
 
 def fixed_rules(folders: Sequence[Folder]) -> list[Folder]:
@@ -48,8 +49,8 @@ class Fitting:
         rules = self._fixed[source].captions
         # only wildcards use the generator, and making one takes longer than the rest
         caption = rules.apply(text, Random(0) if rules.wildcards else self._rng)
-        if len(caption.encode()) <= CHUNK:  # every token is at least one byte long
-            return Fit(1, 0)
+        if len(caption.encode()) <= SHORT:
+            return self._fit(caption)
         if caption not in self._known:
             self._known[caption] = self._fit(caption)
         return self._known[caption]

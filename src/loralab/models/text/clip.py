@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from loralab.models import fingerprint
-from loralab.models.chunks import CHUNK, chunked
-from loralab.models.emphasis import parse
-from loralab.models.text import Text
+from loralab.models.text.chunks import CHUNK, chunked
+from loralab.models.text.emphasis import parse
+from loralab.models.text.encoder import Text
 from loralab.types import Fit
 
 
 @dataclass(slots=True)
 class Clip:
-    """A CLIP text model with its tokenizer and the settings of how its states are taken (see text.TextEncoder).
+    """A CLIP text model with its tokenizer and the settings of how its states are taken (see encoder.TextEncoder).
 
     The pooled text is the projected state at the end of the first chunk, where the model has a projection.
     """
@@ -68,6 +68,8 @@ class Clip:
 
     def fit(self, caption: str) -> Fit:
         """How many chunks a caption needs, and how many of its tokens would be cut off."""
+        if len(caption.encode()) <= CHUNK:  # every token is at least one byte long
+            return Fit(1, 0)
         runs, lost = self._runs(caption)
         return Fit(max(1, sum(map(bool, runs))), lost)
 

@@ -1,18 +1,55 @@
-"""The tokens of a caption, without loading a model."""
+"""The tokens of captions, counted without loading a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from loralab.models.architecture import VOCABULARY
-from loralab.models.emphasis import parse
+from loralab.models.text.chunks import CHUNK, chunked
+from loralab.models.text.emphasis import parse
+from loralab.types import Fit
+
+VOCABULARY = Path(__file__).parents[2] / "assets" / "clip"
+"""CLIP's tokenizer, for models that come without one, such as single files."""
 
 _FILES = ("vocab.json", "merges.txt")
 _WHOLE = "tokenizer.json"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class Measure(Protocol):
+    """How long captions are for the text encoders of a family."""
+
+    @property
+    def most(self) -> int:
+        """Tokens; longer captions are cut."""
+        ...
+
+    def __call__(self, caption: str) -> tuple[int, Fit]:
+        """The number of a caption's tokens, and whether it is cut."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """CLIP's, in chunks of 75 tokens."""
+
+    tokens: Callable[[str], list[str]]
+    most: int = CHUNK
+
+    def __call__(self, caption: str) -> tuple[int, Fit]:
+        names = self.tokens(caption)
+        parts, lost = chunked(names, self.most // CHUNK)
+        return len(names), Fit(max(1, sum(bool(names[part]) for part in parts)), lost)
+
+
+def clip(model: Mapping[str, Any]) -> Chunked:
+    """Of the CLIP text encoders of a composed `model` node."""
+    tokens = tokens_of(model.get("tokenizer"), model.get("base"), emphasis=bool(model.get("emphasis")))
+    return Chunked(tokens, model.get("max_token_length") or CHUNK)
 
 
 def tokens_of(*places: str | None, emphasis: bool = False) -> Callable[[str], list[str]]:

@@ -1,16 +1,21 @@
 """The original single-file layout: the names that a model's tensors have in it.
 
-Reading is diffusers' own conversion (see load); these are the way back, as other programs expect it.
+Reading is diffusers' own conversion; the tables are the way back, as other programs expect it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-from loralab.models.names import ENDS, RESIDUAL_BLOCK, slots
-from loralab.models.registry import FAMILIES
+from loralab.models.checkpoint import Contents
+from loralab.models.families.sd.names import ENDS, RESIDUAL_BLOCK, slots
+from loralab.models.row import Config, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NORMS = {"norm1": "in_layers.0", "norm2": "out_layers.0"}
 
@@ -76,14 +81,40 @@ def replaced(name: str, pieces: tuple[tuple[str, str], ...]) -> str:
     return name
 
 
-def text_name(family: str, part: str, name: str) -> tuple[str, int | None]:
-    """The original name of a text encoder's tensor, given without `text_model.`.
+def is_open_clip(row: Row, part: str) -> bool:
+    """Whether a text encoder is open_clip's, not CLIP's own; files then have open_clip's names."""
+    return not row.file_parts[part].endswith(".text_model.")
 
-    open_clip (without `transformer` in front) keeps queries, keys and values in one matrix: also which third of it.
-    """
-    prefix = FAMILIES[family].file_text[part]
-    if "transformer" in prefix:
+
+def key_of(row: Row, part: str, path: str, config: Config) -> tuple[str, int | None]:
+    """The name of a module's weight; and which third of it, as open_clip keeps queries, keys and values in one."""
+    prefix = row.file_parts[part]
+    if part == row.denoiser:
+        return f"{prefix}{original_module(path, unet_names(config))}.weight", None
+    name = f"{path.removeprefix('text_model.')}.weight"
+    if not is_open_clip(row, part):
         return prefix + name, None
     third = next((i for i, letter in enumerate("qkv") if f".{letter}_proj." in name), None)
     fused = name if third is None else name.replace(f".{'qkv'[third]}_proj.", ".in_proj.")
     return prefix + replaced(fused, OPEN_CLIP_PIECES), third
+
+
+def tensors_of(row: Row, part: str, state: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """A part's tensors under the names of its class in diffusers or transformers."""
+    from diffusers.loaders import single_file_utils
+
+    if part == row.denoiser:
+        return single_file_utils.convert_ldm_unet_checkpoint(state, config)
+    prefix = row.file_parts[part]
+    if part != "vae" and is_open_clip(row, part):
+        model: Any = SimpleNamespace(config=SimpleNamespace(**config))
+        return single_file_utils.convert_open_clip_checkpoint(model, state, prefix)
+    prefix = prefix.removesuffix("text_model.")
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def foreign(inside: Contents) -> tuple[str, str] | None:
+    """What a file is that looks like a model and is none, and what to do."""
+    if inside.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1:2] not in ((), (4,)):
+        return "an inpainting or editing model, which has other inputs", "use the plain text-to-image model"
+    return None

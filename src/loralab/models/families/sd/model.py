@@ -1,4 +1,4 @@
-"""What the families with a UNet and CLIP text encoders share."""
+"""Stable Diffusion 1.x and 2.x, which differ by values only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
+from loralab.models import load
+from loralab.models.families.sd.attention import Attention, set_attention
+from loralab.models.families.sd.sampling import make_scheduler
 from loralab.models.family import Family
 from loralab.models.names import Target
-from loralab.models.scheduler import make_scheduler
 from loralab.types import Conditioning
 
 
-class UNetFamily(Family):
+class StableDiffusion(Family):
     """A UNet2DConditionModel that reads the states of CLIP."""
 
     def targets(self, part: str) -> list[Target]:
@@ -34,3 +36,11 @@ class UNetFamily(Family):
     def scheduler(self) -> Any:
         """The base's own, with the prediction type and zero-terminal SNR applied."""
         return make_scheduler(self._scheduler, self.process.prediction, self.process.zero_terminal_snr)
+
+
+def prepare(
+    base: load.Base, attention: Attention, gradient_checkpointing: bool, quantize: str | None, dtype: str
+) -> None:
+    """Sets how the modules compute."""
+    load.prepare(base, gradient_checkpointing, quantize, dtype)
+    set_attention(base.denoiser, list(base.text_encoders.values()), attention)

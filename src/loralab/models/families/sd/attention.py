@@ -1,4 +1,4 @@
-"""Which attention implementation the UNet and the text encoders use."""
+"""Which attention implementation a UNet and its text encoders use."""
 
 from __future__ import annotations
 

@@ -21,9 +21,8 @@ class Text(NamedTuple):
 class TextEncoder(Protocol):
     """A text model with its tokenizer and the settings of how its states are taken."""
 
-    @property
-    def model(self) -> Any:
-        """The module, on which adapters may sit."""
+    model: Any
+    """The module, on which adapters may sit."""
 
     def __call__(self, captions: list[str]) -> Text:
         """The states of captions (B)."""
@@ -35,7 +34,7 @@ class TextEncoder(Protocol):
 
     def reaches(self, path: str) -> bool:
         """Whether the states depend on the module of this path."""
-        ...
+        return True
 
     def tokenizer_id(self) -> str:
         """A digest of what decides the tokens of a caption."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -22,7 +23,7 @@ ZERO_SNR = {"DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteSc
 """Those that can start from pure noise; trailing timesteps then begin at the last one (arXiv 2305.08891)."""
 
 
-def make_scheduler(config: dict[str, Any], prediction_type: str, zero_terminal_snr: bool) -> Any:
+def make_scheduler(config: Mapping[str, Any], prediction_type: str, zero_terminal_snr: bool) -> Any:
     """A diffusers scheduler from its config, with this prediction type and SNR at the end."""
     name = config.get("_class_name", "DDIMScheduler")
     if name not in (ZERO_SNR if zero_terminal_snr else SCHEDULERS):

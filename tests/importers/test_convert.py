@@ -95,7 +95,6 @@ SAYS_NOTHING = {
         "train_mode",  # as "lora" it is what is trained anyway
         "fa",  # off it is the LoRA of a file that has no such key
     },
-    "kohya_gui.json": {"min_bucket_reso"},  # overruled by additional_parameters
 }
 ONE = {".toml": r"^\s*(\w+) = .*\n", ".txt": r'--(\w+)(?:[ =](?!--|\^)[^\s"]+|(?:[ =]"[^"]*")+)?'}
 

@@ -117,7 +117,9 @@ class Foreign:
             self.empty.add(name)
 
     def imply(self, name: str, key: str, value: Any) -> None:
-        """Sets an option because of the value at `key`."""
+        """Sets an option because of the value at `key`, in place of what another key says."""
+        if self.has(name) and self.keys[name] != key and self.options[name] != value:
+            self.leave(name, f"overridden by {key}")
         self.options[name], self.keys[name] = value, key
         self.empty.discard(name)
 

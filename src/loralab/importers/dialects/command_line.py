@@ -116,6 +116,8 @@ def additional(found: Foreign) -> None:
     if found.has("additional_parameters"):
         given = words(found, str(found.take("additional_parameters")))
         for key, name, value in options(found, given):
+            if found.has(name):
+                found.warnings.append(f"defines {found.keys[name]} twice: {key} of additional_parameters is used")
             found.drop(name)
             found.add(f"additional_parameters {key}", name, value)
 

@@ -64,8 +64,10 @@ def _take(found: Foreign, key: str, value: Any) -> None:
 
 
 def _network(found: Foreign) -> None:
-    """LyCORIS and DyLoRA are chosen by an argument that only they have."""
-    given = found.options.get("network_args")
-    for argument, module in (("algo", "lycoris.kohya"), ("unit", "networks.dylora")):
-        if isinstance(given, dict) and given.get(argument):
-            found.imply("network_module", f"network_args.{argument}", module)
+    """LyCORIS and DyLoRA are chosen by an argument that only they have, before LoRA-FA."""
+    given = found.take("network_args") or {}
+    modules = {"algo": "lycoris.kohya", "unit": "networks.dylora"}
+    if argument := next((name for name in modules if given.get(name)), ""):
+        if found.keys.get("network_module") == FA:
+            found.left.append(Left(FA, True, f"overridden by network_args.{argument}"))
+        found.imply("network_module", f"network_args.{argument}", modules[argument])

@@ -27,8 +27,8 @@ def folders(foreign: Foreign, ours: Ours) -> None:
         for where, table in (("general", general), (place, own), *subsets):
             _report(foreign, where, table)
             for key in DATA.keys() & table.keys():
-                value = foreign.valid(f"{where}.{key}", table[key], kind_of(key))
-                shared.setdefault(key, []).append((f"{where}.{key}", value))
+                if (value := foreign.valid(f"{where}.{key}", table[key], kind_of(key))) is not None:
+                    shared.setdefault(key, []).append((f"{where}.{key}", value))
         tables += [{**general, **own, **subset} for _, subset in subsets]
         absent = {} if foreign.absent else ABSENT
         entries += [_entry(foreign, ours, where, {**absent, **general, **own, **subset}) for where, subset in subsets]

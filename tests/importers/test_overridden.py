@@ -1,0 +1,105 @@
+"""A key that another key of the same file overrides is reported, in every dialect."""
+
+import json
+
+import pytest
+
+from loralab.errors import UserError
+from loralab.importers.convert import read
+
+EASY = "[network_args.args]\nnetwork_dim = 4\n{}\n[optimizer_args.args]\nunet_lr = 1e-4\n"
+
+
+def easy(**keys):
+    return EASY.format("\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items()))
+
+
+def found_in(folder, text):
+    path = folder / ("a.json" if text[0] == "{" else "a.toml")
+    path.write_text(text, "utf8")
+    return read(path)
+
+
+@pytest.mark.parametrize("algo", ["loha", "lokr"])
+def test_lora_fa_beside_an_algorithm_of_lycoris(tmp_path, algo):
+    text = easy(fa=True) + f'[network_args.args.network_args]\nalgo = "{algo}"\n'
+    found = found_in(tmp_path, text)
+    assert found.settings.choices["adapter"] == algo
+    assert [(entry.key, entry.value, entry.why) for entry in found.not_applicable if entry.key == "fa"] == [
+        ("fa", True, "overridden by network_args.algo")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "why"),
+    [
+        (easy(network_module="networks.loha", fa=True), "network_module", "overridden by fa"),
+        ('{"net_dim": 4, "network_module": "networks.loha", "lyco": true}', "network_module", "overridden by lyco"),
+        ('{"net_dim": 4, "network_module": "networks.loha", "locon": true}', "network_module", "overridden by locon"),
+    ],
+)
+def test_a_network_that_another_key_chooses(tmp_path, text, key, why):
+    assert {entry.key: entry.why for entry in found_in(tmp_path, text).not_applicable}[key] == why
+
+
+@pytest.mark.parametrize(
+    ("own", "further"), [({"LoRA_type": "Standard"}, "additional_parameters"), ({"net_dim": 4}, "ext_sd_script_args")]
+)
+def test_what_additional_parameters_replace(tmp_path, own, further):
+    found = found_in(tmp_path, json.dumps({**own, "keep_tokens": 2, further: "--keep_tokens=3"}))
+    assert found.settings.values["data.captions.keep_tokens"] == 3
+    assert "defines keep_tokens twice: --keep_tokens of additional_parameters is used" in found.warnings
+
+
+def test_an_invalid_size_in_a_dataset_configuration(tmp_path):
+    text = 'network_dim = 4\n[[datasets]]\nresolution = "x"\nenable_bucket = true\n'
+    with pytest.raises(UserError) as caught:
+        found_in(tmp_path, text + '[[datasets.subsets]]\nimage_dir = "/a"\n')
+    assert "datasets.0.resolution" in str(caught.value)
+
+
+DIFFUSION_PIPE = """output_dir = "/out"
+dataset = "dataset.toml"
+epochs = 100
+gradient_accumulation_steps = 1
+save_every_n_epochs = 2
+save_dtype = "bfloat16"
+[model]
+type = "sdxl"
+checkpoint_path = "/models/sdxl.safetensors"
+unet_lr = 4e-5
+min_snr_gamma = 5
+[adapter]
+type = "lora"
+rank = 32
+[optimizer]
+type = "adamw_optimi"
+lr = 2e-5
+"""
+SIMPLE_TUNER = {
+    "lora_rank": 64,
+    "lora_type": "standard",
+    "max_train_steps": 10000,
+    "pretrained_model_name_or_path": "/models/sdxl",
+    "resolution": 1024,
+    "resolution_type": "pixel_area",
+    "train_batch_size": 1,
+    "mixed_precision": "bf16",
+    "optimizer": "adamw_bf16",
+    "learning_rate": "8e-5",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        (DIFFUSION_PIPE, "a configuration of diffusion-pipe"),
+        (json.dumps(SIMPLE_TUNER), "a configuration of SimpleTuner"),
+        (json.dumps({f"--{key}": value for key, value in SIMPLE_TUNER.items()}), "a configuration of SimpleTuner"),
+    ],
+)
+def test_files_of_other_programs_are_named(tmp_path, text, program):
+    """Though they have many keys of sd-scripts."""
+    with pytest.raises(UserError) as caught:
+        found_in(tmp_path, text)
+    assert f"is {program}, which is not supported" in str(caught.value)

@@ -28,7 +28,9 @@ from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
 from loralab.models.family import Family
 from loralab.report.loggers import placed
+from loralab.report.manifest import ROOTS
 from loralab.report.record import Record
+from loralab.report.reuse import earlier, hindrance, take_over, told
 from loralab.report.summary import closing, ending, length, opening
 from loralab.schema.compose import values
 from loralab.shared import Shared, base_of
@@ -82,13 +84,30 @@ def train(
         print(opening(module, data, trainer, output), flush=True)
         for look in looks:
             look(record.facts)
-        _fit(trainer, module, data, resume)
-        _end(record, side_work, ending(module, data, trainer, output), run)
+        if not _is_taken_over(cfg, record, output, length(trainer, data.summary()["batches"])[0], run):
+            _fit(trainer, module, data, resume)
+            _end(record, side_work, ending(module, data, trainer, output), run)
         module.adapters.remove()
         if not run.settings["model"].get("quantize"):  # bitsandbytes changes such weights when they are first used
             shared.keep("base", base, family)
         shared.keep("cache", (base, run.settings["data"]), cache)
         return record.facts
+
+
+def _is_taken_over(cfg: DictConfig, record: Record, output: Output, steps: int, run: RunState) -> bool:
+    """Tells of an earlier run of the same signature; with `reuse`, takes over its result, where it is that of this
+    run. steps: that this one would take."""
+    roots = [Path(cfg.resume_root), *map(Path, ROOTS), *filter(None, [sweep.folder()])]
+    other = earlier(roots, record.facts["signature"], run.folder)
+    if other is None:
+        return False
+    why = hindrance(other, run.settings, steps) if cfg.reuse else None
+    print(told(other, why), flush=True)
+    if why or not cfg.reuse:
+        return False
+    record.add(**take_over(other, run.folder, output), status="finished", errors=[])
+    print(closing(record.facts, run.folder), flush=True)
+    return True
 
 
 def _loaded(cfg: DictConfig, choices: dict[str, Any]) -> Family:

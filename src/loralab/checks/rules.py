@@ -187,8 +187,9 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
     for key in ("resume", "resume_root"):
         if not isinstance(get(tree, key, ""), str | None):
             yield invalid(key, get(tree, key), "a path, auto, or null")
-    if not isinstance(get(tree, "resume_force", False), bool):
-        yield invalid("resume_force", get(tree, "resume_force"), "true or false")
+    for key in ("resume_force", "reuse"):
+        if not isinstance(get(tree, key, False), bool):
+            yield invalid(key, get(tree, key), "true or false")
     seed = get(tree, "seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
         yield invalid("seed", seed, "a whole number")

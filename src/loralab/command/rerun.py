@@ -106,7 +106,7 @@ def of_folder(folder: Path, allow: list[str]) -> DictConfig:
         for key in [key for key in cfg if key != "hydra"]:
             del cfg[key]
         cfg.merge_with(first, ours, {"allow": allow, "settings": first["settings"]})
-        cfg.output.folder, cfg.resume, cfg.resume_force = None, None, False
+        cfg.output.folder, cfg.resume, cfg.resume_force, cfg.reuse = None, None, False, False
         cfg.hydra.overrides.task = [*_without_allow(said["task"]), *([_allow(allow)] if allow else [])]
         cfg.hydra.runtime.choices.update(said["choices"])
         cfg.hydra.job.update(said["job"])

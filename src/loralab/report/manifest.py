@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from loralab.writing import is_held
 Differences = dict[str, tuple[Any, Any]]
 """Dotted key → the value of the one and of the other; None where it has none."""
 
+ROOTS = ("outputs", "multirun")
+"""The folders in which runs and sweeps are made, where nothing else is set."""
 ENVIRONMENT = ("versions", "hardware", "git", "device")
 INPUTS = ("inputs",)
 RESULTS = ("status", "steps", "epochs", "loss", "metrics", "seconds", "images_per_second", "peak_memory_gb", "digests")
@@ -57,6 +61,27 @@ def read(folder: Path) -> Manifest:
     except gather.Damaged as why:
         raise user_error(str(folder), str(why), "give the folder of a run, with its run.json") from None
     return Manifest(folder, run.record, run.settings)
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """The record of a run alone, which is read in a moment; {} for a damaged one."""
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def record_folders(roots: Iterable[Path]) -> Iterator[Path]:
+    """The folders of all runs in or below these, each once."""
+    seen: set[str] = set()
+    for root in roots:
+        for folder, names, files in os.walk(root):
+            if "run.json" in files:
+                names.clear()  # its pictures and states are many
+                if os.path.realpath(folder) not in seen:
+                    seen.add(os.path.realpath(folder))
+                    yield Path(folder)
 
 
 def differences(one: Any, other: Any) -> Differences:

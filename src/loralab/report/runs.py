@@ -13,33 +13,30 @@ from rich.text import Text
 
 from loralab.errors import UserError, user_error
 from loralab.files import as_json, printable
-from loralab.report.manifest import read
+from loralab.report.manifest import ROOTS, read, record_folders
 from loralab.report.sweep import VALIDATION, to_minimise
-
-USUAL = ("outputs", "multirun")
-"""The folders in which runs are made."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    words = f"folders that contain runs; default: {' and '.join(USUAL)}"
+    words = f"folders that contain runs; default: {' and '.join(ROOTS)}"
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=words)
     parser.add_argument("--tag", action="append", default=[], help="only runs with this tag of run.tags; repeatable")
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
 def main(args: argparse.Namespace) -> None:
-    folders = args.folders or [folder for folder in map(Path, USUAL) if folder.is_dir()]
+    folders = args.folders or [folder for folder in map(Path, ROOTS) if folder.is_dir()]
     for folder in folders:
         if not folder.is_dir():
             raise user_error("FOLDER", f"folder '{folder}' not found", "give a folder that contains runs")
-    rows = [_row(folder) for folder in dict.fromkeys(file.parent for f in folders for file in f.rglob("run.json"))]
+    rows = [_row(folder) for folder in record_folders(folders)]
     rows = sorted((row for row in rows if {*args.tag} <= {*row["tags"]}), key=_age, reverse=True)
     if args.json:
         print(as_json(rows))
     elif rows:
         Console().print(_table(rows))
     else:
-        print(f"no runs in {' and '.join(map(str, folders or USUAL))}")
+        print(f"no runs in {' and '.join(map(str, folders or ROOTS))}")
 
 
 def _row(folder: Path) -> dict[str, Any]:

@@ -54,6 +54,11 @@ class Run:
         return "killed" if status == "running" else status
 
     @property
+    def how(self) -> str:
+        """Its status, and whether it took over the result of another."""
+        return f"{self.status} (reused)" if self.facts.get("reused") else self.status
+
+    @property
     def failed(self) -> bool:
         return self.status not in ("finished", "interrupted") or bool(self.facts.get("errors"))
 
@@ -111,7 +116,7 @@ class Runs:
         counts = ", ".join(f"{count} {status}" for status, count in statuses.items() if count)
         lines = [f"\nsweep: {max(len(self.runs), self.total or 0)} runs: {counts} · {_near(self.folder)}"]
         rows = [
-            (" ".join(sweep.own(run.facts.get("overrides", []), self.swept)), run.status, run.figure, _near(run.folder))
+            (" ".join(sweep.own(run.facts.get("overrides", []), self.swept)), run.how, run.figure, _near(run.folder))
             for run in self.runs
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

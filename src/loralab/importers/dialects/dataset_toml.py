@@ -11,11 +11,6 @@ from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS
 from loralab.schema.coerce import Coercion
 
-_AS_ELSEWHERE = """
-caption_extension caption_dropout_rate caption_dropout_every_n_epochs caption_tag_dropout_rate shuffle_caption
-keep_tokens keep_tokens_separator caption_separator secondary_separator enable_wildcard caption_prefix caption_suffix
-token_warmup_min token_warmup_step color_aug flip_aug random_crop
-"""
 FOLDER = {
     "image_dir": "path",
     "num_repeats": "repeats",
@@ -23,7 +18,11 @@ FOLDER = {
     "conditioning_data_dir": "mask_folder",
     "metadata_file": "metadata",
     "is_reg": "is_reg",
-    **{name: OPTIONS[name].key.removeprefix("data.") for name in _AS_ELSEWHERE.split()},
+    **{
+        name: option.key.removeprefix("data.")
+        for name, option in OPTIONS.items()
+        if option.key.startswith(("data.captions.", "data.augment."))
+    },
 }
 """Key of a subset → key of our entry; each may be in its dataset or in [general] instead."""
 

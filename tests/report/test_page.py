@@ -134,14 +134,11 @@ def test_pictures_are_enlarged_and_stepped_through_by_keyboard(browser: Browser,
     browser.js("document.getElementById('viewer-step').focus()")
     put(browser, "viewer-step", 0)
     assert browser.js(large) == f"{media[1]}/step00000000-01.png"
-    assert (
-        browser.js(
-            "document.getElementById('large').decode().then(() => document.getElementById('large').naturalWidth)"
-        )
-        > 0
-    )
+    assert browser.js("document.getElementById('large').decode().then(() => true)"), "it is there"
     assert browser.js("document.getElementById('legend').textContent").startswith(HOSTILE)
+    browser.js("{ window.ended = new Promise(r => document.getElementById('viewer').addEventListener('close', r)); 0 }")
     browser.press("Escape")
+    browser.js("window.ended.then(() => 0)")
     assert not browser.js("document.getElementById('viewer').open")
     assert browser.js("[...document.querySelectorAll('#sheet .shot')].indexOf(document.activeElement)") == 3
 
@@ -184,7 +181,9 @@ def test_the_diff_of_two_runs_and_the_command_of_each(browser: Browser) -> None:
     assert rows[2] == ["output.comment", f"{HOSTILE}0", f"{HOSTILE}6"]
     assert len(rows) == 3
     commands = browser.js("[...document.querySelectorAll('#commands code')].map(c => c.textContent)")
-    assert commands[1].startswith("loralab train optimizer.lr=0.001 adapter.rank=16 seed=0")
+    assert commands[2].startswith("loralab train optimizer.lr=0.001 adapter.rank=16 seed=0")
+    assert commands[3].startswith("loralab rerun /")
+    assert commands[3].endswith("/runs/6")
 
 
 def test_it_fits_a_phone_and_both_themes(opened: Browser, page: Path) -> None:

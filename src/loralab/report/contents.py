@@ -12,6 +12,7 @@ from typing import Any
 from loralab import __version__, signals
 from loralab.report.curves import LOSS, VALIDATION, Curve, curves, lowest, thinned
 from loralab.report.gather import Run, differences, short_names
+from loralab.report.manifest import Manifest
 from loralab.report.pictures import Picture, pictures
 from loralab.report.seeds import SEED, compared, counts, groups, mean_and_spread
 
@@ -69,11 +70,11 @@ def _entry(run: Run, found: dict[str, Curve]) -> Entry:
     error = run.record.get("error") or next(iter(run.record.get("errors") or []), None)
     return {
         "folder": str(run.folder.absolute()),
-        "status": run.figures["status"],
+        "status": Manifest(run.folder, run.record, run.settings).status,
         "error": str(error) if error else "",
         "figures": figures,
         "curves": {name: thinned(curve) for name, curve in found.items()},
-        "command": _command(run),
+        "commands": [_command(run), shlex.join(["loralab", "rerun", str(run.folder.absolute())])],
     }
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
-from loralab import signals
 from loralab.writing import atomic_path
 
+THREADS = 8
 SIDE = 256
 """Pixels of a thumbnail's longer side."""
 _NAME = re.compile(r"step(\d+)-(\d+)\.png")
@@ -56,27 +57,29 @@ def put(run: Path, shown: list[Picture], folder: Path) -> list[str]:
     for old in folder.glob("step*") if folder.is_dir() else ():
         if old.name not in kept:
             old.unlink()
-    return [words for picture in shown for words in _put(run / "samples" / f"{picture.name}.png", folder)]
+    with ThreadPoolExecutor(THREADS) as pool:  # they wait for the disk, and Pillow works beside Python
+        sources = [run / "samples" / f"{picture.name}.png" for picture in shown]
+        return [*filter(None, pool.map(partial(_put, folder), sources))]
 
 
-def _put(source: Path, folder: Path) -> Iterator[str]:
-    signals.check()
+def _put(folder: Path, source: Path) -> str | None:
+    """Writes the two files of a picture where they are out of date; returns what is wrong with it."""
     full, small = folder / source.name, folder / f"{source.stem}.webp"
     try:
         time = source.stat().st_mtime_ns
         if small.exists() and full.exists() and small.stat().st_mtime_ns == full.stat().st_mtime_ns == time:
-            return
+            return None
         with Image.open(source) as image:
             thumbnail = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        yield f"{source.name} is damaged"
-        return
+        return f"{source.name} is damaged"
     thumbnail.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     with atomic_path(full, "--out") as beside:
         _link(source, beside)
     with atomic_path(small, "--out") as beside:
         thumbnail.save(beside, format="WEBP", quality=88)
         os.utime(beside, ns=(time, time))
+    return None
 
 
 def _link(source: Path, target: Path) -> None:

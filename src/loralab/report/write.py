@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from loralab import signals
 from loralab.errors import Problem, UserError
 from loralab.report.contents import contents, folder_name
 from loralab.report.gather import Run, gather
@@ -27,6 +28,7 @@ def write(page: Path, folders: list[Path], setting: str) -> str:
     media = page.with_name(f"{page.stem}_files")
     values, shown = contents(runs, damaged, media.name)
     for run, drawn in zip(runs, shown, strict=True):
+        signals.check()
         values["notes"] += [f"{run.folder}: {words}" for words in put(run.folder, drawn, media / folder_name(run))]
     with atomic_path(page, setting) as beside:
         beside.write_text(interactive("report.html", "report", TITLE, values), encoding="utf8")

@@ -9,7 +9,7 @@ function axisOptions() {
 function axesTable(runs, x, y, cell) {
   const xs = x ? distinct(runs, x) : [null], ys = y ? distinct(runs, y) : [null];
   const has = (run, key, value) => !key || JSON.stringify(run.values[key] ?? null) === JSON.stringify(value);
-  const words = (key, value) => key ? `${shortKey(key)}=${valueText(value, key)}` : "";
+  const words = (key, value) => key ? `${SHORT[key]}=${valueText(value, key)}` : "";
   const head = xs.map(value => make("th", { scope: "col" }, words(x, value)));
   const rows = ys.map(b => make("tr", {}, make("th", { scope: "row" }, words(y, b)), ...xs.map(a =>
     make("td", {}, ...cell(runs.filter(run => has(run, x, a) && has(run, y, b)))))));

@@ -39,18 +39,18 @@ function durationText(seconds) {
   return parts[1] ? `${parts[1]} min ${parts[2]} s` : `${parts[2]} s`;
 }
 
-// The last part of a key, unless two settings that differ end alike.
-function shortKey(key) {
+// Of each setting the last part of its key, unless two that differ end alike.
+const SHORT = Object.fromEntries(DATA.settings.map(key => {
   const last = name => name.replace(/\._target_$/, "").split(".").pop();
-  return DATA.settings.filter(other => last(other) === last(key)).length > 1 ? key.replace(/\._target_$/, "") : last(key);
-}
+  return [key, DATA.settings.filter(other => last(other) === last(key)).length > 1 ? key.replace(/\._target_$/, "") : last(key)];
+}));
 
 function settingsText(run, keys = AXES) {
-  return keys.slice(0, 6).map(key => `${shortKey(key)}=${valueText(run.values[key], key)}`).join(" · ");
+  return keys.slice(0, 6).map(key => `${SHORT[key]}=${valueText(run.values[key], key)}`).join(" · ");
 }
 
 function runText(run) {
-  return [run.name, settingsText(run)].filter(Boolean).join(" · ");
+  return run.text ??= [run.name, settingsText(run)].filter(Boolean).join(" · ");
 }
 
 // Runs that differ by their seed only have one colour.

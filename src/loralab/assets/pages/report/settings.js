@@ -22,8 +22,8 @@ function drawSettings() {
   const one = RUNS[find("one").value], other = RUNS[find("other").value];
   find("commands").replaceChildren(...[one, other].filter(Boolean).map(run => make("div", { class: "command" },
     make("p", {}, make("b", {}, run.name), ` ${run.folder}`, run.error ? make("span", { class: "error" }, ` ${run.error}`) : null),
-    make("pre", {}, make("code", {}, run.command)),
-    make("button", { onclick: event => copy(run.command, event.target), "aria-label": `copy the command of ${run.name}` }, "copy"))));
+    ...run.commands.map(words => make("div", { class: "copy" }, make("pre", {}, make("code", {}, words)),
+      make("button", { onclick: event => copy(words, event.target), title: words }, "copy"))))));
   if (!other) return find("diff").replaceChildren();
   const differs = key => JSON.stringify(one.values[key] ?? null) !== JSON.stringify(other.values[key] ?? null);
   const rows = DATA.settings.filter(differs).map(key => make("tr", {}, make("th", { scope: "row" }, key),

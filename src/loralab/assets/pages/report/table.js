@@ -14,6 +14,7 @@ function columns() {
   };
   const all = [
     { title: "run", value: run => run.name, text: run => run.name },
+    { title: "status", value: run => run.status, text: run => run.status },
     ...settings.map(key => ({
       title: key, value: run => run.values[key], text: run => valueText(run.values[key], key),
       number: RUNS.every(run => typeof (run.values[key] ?? 0) === "number"),
@@ -28,7 +29,6 @@ function columns() {
     figure("images/s", "images_per_second"),
     figure("memory, GB", "peak_memory_gb"),
     figure("steps", "steps"),
-    { title: "status", value: run => run.status, text: run => run.status },
   ];
   const useful = c => c.title === "steps" ? distinctFigures("steps") > 1 : RUNS.some(run => (c.value(run) ?? null) !== null);
   return all.filter(c => !c.number || useful(c));

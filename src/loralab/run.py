@@ -23,7 +23,7 @@ from loralab.callbacks.resumed import Resumed
 from loralab.callbacks.side_work import SideWork
 from loralab.command import sweep
 from loralab.data.module import DataModule
-from loralab.diffusion.tags import Tags
+from loralab.diffusion.tag_rarity import Tags
 from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
 from loralab.models.family import Family
@@ -36,7 +36,7 @@ from loralab.schema.compose import values
 from loralab.shared import Shared, base_of
 from loralab.training.describe import Describe
 from loralab.training.fallback import Fallback
-from loralab.training.memory import memory_advice
+from loralab.training.memory_advice import memory_advice
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
 from loralab.training.resume import Resume, choose

@@ -18,10 +18,10 @@ from loralab.models.registry import FAMILIES
 from loralab.schema.compose import compose
 
 SD1, SDXL = (FAMILIES[name].architecture["unet"] for name in ("sd1", "sdxl"))
-SD1_TABLE = {"text_encoder": text_targets(12, "lora_te", True), "unet": unet_targets(SD1, False)}
+SD1_TABLE = {"text_encoder": text_targets(12, "lora_te"), "unet": unet_targets(SD1, False)}
 SDXL_TABLE = {
-    "text_encoder": text_targets(12, "lora_te1", True),
-    "text_encoder_2": text_targets(32, "lora_te2", True),
+    "text_encoder": text_targets(12, "lora_te1"),
+    "text_encoder_2": text_targets(32, "lora_te2"),
     "unet": unet_targets(SDXL, True),
 }
 

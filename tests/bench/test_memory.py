@@ -79,7 +79,7 @@ from loralab.adapters.inject import inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.bench import shapes
-from loralab.training.memory import peak_gigabytes
+from loralab.training.memory_advice import peak_gigabytes
 import diffusers.models.unets.unet_2d_condition, diffusers.models.autoencoders.autoencoder_kl, torch, transformers
 shapes.text_class("text_encoder")
 empty = peak_gigabytes(torch.device("cpu"))

@@ -153,7 +153,7 @@ def test_no_steps_is_an_error(train, capsys: pytest.CaptureFixture) -> None:
 def test_too_little_memory_says_what_to_change() -> None:
     from loralab.errors import UserError
     from loralab.schema.compose import compose
-    from loralab.training.memory import memory_advice
+    from loralab.training.memory_advice import memory_advice
 
     settings = compose(["model=sd15", "data=folder", "data.folder=/tmp", "data.batch_size=4"]).tree
     with pytest.raises(UserError) as caught, memory_advice(settings):

@@ -20,7 +20,7 @@ from loralab.diffusion.loss import L2
 from loralab.diffusion.noise import InputPerturbation, Multires, Offset
 from loralab.diffusion.objective import Losses, Objective
 from loralab.diffusion.process import Epsilon, Flow, Process, Velocity
-from loralab.diffusion.tags import TagRarity, Tags
+from loralab.diffusion.tag_rarity import TagRarity, Tags
 from loralab.diffusion.timesteps import LogitNormal, Uniform
 from loralab.diffusion.weighting import Debiased, MinSNR, ScaledV, VLike
 from loralab.errors import UserError

@@ -14,12 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from loralab.models.families.sd.original import vae_name
 from loralab.models.load import empty, load_vae
 from loralab.models.probe import look_at_vae
 from loralab.models.registry import FAMILIES, Row
 from tests.support.names import golden
-from tests.support.single_files import original_state, save_single_file
+from tests.support.single_files import original_state, save_single_file, vae_name
 
 pytestmark = pytest.mark.slow
 

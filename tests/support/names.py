@@ -8,8 +8,8 @@ import torch
 
 from loralab.models.families.sd.names import text_targets, unet_targets
 from loralab.models.load import empty
-from loralab.models.names import Target
 from loralab.models.registry import FAMILIES
+from loralab.models.target import Target
 from tests import GOLDEN
 
 REFERENCE = json.loads((GOLDEN / "lora_keys.json").read_text())
@@ -36,5 +36,7 @@ def targets(family: str, parts: dict[str, torch.nn.Module]) -> dict[str, list[Ta
     table = {"unet": unet_targets(row.architecture["unet"], original=family == "sdxl")}
     for prefix, part in zip(PREFIXES[family], row.text_encoders, strict=True):
         layers = row.architecture[part]["num_hidden_layers"]
-        table[part] = text_targets(layers, prefix, hasattr(parts[part], "text_model"))
+        inside = "" if hasattr(parts[part], "text_model") else "text_model."
+        named = text_targets(layers, prefix)
+        table[part] = [target._replace(path=target.path.removeprefix(inside)) for target in named]
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,10 +17,24 @@ from loralab.models.families.sd.original import (
     original_module,
     replaced,
     unet_names,
-    vae_name,
 )
 from loralab.models.family import Family
 from loralab.models.registry import FAMILIES
+
+VAE_PIECES = (
+    (r"mid_block\.resnets\.0", "mid.block_1"),
+    (r"mid_block\.resnets\.1", "mid.block_2"),
+    (r"mid_block\.attentions\.0", "mid.attn_1"),
+    (r"down_blocks\.(\d+)\.resnets", r"down.\1.block"),
+    (r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample"),
+    (r"up_blocks\.(\d+)\.resnets", r"up.\1.block"),
+    (r"up_blocks\.(\d+)\.upsamplers\.0", r"up.\1.upsample"),
+    (r"conv_shortcut", "nin_shortcut"),
+    (r"conv_norm_out", "norm_out"),
+    (r"group_norm", "norm"),
+    (r"to_(q|k|v)\.", r"\1."),
+    (r"to_out\.0", "proj_out"),
+)
 
 
 def save_single_file(family: Family, path: Path, dtype: torch.dtype) -> None:
@@ -58,3 +73,9 @@ def open_clip_state(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]
             yield replaced(name.replace(".q_proj.", ".in_proj."), OPEN_CLIP_PIECES), torch.cat(parts)
         elif ".k_proj." not in name and ".v_proj." not in name:
             yield replaced(name, OPEN_CLIP_PIECES), tensor
+
+
+def vae_name(name: str, levels: int) -> str:
+    """The original name of a VAE's tensor. Its decoder counts levels from the picture's side."""
+    name = re.sub(r"up_blocks\.(\d+)", lambda level: f"up_blocks.{levels - 1 - int(level[1])}", name)
+    return replaced(name, VAE_PIECES)

@@ -21,8 +21,7 @@ from loralab.data.epoch.draws import BatchSize
 from loralab.data.epoch.planner import Planner
 from loralab.data.folders import gather
 from loralab.data.validation import Validation
-from loralab.models.text.chunks import CHUNK
-from loralab.models.text.tokens import VOCABULARY, Chunked, tokens_of
+from loralab.models.text.tokens import CHUNK, VOCABULARY, Chunked, tokens_of
 from loralab.tools.doctor import examine
 from loralab.tools.doctor_html import to_html
 from loralab.tools.doctor_report import Finding, Report

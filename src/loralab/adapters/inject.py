@@ -18,8 +18,8 @@ from loralab.adapters.layouts import Layout, to_diffusers
 from loralab.adapters.targets import Site, Targets
 from loralab.errors import user_error
 from loralab.models.family import Family
-from loralab.models.names import Target
-from loralab.models.registry import named
+from loralab.models.registry import named, of_adapter
+from loralab.models.target import Target
 from loralab.rng import generator
 
 
@@ -134,10 +134,11 @@ class AdapterSet(nn.Module):
             )
 
     def _hint(self, strange: list[str]) -> str:
-        if any(name.startswith("lora_te") for name in strange) and not self.targets.text_encoder:
-            return "to keep the file's text encoder part, frozen: targets=both targets.text_encoder_lr=0"
-        if any(name.startswith("lora_unet") for name in strange) and not self.targets.unet:
-            return "to keep the file's UNet part, frozen: targets=both targets.unet_lr=0"
+        row = of_adapter(strange)
+        for part, known in row.parts.items():
+            key = "unet" if part == row.denoiser else "text_encoder"
+            if any(name.startswith(known.prefix) for name in strange) and not getattr(self.targets, key):
+                return f"to keep the file's {known.words} part, frozen: targets=both targets.{key}_lr=0"
         return "use the model family and the targets.patterns that the file was trained with"
 
     @contextmanager

@@ -8,7 +8,7 @@ from functools import cache
 
 from loralab.adapters.base import METHODS, Method
 from loralab.adapters.peft import PREFIX
-from loralab.models.names import Target
+from loralab.models.target import Target
 
 Table = Mapping[str, Sequence[Target]]
 """The modules that can be adapted, by part."""

@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from loralab.errors import user_error
-from loralab.models.names import Target
+from loralab.models.target import Target
 from loralab.schema.ranges import Positive, RankOrNone, Rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """Lists with an entry for each of the UNet's blocks, input to output (see Family.block_count)."""
+    """Lists with an entry for each of the denoiser's blocks, input to output (see Family.block_count)."""
 
     rank: list[RankOrNone] | None = None
     """0 = no adapter in that block."""
@@ -24,7 +24,7 @@ class Blocks:
     """Rank of k×k convolutions; null = adapter.conv_rank, else as `rank`."""
     conv_alpha: list[Positive] | None = None
     lr_factor: list[Rate] | None = None
-    """Multiplies the UNet's learning rate; 0 = frozen."""
+    """Multiplies the denoiser's learning rate; 0 = frozen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class Targets:
     def _check_lengths(self, blocks: Blocks, block_count: int) -> None:
         for key, values in vars(blocks).items():
             if values and len(values) != block_count:
-                found = f"has {len(values)} entries, but this model's UNet has {block_count} blocks"
+                found = f"has {len(values)} entries, but this model has {block_count} blocks"
                 raise user_error(f"targets.blocks.{key}", found, f"give {block_count} entries, from input to output")
 
     def _check_patterns(self, used: set[int], table: Mapping[str, Sequence[Target]]) -> None:

@@ -13,7 +13,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from loralab.training.memory import peak_gigabytes
+from loralab.training.memory_advice import peak_gigabytes
 
 
 class Laps:

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loralab.bench.arguments import at_least
-from loralab.bench.base import random_base
+from loralab.bench.at_least import at_least
+from loralab.bench.random_base import random_base
 from loralab.errors import UserError, user_error
 from loralab.models.registry import FAMILIES
 from loralab.packages import missing

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
 from loralab.schema.ranges import Bands
-from loralab.training.memory import peak_gigabytes
+from loralab.training.memory_advice import peak_gigabytes
 from loralab.training.module import LoraModule
 from loralab.training.pace import Pace
 from loralab.types import Batch

@@ -13,7 +13,7 @@ from loralab.diffusion.loss import Loss
 from loralab.diffusion.noise import Noise, noise_for, to_device
 from loralab.diffusion.predictions import meaningless
 from loralab.diffusion.process import Process
-from loralab.diffusion.tags import TagRarity, Tags
+from loralab.diffusion.tag_rarity import TagRarity, Tags
 from loralab.diffusion.timesteps import Timesteps, timesteps_for
 from loralab.diffusion.weighting import Weighting
 from loralab.errors import UserError

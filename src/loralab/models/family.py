@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from loralab.models import fingerprint
 from loralab.models.load import Base
-from loralab.models.names import Target
 from loralab.models.row import Table
+from loralab.models.target import Target
 from loralab.models.text.encoder import Text, TextEncoder
 from loralab.types import Batch, Conditioning, Fit
 

@@ -84,23 +84,15 @@ def load_base(
     return Base(row, base, modules, scheduler, goes, path if path.is_dir() else None)
 
 
-def random_base(
-    family: str,
-    path: str,
-    seed: int,
-    configs: Mapping[str, Config],
-    prediction_type: str,
-    zero_terminal_snr: bool = False,
-    dtype: str = "fp32",
-) -> Base:
+def random_base(row: Row, path: str, seed: int, configs: Mapping[str, Config], goes: Process, dtype: str) -> Base:
     """A model of a family, with these configs by part and weights drawn from a seed; path: what it is called."""
-    row, modules = FAMILIES[family], {}
+    modules = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for part in (*row.text_encoders, row.denoiser, "vae"):
             made = empty(row, part, configs[part])
             modules[part] = made.to(torch.float32 if part == "vae" else DTYPES[dtype]).eval()
-    return Base(row, path, modules, row.scheduler, process(prediction_type, zero_terminal_snr))
+    return Base(row, path, modules, row.scheduler, goes)
 
 
 def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loralab.models.checkpoint import Contents
-from loralab.models.names import Target
+from loralab.models.target import Target
 from loralab.models.text.tokens import Measure
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from loralab.callbacks.early_stopping import EarlyStopping
 from loralab.data.module import DataModule
 from loralab.files import digest_file
 from loralab.optim.build import eight_bit
-from loralab.training.memory import peak_gigabytes
+from loralab.training.memory_advice import peak_gigabytes
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
 

@@ -19,9 +19,9 @@ from loralab.adapters import file
 from loralab.adapters.keys import Table
 from loralab.errors import UserError, user_error
 from loralab.models import weights
-from loralab.models.names import Target
 from loralab.models.probe import look_at_base
 from loralab.models.registry import FAMILIES, Row
+from loralab.models.target import Target
 from loralab.writing import atomic_folder
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.index*.json", "*.ckpt", "*.msgpack", "*.onnx", "*.h5")

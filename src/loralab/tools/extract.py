@@ -11,7 +11,7 @@ from loralab.adapters.kinds import Group
 from loralab.adapters.low_rank import RankLimit, spectrum_of
 from loralab.errors import user_error
 from loralab.files import printable
-from loralab.models.names import Target
+from loralab.models.target import Target
 from loralab.progress import progress
 from loralab.tools import adapter
 from loralab.tools.base_model import BaseModel, open_base

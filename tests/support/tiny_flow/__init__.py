@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loralab.models.names import LayerKind, Target, plain_target
 from loralab.models.row import Part, Row, register
+from loralab.models.target import LayerKind, Target, plain_target
 from loralab.schema.ranges import AtLeastOne, Count, Pixels
 from loralab.types import Fit
 
@@ -104,10 +104,11 @@ def load(
     base: str | None = None, *, seed: Count = 0, resolution: Pixels = 64, max_token_length: AtLeastOne = 32
 ) -> Any:
     """A single file or a diffusers folder; without one, random weights."""
+    from loralab.diffusion.process import Flow
     from loralab.models.load import load_base, random_base
     from tests.support.tiny_flow.family import Encoder, TinyFlow
 
-    named = f"tiny-flow-{seed}"
-    loaded = load_base("tiny_flow", base) if base else random_base("tiny_flow", named, seed, ARCHITECTURE, "flow")
+    made = f"tiny-flow-{seed}", seed, ARCHITECTURE, Flow(), "fp32"
+    loaded = load_base("tiny_flow", base) if base else random_base(ROW, *made)
     encoders = {part: Encoder(model, max_token_length) for part, model in loaded.text_encoders.items()}
     return TinyFlow(loaded, encoders, resolution)

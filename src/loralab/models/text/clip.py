@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from loralab.models import fingerprint
-from loralab.models.text.chunks import CHUNK, chunked
 from loralab.models.text.emphasis import parse
 from loralab.models.text.encoder import Text
+from loralab.models.text.tokens import CHUNK, chunked
 from loralab.types import Fit
 
 

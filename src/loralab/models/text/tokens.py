@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from loralab.models.text.chunks import CHUNK, chunked
 from loralab.models.text.emphasis import parse
 from loralab.types import Fit
 
+CHUNK = 75
+"""Tokens in a chunk, its own begin and end not counted."""
+END_OF_WORD = "</w>"
+"""What the name of a word's last token ends with, in CLIP's vocabulary."""
 VOCABULARY = Path(__file__).parents[2] / "assets" / "clip"
 """CLIP's tokenizer, for models that come without one, such as single files."""
 
@@ -44,6 +47,22 @@ class Chunked:
         names = self.tokens(caption)
         parts, lost = chunked(names, self.most // CHUNK)
         return len(names), Fit(max(1, sum(bool(names[part]) for part in parts)), lost)
+
+
+def chunked(names: Sequence[str], chunks: int) -> tuple[list[slice], int]:
+    """So many slices of at most 75 tokens, and the number of tokens that were cut off.
+
+    names: of the tokens. A word that would be cut goes whole into the next chunk.
+    """
+    found, start = [], 0
+    for remaining in reversed(range(chunks)):
+        stop = start + CHUNK
+        if remaining and stop < len(names):
+            ends = (at for at in range(stop, start, -1) if names[at - 1].endswith(END_OF_WORD))
+            stop = next(ends, stop)
+        found.append(slice(start, stop))
+        start = min(stop, len(names))
+    return found, len(names) - start
 
 
 def clip(model: Mapping[str, Any]) -> Chunked:

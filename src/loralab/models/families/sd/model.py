@@ -10,7 +10,7 @@ from loralab.models import load
 from loralab.models.families.sd.attention import Attention, set_attention
 from loralab.models.families.sd.sampling import make_scheduler
 from loralab.models.family import Family
-from loralab.models.names import Target
+from loralab.models.target import Target
 from loralab.types import Conditioning
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from loralab.models.names import LayerKind, Target
 from loralab.models.row import Config
+from loralab.models.target import LayerKind, Target, plain_target
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 TRANSFORMER_BLOCK: dict[str, LayerKind] = {
@@ -164,20 +164,11 @@ def block_count(config: Mapping[str, Any], original: bool) -> int:
     return 2 * side + (5 if original else 1)
 
 
-def text_targets(layers: int, prefix: str, wrapped: bool) -> list[Target]:
-    """The adapted modules of a CLIP text encoder.
-
-    `prefix` is `lora_te`, or `lora_te1` and `lora_te2` where there are two; `wrapped`: the loaded class keeps its
-    layers under `text_model`, as some classes of some versions of transformers do and others don't.
-    """
-    targets = []
-    for layer in range(layers):
-        for module, kind in TEXT_LAYER.items():
-            path = f"encoder.layers.{layer}.{module}"
-            kohya = f"{prefix}_text_model_{path.replace('.', '_')}"
-            public = f"text_model.{path}"
-            targets.append(Target(public if wrapped else path, kohya, public, kind, None))
-    return targets
+def text_targets(layers: int, prefix: str) -> list[Target]:
+    """The adapted modules of a CLIP text encoder; `prefix` is `lora_te`, or `lora_te1` and `lora_te2` where there are
+    two."""
+    paths: dict[str, LayerKind] = {f"{n}.{module}": kind for n in range(layers) for module, kind in TEXT_LAYER.items()}
+    return [plain_target(prefix, f"text_model.encoder.layers.{path}", kind) for path, kind in paths.items()]
 
 
 def unet_and_clip_targets(
@@ -185,7 +176,7 @@ def unet_and_clip_targets(
 ) -> dict[str, list[Target]]:
     """Those of a model with these configs by part; `prefixes`: of its text encoders. The text encoders come first."""
     texts = {
-        part: text_targets(configs[part]["num_hidden_layers"], prefix, wrapped=True)
+        part: text_targets(configs[part]["num_hidden_layers"], prefix)
         for part, prefix in prefixes.items()
         if part in configs
     }

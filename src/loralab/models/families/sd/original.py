@@ -19,21 +19,6 @@ if TYPE_CHECKING:
 
 NORMS = {"norm1": "in_layers.0", "norm2": "out_layers.0"}
 
-VAE_PIECES = (
-    (r"mid_block\.resnets\.0", "mid.block_1"),
-    (r"mid_block\.resnets\.1", "mid.block_2"),
-    (r"mid_block\.attentions\.0", "mid.attn_1"),
-    (r"down_blocks\.(\d+)\.resnets", r"down.\1.block"),
-    (r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample"),
-    (r"up_blocks\.(\d+)\.resnets", r"up.\1.block"),
-    (r"up_blocks\.(\d+)\.upsamplers\.0", r"up.\1.upsample"),
-    (r"conv_shortcut", "nin_shortcut"),
-    (r"conv_norm_out", "norm_out"),
-    (r"group_norm", "norm"),
-    (r"to_(q|k|v)\.", r"\1."),
-    (r"to_out\.0", "proj_out"),
-)
-
 OPEN_CLIP_PIECES = (
     (r"^embeddings\.token_embedding", "token_embedding"),
     (r"^embeddings\.position_embedding\.weight", "positional_embedding"),
@@ -66,12 +51,6 @@ def original_module(module: str, names: Mapping[str, str]) -> str:
         start, dot, _ = start.rpartition(".")
         assert dot, f"{module} is in no place of the UNet"
     return names[start] + module[len(start) :]
-
-
-def vae_name(name: str, levels: int) -> str:
-    """The original name of a VAE's tensor. Its decoder counts levels from the picture's side."""
-    name = re.sub(r"up_blocks\.(\d+)", lambda level: f"up_blocks.{levels - 1 - int(level[1])}", name)
-    return replaced(name, VAE_PIECES)
 
 
 def replaced(name: str, pieces: tuple[tuple[str, str], ...]) -> str:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 SCHEDULERS = {
-    name: f"diffusers.schedulers.scheduling_{module}"
-    for name, module in {
-        "DDIMScheduler": "ddim",
-        "PNDMScheduler": "pndm",
-        "EulerDiscreteScheduler": "euler_discrete",
-        "EulerAncestralDiscreteScheduler": "euler_ancestral_discrete",
-        "DPMSolverMultistepScheduler": "dpmsolver_multistep",
-        "UniPCMultistepScheduler": "unipc_multistep",
-    }.items()
+    *("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"),
+    *("DPMSolverMultistepScheduler", "UniPCMultistepScheduler"),
 }
-"""Schedulers that base models come with, and their modules; others are replaced by DDIM."""
+"""Those that base models come with; others are replaced by DDIM."""
 
 ZERO_SNR = {"DDIMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"}
 """Those that can start from pure noise; trailing timesteps then begin at the last one (arXiv 2305.08891)."""
@@ -31,6 +24,6 @@ def make_scheduler(config: Mapping[str, Any], prediction_type: str, zero_termina
     changes: dict[str, Any] = {"prediction_type": prediction_type}
     if zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    scheduler = getattr(import_module(SCHEDULERS[name]), name)
+    scheduler = resolve_name(f"diffusers.{name}")
     known = {key: value for key, value in config.items() if not key.startswith("_")}
     return scheduler.from_config({**known, **changes})

@@ -11,9 +11,8 @@ from loralab.models.families.sd.original import is_open_clip
 from loralab.models.load import Base
 from loralab.models.probe import look_at_tokenizer
 from loralab.models.row import Row
-from loralab.models.text.chunks import CHUNK
 from loralab.models.text.clip import Clip
-from loralab.models.text.tokens import VOCABULARY
+from loralab.models.text.tokens import CHUNK, VOCABULARY
 
 
 def encoders(
@@ -45,14 +44,10 @@ def load_tokenizers(row: Row, path: str | None, folder: Path | None = None) -> d
     them all; else with CLIP's vocabulary."""
     own = {part: part.replace("text_encoder", "tokenizer") for part in row.text_encoders}
     if path is not None:
-        folder = locate(path)
+        folder = hub.locate(path, "model.tokenizer", look_at_tokenizer, hub.TOKENIZER, weights=False)
     elif folder is None or not all((folder / name).is_dir() for name in own.values()):
         folder = VOCABULARY
     return {part: _tokenizer(row, part, folder, name) for part, name in own.items()}
-
-
-def locate(path: str) -> Path:
-    return hub.locate(path, "model.tokenizer", look_at_tokenizer, hub.TOKENIZER, weights=False)
 
 
 def _tokenizer(row: Row, part: str, folder: Path, own: str) -> Any:

@@ -122,6 +122,7 @@ def miniature(
 ) -> StableDiffusionXL:
     """A miniature with weights drawn from `seed`, for any CLIP tokenizer: runs every step of SDXL training offline, in
     seconds; it draws only noise. See `load`."""
+    from loralab.diffusion.process import process
     from loralab.models.families.sd.model import prepare
     from loralab.models.families.sd.text import encoders, load_tokenizers
     from loralab.models.families.sdxl.model import StableDiffusionXL
@@ -131,7 +132,8 @@ def miniature(
     for part, known in load_tokenizers(_SDXL, tokenizer).items():
         ids = {f"{name}_token_id": getattr(known, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         configs[part] = {**configs[part], "vocab_size": len(known), **ids}
-    loaded = random_base("sdxl", f"miniature-sdxl-{seed}", seed, configs, prediction_type, zero_terminal_snr, dtype)
+    goes = process(prediction_type, zero_terminal_snr)
+    loaded = random_base(_SDXL, f"miniature-sdxl-{seed}", seed, configs, goes, dtype)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
     prepare(loaded, attention, gradient_checkpointing, None, dtype)
     return StableDiffusionXL(loaded, texts, resolution)

@@ -28,6 +28,7 @@ from loralab.command.rerun import rerun
 from loralab.command.run_folder import claim, folder_problems, planned, refuse_to_overwrite, take
 from loralab.errors import Diverged, UserError
 from loralab.importers.save import save as save_settings
+from loralab.report import resumed_sweep
 from loralab.report.loggers import finish
 from loralab.report.record import record_failure
 from loralab.report.sweep import Runs, announced, to_minimise
@@ -73,10 +74,15 @@ def _main(argv: list[str]) -> int:
 
 def _prepared(given: flags.Flags, overrides: list[str]) -> int:
     """Checks the overrides, then lets Hydra do its work; returns the exit code."""
+    if (of_sweep := resumed_sweep.expanded(overrides)) is not None:
+        given, overrides = {**given, "multirun": True}, of_sweep
     prepared = prepare(overrides, "multirun" in given)
     overrides, swept = prepared.overrides, prepared.swept
     composed = prepared.composed
     place = planned(composed, swept is not None)
+    if swept is not None and place and place.is_new and composed.cfg.resume == "auto":
+        there = resumed_sweep.started(overrides)
+        place = place._replace(path=there, run=there / "0", config=None, is_new=False) if there else place
     if place and (problems := list(folder_problems(composed.tree, place))):
         raise UserError(*problems)
     for warning in prepared.warnings:
@@ -108,9 +114,15 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     """A run for each point, then a table of them; returns the exit code, 1 if one failed."""
     search, started = sweep.is_search(), time.time()
     total = HydraConfig.get().sweeper.get("n_trials") if search else sweep.count(swept)
-    runs = Runs(folder, swept, started, 0 if cfg.settings.save_only else total)
+    done, left = resumed_sweep.unfinished(folder, swept) if cfg.resume == "auto" and not search else ([], [])
+    runs = Runs(folder, swept, 0.0 if done else started, 0 if cfg.settings.save_only else total)
+    point, words = partial(task, shared=Shared()), [*overrides, announced(swept, total)]
     try:
-        start.sweep(partial(task, shared=Shared()), [*overrides, announced(swept, total)])
+        if done:
+            print(resumed_sweep.announced_as_done(done, swept, folder, total), flush=True)
+            start.points(point, words, left)
+        else:
+            start.sweep(point, words)
     finally:
         print(runs.table(), flush=True)
     if runs.runs:

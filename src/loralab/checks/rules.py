@@ -190,6 +190,8 @@ def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
     for key in ("resume_force", "reuse"):
         if not isinstance(get(tree, key, False), bool):
             yield invalid(key, get(tree, key), "true or false")
+    if get(tree, "sweep.resume") is not None:
+        yield Problem("sweep.resume", "can only be set on the command line", "remove it from the file")
     seed = get(tree, "seed")
     if not isinstance(seed, int) or isinstance(seed, bool):
         yield invalid("seed", seed, "a whole number")

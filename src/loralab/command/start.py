@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log, run_job
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
@@ -43,3 +46,29 @@ def sweep(task: TaskFunction, overrides: list[str]) -> None:
         hydra.multirun(Places.name, task, [*overrides, "hydra.mode=MULTIRUN"])
     finally:
         GlobalHydra.instance().clear()
+
+
+def points(task: TaskFunction, overrides: list[str], numbered: list[tuple[int, list[str]]]) -> None:
+    """Some points of a sweep, each with its number, by the launcher that the overrides choose; as Hydra's multirun()
+    and its basic sweeper do with all of them."""
+    hydra = Hydra("train", config_loader := loader())
+    GlobalHydra.instance().clear()
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        cfg = hydra.compose_config(Places.name, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        callbacks = Callbacks(cfg)
+        context = HydraContext(config_loader=config_loader, callbacks=callbacks)
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=cfg)
+        callbacks.on_multirun_start(config=cfg, config_name=Places.name)
+        for first, group in _consecutive(numbered):
+            launcher.launch(group, initial_job_idx=first)
+        callbacks.on_multirun_end(config=cfg, config_name=Places.name)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _consecutive(numbered: list[tuple[int, list[str]]]) -> Iterator[tuple[int, list[list[str]]]]:
+    """(first number, points) of each series of points without a gap, which a launcher takes together."""
+    for _, group in itertools.groupby(enumerate(numbered), lambda pair: pair[1][0] - pair[0]):
+        (first, point), *others = (numbered_point for _, numbered_point in group)
+        yield first, [point, *(other for _, other in others)]

@@ -29,7 +29,7 @@ def _as_before():
         logger.handlers[:] = handlers
 
 
-def trained(cfg, folder: Path, overrides: list[str], choices) -> dict:
+def trained(cfg, folder: Path, overrides: list[str], choices, *_: object) -> dict:
     """In the place of a training: its record."""
     with Record(folder, overrides) as record:
         record.add(loss=0.5)

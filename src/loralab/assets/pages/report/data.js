@@ -27,7 +27,9 @@ function numberText(value, digits = 4) {
 
 function valueText(value, key = "") {
   if (value === null || value === undefined) return "null";
-  if (typeof value === "number") return numberText(value, 6);
+  if (typeof value === "number") {
+    return value && Math.abs(value) <= 0.01 ? value.toExponential().replace("e+", "e") : numberText(value, 6);
+  }
   if (key.endsWith("_target_")) return String(value).split(".").pop();
   return typeof value === "string" ? value : JSON.stringify(value);
 }

@@ -147,6 +147,20 @@ def test_a_single_file_in_a_layout_of_its_own(train, tmp_path: Path, capsys: pyt
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_diffusers_folder(tmp_path: Path) -> None:
+    """As diffusers and transformers save it: T5's words are used twice and stored once."""
+    family = tiny_flow.load(seed=1)
+    for part, module in {**family.parts(), "vae": family.vae}.items():
+        module.save_pretrained(tmp_path / part)
+    family.scheduler().save_pretrained(tmp_path / "scheduler")
+    loaded = tiny_flow.load(str(tmp_path))
+    assert loaded.text_id == family.text_id
+    weights = [{name: value for name, value in f.identity.items() if "weights" in name} for f in (loaded, family)]
+    assert len(weights[0]) == 3
+    assert weights[0] == weights[1]
+    assert loaded.process.prediction == "flow"
+
+
 def test_another_familys_file_is_told_as_such(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     save_file(
         {"flow.proj_out.weight": torch.zeros(1), "bytes.x": torch.zeros(1), "pixels.x": torch.zeros(1)},

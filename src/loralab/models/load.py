@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loralab.diffusion.process import Process, process
 from loralab.errors import user_error
@@ -139,8 +139,9 @@ def build(
     """
     with torch.device("meta"):
         model = empty(row, part, config)
-    wanted = model.state_dict()
-    state = diffusers_vae(state, config) if part == "vae" else _as_wrapped(state, wanted)
+    names = _tied(model)
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if names.get(name, name) == name}
+    state = diffusers_vae(state, config) if part == "vae" else _named(state, names)
     missing = sorted(set(wanted) - set(state))
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     if missing or wrong:
@@ -158,17 +159,24 @@ def build(
         for name in wanted:
             advance(state[name].nbytes / 2**20)
             tensors[name] = state.pop(name).to(dtype)
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict(tensors | {name: tensors[first] for name, first in names.items()}, assign=True)
     for module in model.modules():
         if hasattr(module, "position_ids"):  # not among the weights, so still on meta
             module.position_ids = torch.arange(module.position_ids.shape[-1]).expand(1, -1)
     return model.eval()
 
 
-def _as_wrapped(state: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Some classes of some versions of transformers keep a text encoder's layers under `text_model`, others don't."""
-    inside = {name.removeprefix("text_model."): name for name in wanted}
-    return {inside.get(name.removeprefix("text_model."), name): tensor for name, tensor in state.items()}
+def _tied(model: nn.Module) -> dict[str, str]:
+    """Each name of a parameter → the first of its names: a weight that is used twice is stored once, under either."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def _named(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors by the first names of their parameters. Some versions of transformers keep layers of a text encoder under
+    `text_model`, others don't."""
+    inside = {name.removeprefix("text_model."): first for name, first in names.items()}
+    return {inside.get(name.removeprefix("text_model."), name): state.pop(name) for name in list(state)}
 
 
 def read_folder(path: Path, row: Row, parts: list[str], dtype: torch.dtype) -> dict[str, Any]:

@@ -103,3 +103,14 @@ def test_files_of_other_programs_are_named(tmp_path, text, program):
     with pytest.raises(UserError) as caught:
         found_in(tmp_path, text)
     assert f"is {program}, which is not supported" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["dit", "_diffusers_version"])
+def test_our_own_section_is_no_mark_of_another_program(tmp_path, key):
+    assert found_in(tmp_path, json.dumps({"net_dim": 4, "loralab": {"values": {key: 1}}})).dialect == "old-json"
+
+
+def test_a_key_that_overrides_cannot_express(tmp_path):
+    with pytest.raises(UserError) as caught:
+        found_in(tmp_path, json.dumps({"net_dim": 4, "loralab": {"values": {"a.b": {"¹": None}}}}))
+    assert "loralab.values.a.b" in str(caught.value)

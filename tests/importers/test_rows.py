@@ -41,3 +41,12 @@ def test_a_condition_decides_whether_an_option_is_used_or_reported(tmp_path, opt
     found = read(path)
     assert key not in found.settings.values
     assert why in next(left.why for left in found.not_applicable if left.key == option)
+
+
+@pytest.mark.parametrize("name", [option.name for option in OPTIONS.values() if option.is_flag])
+def test_a_command_line_gives_a_flag_without_a_value(tmp_path, name):
+    path = tmp_path / "train.txt"
+    path.write_text(f"train_network.py --{name} --network_dim 4", "utf8")
+    found = read(path)
+    assert found.settings.values["adapter.rank"] == 4
+    assert not found.unknown

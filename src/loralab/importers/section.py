@@ -20,8 +20,10 @@ from loralab.training.signature import DEVICES, LOADING, PLACES, THIS_RUN
 NAME = RECIPE
 
 GROUP = re.compile(r"[a-z_]+(/[a-z_]+)*")
-OPTION = re.compile(r"\w[\w.-]*")
-KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+OPTION = re.compile(r"\w[\w.-]*", re.ASCII)
+KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+INNER_KEY = re.compile(r"\w+", re.ASCII)
+"""As in the grammar of Hydra's overrides."""
 
 
 OF_THE_RUN = ("settings", "allow")
@@ -150,7 +152,7 @@ def _check(content: Content, where: str, value: Any) -> None:
             _check(content, where, part)
     if isinstance(value, dict):
         for key, part in value.items():
-            if not re.fullmatch(r"\w+", key) or SPECIAL.fullmatch(key):
+            if not INNER_KEY.fullmatch(key) or SPECIAL.fullmatch(key):
                 raise content.error(
                     where, f"contains the key {key!r:.40}, which is not allowed", "write plain values only"
                 )

@@ -8,6 +8,9 @@ from typing import Any
 
 from loralab.importers.content import Content
 
+OURS = "loralab"
+"""The section of our own files, whose keys say nothing of other programs."""
+
 DEPTH = 6
 """How deep nested tables are searched."""
 
@@ -84,7 +87,7 @@ def _keys(data: Any, depth: int = DEPTH) -> Iterator[str]:
     if depth and isinstance(data, dict):
         for key, value in data.items():
             yield key
-            yield from _keys(value, depth - 1)
+            yield from _keys(value, 0 if key == OURS else depth - 1)
     if depth and isinstance(data, list):
         for part in data[:20]:
             yield from _keys(part, depth - 1)

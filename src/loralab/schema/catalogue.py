@@ -64,6 +64,13 @@ class Option:
         return coerce.flag if is_switch else coerce.of(self.holder or self.key)
 
     @property
+    def is_flag(self) -> bool:
+        """Whether a command line of sd-scripts gives it without a value."""
+        if not (self.key and self.sd_scripts) or "." in self.sd_scripts:
+            return False
+        return self.coercion is coerce.flag or isinstance(self.coercion, coerce.Either)
+
+    @property
     def is_row(self) -> bool:
         """Whether the row says everything about how it becomes a setting."""
         return bool(self.key) and not self.by

@@ -21,19 +21,14 @@ from loralab.schema.catalogue import OPTIONS
 NAMES = {f"--{key}": name for key, name in sd_scripts_toml.NAMES.items()}
 
 _FLAGS = """
-alpha_mask async_upload bucket_no_upscale cache_info cache_latents cache_latents_to_disk cache_text_encoder_outputs
-cache_text_encoder_outputs_to_disk color_aug console_log_simple cpu_offload_checkpointing ddp_gradient_as_bucket_view
-ddp_static_graph debiased_estimation_loss debug_dataset deepspeed dim_from_weights disable_mmap_load_safetensors
-enable_bucket enable_wildcard flip_aug fp16_master_weights_and_gradients fp8_base fp8_base_unet full_bf16 full_fp16
-fused_backward_pass gradient_checkpointing highvram ip_noise_gamma_random_strength log_config lowram masked_loss
-mem_eff_attn multi_gpu network_train_text_encoder_only network_train_unet_only no_half_vae no_metadata
-noise_offset_random_strength output_config persistent_data_loader_workers random_crop resume_from_huggingface
-sample_at_first save_state save_state_on_train_end save_state_to_huggingface scale_v_pred_loss_like_noise_pred sdpa
-shuffle_caption skip_cache_check skip_until_initial_step torch_compile use_8bit_adam use_lion_optimizer v2
-v_parameterization weighted_captions xformers zero3_init_flag zero3_save_16bit_model zero_terminal_snr
+async_upload cache_info cache_text_encoder_outputs_to_disk console_log_simple cpu_offload_checkpointing
+ddp_gradient_as_bucket_view ddp_static_graph debug_dataset deepspeed dim_from_weights disable_mmap_load_safetensors
+fp16_master_weights_and_gradients fp8_base fp8_base_unet full_bf16 full_fp16 fused_backward_pass highvram log_config
+lowram mem_eff_attn multi_gpu no_half_vae output_config resume_from_huggingface save_state_to_huggingface
+skip_cache_check skip_until_initial_step torch_compile zero3_init_flag zero3_save_16bit_model
 """
-FLAGS = frozenset(_FLAGS.split())
-"""Options without a value."""
+UNSUPPORTED_FLAGS = frozenset(_FLAGS.split())
+"""Options without a value that have no counterpart here."""
 
 _SEVERAL = "base_weights base_weights_multiplier lr_scheduler_args network_args optimizer_args text_encoder_lr"
 SEVERAL = frozenset(_SEVERAL.split())
@@ -130,6 +125,11 @@ def _unknown_values(found: Foreign, given: Script, name: str, value: object) -> 
             found.unsure[name] = f"{shown} {given.unknown[variable]}"
 
 
+def is_flag(name: str) -> bool:
+    """Whether an option has no value."""
+    return name in UNSUPPORTED_FLAGS or (name in OPTIONS and OPTIONS[name].is_flag)
+
+
 def options(found: Foreign, words: list[str]) -> Iterator[tuple[str, str, object]]:
     """(key, option, value) for each option among the words."""
     i = 0
@@ -142,7 +142,7 @@ def options(found: Foreign, words: list[str]) -> Iterator[tuple[str, str, object
         key, equals, value = word.partition("=")
         name = NAMES.get(_whole(key), key)
         values = [value] if equals else []
-        most = 0 if name in FLAGS or equals else len(words) if name in SEVERAL else 1
+        most = 0 if is_flag(name) or equals else len(words) if name in SEVERAL else 1
         while most > len(values) and i < len(words) and not words[i].startswith("--"):
             values.append(words[i])
             i += 1
@@ -158,7 +158,7 @@ def _whole(key: str) -> str:
 def _value(found: Foreign, key: str, name: str, values: list[str]) -> object:
     if name in SEVERAL:
         return values
-    if name in FLAGS or (name not in OPTIONS and not values):
+    if is_flag(name) or (name not in OPTIONS and not values):
         return coerce.flag(values[0]) if values and values[0].lower() in ("true", "false") else True
     if not values:
         raise found.error(key, "has no value", f"write {key}=…")

@@ -1,1 +1,1 @@
-"""How options of other trainers become settings of this one: one module an idea, each a function of (foreign, ours)."""
+"""How options of other trainers become settings of this one: rows of the catalogue, and functions that compute."""

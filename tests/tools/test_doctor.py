@@ -21,7 +21,7 @@ from loralab.data.epoch.draws import BatchSize
 from loralab.data.epoch.planner import Planner
 from loralab.data.folders import gather
 from loralab.data.validation import Validation
-from loralab.models.text.tokens import CHUNK, VOCABULARY, Chunked, tokens_of
+from loralab.models.text.tokens import CHUNK, VOCABULARY, in_chunks, tokens_of
 from loralab.tools.doctor import examine
 from loralab.tools.doctor_html import to_html
 from loralab.tools.doctor_report import Finding, Report
@@ -61,7 +61,7 @@ def look(tmp_path: Path, folder: Path):
         folders = gather(str(folder), [], reg_folder and str(reg_folder), captions, Augment())
         examined = {name: changes.pop(name) for name in ("accumulate", "decode") if name in changes}
         write_tokenizer(tmp_path / "tokenizer") if not (tmp_path / "tokenizer").exists() else None
-        measure = Chunked(counter or tokens_of(str(tmp_path)), changes.pop("max_tokens", CHUNK))
+        measure = in_chunks(counter or tokens_of(str(tmp_path)), changes.pop("max_tokens", CHUNK))
         planned = {"sizes": [(64, 64)], "batch": BatchSize(2), "buckets": Buckets(step=8), "validation": Validation()}
         planner = Planner(folders, captions=captions, cache_folder=str(tmp_path / "cache"), **{**planned, **changes})
         return examine(planner, measure, **examined)
@@ -253,7 +253,7 @@ def test_a_folder_given_one_level_too_deep(folder: Path, look, tmp_path: Path) -
     planner = Planner(
         folders, [(64, 64)], BatchSize(1), Buckets(step=8), Captions(), Validation(), cache_folder=str(tmp_path / "c")
     )
-    ((text, _),) = findings(examine(planner, Chunked(tokens_of(str(tmp_path))), decode=False), "misplaced")
+    ((text, _),) = findings(examine(planner, in_chunks(tokens_of(str(tmp_path))), decode=False), "misplaced")
     assert f"did you mean {tmp_path}" in text
 
 

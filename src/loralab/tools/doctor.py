@@ -189,7 +189,7 @@ class _Captions:
     """Captions with nothing random in them, and their tokens; each is tokenized once."""
 
     def __init__(self, planner: Planner, measure: Measure) -> None:
-        self.rules, self._of = fixed_rules(planner.all_folders), cache(measure.__call__)
+        self.rules, self._of = fixed_rules(planner.all_folders), cache(measure.of)
 
     def text(self, item: Item) -> str:
         return fixed_caption(item, self.rules)

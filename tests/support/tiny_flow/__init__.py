@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from loralab.models.row import Part, Row, register
 from loralab.models.target import LayerKind, Target, plain_target
+from loralab.models.text.tokens import Measure
 from loralab.schema.ranges import AtLeastOne, Count, Pixels
 from loralab.types import Fit
 
@@ -61,15 +61,9 @@ def _transformer(layers: int) -> Iterator[Target]:
             yield plain_target("lora_transformer", f"transformer_blocks.{layer}.{path}", kind, layer)
 
 
-@dataclass(frozen=True)
-class Bytes:
-    """Every byte of a caption is a token."""
-
-    most: int
-
-    def __call__(self, caption: str) -> tuple[int, Fit]:
-        count = len(caption.encode())
-        return count, Fit(1, max(0, count - self.most))
+def measure(length: int) -> Measure:
+    """Every byte of a caption is a token; the last of so many is the end."""
+    return Measure(length - 1, lambda text: (len(text.encode()), Fit(1, max(0, len(text.encode()) - length + 1))))
 
 
 ROW = register(
@@ -85,7 +79,7 @@ ROW = register(
         },
         targets=targets,
         architecture=ARCHITECTURE,
-        measure=lambda model: Bytes(model["max_token_length"] - 1),
+        measure=lambda model: measure(model["max_token_length"]),
         predictions=("flow",),
         latent_channels=16,
         bucket_step=16,  # tokens of two by two latent cells

@@ -12,7 +12,7 @@ from torch import Tensor
 from loralab.models.family import Family
 from loralab.models.text.encoder import Text, TextEncoder
 from loralab.types import Conditioning, Fit
-from tests.support.tiny_flow import Bytes
+from tests.support.tiny_flow import measure
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Encoder(TextEncoder):
         return Text(hidden, hidden.mean(1))
 
     def fit(self, caption: str) -> Fit:
-        return Bytes(self.length - 1)(caption)[1]
+        return measure(self.length).of(caption)[1]
 
     def tokenizer_id(self) -> str:
         return "bytes"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from loralab.models.text.emphasis import parse
 from loralab.types import Fit
@@ -23,30 +22,24 @@ _WHOLE = "tokenizer.json"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-class Measure(Protocol):
+class Measure(NamedTuple):
     """How long captions are for the text encoders of a family."""
 
-    @property
-    def most(self) -> int:
-        """Tokens; longer captions are cut."""
-        ...
-
-    def __call__(self, caption: str) -> tuple[int, Fit]:
-        """The number of a caption's tokens, and whether it is cut."""
-        ...
+    most: int
+    """Tokens; longer captions are cut."""
+    of: Callable[[str], tuple[int, Fit]]
+    """The number of a caption's tokens, and whether it is cut."""
 
 
-@dataclass(frozen=True)
-class Chunked:
-    """CLIP's, in chunks of 75 tokens."""
+def in_chunks(tokens: Callable[[str], list[str]], most: int = CHUNK) -> Measure:
+    """CLIP's, whose captions are read in chunks of 75 tokens."""
 
-    tokens: Callable[[str], list[str]]
-    most: int = CHUNK
-
-    def __call__(self, caption: str) -> tuple[int, Fit]:
-        names = self.tokens(caption)
-        parts, lost = chunked(names, self.most // CHUNK)
+    def measure(caption: str) -> tuple[int, Fit]:
+        names = tokens(caption)
+        parts, lost = chunked(names, most // CHUNK)
         return len(names), Fit(max(1, sum(bool(names[part]) for part in parts)), lost)
+
+    return Measure(most, measure)
 
 
 def chunked(names: Sequence[str], chunks: int) -> tuple[list[slice], int]:
@@ -65,10 +58,10 @@ def chunked(names: Sequence[str], chunks: int) -> tuple[list[slice], int]:
     return found, len(names) - start
 
 
-def clip(model: Mapping[str, Any]) -> Chunked:
+def clip(model: Mapping[str, Any]) -> Measure:
     """Of the CLIP text encoders of a composed `model` node."""
     tokens = tokens_of(model.get("tokenizer"), model.get("base"), emphasis=bool(model.get("emphasis")))
-    return Chunked(tokens, model.get("max_token_length") or CHUNK)
+    return in_chunks(tokens, model.get("max_token_length") or CHUNK)
 
 
 def tokens_of(*places: str | None, emphasis: bool = False) -> Callable[[str], list[str]]:

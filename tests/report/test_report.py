@@ -91,7 +91,7 @@ def test_what_is_not_as_it_should_be_is_named_and_the_rest_is_shown(
     (tmp_path / "runs" / "c").mkdir()
     (tmp_path / "runs" / "c" / "run.json").write_text('{"status": "fin')
     facts = json.loads((tmp_path / "runs" / "b" / "run.json").read_text())
-    kept = {"status": "running", "overrides": ["seed=1"], "errors": "no list", "loss": None}
+    kept = {"status": "running", "overrides": 7, "errors": 5, "loss": None}
     (tmp_path / "runs" / "b" / "run.json").write_text(json.dumps(kept))
     report(tmp_path / "runs", tmp_path / "nowhere", "--out", tmp_path / "page")
     assert "2 runs" in capsys.readouterr().out

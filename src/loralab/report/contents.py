@@ -67,7 +67,7 @@ def _entry(run: Run, found: dict[str, Curve]) -> Entry:
         last = next(reversed(found[name].values()), None) if name in found else None
         figures[name] = _number(last) if figures.get(name) is None else figures[name]
     figures |= {"best_step": best[0], "best": best[1]} if best else {"best_step": None, "best": None}
-    error = run.record.get("error") or next(iter(run.record.get("errors") or []), None)
+    error = run.record.get("error") or next(iter(_list(run, "errors")), None)
     return {
         "folder": str(run.folder.absolute()),
         "status": Manifest(run.folder, run.record, run.settings).status,
@@ -78,20 +78,25 @@ def _entry(run: Run, found: dict[str, Curve]) -> Entry:
     }
 
 
+def _list(run: Run, fact: str) -> list[Any]:
+    """A list in its record; empty where something else stands there."""
+    found = run.record.get(fact)
+    return found if isinstance(found, list) else []
+
+
 def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _command(run: Run) -> str:
     """What runs it again: without the choice of its sweep, of which it is one point."""
-    given = run.record.get("overrides")
-    words = [str(word) for word in given if not str(word).startswith("sweep=")] if isinstance(given, list) else []
+    words = [word for word in map(str, _list(run, "overrides")) if not word.startswith("sweep=")]
     return shlex.join(["loralab", "train", *words])
 
 
 def _by_interest(runs: list[Run], keys: list[str]) -> list[str]:
     """Settings that were given as overrides first: those are what a sweep sweeps."""
-    given = [word for run in runs for word in run.record.get("overrides") or [] if isinstance(word, str)]
+    given = [word for run in runs for word in map(str, _list(run, "overrides"))]
     order = {key: i for i, key in enumerate(dict.fromkeys(word.lstrip("+").partition("=")[0] for word in given))}
     return sorted(keys, key=lambda key: order.get(key, len(order)))
 
@@ -99,11 +104,11 @@ def _by_interest(runs: list[Run], keys: list[str]) -> list[str]:
 def _groups(runs: list[Run], entries: list[Entry], metric: str) -> Entry:
     """The groups of runs that differ by their seed only, each compared with the best one over their common seeds."""
     numbers = groups([run.settings for run in runs])
-    values: list[dict[Any, float]] = [{} for _ in range(max(numbers) + 1)]
+    values: list[dict[str, float]] = [{} for _ in range(max(numbers) + 1)]
     for number, run, entry in zip(numbers, runs, entries, strict=True):
         entry["group"], value = number, entry["figures"][metric]
         if value is not None:
-            values[number][run.settings.get(SEED)] = value
+            values[number][str(run.settings.get(SEED))] = value
     rows: list[Entry] = []
     for group in values:
         mean, spread = mean_and_spread(list(group.values())) if group else (None, None)

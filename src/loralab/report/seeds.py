@@ -49,7 +49,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def compared(one: Mapping[int, float], other: Mapping[int, float]) -> Comparison | None:
+def compared(one: Mapping[Any, float], other: Mapping[Any, float]) -> Comparison | None:
     """How far `one` lies above `other`, both a value by seed; None if they share fewer than two seeds."""
     differences = [one[seed] - other[seed] for seed in one if seed in other]
     return interval(differences) if len(differences) > 1 else None

@@ -114,7 +114,19 @@ class Stream:
 
 
 _log = Log()
-ASKS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
+ASKS = {
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--version",
+    "--shell-completion",
+    "-sc",
+    "--dry-run",
+}
 """Flags with which nothing is trained."""
 
 

@@ -25,14 +25,14 @@ from loralab.command import flags, many, start, sweep
 from loralab.command.menu import menu
 from loralab.command.prepare import prepare, refuse
 from loralab.command.rerun import rerun
-from loralab.command.run_folder import claim, folder_problems, planned, refuse_to_overwrite, take
-from loralab.errors import Diverged, UserError
+from loralab.command.run_folder import RunFolder, claim, folder_problems, planned, refuse_to_overwrite, take
+from loralab.errors import Diverged, UserError, user_error
 from loralab.importers.save import save as save_settings
 from loralab.report import resumed_sweep
 from loralab.report.loggers import finish
 from loralab.report.record import record_failure
 from loralab.report.sweep import Runs, announced, to_minimise
-from loralab.schema.compose import Places, choices_of, composed_by_hydra, know_places, use_sources, values
+from loralab.schema.compose import Composed, Places, choices_of, composed_by_hydra, know_places, use_sources, values
 from loralab.schema.settings import written
 from loralab.shared import Shared
 
@@ -87,6 +87,8 @@ def _prepared(given: flags.Flags, overrides: list[str]) -> int:
         raise UserError(*problems)
     for warning in prepared.warnings:
         print(f"note: {warning}", file=sys.stderr)
+    if "dry_run" in given:
+        return _dry_run(composed, swept, place, overrides)
     if folder := many.run_folder(overrides):
         return many.run(folder, overrides, flags.spelt(given))
     if swept is not None and "cfg" in given:
@@ -103,6 +105,21 @@ def _prepared(given: flags.Flags, overrides: list[str]) -> int:
     return 0
 
 
+def _dry_run(composed: Composed, swept: list[Override] | None, place: RunFolder | None, overrides: list[str]) -> int:
+    """Shows what would be trained, and writes nothing."""
+    if many.run_folder(overrides):
+        raise user_error(flags.DRY_RUN, f"has no effect with {many.RUN_FOLDER}", "give one file: settings.load=FILE")
+    from loralab.tools import dry_run  # plans the data
+
+    dry_run.show(composed, swept, 1 if swept is None else _total(swept), place and place.path)
+    return 0
+
+
+def _total(swept: list[Override]) -> int:
+    """The number of runs of a sweep."""
+    return HydraConfig.get().sweeper.get("n_trials") if sweep.is_search() else sweep.count(swept)
+
+
 def _show_points(given: flags.Flags, swept: list[Override]) -> None:
     """Prints the configuration of each point of a sweep; of a search, that of one possible point."""
     for number, point in enumerate(sweep.points(swept), 1):
@@ -113,7 +130,7 @@ def _show_points(given: flags.Flags, swept: list[Override]) -> None:
 def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Override]) -> int:
     """A run for each point, then a table of them; returns the exit code, 1 if one failed."""
     search, started = sweep.is_search(), time.time()
-    total = HydraConfig.get().sweeper.get("n_trials") if search else sweep.count(swept)
+    total = _total(swept)
     done, left = resumed_sweep.unfinished(folder, swept) if cfg.resume == "auto" and not search else ([], [])
     runs = Runs(folder, swept, 0.0 if done else started, 0 if cfg.settings.save_only else total)
     point, words = partial(task, shared=Shared()), [*overrides, announced(swept, total)]

@@ -19,6 +19,8 @@ from loralab.schema.compose import CONF, Places
 Flags = dict[str, Any]
 """The flags that were given, by name: {"multirun": True, "cfg": "job"}."""
 
+DRY_RUN = "--dry-run"
+"""The one flag that is not Hydra's: shows what would be trained."""
 COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")
 """Commands, of which only one can be given; except that --multirun can be combined with --cfg."""
 OF_PLACES = ("config_path", "config_name", "config_dir")
@@ -26,8 +28,9 @@ OF_PLACES = ("config_path", "config_name", "config_dir")
 
 def split(argv: list[str]) -> tuple[Flags, list[str]]:
     """Hydra's flags and the overrides, in any order. Exits with the usage at an unknown flag, and at --version."""
-    given = vars(get_args_parser().parse_intermixed_args(argv))
+    given = vars(get_args_parser().parse_intermixed_args([word for word in argv if word != DRY_RUN]))
     overrides = given.pop("overrides")
+    given["dry_run"] = DRY_RUN in argv
     return {name: value for name, value in given.items() if value not in (None, False)}, overrides
 
 
@@ -71,6 +74,9 @@ def _problems(flags: Flags, overrides: list[str]) -> Iterator[Problem]:
     if len(commands) > 1 and commands != ["multirun", "cfg"]:
         first, *others = map(_flag, commands)
         yield Problem(first, f"cannot be combined with {' and '.join(others)}", "keep one of them")
+    others = [name for name in COMMANDS if name in flags and name not in ("run", "multirun")]
+    if "dry_run" in flags and others:
+        yield Problem(DRY_RUN, f"cannot be combined with {_flag(others[0])}", "keep one of them")
     for name in ("resolve", "package"):
         if name in flags and "cfg" not in flags and "help" not in flags:
             yield Problem(_flag(name), "has no effect without --cfg", "add --cfg job")

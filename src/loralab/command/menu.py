@@ -12,6 +12,7 @@ loralab trains LoRA adapters for Stable Diffusion.
   python train.py optimizer=adam8bit adapter.rank=32      choose an option of a group, change a setting
   python train.py -m optimizer.lr=1e-4,1e-3               run a sweep: one run for each value
   python train.py --cfg job                               print every setting, without training
+  python train.py --dry-run                               show number of runs, steps, time and disk, without training
   python train.py resume=auto                             resume the run with the same settings
 """
 FOOT = """\

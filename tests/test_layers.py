@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 MODULES = {
     ".".join(file.relative_to(SRC / "loralab").with_suffix("").parts).removesuffix(".__init__"): file
-    for file in SRC.rglob("*.py")
+    for file in (SRC / "loralab").rglob("*.py")
 }
 
 

@@ -80,18 +80,6 @@ def test_a_single_run_that_fails_gives_exit_code_1(train, tmp_path: Path) -> Non
     assert json.loads((folder / "run.json").read_text())["status"] == "diverged"
 
 
-@pytest.mark.slow
-def test_a_search_goes_on_where_a_trial_diverges(sweep, tmp_path: Path) -> None:
-    if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
-        pytest.skip("pip install hydra-optuna-sweeper")
-    search = ("sweep=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.seed=3")
-    code, said, _ = sweep(*search, *STEEP, "optimizer.lr=choice(1e-9,1e3)", "seed=range(0,9)")
-    assert code == 0, said
-    assert "run 4 of 4: optimizer.lr=" in said
-    assert set(statuses(tmp_path)) == {"finished", "diverged"}
-    assert "optimizer.lr: 1.0e-09\n" in (tmp_path / "points" / "optimization_results.yaml").read_text()
-
-
 @pytest.mark.parametrize(
     ("facts", "value"),
     [
@@ -105,15 +93,6 @@ def test_a_search_goes_on_where_a_trial_diverges(sweep, tmp_path: Path) -> None:
 )
 def test_what_a_search_minimises(facts: dict, value: float | None) -> None:
     assert to_minimise(facts) == value
-
-
-def test_the_embedded_search_is_composed_without_its_package() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "sweep=optuna", "--cfg", "job"], capture_output=True, text=True
-    )
-    if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
-        assert "pip install hydra-optuna-sweeper" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

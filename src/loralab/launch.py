@@ -117,7 +117,7 @@ def _dry_run(composed: Composed, swept: list[Override] | None, place: RunFolder 
 
 def _total(swept: list[Override]) -> int:
     """The number of runs of a sweep."""
-    return HydraConfig.get().sweeper.get("n_trials") if sweep.is_search() else sweep.count(swept)
+    return (sweep.is_search() and sweep.count_of_search()) or sweep.count(swept)
 
 
 def _show_points(given: flags.Flags, swept: list[Override]) -> None:
@@ -132,7 +132,8 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     search, started = sweep.is_search(), time.time()
     total = _total(swept)
     done, left = resumed_sweep.unfinished(folder, swept) if cfg.resume == "auto" and not search else ([], [])
-    runs = Runs(folder, swept, 0.0 if done else started, 0 if cfg.settings.save_only else total)
+    expected = 0 if cfg.settings.save_only or search else total  # a search may need fewer
+    runs = Runs(folder, swept, 0.0 if done else started, expected)
     point, words = partial(task, shared=Shared()), [*overrides, announced(swept, total)]
     try:
         if done:

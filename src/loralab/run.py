@@ -19,9 +19,11 @@ from omegaconf import DictConfig
 
 from loralab import signals
 from loralab.adapters.inject import inject
+from loralab.callbacks.pruning import Pruning
 from loralab.callbacks.resumed import Resumed
 from loralab.callbacks.side_work import SideWork
 from loralab.command import sweep
+from loralab.command.search import FILE
 from loralab.data.module import DataModule
 from loralab.diffusion.tag_rarity import Tags
 from loralab.errors import UserError, user_error
@@ -182,6 +184,8 @@ def callbacks(cfg: DictConfig, side_work: SideWork, *own: RunState | Output | St
         if node is not None and node.get("enabled", True):
             settings = {key: value for key, value in node.items() if key != "enabled"}
             built.append(side_work.callback(str(name), _given(instantiate(settings, _partial_=True), own)))
+    if (search := sweep.trial()) and (folder := sweep.folder()):
+        built.append(side_work.callback("pruning", Pruning(search.trial, folder / FILE, instantiate(search.pruner))))
     return built
 
 

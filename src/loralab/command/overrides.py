@@ -61,9 +61,9 @@ def parse(overrides: list[str]) -> tuple[list[Override], list[Problem]]:
 
 
 def values_of(sweep: Override) -> list[str]:
-    """The values of a sweep, as written after `=`; of an interval its start."""
+    """The values of a sweep, as written after `=`; of an interval its ends."""
     if sweep.is_interval_sweep():
-        return [str(sweep.value().start)]  # type: ignore[union-attr]
+        return [str(sweep.value().start), str(sweep.value().end)]  # type: ignore[union-attr]
     return list(sweep.sweep_string_iterator())
 
 

@@ -24,6 +24,7 @@ from loralab.command.overrides import (
     with_keys,
     with_options,
 )
+from loralab.command.search import search_problems
 from loralab.errors import Problem, UserError
 from loralab.importers.expand import expand
 from loralab.schema.compose import Composed, compose, group_options
@@ -73,6 +74,8 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
             )  # those of the command line take precedence
             composed = checked(first_point(swept), origins) if own else composed
             problems += [*sweep.problems(swept), *_of_later_points(swept, composed)]
+            if sweep.is_search():
+                problems += search_problems(HydraConfig.get().sweeper)
     except UserError as error:
         problems += error.problems
     if not (multirun or sweep.is_multirun()):

@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from loralab.command.overrides import parse, values_of
 from loralab.errors import Problem
@@ -31,6 +32,12 @@ def is_search() -> bool:
 def folder() -> Path | None:
     """The folder of the sweep that the current run is a point of."""
     return Path(HydraConfig.get().sweep.dir).absolute() if is_multirun() else None
+
+
+def trial() -> DictConfig | None:
+    """The search that the current run reports to, with the run's number as `trial`; None where nothing prunes it."""
+    node = HydraConfig.get().sweeper if is_multirun() else {}
+    return node if "trial" in node and node.get("pruner") else None  # type: ignore[return-value]
 
 
 def own_of_run(overrides: Iterable[str]) -> list[str]:
@@ -73,6 +80,12 @@ def _short(override: str) -> str:
 def count(swept: Iterable[Override]) -> int:
     """The number of points."""
     return math.prod(len(values_of(o)) for o in swept if o.is_sweep_override())
+
+
+def count_of_search() -> int | None:
+    """The number of runs that a search makes at most, if it says how many."""
+    node = HydraConfig.get().sweeper
+    return node.n_trials * node.get("seeds", 1) if "n_trials" in node else None
 
 
 def problems(parsed: list[Override]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 from lightning import Trainer
 
 from loralab.callbacks.early_stopping import EarlyStopping
+from loralab.callbacks.pruning import Pruning
 from loralab.data.module import DataModule
 from loralab.files import digest_file
 from loralab.optim.build import eight_bit
@@ -100,7 +101,8 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
 
 def _stopped(trainer: Trainer) -> str | None:
     """When and why the run was stopped early."""
-    return next((c.stopped for c in trainer.callbacks if isinstance(c, EarlyStopping)), None)  # type: ignore[attr-defined]
+    callbacks = [c for c in trainer.callbacks if isinstance(c, (EarlyStopping, Pruning))]  # type: ignore[attr-defined]
+    return next((callback.stopped for callback in callbacks if callback.stopped), None)
 
 
 def _eight_bit(trainer: Trainer) -> tuple[int, int] | None:

@@ -55,8 +55,10 @@ class Run:
 
     @property
     def how(self) -> str:
-        """Its status, and whether it took over the result of another."""
-        return f"{self.status} (reused)" if self.facts.get("reused") else self.status
+        """Its status, and whether it took over the result of another, or what ended it early."""
+        stopped = str(self.facts.get("stopped") or "").partition(" at step")[0]
+        why = "reused" if self.facts.get("reused") else stopped
+        return f"{self.status} ({why})" if why else self.status
 
     @property
     def failed(self) -> bool:

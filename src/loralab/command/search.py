@@ -1,0 +1,177 @@
+"""A search: Optuna chooses the points of a sweep by the validation loss of earlier ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.errors import InstantiationException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from loralab.command.overrides import parse
+from loralab.errors import Problem, user_error
+from loralab.packages import missing
+from loralab.schema.compose import values
+from loralab.schema.constructors import misfits
+from loralab.schema.ranges import AtLeastOne
+from loralab.writing import atomic_path
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+
+FILE = "search.sqlite"
+"""The study, in the sweep's folder."""
+
+
+class Search(Sweeper):
+    """Runs `n_trials` points, each with `seeds` seeds; the lower the mean of what the runs return, the better.
+
+    The study is kept in the sweep's folder: a search that was interrupted goes on there, with what it had begun.
+    """
+
+    def __init__(
+        self,
+        n_trials: AtLeastOne = 20,
+        seeds: AtLeastOne = 1,
+        n_jobs: AtLeastOne = 1,
+        sampler: Any = None,
+        pruner: Any = None,
+        params: dict[str, str] | None = None,
+    ) -> None:
+        self.n_trials, self.seeds, self.n_jobs = n_trials, seeds, n_jobs if seeds == 1 else 1
+        self.sampler, self.pruner, self.params = sampler, pruner, params or {}
+        self.config: DictConfig
+        self.launcher: Launcher
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        import optuna
+
+        given = {o.get_key_element(): o for o in parse([*(f"{k}={v}" for k, v in self.params.items()), *arguments])[0]}
+        space = {key: distribution(o) for key, o in given.items() if o.is_sweep_override()}
+        fixed = [o.input_line or "" for o in given.values() if not o.is_sweep_override()]
+        if self.seeds > 1 and "seed" in space:
+            raise user_error("seed", "is both searched and repeated", "remove one: seed=… or hydra.sweeper.seeds")
+        folder = Path(self.config.hydra.sweep.dir).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(
+            storage=f"sqlite:///{folder / FILE}",
+            study_name="search",
+            load_if_exists=True,
+            sampler=self.sampler,
+            pruner=self.pruner or optuna.pruners.NopPruner(),
+        )
+        if study.trials:
+            study.sampler.reseed_rng()  # its seed would choose the same points again
+        for trial in begun(study):
+            self._run(study, [trial], fixed)
+        while (left := self.n_trials - len(study.trials)) > 0:
+            self._run(study, [study.ask(space) for _ in range(min(left, self.n_jobs))], fixed)
+        _save_best(study, folder)
+
+    def _run(self, study: Study, trials: Sequence[Trial], fixed: list[str]) -> None:
+        """Runs some trials, and the further seeds of one that is worth it."""
+        points = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in trials]
+        first = trials[0].number * self.seeds
+        reporting = [[*p, f"+hydra.sweeper.trial={t.number}"] for p, t in zip(points, trials, strict=True)]
+        values = self._launch(reporting, first)
+        for point, trial, value in zip(points, trials, values, strict=True):
+            step = study._storage.get_trial(trial._trial_id).user_attrs.get("pruned")
+            if step is None and self.seeds > 1:
+                value = mean([value, *self._launch(self._further_seeds(point), first + 1)])
+            _tell(study, trial, value, is_pruned=step is not None)
+
+    def _further_seeds(self, point: list[str]) -> list[list[str]]:
+        seed = next((int(o.partition("=")[2]) for o in point if o.startswith("seed=")), 0)
+        others = [o for o in point if not o.startswith("seed=")]
+        return [[*others, f"seed={seed + more}"] for more in range(1, self.seeds)]
+
+    def _launch(self, points: list[list[str]], number: int) -> list[float | None]:
+        return [done.return_value for done in self.launcher.launch(points, initial_job_idx=number)]
+
+
+def search_problems(node: DictConfig) -> Iterator[Problem]:
+    """Problems of the settings of a search (`hydra.sweeper`), and of Optuna's sampler and pruner."""
+    if find_spec("optuna") is None:
+        yield from missing("hydra/sweeper", "optuna")
+        return
+    yield from misfits("hydra.sweeper", f"{Search.__module__}.{Search.__name__}", values(node))
+    for part, module in (("sampler", "optuna.samplers."), ("pruner", "optuna.pruners.")):
+        if (settings := node.get(part)) and str(settings.get("_target_")).startswith(module):
+            try:
+                instantiate(settings)
+            except InstantiationException as error:
+                why = str(error.__cause__ or error).partition("\n")[0]
+                yield Problem(f"hydra.sweeper.{part}", why, f"see {settings['_target_']} in Optuna's documentation")
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """Optuna's distribution for a sweep in Hydra's grammar."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        assert sweep.start is not None
+        assert sweep.end is not None
+        is_whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+        kind = IntDistribution if is_whole else FloatDistribution
+        return kind(sweep.start, sweep.end, log="log" in sweep.tags)  # type: ignore[arg-type]
+    if isinstance(sweep, RangeSweep) and not sweep.shuffle:
+        values = list(sweep.range())
+        if all(isinstance(value, int) for value in values):
+            return IntDistribution(min(values), max(values), step=abs(int(sweep.step)))  # type: ignore[arg-type]
+    return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def begun(study: Study) -> list[Trial]:
+    """The trials that an earlier process has begun and not ended, to be run again in their folders."""
+    from optuna import Trial
+    from optuna.trial import TrialState
+
+    return [Trial(study, trial._trial_id) for trial in study.get_trials(states=[TrialState.RUNNING])]
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of the runs that have a value; None where none has, infinite where one diverged."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and all(map(math.isfinite, known)) else math.inf if known else None
+
+
+def _tell(study: Study, trial: Trial, value: float | None, is_pruned: bool) -> None:
+    from optuna.trial import TrialState
+
+    if value is None:
+        study.tell(trial, state=TrialState.FAIL)
+    elif is_pruned:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, value)
+
+
+def _save_best(study: Study, folder: Path) -> None:
+    """The best point, under the names that Hydra's own Optuna plugin uses."""
+    from optuna.trial import TrialState
+
+    if not any(math.isfinite(trial.value or 0) for trial in study.get_trials(states=[TrialState.COMPLETE])):
+        return
+    best = {"name": "optuna", "best_evaluated_params": study.best_params, "best_evaluated_value": study.best_value}
+    with atomic_path(folder / "optimization_results.yaml", "hydra.sweep.dir") as beside:
+        OmegaConf.save(OmegaConf.create(best), beside)

@@ -94,7 +94,7 @@ def test_no_circles() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize("depth", [1])
+@pytest.mark.parametrize("depth", [1, 2])
 def test_no_circles_of_folders(depth: int) -> None:
     """Lazy imports count: they hide a circle, they do not cut it. A folder and those inside it are one."""
 

@@ -137,7 +137,7 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     point, words = partial(task, shared=Shared()), [*overrides, announced(swept, total)]
     try:
         if done:
-            print(resumed_sweep.announced_as_done(done, swept, folder, total), flush=True)
+            print(resumed_sweep.announced_as_done(done, swept, folder, sweep.count(swept)), flush=True)
             start.points(point, words, left)
         else:
             start.sweep(point, words)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from loralab.files import digest_file
 from loralab.report.environment import git
@@ -36,6 +37,7 @@ def test_a_record_tells_where_the_run_came_from(pair: tuple[Path, Path], random_
     assert one["versions"]["pillow"] == version("pillow")
     assert one["hardware"]["system"] == platform.platform()
     assert one["hardware"]["cores"] == os.cpu_count()
+    assert one["hardware"]["threads"] == torch.get_num_threads()
     assert one["device"] == "cpu × 1"
     assert one["inputs"]["images"] == 41
     assert one["inputs"]["adapter"] is None

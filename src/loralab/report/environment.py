@@ -37,6 +37,7 @@ def hardware() -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": _processor(),
         "cores": os.cpu_count(),
+        "threads": _threads(),
         "memory_gb": _memory(),
         "gpus": _gpus(),
     }
@@ -61,6 +62,13 @@ def _processor() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def _threads() -> int:
+    """Of torch on the processor: how many share a sum decides how it is rounded."""
+    from torch import get_num_threads  # takes seconds; whoever trains has imported it
+
+    return get_num_threads()
 
 
 def _memory() -> float | None:

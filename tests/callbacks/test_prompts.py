@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from loralab import cli
-from loralab.callbacks import pictures, prompts
+from loralab.callbacks import contact_sheet, prompts
 from loralab.callbacks.prompts import read
 from loralab.errors import UserError
 from tests import GOLDEN
@@ -218,11 +218,11 @@ def test_own_images_are_drawn_by_default(train, random_base: Path, tmp_path: Pat
 def test_a_sheet_has_a_bounded_size(tmp_path: Path) -> None:
     """Whatever the size of the pictures and their number, the first and the last row are on it."""
     picture = Image.effect_noise((1024, 768), 40).convert("RGB")
-    thumbnail = pictures.thumbnail(picture)
+    thumbnail = contact_sheet.thumbnail(picture)
     assert thumbnail.size == (256, 192)
     for rows, columns in ((1, 1), (12, 4), (100, 3), (3, 50), (40, 40)):
         names = [f"step {number}" for number in range(rows)]
-        sheet = pictures.grid(dict.fromkeys(names, [thumbnail] * columns), ["words " * 200] * columns)
+        sheet = contact_sheet.grid(dict.fromkeys(names, [thumbnail] * columns), ["words " * 200] * columns)
         assert sheet.width * sheet.height < 7e6, (rows, columns)
-    assert pictures._spread(names)[::23] == [names[0], names[-1]]
-    assert pictures.grid({"small": [Image.new("RGB", (64, 64))]}, [""]).width > 2 * 64
+    assert contact_sheet._spread(names)[::23] == [names[0], names[-1]]
+    assert contact_sheet.grid({"small": [Image.new("RGB", (64, 64))]}, [""]).width > 2 * 64

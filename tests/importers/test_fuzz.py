@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from loralab.errors import UserError
-from loralab.importers.convert import read
+from loralab.importers.conversion import read
 from loralab.importers.dialects import NAMES
 from loralab.importers.rules.folders import DATA, FOLDER
 from loralab.schema.quoting import as_text, to_paste

@@ -11,7 +11,7 @@ from loralab.command import many
 from loralab.command.prepare import prepare
 from loralab.errors import UserError
 from loralab.importers.content import NotSettings
-from loralab.importers.convert import read
+from loralab.importers.conversion import read
 from loralab.importers.dialects import NAMES
 from loralab.importers.expand import expand
 from loralab.schema.compose import compose

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from loralab.errors import UserError
-from loralab.importers.convert import read
+from loralab.importers.conversion import read
 
 EASY = "[network_args.args]\nnetwork_dim = 4\n{}\n[optimizer_args.args]\nunet_lr = 1e-4\n"
 

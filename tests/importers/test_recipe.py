@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from loralab.adapters.file import read_metadata
 from loralab.command.prepare import prepare
-from loralab.importers import convert
+from loralab.importers import conversion
 from loralab.importers.recipe import recipe
 from loralab.importers.save import stored
 from loralab.importers.section import is_left_out
@@ -139,7 +139,7 @@ def test_what_is_of_another_machine_is_not_taken(tmp_path: Path) -> None:
     values_ = {"seed": 9, "output.folder": "/elsewhere", "logger.csv.save_dir": "/elsewhere", "resume": "auto"}
     choices = {"logger": "wandb", "scheduler": "cosine", "model": "sd15"}
     section = {"choices": choices, "values": values_ | {"model.base": "/base"}}
-    found = convert.read(foreign(tmp_path / "a.safetensors", json.dumps(section)))
+    found = conversion.read(foreign(tmp_path / "a.safetensors", json.dumps(section)))
     assert found.settings.choices == {"scheduler": "cosine", "model": "sd15"}
     assert found.settings.values == {"seed": 9}
     names = "logger, output.folder, logger.csv.save_dir, resume, model.base"
@@ -185,7 +185,7 @@ def test_rates_as_sd_scripts_writes_them_for_sdxl(tmp_path: Path) -> None:
         "ss_base_model_version": "sdxl_base_v1-0",
     }
     file.write_text(json.dumps(told))
-    read = convert.read(file).settings.values
+    read = conversion.read(file).settings.values
     assert (read["targets.text_encoder_lr"], read["targets.text_encoder_2_lr"]) == (5e-5, 1e-5)
 
 
@@ -200,7 +200,7 @@ def test_the_polynomial_of_sd_scripts_ends_where_theirs_does(tmp_path: Path, arg
     file = tmp_path / "config.toml"
     lines = ["learning_rate = 2e-4", "max_train_steps = 50", 'lr_scheduler = "polynomial"', "lr_scheduler_power = 2"]
     file.write_text("\n".join([*lines, arguments.strip()]))
-    read = convert.read(file).settings.values
+    read = conversion.read(file).settings.values
     rates = []
     for schedule in (
         lambda optimizer: get_polynomial_decay_schedule_with_warmup(optimizer, 0, 50, lr_end=end, power=2.0),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loralab.errors import UserError
-from loralab.importers.convert import read
+from loralab.importers.conversion import read
 
 TRAIN = "python train_network.py --network_dim 4"
 

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL.Image import Image
 
+from loralab.callbacks.contact_sheet import grid, save, thumbnail, to_image
 from loralab.callbacks.due import due, epochs_done, steps_done
-from loralab.callbacks.pictures import grid, save, thumbnail, to_image
 from loralab.callbacks.prompts import SETTING, Prompt, notes, read
 from loralab.models.preview import sample
 from loralab.schema.ranges import AtLeastOne, Guidance, PictureSide, SamplingSteps

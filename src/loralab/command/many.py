@@ -16,7 +16,7 @@ from loralab.errors import UserError, user_error
 from loralab.files import what_is_at
 from loralab.importers import content as contents
 from loralab.importers.content import NotSettings, shown
-from loralab.importers.convert import converted
+from loralab.importers.conversion import converted
 from loralab.importers.dialects import dialect_of
 from loralab.importers.expand import value_of
 from loralab.schema.settings import written

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from loralab.errors import Problem, user_error
 from loralab.importers import content as contents
-from loralab.importers.convert import Converted, converted
+from loralab.importers.conversion import Converted, converted
 from loralab.importers.rules.groups import settings_of, values_of, yaml_of
 from loralab.schema.settings import Settings, written
 from loralab.schema.tree import leaves

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab.importers.content import Content
-from loralab.importers.convert import converted
+from loralab.importers.conversion import converted
 from loralab.importers.foreign import SPECIAL
 from loralab.importers.section import NAME, OF_THE_RUN
 from loralab.schema.catalogue import PARAMETERS, Option

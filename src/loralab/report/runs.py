@@ -14,7 +14,7 @@ from rich.text import Text
 from loralab.errors import UserError, user_error
 from loralab.files import as_json, printable
 from loralab.report.manifest import ROOTS, read, record_folders
-from loralab.report.sweep import VALIDATION, to_minimise
+from loralab.report.sweep_table import VALIDATION, to_minimise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

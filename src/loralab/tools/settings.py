@@ -10,7 +10,7 @@ import shlex
 from loralab.callbacks import prompts
 from loralab.errors import Problem, UserError
 from loralab.importers import content as contents
-from loralab.importers.convert import Converted, converted
+from loralab.importers.conversion import Converted, converted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from loralab.command import many
 from loralab.command.prepare import prepare
 from loralab.errors import UserError
 from loralab.importers import content as contents
-from loralab.importers.convert import read
+from loralab.importers.conversion import read
 from loralab.importers.expand import expand
 from loralab.importers.save import save
 from loralab.schema.catalogue import OPTIONS, PARAMETERS

@@ -12,8 +12,8 @@ from loralab.importers import content as contents
 from loralab.importers.content import Content
 from loralab.importers.foreign import OFF, Foreign, Left
 from loralab.importers.layers import layers
-from loralab.importers.rules import data, network, rows, scheduler, targets
-from loralab.importers.rules.blocks import blocks
+from loralab.importers.rules import catalogue_rows, data, network, scheduler, targets
+from loralab.importers.rules.block_lists import blocks
 from loralab.importers.rules.folders import folders
 from loralab.importers.rules.groups import drop_unknown
 from loralab.importers.rules.length import length
@@ -28,8 +28,8 @@ from loralab.schema.settings import Settings
 
 RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
     network.arguments,
-    rows.plain,
-    rows.switches,
+    catalogue_rows.plain,
+    catalogue_rows.switches,
     model,
     data.images,
     data.resolution,
@@ -45,7 +45,7 @@ RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
     network.loraplus,
     scheduler.scheduler,
     scheduler.warmup,
-    rows.conditional,
+    catalogue_rows.conditional,
     optimizer,
     timesteps,
     samples,
@@ -172,7 +172,7 @@ def _leave_the_rest(foreign: Foreign, ours: Ours) -> None:
             foreign.leave(name, option.what)
         elif foreign.has(name) and used.isdisjoint((name, *option.by.split())):
             is_off = not option.why and str(foreign.options[name]).lower() in OFF
-            foreign.leave(name, "is off" if is_off else rows.why_not(option))
+            foreign.leave(name, "is off" if is_off else catalogue_rows.why_not(option))
 
 
 def _mostly_unknown(foreign: Foreign) -> UserError:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loralab.importers.convert import RULES, read
+from loralab.importers.conversion import RULES, read
 from loralab.schema.catalogue import OPTIONS
 from loralab.schema.compose import group_options
 

@@ -176,7 +176,7 @@ class Check:
                 self._node(f"{path}.{key}", value)
             elif written and key not in written:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in written])
-            elif wrong := misfit(f"{path}.{key}", value, written.get(key)):
+            elif wrong := misfit(f"{path}.{key}", value, written.get(key, value)):  # itself where there is no YAML
                 self._invalid(f"{path}.{key}", value, wrong)
 
     def _unknown(self, path: str, valid: Any) -> None:

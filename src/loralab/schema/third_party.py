@@ -43,9 +43,8 @@ RANGES: dict[str, dict[str, Range | tuple[str, ...]]] = {
 
 
 def misfit(path: str, value: Any, written: Any) -> str | None:
-    """The valid values of the setting at `path` in words, where `value` is not one. written: its value in the YAML;
-    None where it has none."""
-    return unlike(path, value, written) or _out_of_range(path, value, isinstance(written, list | None))
+    """The valid values of the setting at `path` in words, where `value` is not one. written: its value in the YAML."""
+    return unlike(path, value, written) or _out_of_range(path, value, isinstance(written, list))
 
 
 def unlike(path: str, value: Any, written: Any) -> str | None:

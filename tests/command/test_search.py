@@ -116,6 +116,14 @@ def test_a_mistake_in_a_search_is_named_before_it_starts(
     assert "loading" not in said.out
 
 
+def test_a_dry_run_names_the_search_space(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train("--dry-run", "sweep=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.seeds=2")
+    said = capsys.readouterr().out
+    assert "search    up to 8 runs of 3 steps among optimizer.lr=tag(log, interval(1e-5, 1e-2))" in said
+    assert "8 runs · 24 optimizer steps" in said
+    assert not [*tmp_path.rglob("search.sqlite")]
+
+
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The table of parameters: 65 by number, then further options of sd-scripts, then options that are not supported.
 
-docs/parameters.md is written from it, settings files are read with it (importers/rules/catalogue_rows.py), and the metadata of
-adapter files is written with it.
+docs/parameters.md is written from it, settings files are read with it (importers/rules/catalogue_rows.py), and the
+metadata of adapter files is written with it.
 """
 
 from __future__ import annotations

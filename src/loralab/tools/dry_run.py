@@ -45,14 +45,18 @@ class Measured(NamedTuple):
 
 def show(composed: Composed, swept: list[Any] | None, total: int, folder: Path | None) -> None:
     """Prints the plan. composed: the configuration, of a sweep that of its first point. swept: the overrides of a
-    sweep; total: how many runs it has."""
-    points = [*sweep.points(swept)] if swept and sweep.count(swept) == total else [[]] * total
+    sweep; total: how many runs it has, of a search at most."""
+    search = swept is not None and sweep.is_search()
+    points = [*sweep.points(swept)] if swept and not search else [[]] * total
     trees = [compose(point).tree if point else composed.tree for point in points]
     alike = {_length_settings(tree): tree for tree in trees}  # a sweep's points mostly are as long as each other
     lengths = {settings: _steps(tree) for settings, tree in alike.items()}
     steps = [lengths[_length_settings(tree)] for tree in trees]
-    for number, (point, count) in enumerate(zip(points, steps, strict=True), 1) if swept else ():
+    for number, (point, count) in enumerate(zip(points, steps, strict=True), 1) if swept and not search else ():
         print(f"run {number} of {total}: {' '.join(sweep.own(point, swept or []))} · {count} steps")
+    if search:
+        space = [o.input_line or "" for o in swept or [] if o.is_sweep_override()]
+        print(f"search    up to {total} runs of {steps[0]} steps among {' '.join(space)}")
     runs = "1 run" if total == 1 else f"{total} runs"
     print(f"{runs} · {sum(steps)} optimizer steps on one device · nothing was trained")
     finished = [*_finished(composed.tree["resume_root"])]

@@ -62,14 +62,14 @@ def test_runs_are_numbered_and_a_failed_one_does_not_end_the_sweep(sweep, tmp_pa
 @pytest.mark.ci
 @pytest.mark.parametrize(
     ("launcher", "module"),
-    [("joblib", "hydra_joblib_launcher"), ("submitit_local", "hydra_submitit_launcher")],
+    [("sweep=parallel", "hydra_joblib_launcher"), ("hydra/launcher=submitit_local", "hydra_submitit_launcher")],
 )
 def test_a_point_that_fails_in_another_process_gives_exit_code_1(
     sweep, launcher: str, module: str, tmp_path: Path
 ) -> None:
     if find_spec(f"hydra_plugins.{module}") is None:
         pytest.skip(f"pip install {module.replace('_', '-')}")
-    code, said, _ = sweep("-m", f"hydra/launcher={launcher}", *BAD)
+    code, said, _ = sweep("-m", launcher, *BAD)
     assert code == 1
     assert "sweep: 2 runs: 1 finished, 1 diverged" in said
     assert statuses(tmp_path) == ["finished", "diverged"]

@@ -7,6 +7,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import fmean
 
@@ -136,7 +137,7 @@ def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path)
     command = [sys.executable, str(ROOT / "train.py"), *words]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
         while len([*folder.glob("1/states/*")]) < 2 and begun.poll() is None:
-            pass
+            time.sleep(0.02)
         begun.send_signal(signal.SIGKILL)
     before = study(folder).trials
     assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]

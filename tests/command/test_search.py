@@ -98,6 +98,8 @@ def test_a_search_goes_on_where_a_trial_diverges(train, tmp_path: Path) -> None:
     [
         ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials: invalid value 0"),
         ("hydra.sweeper.seeds=many", "hydra.sweeper.seeds: invalid value 'many'"),
+        ("hydra.sweeper.n_trial=3", "hydra.sweeper.n_trial: unknown setting of Hydra"),
+        ("+hydra.sweeper.n_trial=3", "did you mean 'n_trials'?"),
         ("+hydra.sweeper.pruner.n_startup=3", "hydra.sweeper.pruner: "),
         ("hydra.sweeper.sampler._target_=optuna.samplers.NoSampler", "hydra.sweeper.sampler: "),
         (

@@ -22,7 +22,8 @@ from loralab.command.overrides import parse
 from loralab.errors import Problem, user_error
 from loralab.packages import missing
 from loralab.schema.compose import values
-from loralab.schema.constructors import misfits
+from loralab.schema.constructors import misfits, parameters
+from loralab.schema.nearest import did_you_mean
 from loralab.schema.ranges import AtLeastOne
 from loralab.writing import atomic_path
 
@@ -109,11 +110,18 @@ class Search(Sweeper):
 
 
 def search_problems(node: DictConfig) -> Iterator[Problem]:
-    """Problems of the settings of a search (`hydra.sweeper`), and of Optuna's sampler and pruner."""
+    """Problems of the settings of this search (`hydra.sweeper`), and of Optuna's sampler and pruner."""
+    if not str(node.get("_target_")).startswith("hydra_plugins.loralab_search."):
+        return
     if find_spec("optuna") is None:
         yield from missing("hydra/sweeper", "optuna")
         return
-    yield from misfits("hydra.sweeper", f"{Search.__module__}.{Search.__name__}", values(node))
+    target, given = f"{Search.__module__}.{Search.__name__}", values(node)
+    known = parameters(target) or {}
+    for key in given.keys() - known.keys() - {"_target_"}:
+        valid = ", ".join(known)
+        yield Problem(f"hydra.sweeper.{key}", "unknown setting", did_you_mean(key, known) or f"valid: {valid}")
+    yield from misfits("hydra.sweeper", target, given)
     for part, module in (("sampler", "optuna.samplers."), ("pruner", "optuna.pruners.")):
         if (settings := node.get(part)) and str(settings.get("_target_")).startswith(module):
             try:

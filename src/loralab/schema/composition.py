@@ -19,6 +19,8 @@ def composition_problem(error: Exception) -> Problem:
     if unknown := re.match(r"Error merging override (([\w./]+)=.*)", str(error)):
         cause = str(error.__cause__ or "").partition("\n")[0]
         return Problem(unknown[2], f"invalid value (given as {unknown[1]}){': ' * bool(cause)}{cause}")
+    if unknown := re.match(r"Could not override '(hydra\.[\w.]+)'", str(error)):
+        return Problem(unknown[1], "unknown setting of Hydra", "list those that there are with --cfg hydra")
     if key := re.search(r"^\s*full_key: (\S+)", str(error), re.MULTILINE):
         return _unresolved(key[1], str(error).partition("\n")[0])
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

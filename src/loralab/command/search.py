@@ -95,7 +95,7 @@ class Search(Sweeper):
         reporting = [[*p, f"+hydra.sweeper.trial={t.number}"] for p, t in zip(points, trials, strict=True)]
         values = self._launch(reporting, first)
         for point, trial, value in zip(points, trials, values, strict=True):
-            step = study._storage.get_trial(trial._trial_id).user_attrs.get("pruned")
+            step = study.trials[trial.number].user_attrs.get("pruned")
             if step is None and self.seeds > 1:
                 value = mean([value, *self._launch(self._further_seeds(point), first + 1)])
             _tell(study, trial, value, is_pruned=step is not None)

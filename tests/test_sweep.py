@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loralab.report.sweep_table import to_minimise
+from loralab.report.run import to_minimise
 from tests import ROOT
 from tests.support.runs import adapter
 

@@ -31,7 +31,8 @@ from loralab.importers.save import save as save_settings
 from loralab.report import resumed_sweep
 from loralab.report.loggers import finish
 from loralab.report.record import record_failure
-from loralab.report.sweep_table import Runs, announced, to_minimise
+from loralab.report.run import to_minimise
+from loralab.report.sweep_table import Runs, announced
 from loralab.schema.compose import Composed, Places, choices_of, composed_by_hydra, know_places, use_sources, values
 from loralab.schema.settings import written
 from loralab.shared import Shared

@@ -29,8 +29,8 @@ from loralab.diffusion.tag_rarity import Tags
 from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
 from loralab.models.family import Family
+from loralab.report.gather import ROOTS
 from loralab.report.loggers import placed
-from loralab.report.manifest import ROOTS
 from loralab.report.record import Record
 from loralab.report.reuse import earlier, hindrance, take_over, told
 from loralab.report.summary import closing, ending, length, opening

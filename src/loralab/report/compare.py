@@ -14,7 +14,8 @@ from rich.text import Text
 from loralab.errors import Problem, UserError
 from loralab.files import as_json, printable
 from loralab.places import check_place
-from loralab.report.gather import cell, differences, gather, short_names
+from loralab.report.diff import shown
+from loralab.report.gather import differing, gather, short_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +32,11 @@ def main(args: argparse.Namespace) -> None:
     runs, damaged = gather(args.folders)
     if not runs:
         raise UserError(*(Problem(folder, why, "give the folder of a run") for folder, why in damaged.items()))
-    differing = differences(runs)
-    rows = [{"run": str(run.folder), **run.figures, **{k: run.settings.get(k) for k in differing}} for run in runs]
+    keys = differing(runs)
+    rows = [
+        {"run": str(run.folder), "status": run.status, **run.figures, **{key: run.settings.get(key) for key in keys}}
+        for run in runs
+    ]
     rows += [{"run": folder, "status": f"not compared: {why}"} for folder, why in damaged.items()]
     if args.html:
         from loralab.report.write import write
@@ -55,4 +59,4 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _shown(value: Any) -> str:
-    return "\n".join(map(printable, cell(value).split("\n")))
+    return "" if value is None else "\n".join(map(printable, shown(value).split("\n")))

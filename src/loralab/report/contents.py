@@ -10,10 +10,10 @@ from hashlib import blake2b
 from typing import Any
 
 from loralab import __version__, signals
-from loralab.report.curves import LOSS, VALIDATION, Curve, curves, lowest, thinned
-from loralab.report.gather import Run, differences, short_names
-from loralab.report.manifest import Manifest
+from loralab.report.curves import LOSS, Curve, curves, lowest, thinned
+from loralab.report.gather import differing, short_names
 from loralab.report.pictures import Picture, pictures
+from loralab.report.run import VALIDATION, Run
 from loralab.report.seeds import SEED, compared, counts, groups, mean_and_spread
 
 Entry = dict[str, Any]
@@ -23,7 +23,7 @@ def contents(runs: list[Run], damaged: dict[str, str], media: str) -> tuple[Entr
     """The values; and each run's pictures, which belong into the folder that its `media` names below `media`."""
     notes = [f"{folder}: {why}" for folder, why in damaged.items()]
     names = short_names([str(run.folder.absolute()) for run in runs])
-    differing = _by_interest(runs, differences(runs))
+    swept = _by_interest(runs, differing(runs))
     prompts: dict[str, int] = {}
     entries, shown = [], []
     for run, name in zip(runs, names, strict=True):
@@ -31,7 +31,7 @@ def contents(runs: list[Run], damaged: dict[str, str], media: str) -> tuple[Entr
         (found, unread), (drawn, broken) = curves(run.folder), pictures(run.folder)
         notes += [f"{name}: {words}" for words in [*unread, *broken]]
         entry = _entry(run, found) | {"name": name, "media": f"{media}/{folder_name(run)}"}
-        entry["values"] = {key: run.settings.get(key) for key in differing}
+        entry["values"] = {key: run.settings.get(key) for key in swept}
         entry["pictures"] = [
             [p.step, prompts.setdefault(p.prompt, len(prompts)), p.name, p.width, p.height] for p in drawn
         ]
@@ -39,13 +39,13 @@ def contents(runs: list[Run], damaged: dict[str, str], media: str) -> tuple[Entr
         shown.append(drawn)
     metric = VALIDATION if any(entry["figures"][VALIDATION] is not None for entry in entries) else LOSS
     settings = runs[0].settings
-    same = {key: value for key, value in settings.items() if key not in differing and not key.startswith("suggested.")}
+    same = {key: value for key, value in settings.items() if key not in swept and not key.startswith("suggested.")}
     return {
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "version": __version__,
         "metric": metric,
-        "settings": differing,
-        "axes": [key for key in differing if counts(key)] + [key for key in differing if key == SEED],
+        "settings": swept,
+        "axes": [key for key in swept if counts(key)] + [key for key in swept if key == SEED],
         "same": same,
         "prompts": [*prompts],
         "runs": entries,
@@ -61,27 +61,21 @@ def folder_name(run: Run) -> str:
 
 def _entry(run: Run, found: dict[str, Curve]) -> Entry:
     """What its record and its curves say of a run; of one that still trains, the latest there is."""
-    figures: Entry = {name: _number(value) for name, value in run.figures.items() if name != "status"}
+    figures: Entry = {name: _number(value) for name, value in run.figures.items()}
     best = lowest(found.get(VALIDATION, {}))
     for name in (LOSS, VALIDATION):
         last = next(reversed(found[name].values()), None) if name in found else None
         figures[name] = _number(last) if figures.get(name) is None else figures[name]
     figures |= {"best_step": best[0], "best": best[1]} if best else {"best_step": None, "best": None}
-    error = run.record.get("error") or next(iter(_list(run, "errors")), None)
+    error = run.facts.get("error") or next(iter(run.listed("errors")), None)
     return {
         "folder": str(run.folder.absolute()),
-        "status": Manifest(run.folder, run.record, run.settings).status,
+        "status": run.status,
         "error": str(error) if error else "",
         "figures": figures,
         "curves": {name: thinned(curve) for name, curve in found.items()},
         "commands": [_command(run), shlex.join(["loralab", "rerun", str(run.folder.absolute())])],
     }
-
-
-def _list(run: Run, fact: str) -> list[Any]:
-    """A list in its record; empty where something else stands there."""
-    found = run.record.get(fact)
-    return found if isinstance(found, list) else []
 
 
 def _number(value: Any) -> float | None:
@@ -90,13 +84,13 @@ def _number(value: Any) -> float | None:
 
 def _command(run: Run) -> str:
     """What runs it again: without the choice of its sweep, of which it is one point."""
-    words = [word for word in map(str, _list(run, "overrides")) if not word.startswith("sweep=")]
+    words = [word for word in run.overrides if not word.startswith("sweep=")]
     return shlex.join(["loralab", "train", *words])
 
 
 def _by_interest(runs: list[Run], keys: list[str]) -> list[str]:
     """Settings that were given as overrides first: those are what a sweep sweeps."""
-    given = [word for run in runs for word in map(str, _list(run, "overrides"))]
+    given = [word for run in runs for word in run.overrides]
     order = {key: i for i, key in enumerate(dict.fromkeys(word.lstrip("+").partition("=")[0] for word in given))}
     return sorted(keys, key=lambda key: order.get(key, len(order)))
 

@@ -7,12 +7,14 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from loralab.report.run import VALIDATION
+
 Curve = dict[int, float]
 """Optimizer step → value, in the order of the steps."""
 
 POINTS = 400
 """A chart is drawn from at most so many points of a curve."""
-LOSS, VALIDATION, TRAINED, RATE = "loss", "validation/loss", "validation/trained", "lr/"
+LOSS, TRAINED, RATE = "loss", "validation/trained", "lr/"
 _TRAINING = ("loss_step", "loss_epoch", "loss")
 """The names of the training loss, the finest first."""
 

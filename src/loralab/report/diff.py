@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from loralab.files import as_json, printable
-from loralab.report.manifest import ENVIRONMENT, INPUTS, RESULTS, Differences, Manifest, differences, read, shown
+from loralab.report.run import Run, read
+from loralab.schema.tree import leaves
+
+Differences = dict[str, tuple[Any, Any]]
+"""Dotted key → the value of the one and of the other; None where it has none."""
+
+INPUTS = ("inputs",)
+ENVIRONMENT = ("versions", "hardware", "git", "device")
+RESULTS = ("status", "steps", "epochs", "loss", "metrics", "seconds", "images_per_second", "peak_memory_gb", "digests")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
         print("the two runs do not differ")
 
 
-def diff(one: Manifest, other: Manifest) -> dict[str, Differences]:
+def diff(one: Run, other: Run) -> dict[str, Differences]:
     """The differences by part: configuration, data and models, environment, results.
 
     Defaults of others (`suggested`) are not listed: where they matter, the settings that took them differ.
@@ -40,6 +50,22 @@ def diff(one: Manifest, other: Manifest) -> dict[str, Differences]:
         "configuration": {key: pair for key, pair in config.items() if not key.startswith("suggested.")},
         **{part: differences(one.part(names), other.part(names)) for part, names in parts.items()},
     }
+
+
+def differences(one: Any, other: Any) -> Differences:
+    """The leaves that differ between two mappings; what is no mapping has none."""
+    a, b = (dict(leaves(tree)) if isinstance(tree, Mapping) else {} for tree in (one, other))
+    return {key: (a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)}
+
+
+def in_words(found: Differences) -> Iterator[str]:
+    """A line for each difference."""
+    yield from (f"{key}: {shown(one)} → {shown(other)}" for key, (one, other) in found.items())
+
+
+def shown(value: Any) -> str:
+    """A value for display; "–" for one that is not there."""
+    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _table(found: dict[str, Differences], *runs: str) -> Table:

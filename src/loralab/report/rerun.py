@@ -20,8 +20,9 @@ from loralab.console import is_first
 from loralab.errors import UserError, user_error
 from loralab.files import digest_file, printable
 from loralab.places import full
+from loralab.report.diff import INPUTS, differences, in_words
 from loralab.report.environment import environment
-from loralab.report.manifest import INPUTS, Manifest, differences, in_words, read
+from loralab.report.run import Run, read
 from loralab.schema.compose import Composed
 
 
@@ -55,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     _say(*_verdict(earlier, read(place)))
 
 
-def _beforehand(earlier: Manifest) -> Iterator[str]:
+def _beforehand(earlier: Run) -> Iterator[str]:
     """What differs between the environment of the run and this one, and what became of it."""
     here = environment()
     found = differences(earlier.part(tuple(here)), here)
@@ -65,7 +66,7 @@ def _beforehand(earlier: Manifest) -> Iterator[str]:
         yield f"note: that run is {earlier.status}; this one trains to its end"
 
 
-def _compare_inputs(earlier: Manifest, facts: dict[str, Any]) -> None:
+def _compare_inputs(earlier: Run, facts: dict[str, Any]) -> None:
     """Says, before the first step, what differs in base model, data and the adapter started from."""
     found = differences(earlier.part(INPUTS), {name: facts[name] for name in INPUTS})
     words = "other content than then; the result will differ:" if found else "the same base model and data"
@@ -89,7 +90,7 @@ def _stand_where_it_stood(folder: Path) -> None:
         os.chdir(place)
 
 
-def _from_its_state(cfg: DictConfig, earlier: Manifest) -> None:
+def _from_its_state(cfg: DictConfig, earlier: Run) -> None:
     """Where the run was resumed from a state of other settings, its result can only be had from that state; any other
     resumed run is the same when it is trained from the start."""
     if earlier.facts.get("resumed_with"):
@@ -97,7 +98,7 @@ def _from_its_state(cfg: DictConfig, earlier: Manifest) -> None:
             cfg.resume, cfg.resume_force = str(earlier.facts["resumed"]), True
 
 
-def _verdict(earlier: Manifest, again: Manifest) -> Iterator[str]:
+def _verdict(earlier: Run, again: Run) -> Iterator[str]:
     """For each adapter file whether it is the same."""
     before = _digests(earlier)
     for name, digest in _digests(again).items():
@@ -109,7 +110,7 @@ def _verdict(earlier: Manifest, again: Manifest) -> Iterator[str]:
             yield f"{name}: differs" + (", as output.dates stores times" if again.settings.get("output.dates") else "")
 
 
-def _digests(run: Manifest) -> dict[str, str]:
+def _digests(run: Run) -> dict[str, str]:
     """Of the run's adapter files; those of a record without digests, from the files in its folder."""
     recorded = run.facts.get("digests")
     if isinstance(recorded, dict):

@@ -16,7 +16,8 @@ from loralab.command import sweep
 from loralab.errors import user_error
 from loralab.importers.expand import value_of
 from loralab.places import full
-from loralab.report.manifest import ROOTS, facts_of
+from loralab.report.gather import ROOTS
+from loralab.report.run import glance
 from loralab.schema.settings import written
 
 RESUME = "sweep.resume"
@@ -67,11 +68,11 @@ def unfinished(folder: Path, swept: list[Override]) -> tuple[Points, Points]:
     """
     done, left = [], []
     for number, point in enumerate(sweep.points(swept)):
-        facts = facts_of(folder / str(number))
-        if facts and {*sweep.own(map(str, facts.get("overrides", [])), swept)} != {*sweep.own(point, swept)}:
+        run = glance(folder / str(number))
+        if run.facts and {*sweep.own(run.overrides, swept)} != {*sweep.own(point, swept)}:
             found = f"{folder / str(number)} is a run of another sweep"
             raise user_error("resume", found, f"repeat the command of that sweep, or {RESUME}={folder}")
-        (done if facts.get("status") in DONE else left).append((number, _ours(point)))
+        (done if run.status in DONE else left).append((number, _ours(point)))
     return done, left
 
 
@@ -109,7 +110,7 @@ def _key(override: str) -> str:
 def announced_as_done(done: Iterable[tuple[int, list[str]]], swept: list[Override], folder: Path, total: int) -> str:
     """A line for each point that is done."""
     lines = [
-        f"run {number + 1} of {total}: {' '.join(sweep.own(point, swept))}: {facts_of(folder / str(number))['status']}"
+        f"run {number + 1} of {total}: {' '.join(sweep.own(point, swept))}: {glance(folder / str(number)).status}"
         for number, point in done
     ]
     return "\n".join(f"{line} earlier" for line in lines)

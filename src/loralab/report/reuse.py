@@ -12,7 +12,8 @@ from typing import Any
 from loralab.console import is_first
 from loralab.errors import UserError
 from loralab.files import digest_file
-from loralab.report.manifest import Manifest, facts_of, read, record_folders
+from loralab.report.gather import run_folders
+from loralab.report.run import Run, glance, read
 from loralab.schema.tree import leaves
 from loralab.training.output import Output
 from loralab.training.signature import LOADING, PLACES, THIS_RUN
@@ -30,12 +31,12 @@ FACTS = (
 """What a record says of a result."""
 
 
-def earlier(roots: Iterable[Path], signature: str, run: Path) -> Manifest | None:
+def earlier(roots: Iterable[Path], signature: str, run: Path) -> Run | None:
     """The newest finished run under the roots with this digest of its signature; run: the folder of the one that
     asks."""
     ended: dict[Path, str] = {}
-    for folder in record_folders(roots):
-        facts = facts_of(folder)
+    for folder in run_folders(roots):
+        facts = glance(folder).facts
         if (facts.get("signature"), facts.get("status")) == (signature, "finished"):
             ended[folder] = str(facts.get("ended"))
     for folder in sorted(ended, key=lambda folder: ended[folder], reverse=True):
@@ -45,14 +46,14 @@ def earlier(roots: Iterable[Path], signature: str, run: Path) -> Manifest | None
     return None
 
 
-def told(other: Manifest, why: str | None) -> str:
+def told(other: Run, why: str | None) -> str:
     """A line on an earlier run of the same signature. why: what keeps its result from being taken over."""
     result = f"{other.facts.get('steps')} steps" + (f", loss {loss:.4f}" if (loss := other.facts.get("loss")) else "")
     rest = f"; not reused: {why}" if why else "; reuse=true takes its result"
     return f"note      {other.folder} finished with the same signature ({result}){rest}"
 
 
-def hindrance(other: Manifest, settings: Mapping[str, Any], steps: int) -> str | None:
+def hindrance(other: Run, settings: Mapping[str, Any], steps: int) -> str | None:
     """Why the result of a run is not that of a run with these settings; steps: that it would take."""
     mine = {key: value for key, value in leaves(settings) if not _is_aside(key)}
     its = {key: value for key, value in other.settings.items() if not _is_aside(key)}
@@ -70,7 +71,7 @@ def hindrance(other: Manifest, settings: Mapping[str, Any], steps: int) -> str |
     return None
 
 
-def take_over(other: Manifest, folder: Path, output: Output) -> dict[str, Any]:
+def take_over(other: Run, folder: Path, output: Output) -> dict[str, Any]:
     """Copies the adapter files of a run, and what else is in its folder; returns the facts of its result."""
     files = {path: output.folder / path.name for path in _digests(other)}
     for path, copy in files.items() if is_first() else ():
@@ -85,7 +86,7 @@ def take_over(other: Manifest, folder: Path, output: Output) -> dict[str, Any]:
     return {**facts, "files": [*map(str, files.values())], "reused": str(other.folder)}
 
 
-def _digests(run: Manifest) -> dict[Path, str]:
+def _digests(run: Run) -> dict[Path, str]:
     """Each adapter file of a run, as recorded, or in the folder of the run where that was moved."""
     known: dict[str, str] = run.facts["digests"] if isinstance(run.facts.get("digests"), dict) else {}
     written = {Path(path).name: Path(path) for path in run.facts.get("files") or []}

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from loralab.errors import UserError, user_error
 from loralab.files import as_json, printable
-from loralab.report.manifest import ROOTS, read, record_folders
-from loralab.report.sweep_table import VALIDATION, to_minimise
+from loralab.report.gather import ROOTS, run_folders
+from loralab.report.run import VALIDATION, read, to_minimise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise user_error("FOLDER", f"folder '{folder}' not found", "give a folder that contains runs")
-    rows = [_row(folder) for folder in record_folders(folders)]
+    rows = [_row(folder) for folder in run_folders(folders)]
     rows = sorted((row for row in rows if {*args.tag} <= {*row["tags"]}), key=_age, reverse=True)
     if args.json:
         print(as_json(rows))
@@ -46,14 +46,13 @@ def _row(folder: Path) -> dict[str, Any]:
     except UserError as error:
         row = {"started": None, "status": "not readable", "name": error.problems[0].found, "tags": []}
         return {**row, "result": None, "figure": None, "folder": str(folder)}
-    metrics = run.facts.get("metrics")
     return {
         "started": run.facts.get("started"),
         "status": run.status,
         "name": run.name,
         "tags": run.tags,
-        "result": to_minimise(run.facts) if isinstance(metrics, dict) else None,
-        "figure": VALIDATION if isinstance(metrics, dict) and VALIDATION in metrics else "loss",
+        "result": to_minimise(run.facts),
+        "figure": VALIDATION if VALIDATION in run.metrics else "loss",
         "folder": str(folder),
     }
 

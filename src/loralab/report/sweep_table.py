@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from omegaconf import DictConfig
 
 from loralab.command import sweep
 from loralab.command.overrides import parse
+from loralab.command.run_folder import RECORD
+from loralab.report.gather import run_folders
+from loralab.report.run import VALIDATION, Run, glance, to_minimise
 from loralab.schema.settings import written
-
-VALIDATION = "validation/loss"
 
 
 class Announce(Callback):
@@ -41,46 +41,6 @@ def announced(swept: list[Override], total: int | None) -> str:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run, as recorded in its run.json."""
-
-    folder: Path
-    facts: dict[str, Any]
-
-    @property
-    def status(self) -> str:
-        """A record that still says "running" is that of a killed run."""
-        status = str(self.facts.get("status"))
-        return "killed" if status == "running" else status
-
-    @property
-    def how(self) -> str:
-        """Its status, and whether it took over the result of another, or what ended it early."""
-        stopped = str(self.facts.get("stopped") or "").partition(" at step")[0]
-        why = "reused" if self.facts.get("reused") else stopped
-        return f"{self.status} ({why})" if why else self.status
-
-    @property
-    def failed(self) -> bool:
-        return self.status not in ("finished", "interrupted") or bool(self.facts.get("errors"))
-
-    @property
-    def loss(self) -> float | None:
-        return to_minimise(self.facts)
-
-    @property
-    def figure(self) -> str:
-        kind = VALIDATION if VALIDATION in self.facts.get("metrics", {}) else "loss"
-        return "" if self.loss is None else f"{kind} {self.loss:.4f}"
-
-    @property
-    def why(self) -> list[str]:
-        """What went wrong, one line per error."""
-        errors = [*self.facts.get("errors", []), self.facts.get("error")]
-        return [str(error).splitlines()[0] for error in errors if error]
-
-
-@dataclass(frozen=True)
 class Runs:
     """The runs of a sweep's folder that were started since; `swept` are its overrides."""
 
@@ -92,18 +52,12 @@ class Runs:
 
     @cached_property
     def runs(self) -> list[Run]:
-        found = []
-        for file in self.folder.rglob("run.json"):
-            try:
-                if file.stat().st_mtime >= self.since:
-                    found.append(Run(file.parent, dict(json.loads(file.read_text("utf8")))))
-            except (OSError, ValueError, TypeError):
-                found.append(Run(file.parent, {"status": "damaged"}))
-        return sorted(found, key=lambda run: (len(str(run.folder)), str(run.folder)))
+        folders = run_folders([self.folder])
+        return [glance(folder) for folder in folders if (folder / RECORD).stat().st_mtime >= self.since]
 
     def failed(self, search: bool) -> bool:
         """Whether one failed; in a search, points that diverge do not count."""
-        failed = [run for run in self.runs if run.failed and not (search and run.status == "diverged")]
+        failed = [run for run in self.runs if run.has_failed and not (search and run.status == "diverged")]
         return bool(failed or self.missing)
 
     @property
@@ -118,27 +72,29 @@ class Runs:
         counts = ", ".join(f"{count} {status}" for status, count in statuses.items() if count)
         lines = [f"\nsweep: {max(len(self.runs), self.total or 0)} runs: {counts} · {_near(self.folder)}"]
         rows = [
-            (" ".join(sweep.own(run.facts.get("overrides", []), self.swept)), run.how, run.figure, _near(run.folder))
+            (" ".join(sweep.own(run.overrides, self.swept)), _how(run), run.result, _near(run.folder))
             for run in self.runs
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for run, row in zip(self.runs, rows, strict=True):
             lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-            lines += [f"      {why}" for why in run.why]
+            lines += [f"      {why}" for why in run.errors]
         return "\n".join([*lines, *self._best()])
 
     def _best(self) -> list[str]:
         """The run with the lowest validation loss."""
-        finite = [run for run in self.runs if not run.failed and run.loss is not None and math.isfinite(run.loss)]
-        best = min(finite, key=lambda run: run.loss or 0.0, default=None)
-        comparable = best and all(VALIDATION in run.facts.get("metrics", {}) for run in finite)
-        return [f"  lowest {VALIDATION}: {_near(best.folder)}"] if comparable and best and len(finite) > 1 else []
+        losses = [(to_minimise(run.facts), run) for run in self.runs if not run.has_failed]
+        finite = [(loss, run) for loss, run in losses if loss is not None and math.isfinite(loss)]
+        _, best = min(finite, key=lambda pair: pair[0], default=(None, None))
+        comparable = all(VALIDATION in run.metrics for _, run in finite)
+        return [f"  lowest {VALIDATION}: {_near(best.folder)}"] if best and comparable and len(finite) > 1 else []
 
 
-def to_minimise(facts: dict[str, Any]) -> float | None:
-    """The validation loss if there is one, else the training loss; infinite if it is not finite."""
-    loss = facts.get("metrics", {}).get(VALIDATION, facts.get("loss"))
-    return loss if loss is None or math.isfinite(loss) else math.inf
+def _how(run: Run) -> str:
+    """Its status, and whether it took over the result of another, or what ended it early."""
+    stopped = str(run.facts.get("stopped") or "").partition(" at step")[0]
+    why = "reused" if run.facts.get("reused") else stopped
+    return f"{run.status} ({why})" if why else run.status
 
 
 def _near(path: Path) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from loralab import signals
 from loralab.errors import Problem, UserError
 from loralab.report.contents import contents, folder_name
-from loralab.report.gather import Run, gather
+from loralab.report.gather import gather
 from loralab.report.page import interactive
 from loralab.report.pictures import put
+from loralab.report.run import Run
 from loralab.writing import atomic_path
 
 TITLE = "loralab report"

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from loralab.command import sweep
 from loralab.errors import UserError
 from loralab.report.environment import hardware
-from loralab.report.manifest import ROOTS, Manifest, facts_of, read, record_folders
+from loralab.report.gather import ROOTS, run_folders
+from loralab.report.run import Run, glance, read
 from loralab.schema.compose import Composed, compose
 from loralab.schema.tree import Tree, leaves
 from loralab.tools.doctor import planner_of
@@ -92,7 +93,7 @@ def _steps(tree: Tree) -> int:
     return length(SimpleNamespace(**{**trainer, **given}), batches)[0]  # type: ignore[arg-type]
 
 
-def _measured(tree: Tree, finished: list[Manifest]) -> Measured | None:
+def _measured(tree: Tree, finished: list[Run]) -> Measured | None:
     """What the runs of the shape of a configuration took; None where there are none."""
     shape = _shape(dict(leaves(tree)))
     runs = [run for run in finished if _shape(run.settings) == shape]
@@ -103,10 +104,10 @@ def _measured(tree: Tree, finished: list[Manifest]) -> Measured | None:
     return Measured(len(runs), median(steps), median(rest), int(median(_size(run.folder) for run in runs)))
 
 
-def _finished(root: str) -> Iterator[Manifest]:
+def _finished(root: str) -> Iterator[Run]:
     """The finished runs of this machine that trained from start to end."""
-    for folder in record_folders(map(Path, dict.fromkeys((root, *ROOTS)))):
-        facts = facts_of(folder)
+    for folder in run_folders(map(Path, dict.fromkeys((root, *ROOTS)))):
+        facts = glance(folder).facts
         whole = facts.get("status") == "finished" and not facts.get("resumed") and not facts.get("reused")
         if whole and facts.get("hardware") == hardware() and facts.get("steps"):
             with suppress(UserError):  # a damaged one

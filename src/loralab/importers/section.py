@@ -38,6 +38,7 @@ LEFT_OUT = (
     *("experiment", "debug", "sweep", "output.folder", "data.cache"),
     *("suggested.pictures", "suggested.prompts", "suggested.guidance"),
     *(f"callbacks.{name}" for name in ("state", "progress", "monitor", "hparams", "interrupt", "samples", "export")),
+    "callbacks.sample_losses",
     "callbacks.tag_occurrence",
 )
 """Paths, the machine, logging: not stored in adapter files, so that equal trainings give equal files."""

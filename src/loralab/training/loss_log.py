@@ -1,0 +1,117 @@
+"""The log of losses sample by sample: `losses/RANK.log` in a run's folder, 16 bytes a sample, less when compressed.
+
+A file is a row of blocks, each appended as a whole: a header with the length and the CRC-32 of what follows, then
+zlib-compressed records, or the images that later records name by number. A block that a killed process has not
+finished, or that was damaged, is skipped when the file is read; those after it count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from loralab.writing import atomic_path, writing
+
+FOLDER = "losses"
+SETTING = "hydra.run.dir"
+RECORD = np.dtype([("step", "<u4"), ("image", "<u4"), ("timestep", "<f4"), ("loss", "<f4")])
+"""The optimizer step that the sample was part of, counted from 1; the number of its image; its timestep, 0 to 1000;
+its loss before any weight, the mean over the latent elements that its mask counts."""
+_HEADER = struct.Struct("<4sc3xII")
+_MAGIC, _RECORDS, _IMAGES = b"LLL1", b"r", b"i"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedImage:
+    """What is known of an image without its file."""
+
+    path: str
+    digest: str
+    """See Item."""
+    caption: str
+    """As it is in its file."""
+    tags: list[str]
+
+
+@dataclass(slots=True)
+class Losses:
+    """The contents of a file."""
+
+    images: dict[int, LoggedImage] = field(default_factory=dict)
+    records: np.ndarray = field(default_factory=lambda: np.empty(0, RECORD))
+    damaged: int = 0
+    """Bytes that could not be read, besides an unfinished last block."""
+
+
+def file_of(folder: Path, rank: int) -> Path:
+    """The log of one process of a run."""
+    return folder / FOLDER / f"{rank}.log"
+
+
+def append(file: Path, records: np.ndarray, images: dict[int, LoggedImage]) -> None:
+    """Adds records, and the images that they name for the first time. Raises a WriteError, and adds nothing then."""
+    data = _blocks(records, images)
+    with writing(file, SETTING):
+        file.parent.mkdir(exist_ok=True)
+        before = file.stat().st_size if file.exists() else 0
+        try:
+            with open(file, "ab") as out:
+                out.write(data)
+        except OSError:
+            os.truncate(file, before)
+            raise
+
+
+def cut(source: Path, target: Path, step: int) -> Losses:
+    """Writes the records of a file up to an optimizer step to `target`, which may be the same; returns them."""
+    found = read(source)
+    found.records = found.records[found.records["step"] <= step]
+    with atomic_path(target, SETTING) as beside:
+        beside.write_bytes(_blocks(found.records, found.images))
+    return found
+
+
+def read(file: Path) -> Losses:
+    """What is in a file, also while it is written. Raises an OSError where it cannot be opened."""
+    data = file.read_bytes()
+    found, parts, at = Losses(), [], 0
+    while at < len(data):
+        content, end = _block(data, at)
+        if content is None:
+            following = data.find(_MAGIC, at + 1)
+            found.damaged += following - at if following >= 0 else 0
+            at = following if following >= 0 else len(data)
+            continue
+        if data[at + 4 : at + 5] == _RECORDS:
+            parts.append(np.frombuffer(content, RECORD))
+        else:
+            found.images |= {number: LoggedImage(**image) for number, image in json.loads(content)}
+        at = end
+    found.records = np.concatenate(parts) if parts else found.records
+    return found
+
+
+def _blocks(records: np.ndarray, images: dict[int, LoggedImage]) -> bytes:
+    rows = json.dumps([[number, asdict(image)] for number, image in images.items()])
+    blocks = [(_IMAGES, rows.encode())] if images else []
+    blocks += [(_RECORDS, records.tobytes())] if len(records) else []
+    packed = [(kind, zlib.compress(content)) for kind, content in blocks]
+    return b"".join(_HEADER.pack(_MAGIC, kind, len(part), zlib.crc32(part)) + part for kind, part in packed)
+
+
+def _block(data: bytes, at: int) -> tuple[bytes | None, int]:
+    """The content of the block at a position, None where there is no whole one; and where it ends."""
+    if at + _HEADER.size > len(data):
+        return None, len(data)
+    magic, kind, length, checksum = _HEADER.unpack_from(data, at)
+    end = at + _HEADER.size + length
+    part = data[at + _HEADER.size : end]
+    if magic != _MAGIC or kind not in (_RECORDS, _IMAGES) or len(part) < length or zlib.crc32(part) != checksum:
+        return None, end
+    return zlib.decompress(part), end

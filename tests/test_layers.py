@@ -15,7 +15,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("schema",),
     ("diffusion", "data", "adapters", "models", "optim"),
     (
-        *("data.dataset", "adapters.inject", "adapters.file"),
+        *("data.dataset", "adapters.inject", "adapters.attach", "adapters.file"),
         *("training.metadata", "training.network_metadata"),
     ),
     ("training", "data.module", "data.loader"),

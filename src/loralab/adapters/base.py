@@ -169,6 +169,8 @@ class Adapter(nn.Module):
         super().__init__()
         self.method = method
         self.active = True
+        self.strength = 1.0
+        """How much of the change is applied; of any kind, that of the merged weight."""
         self._layer = (layer,)  # in a tuple: not a submodule
         self.plain = layer.forward
         """The layer without its adapter."""
@@ -193,7 +195,9 @@ class Adapter(nn.Module):
         """The layer's output with the adapter: (B, T, D) for linear layers, (B, C, H, W) for convolutions."""
         if not self.active or (self.training and drawn(self.method.module_dropout)):
             return self.plain(input)
-        return self.method.output(self, input.to(working_dtype(input)))  # cast once, for the layer and the adapter
+        x = input.to(working_dtype(input))  # cast once, for the layer and the adapter
+        output = self.method.output(self, x)
+        return output if self.strength == 1 else torch.lerp(self.plain(x), output, self.strength)
 
     def delta(self) -> Tensor:
         """The change of the layer's weight, in its shape."""

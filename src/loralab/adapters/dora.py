@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from loralab.adapters.base import LYCORIS, Adapter, Layer, Method, Tensors, plain_weight, weight_shape
+from loralab.adapters.base import LYCORIS, Adapter, Layer, Method, Tensors, apply, plain_weight, weight_shape
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
@@ -25,6 +25,9 @@ class WeightDecomposed(Method):
     """
 
     needs_weight: ClassVar = True
+
+    def output(self, adapter: Adapter, x: Tensor) -> Tensor:
+        return adapter.plain(x) + apply(adapter.layer, x, adapter.delta())
 
     @classmethod
     def change(cls, tensors: Tensors, scale: float, shape: torch.Size, weight: Tensor | None) -> Tensor:

@@ -115,7 +115,7 @@ class AdapterSet(nn.Module):
         before = {module: _size_in_words(self.adapters[module]) for module in groups}
         for module, group in groups.items():
             adapter: Adapter = self.adapters[module]  # type: ignore[assignment]
-            _check_shape(module, group, adapter)
+            check_shape(module, group, adapter.layer)
             adapter.put(group.tensors, group.alpha)
             adapter.requires_grad_(self.rate(module, 1.0) != 0)
         after = {module: _size_in_words(self.adapters[module]) for module in groups}
@@ -140,6 +140,11 @@ class AdapterSet(nn.Module):
             if any(name.startswith(known.prefix) for name in strange) and not getattr(self.targets, key):
                 return f"to keep the file's {known.words} part, frozen: targets=both targets.{key}_lr=0"
         return "use the model family and the targets.patterns that the file was trained with"
+
+    def set_strength(self, strength: float) -> None:
+        """From now on so much of each change is applied: 0 is the base alone, 1 as trained."""
+        for _, adapter in self:
+            adapter.strength, adapter.active = strength, strength != 0
 
     @contextmanager
     def enabled(self, active: bool) -> Iterator[None]:
@@ -243,8 +248,9 @@ def check_start(groups: Mapping[str, Group], wanted: type[Method]) -> None:
         raise user_error("adapter.weights", found, "remove adapter.weights to train from scratch")
 
 
-def _check_shape(name: str, group: Group, adapter: Adapter) -> None:
-    shape, expected = group.shape, weight_shape(adapter.layer)
+def check_shape(name: str, group: Group, layer: Layer, setting: str = "adapter.weights") -> None:
+    """Raises a UserError that names `setting` where an adapter changes a weight of another shape than the layer's."""
+    shape, expected = group.shape, weight_shape(layer)
     if shape.numel() != expected.numel() or shape[0] != expected[0]:
         found = f"{name} changes a weight of shape {tuple(shape)}, but the model's has {tuple(expected)}"
-        raise user_error("adapter.weights", found, f"use the base model that the file was made for ({named()})")
+        raise user_error(setting, found, f"use the base model that the file was made for ({named()})")

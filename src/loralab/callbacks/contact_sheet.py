@@ -1,17 +1,20 @@
-"""Pictures as files, and their thumbnails on a sheet."""
+"""Pictures as files, and their thumbnails on a labelled sheet."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
+from loralab.callbacks.lettering import Lettering
 from loralab.writing import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MARGIN = 8
 CELLS = (96, 256)
@@ -20,6 +23,8 @@ SHEET = 4_000_000
 """Total pixels of a sheet's thumbnails; the more there are, the smaller each is."""
 ROWS, COLUMNS = 24, 16
 """A sheet shows at most so many: the first and the last row and some between them, and the first columns."""
+LINES = 6
+"""Most lines of a column's name."""
 
 
 def to_image(pixels: Tensor) -> Image.Image:
@@ -28,11 +33,12 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(scaled.permute(1, 2, 0).contiguous().numpy())
 
 
-def save(image: Image.Image, path: Path, parameters: str) -> Path:
-    """Writes a PNG with its settings in the `parameters` text, where web UIs look for them."""
+def save(image: Image.Image, path: Path, parameters: str, setting: str = "hydra.run.dir", **texts: str) -> Path:
+    """Writes a PNG with its settings in the `parameters` text, where web UIs look for them, and more texts by name."""
     info = PngInfo()
-    info.add_itxt("parameters", parameters)
-    with atomic_path(path, "hydra.run.dir") as beside:
+    for name, text in {"parameters": parameters, **texts}.items():
+        info.add_itxt(name, text)
+    with atomic_path(path, setting) as beside:
         image.save(beside, format="PNG", pnginfo=info)
     return path
 
@@ -44,30 +50,45 @@ def thumbnail(image: Image.Image, side: int = CELLS[1]) -> Image.Image:
         scale = side / longer
         width, height = (max(1, round(length * scale)) for length in image.size)
         return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    factor = max(1, side // 2 // longer)
+    factor = max(1, min(side, CELLS[1]) // 2 // longer)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def grid(rows: Mapping[str, Sequence[Image.Image]], columns: Sequence[str]) -> Image.Image:
+def grid(
+    rows: Mapping[str, Sequence[Image.Image]],
+    columns: Sequence[str],
+    title: str = "",
+    largest: int = CELLS[1],
+    pixels: int = SHEET,
+) -> Image.Image:
     """A sheet with a row for each name and a column for each prompt, both written beside: thumbnails, as many and as
-    large as a sheet of bounded size takes."""
+    large as a sheet of bounded size takes.
+
+    largest: the longer side of a thumbnail, at most; pixels: of all thumbnails together.
+    """
     shown = {name: list(rows[name])[:COLUMNS] for name in _spread(list(rows))}
     columns = columns[:COLUMNS]
-    side = min(CELLS[1], max(CELLS[0], math.isqrt(SHEET // (len(shown) * len(columns)))))
+    side = min(largest, max(CELLS[0], math.isqrt(pixels // (len(shown) * len(columns)))))
     cells = {name: [thumbnail(image, side) for image in row] for name, row in shown.items()}
     width, height = (max(image.size[axis] for row in cells.values() for image in row) for axis in (0, 1))
-    font = ImageFont.load_default(13)
-    left = MARGIN + max(int(font.getlength(name)) for name in cells) + MARGIN
-    words = [_wrapped(column, max(8, int(width / 7))) for column in columns]
-    top = MARGIN + 16 * max(map(len, words)) + MARGIN
-    sheet = Image.new("RGB", (left + len(columns) * (width + MARGIN), top + len(cells) * (height + MARGIN)), "white")
+    letters = Lettering.for_texts([title, *shown, *columns], width)
+    names = [letters.wrapped(name, max(width, 160), max(1, height // letters.line)) for name in cells]
+    left = MARGIN + max(map(letters.width, names)) + MARGIN
+    heads = [letters.wrapped(column, width, LINES) for column in columns]
+    right = left + len(columns) * (width + MARGIN)
+    words = letters.wrapped(title, right - 2 * MARGIN, LINES) if title else []
+    head = MARGIN + bool(title) * (len(words) * letters.line + MARGIN)
+    top = head + letters.line * max(map(len, heads)) + MARGIN
+    sheet = Image.new("RGB", (right, top + len(cells) * (height + MARGIN)), "white")
     draw = ImageDraw.Draw(sheet)
-    for x, lines in enumerate(words):
-        draw.multiline_text((left + x * (width + MARGIN), MARGIN), "\n".join(lines), "black", font, spacing=3)
-    for y, (name, row) in enumerate(cells.items()):
-        draw.text((MARGIN, top + y * (height + MARGIN) + height // 2 - 8), name, "black", font)
+    letters.write(draw, (MARGIN, MARGIN), words)
+    for x, lines in enumerate(heads):
+        letters.write(draw, (left + x * (width + MARGIN), head), lines)
+    for y, (lines, row) in enumerate(zip(names, cells.values(), strict=True)):
+        place = top + y * (height + MARGIN)
+        letters.write(draw, (MARGIN, place + (height - len(lines) * letters.line) // 2), lines)
         for x, image in enumerate(row):
-            sheet.paste(image, (left + x * (width + MARGIN), top + y * (height + MARGIN)))
+            sheet.paste(image, (left + x * (width + MARGIN), place))
     return sheet
 
 
@@ -76,8 +97,3 @@ def _spread(names: list[str]) -> list[str]:
     if len(names) <= ROWS:
         return names
     return [names[round(at * (len(names) - 1) / (ROWS - 1))] for at in range(ROWS)]
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """A prompt in lines of so many letters, at most six."""
-    return textwrap.wrap(text, width, max_lines=6, placeholder=" …") or ["(no words)"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL.Image import Image
 
-from loralab.callbacks.contact_sheet import grid, save, thumbnail, to_image
+from loralab.callbacks.contact_sheet import grid, save, thumbnail
 from loralab.callbacks.due import due, epochs_done, steps_done
 from loralab.callbacks.prompts import SETTING, Prompt, notes, read
-from loralab.models.preview import sample
+from loralab.callbacks.sampling import sampled
 from loralab.schema.ranges import AtLeastOne, Guidance, PictureSide, SamplingSteps
 from loralab.training.module import LoraModule
 from loralab.training.run_state import RunState
@@ -26,10 +24,6 @@ if TYPE_CHECKING:
     from loralab.data.module import DataModule
 
 
-BATCH_PIXELS = 1 << 20
-"""Pictures are drawn together up to so many pixels, and up to …"""
-BATCH = 8
-"""… so many pictures: one of 1024 × 1024 takes all the memory that there may be beside training."""
 OF_CAPTIONS = 4
 """So many captions of the images are drawn where no prompts are given."""
 
@@ -121,22 +115,8 @@ class Samples(Callback):
         _log(trainer, grid({name: self.times[name] for name in (first, time)}, words))
 
     def _sampled(self, module: LoraModule) -> Generator[Image]:
-        """Pictures in the order of the prompts; neighbours of the same size and steps share a batch."""
         with module.looking():
-            for kind, group in groupby(self.prompts, lambda p: replace(p, prompt="", seed=0)):
-                count = max(1, min(BATCH, BATCH_PIXELS // (kind.width * kind.height)))
-                for prompts in _chunks(list(group), count):
-                    pixels = sample(
-                        module.family,
-                        [prompt.prompt for prompt in prompts],
-                        [prompt.seed for prompt in prompts],
-                        negative=kind.negative,
-                        width=kind.width,
-                        height=kind.height,
-                        steps=kind.steps,
-                        guidance=kind.guidance,
-                    )
-                    yield from map(to_image, pixels)
+            yield from sampled(module.family, self.prompts)
 
     def _prompts(self, module: LoraModule, data: DataModule) -> list[Prompt]:
         given = self.given
@@ -144,11 +124,6 @@ class Samples(Callback):
             given = [{"prompt": caption} for caption in data.example_captions(OF_CAPTIONS) or [""]]
         own = {name: self.common[name] or module.family.resolution for name in ("width", "height")}
         return [Prompt(**{**self.common, **own, **entry}) for entry in given]
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _log(trainer: Trainer, sheet: Image) -> None:

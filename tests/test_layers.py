@@ -13,7 +13,7 @@ SRC = ROOT / "src"
 LAYERS: list[tuple[str, ...]] = [
     ("types", "rng", "errors", "files", "places", "writing", "packages", "gpus", "progress", "signals", "console"),
     ("schema",),
-    ("diffusion", "data", "adapters", "models", "optim"),
+    ("diffusion", "data", "adapters", "models", "optim", "scorers"),
     (
         *("data.dataset", "adapters.inject", "adapters.attach", "adapters.file"),
         *("training.metadata", "training.network_metadata"),
@@ -24,7 +24,7 @@ LAYERS: list[tuple[str, ...]] = [
 ]
 ROOMS: dict[str, tuple[str, ...]] = {
     "diffusers": ("models", "tools.extract", "tools.merge", "bench"),
-    "transformers": ("models", "tools.doctor", "bench"),
+    "transformers": ("models", "scorers.clip", "tools.doctor", "bench"),
     "lightning": ("training", "data.module", "callbacks", "run", "report", "bench"),
     "hydra": ("schema", "command", "importers", "launch", "run", "report"),
     "hydra._internal": ("schema.compose", "command.start", "command.flags"),

@@ -33,6 +33,7 @@ from loralab.report.gather import ROOTS
 from loralab.report.loggers import placed
 from loralab.report.record import Record
 from loralab.report.reuse import earlier, hindrance, take_over, told
+from loralab.report.scoring import Scoring
 from loralab.report.summary import closing, ending, length, opening
 from loralab.schema.compose import values
 from loralab.shared import Shared, base_of
@@ -184,6 +185,8 @@ def callbacks(cfg: DictConfig, side_work: SideWork, *own: RunState | Output | St
         if node is not None and node.get("enabled", True):
             settings = {key: value for key, value in node.items() if key != "enabled"}
             built.append(side_work.callback(str(name), _given(instantiate(settings, _partial_=True), own)))
+    if scorer := cfg.get("report", {}).get("scorer"):
+        built.append(side_work.callback("scores", _given(partial(Scoring, scorer), own)))
     if (search := sweep.trial()) and (folder := sweep.folder()):
         built.append(side_work.callback("pruning", Pruning(search.trial, folder / FILE, instantiate(search.pruner))))
     return built

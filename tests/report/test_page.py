@@ -165,7 +165,7 @@ def test_two_settings_become_the_axes(browser: Browser, page: Path) -> None:
     means = [sum(losses[i : i + 2]) / 2 for i in range(0, 8, 2)]
     heat = browser.js("[...document.querySelectorAll('#heatmap .cell b')].map(b => Number(b.textContent))")
     assert heat == pytest.approx([means[0], means[2], means[1], means[3]], rel=1e-3)
-    lowest = browser.js("document.querySelector('#heatmap .lowest b').textContent")
+    lowest = browser.js("document.querySelector('#heatmap .best b').textContent")
     assert float(lowest) == pytest.approx(min(means), rel=1e-3)
     put(browser, "heat-y", "seed", "change")
     assert browser.js(cells.format("#heatmap", "textContent"))[1][0] == "seed=1"

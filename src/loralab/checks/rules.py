@@ -23,6 +23,8 @@ from loralab.models.registry import FAMILIES, of_model
 from loralab.packages import missing, missing_for
 from loralab.schema.tree import Tree, get, plain_values
 from loralab.schema.trusted import is_trusted
+from loralab.scorers.scorer import SETTING as SCORER
+from loralab.scorers.scorer import scorer_problems
 from loralab.training.resume import checked, refuse_other_settings
 from loralab.training.signature import of_settings
 
@@ -247,6 +249,20 @@ def _pictures(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iter
             yield from error.problems
 
 
+def _scores(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """A scorer can be loaded, and has pictures to score."""
+    if get(tree, SCORER) is None:
+        return
+    yield from scorer_problems(get(tree, SCORER))
+    samples, times = get(tree, "callbacks.samples"), ("before", "after", "every_n_steps", "every_n_epochs")
+    if get(samples, "enabled", False) is False:
+        found = "has no effect with callbacks.samples.enabled=false: there are no pictures to score"
+        yield Problem(SCORER, found, f"set callbacks.samples.enabled=true, or {SCORER}=null")
+    elif not any(get(samples, time) for time in times):
+        found = "has no effect: callbacks.samples has no times, so there are no pictures to score"
+        yield Problem(SCORER, found, f"set callbacks.samples.after=true, or {SCORER}=null")
+
+
 def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """What depends on the validation loss needs a validation set."""
     validated = get(tree, "callbacks.validation.enabled") and (
@@ -287,6 +303,7 @@ RULES_HERE: tuple[Rule, ...] = (
     _device,
     _packages,
     _pictures,
+    _scores,
     _state_to_resume,
 )
 """Rules that depend on files, devices and packages of this machine."""

@@ -35,7 +35,7 @@ LEFT_OUT = (
     *DEVICES,
     *LOADING,
     *THIS_RUN,
-    *("experiment", "debug", "sweep", "output.folder", "data.cache"),
+    *("experiment", "debug", "sweep", "report", "output.folder", "data.cache"),
     *("suggested.pictures", "suggested.prompts", "suggested.guidance"),
     *(f"callbacks.{name}" for name in ("state", "progress", "monitor", "hparams", "interrupt", "samples", "export")),
     "callbacks.sample_losses",

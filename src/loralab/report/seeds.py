@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 SEED = "seed"
-NOT_COUNTED = ("output.", "logger.", "run.", "allow", "resume", "reuse", "data.cache_folder", "data.cache.folder")
+NOT_COUNTED = (
+    *("output.", "logger.", "run.", "report.", "allow", "resume", "reuse"),
+    *("data.cache_folder", "data.cache.folder"),
+)
 """Settings that say where a run writes and what it is called."""
 RESAMPLES = 10_000
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

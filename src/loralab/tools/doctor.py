@@ -9,21 +9,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from loralab.command.flags import add_places, use_places_of
 from loralab.command.prepare import prepare
 from loralab.data import tags
-from loralab.data.augment import Augment
-from loralab.data.buckets import Buckets
-from loralab.data.captions import Captions
 from loralab.data.epoch.draws import Draws, Entry
 from loralab.data.epoch.plan import fixed_caption, fixed_rules
 from loralab.data.epoch.planner import Planner
 from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.geometry import Size, crop_corner
 from loralab.data.storage.sqlite import cache_folder
-from loralab.data.validation import Validation
 from loralab.errors import Problem, UserError
 from loralab.models.registry import USUAL, of_model
 from loralab.models.text.tokens import Measure
@@ -74,7 +69,7 @@ def _report(args: argparse.Namespace) -> tuple[Report, str]:
     prepared = prepare(with_paths(args.overrides))
     settings = prepared.composed.tree
     model, trainer, data = settings["model"], settings["trainer"], settings["data"]
-    planner = planner_of(data)
+    planner = Planner.of_settings(data)
     report = examine(
         planner,
         (of_model(model) or USUAL).measure(model),
@@ -87,12 +82,6 @@ def _report(args: argparse.Namespace) -> tuple[Report, str]:
     report.findings += [Finding("settings", "note", words)]
     report.findings += [Finding("settings", "note", warning) for warning in prepared.warnings]
     return report, f"loralab doctor: {', '.join(folder.path for folder in planner.folders)}"
-
-
-_PLANNED = (
-    *("folder", "folders", "reg_folder", "mask_folder", "metadata", "resolution", "batch_size", "batch_pixels"),
-    *("on_error", "min_image_size", "max_image_size", "cache_folder", "alpha_mask"),
-)
 
 
 def _fatal(problem: Problem) -> Finding:
@@ -120,13 +109,6 @@ def _no_folder(path: str) -> str:
     """Why a path is not a folder; empty if it is one."""
     place = os.path.expanduser(path)
     return "" if os.path.isdir(place) else "is a file, not a folder" if os.path.exists(place) else "folder not found"
-
-
-def planner_of(data: dict[str, Any]) -> Planner:
-    """The planner that training would use with these data settings."""
-    made = {"captions": Captions, "augment": Augment, "buckets": Buckets, "validation": Validation}
-    rules = {name: kind(**{k: v for k, v in data[name].items() if k != "_target_"}) for name, kind in made.items()}
-    return Planner.of(**{name: data[name] for name in _PLANNED}, **rules)
 
 
 def examine(

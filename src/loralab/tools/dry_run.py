@@ -13,13 +13,13 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from loralab.command import sweep
+from loralab.data.epoch.planner import Planner
 from loralab.errors import UserError
 from loralab.report.environment import hardware
 from loralab.report.gather import ROOTS, run_folders
 from loralab.report.run import Run, glance, read
 from loralab.schema.compose import Composed, compose
 from loralab.schema.tree import Tree, leaves
-from loralab.tools.doctor import planner_of
 from loralab.training.room import megabytes
 from loralab.types import Fit
 
@@ -86,7 +86,7 @@ def _steps(tree: Tree) -> int:
     from loralab.report.summary import length  # imports torch
 
     accumulate = trainer["accumulate_grad_batches"]
-    planner = planner_of(tree["data"])
+    planner = Planner.of_settings(tree["data"])
     plan = planner.plan(planner.scan(), lambda text: Fit(1, 0))
     batches = len(planner.sampler(plan, tree["seed"], accumulate=accumulate))
     given = {"max_steps": -1, "limit_train_batches": trainer["limit_train_batches"] or 1.0}

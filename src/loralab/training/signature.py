@@ -45,7 +45,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "how images are loaded": LOADING,
     "length: a schedule that depends on it cannot change it": ("trainer.max_epochs", "trainer.max_steps"),
     "whether a run continues": ("data.on_error", "health.stop_if_unchanged", "health.skips_in_a_row"),
-    "watching, saving, and starting": (*THIS_RUN, "callbacks", "output", "settings"),
+    "watching, saving, and starting": (*THIS_RUN, "report", "callbacks", "output", "settings"),
     "others take their defaults from it": ("suggested",),
 }
 """Why → settings, with all that is below them, that do not change the result."""

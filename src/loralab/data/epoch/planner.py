@@ -20,6 +20,11 @@ from loralab.data.validation import Validation, held_out, sample
 from loralab.errors import user_error
 from loralab.types import Fit, Item
 
+_PLANNED = (
+    *("folder", "folders", "reg_folder", "mask_folder", "metadata", "resolution", "batch_size", "batch_pixels"),
+    *("on_error", "min_image_size", "max_image_size", "cache_folder", "alpha_mask"),
+)
+
 
 @dataclass(frozen=True)
 class Planner:
@@ -64,6 +69,13 @@ class Planner:
         found = gather(folder, folders or [], reg_folder, captions, augment, mask_folder, metadata)
         size = BatchSize(batch_size, batch_pixels)
         return cls(found, resolutions(resolution), size, captions=captions, **further)
+
+    @classmethod
+    def of_settings(cls, data: Mapping[str, Any]) -> Planner:
+        """From the settings of `data` as plain values, as training makes it."""
+        made = {"captions": Captions, "augment": Augment, "buckets": Buckets, "validation": Validation}
+        rules = {name: kind(**{k: v for k, v in data[name].items() if k != "_target_"}) for name, kind in made.items()}
+        return cls.of(**{name: data[name] for name in _PLANNED}, **rules)
 
     @property
     def all_folders(self) -> list[Folder]:

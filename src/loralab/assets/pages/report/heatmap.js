@@ -1,9 +1,9 @@
 "use strict";
-// A metric over two swept settings: the mean of the runs of each cell.
+// A metric over two swept settings: the mean of the runs of each cell. Of scores, the highest is the best.
 
 const MEASURES = [
   ["validation/loss", "validation loss"], ["best", "lowest validation loss"], ["loss", "training loss"],
-  ["seconds", "time, s"], ["images_per_second", "images/s"], ["peak_memory_gb", "memory, GB"],
+  ...SCORES, ["seconds", "time, s"], ["images_per_second", "images/s"], ["peak_memory_gb", "memory, GB"],
 ];
 
 function startHeatmap() {
@@ -27,10 +27,11 @@ function drawHeatmap() {
     return [words, some.length > 1 ? make("small", {}, `${some.length} runs`) : null];
   });
   const values = cells.map(cell => cell.value), low = Math.min(...values), high = Math.max(...values);
+  const best = SCORES.some(([score]) => score === name) ? high : low;
   for (const { value, words } of cells) {
     const td = words.parentNode;
     td.style.setProperty("--share", high > low ? `${Math.round(100 * (value - low) / (high - low))}%` : "0%");
-    td.className = value === low ? "cell lowest" : "cell";
+    td.className = value === best ? "cell best" : "cell";
   }
   find("heatmap").replaceChildren(table);
 }

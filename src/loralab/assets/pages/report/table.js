@@ -25,6 +25,7 @@ function columns() {
     { title: "mean ± seeds", value: run => DATA.groups[run.group].spread === null ? null : DATA.groups[run.group].mean,
       text: spread, number: true },
     figure("training loss", "loss"),
+    ...SCORES.map(([name, title]) => figure(title, name)),
     figure("time", "seconds", durationText),
     figure("images/s", "images_per_second"),
     figure("memory, GB", "peak_memory_gb"),

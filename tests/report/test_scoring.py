@@ -29,7 +29,7 @@ def run(random_base: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def scored_again(run: Path, clip: Path, cache: Path) -> Scored:
-    from loralab.report.gather import read
+    from loralab.report.run import read
 
     found, unread = scored(
         run, references_of(read(run).settings), Embeddings(str(clip), str(cache), torch.device("cpu"))

@@ -19,6 +19,7 @@ from loralab.command.run_folder import RECORD
 from loralab.errors import UserError, user_error
 from loralab.schema.renamed import current_keys
 from loralab.schema.tree import leaves
+from loralab.scorers.scores import SCORES
 from loralab.writing import is_held
 
 CONFIG = "config/config.yaml"
@@ -43,8 +44,7 @@ class Run:
     def figures(self) -> dict[str, float | None]:
         """The numbers of its record that exist (yet), by name. Raises a UserError where one is no number."""
         found = {name: self.facts[name] for name in FIGURES if name in self.facts}
-        if VALIDATION in self.metrics:
-            found[VALIDATION] = self.metrics[VALIDATION]
+        found |= {name: self.metrics[name] for name in (VALIDATION, *SCORES) if name in self.metrics}
         for name, value in found.items():
             if not isinstance(value, int | float | None):
                 raise _damaged(self.folder, f"{RECORD}: {name} is {value!r:.40}, not a number")

@@ -75,7 +75,7 @@ def build(name: str, cfg, family, folder: Path):
         state = RunState(folder, values(cfg))
         return run.callbacks(cfg, SideWork(), state, output, States(state, fallback))
     if name == "logger":
-        return run.loggers(node, SideWork(), folder, [])
+        return run.loggers(node, SideWork(), RunState(folder, values(cfg)))
     built = run.instantiate(node)
     if name in ("adapter", "targets"):
         adapters = inject(family, run.instantiate(cfg.adapter), run.instantiate(cfg.targets), 0)

@@ -32,10 +32,10 @@ FAMILY_KEYS = {
     ],
 }
 NOT_RUN = re.compile(
-    r"git (clone|pull)|cd loralab$|python3 -m venv|source \.venv|(\S*/)?pip install|tensorboard --logdir outputs$"
-    r"|python -c |make "
+    r"git (clone|pull)|cd loralab$|python3 -m venv|source \.venv|(\S*/)?pip install"
+    r"|tensorboard --logdir (outputs|multirun/DATE/TIME)$|python -c |make "
 )
-"""Installation, which .ci/run does for real, and a server that does not end."""
+"""Installation, which .ci/run does for real, and servers that do not end."""
 
 
 def commands(page: Path) -> list[str]:

@@ -61,7 +61,7 @@ def train(
 
     shared: what the runs of a sweep hand on to each other. looks: called with these facts before the first step.
     """
-    run, side_work = RunState(folder, values(cfg)), SideWork()
+    run, side_work = RunState(folder, values(cfg), sweep.own_of_run(overrides)), SideWork()
     with Record(folder, overrides) as record, memory_advice(run.settings):
         base = base_of(run.settings)
         cache = shared.take("cache", (base, run.settings["data"]), lambda: instantiate(cfg.data.cache))
@@ -74,7 +74,7 @@ def train(
         states = States(run, fallback)
         trainer = instantiate(cfg.trainer)(
             callbacks=callbacks(cfg, side_work, run, output, states),
-            logger=loggers(cfg.get("logger"), side_work, folder, overrides) or False,
+            logger=loggers(cfg.get("logger"), side_work, run) or False,
             default_root_dir=folder,
         )
         # the signature needs the number of devices, which the trainer knows, and comes before the first step
@@ -204,12 +204,11 @@ def _name(annotation: Any) -> str:
     return annotation.rpartition(".")[2] if isinstance(annotation, str) else getattr(annotation, "__name__", "")
 
 
-def loggers(nodes: DictConfig | None, side_work: SideWork, folder: Path, overrides: list[str]) -> list[Logger]:
+def loggers(nodes: DictConfig | None, side_work: SideWork, run: RunState) -> list[Logger]:
     """The loggers, which write into the run's folder, or into one named after it in the user's `save_dir`."""
     built = []
-    own = sweep.own_of_run(overrides)
     for name, node in (nodes or {}).items():
         if node is not None:
-            place = placed(node, folder, own, sweep.folder())
+            place = placed(node, run, sweep.folder())
             built.append(side_work.logger(str(name), partial(instantiate, node, **place)))
     return [logger for logger in built if logger is not None]

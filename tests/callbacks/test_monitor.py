@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as WithPlugins
 
 BANDS = ("000-200", "200-400", "400-600", "600-800", "800-1000")
 
@@ -29,16 +28,11 @@ def test_tensorboard_has_every_curve(train) -> None:
     assert [name for name in found if name.startswith("loss_by_folder/")]
     validation = ["loss", "trained", "gap", *(f"loss_by_timestep/{band}" for band in BANDS)]
     assert [len(found[f"validation/{name}"]) for name in validation] == [2] * 8
-    assert {"final/loss", "final/validation/loss"} <= set(found)
     assert all(0 <= share < 1 for share in found["waiting_for_data"])
     assert found["memory_gb"][0] > 0.05
 
-    images = events.Images("samples")
-    assert [image.step for image in images] == [0, 3, 6]
-    heights = [image.height for image in images]
-    assert heights[0] < heights[1] == heights[2], "the pictures of the moment, below those before training"
+    assert [image.step for image in events.Images("samples/star")] == [0, 3, 6]
     assert b"optimizer" in events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0]
-    assert "_hparams_/experiment" in WithPlugins(str(folder)).Reload().PluginTagToContent("hparams")
 
 
 def rows(folder: Path, name: str) -> list[float]:

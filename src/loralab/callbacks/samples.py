@@ -6,14 +6,13 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from PIL.Image import Image
 
 from loralab.callbacks.contact_sheet import grid, save, thumbnail
 from loralab.callbacks.due import due, epochs_done, steps_done
+from loralab.callbacks.logged_pictures import log, titles
 from loralab.callbacks.prompts import SETTING, Prompt, notes, read
 from loralab.callbacks.sampling import sampled
 from loralab.schema.ranges import AtLeastOne, Guidance, PictureSide, SamplingSteps
@@ -30,7 +29,7 @@ OF_CAPTIONS = 4
 
 class Samples(Callback):
     """Writes `samples/step00000500-00.png` …, and a sheet of thumbnails of all times, `grid.png`. Loggers that take
-    pictures are given those of the moment beside the first ones.
+    pictures are given those thumbnails, by prompt.
 
     The same seed gives a prompt the same noise each time. Training's randomness is left alone.
     """
@@ -100,9 +99,7 @@ class Samples(Callback):
         if not trainer.is_global_zero:
             return
         row: list[Image] = []
-        with closing(
-            self._sampled(module)
-        ) as images:  # so that training's weights are restored whatever is raised here
+        with closing(self._sampled(module)) as images:  # training's weights are restored whatever is raised here
             for i, (image, prompt) in enumerate(zip(images, self.prompts, strict=True)):
                 save(image, self.folder / f"step{trainer.global_step:08d}-{i:02d}.png", prompt.described())
                 row.append(thumbnail(image))
@@ -110,9 +107,8 @@ class Samples(Callback):
         words = [prompt.prompt for prompt in self.prompts]
         settings = "\n".join(prompt.described() for prompt in self.prompts)
         save(grid(self.times, words), self.folder / "grid.png", settings)
-        first = next(iter(self.times))
         self.drawn_at = trainer.global_step
-        _log(trainer, grid({name: self.times[name] for name in (first, time)}, words))
+        log(trainer, dict(zip(titles(self.prompts), row, strict=True)))
 
     def _sampled(self, module: LoraModule) -> Generator[Image]:
         with module.looking():
@@ -124,14 +120,3 @@ class Samples(Callback):
             given = [{"prompt": caption} for caption in data.example_captions(OF_CAPTIONS) or [""]]
         own = {name: self.common[name] or module.family.resolution for name in ("width", "height")}
         return [Prompt(**{**self.common, **own, **entry}) for entry in given]
-
-
-def _log(trainer: Trainer, sheet: Image) -> None:
-    """Gives a sheet to the loggers that take pictures: TensorBoard's, and those with Lightning's `log_image`."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
-            pixels = pixels.view(sheet.height, sheet.width, 3)
-            logger.experiment.add_image("samples", pixels, trainer.global_step, dataformats="HWC")
-        elif log_image := getattr(logger, "log_image", None):
-            log_image("samples", [sheet], step=trainer.global_step)

@@ -1,46 +1,71 @@
-"""What a run adds to its loggers' settings: where they write, and a name for the run."""
+"""What a run adds to its loggers' settings: where they write, and what it is called there."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from loralab.schema.compose import fresh
+from loralab.schema.tree import get
+from loralab.training.run_state import RunState
+
+LONGEST = 200
+"""Bytes of a name: file systems take 255 for a folder, and `fresh` may add a number."""
 
 
-def placed(node: dict[str, Any], folder: Path, own: list[str], sweep: Path | None) -> dict[str, Any]:
+def placed(node: dict[str, Any], run: RunState, sweep: Path | None) -> dict[str, Any]:
     """Values for the settings that a logger's node does not set.
 
-    By default a logger writes into the run's folder; in a `save_dir` that runs share, each gets a folder of its name.
-    folder: of the run; own: the overrides that set it apart in its sweep; sweep: the folder of the sweep.
+    By default a logger writes into the run's folder, in a sweep below what sets the run apart, as TensorBoard names its
+    curves by folders; in a `save_dir` that runs share, each gets a folder of its name. sweep: the folder of the sweep.
     """
-    name = run_name(folder, own)
+    name = run_name(run.folder, run.own, get(run.settings, "run.name"), sweep)
     if not node.get("save_dir"):
-        given: dict[str, Any] = {"save_dir": str(folder)} | ({"version": ""} if "version" in node else {})
+        given: dict[str, Any] = {"save_dir": str(run.folder)}
+        given |= {"version": _joined(map(_leaf, run.own))} if node.get("version", "") is None else {}
     elif "version" in node and node["version"] is None:
         shared = Path(node["save_dir"]).expanduser() / str(node.get("name") or "")
         given = {"version": Path(fresh(str(shared / name))).name}
     else:
         given = {}
-    if "project" in node:  # Weights & Biases
-        given |= {} if node.get("name") else {"name": name}
-        given |= {} if node.get("group") or sweep is None else {"group": run_name(sweep, [])}
-    return given
+    return given | _told(node, name, run, None if sweep is None else run_name(sweep, []))
 
 
-def run_name(folder: Path, own: list[str]) -> str:
-    """The run's folder below outputs/ or multirun/, else its last part; in a sweep also the overrides of its own."""
+def _told(node: dict[str, Any], name: str, run: RunState, group: str | None) -> dict[str, Any]:
+    """Name, group and tags of a run for Weights & Biases, and for MLflow, which has tags with values."""
+    tags = [str(tag) for tag in get(run.settings, "run.tags") or []]
+    if "project" in node:
+        given: dict[str, Any] = {} if node.get("name") else {"name": name}
+        given |= {} if node.get("group") or group is None else {"group": group}
+        return given | {"tags": list(dict.fromkeys([*(node.get("tags") or []), *tags]))}
+    if "experiment_name" in node:
+        own = {"group": group, "tags": ", ".join(tags)}
+        own = {key: value for key, value in own.items() if value} | dict(node.get("tags") or {})
+        return ({} if node.get("run_name") else {"run_name": name}) | {"tags": own}
+    return {}
+
+
+def run_name(folder: Path, own: list[str], name: Any = None, sweep: Path | None = None) -> str:
+    """`run.name`, else the folder below outputs/ or multirun/, else its last part; in a sweep also the run's number and
+    the overrides of its own."""
     parts = folder.parts
     below = next((n for n in range(len(parts) - 1, 0, -1) if parts[n - 1] in ("outputs", "multirun")), len(parts) - 1)
-    words = [*parts[below:], *(word.rpartition(".")[2] if "=" not in word else _leaf(word) for word in own)]
-    return "_".join(word.replace("/", "-") for word in words)[:120]
+    words = parts[below:] if name is None else [str(name), *([] if sweep is None else parts[-1:])]
+    return _joined([*words, *map(_leaf, own)])
+
+
+def _joined(words: Any) -> str:
+    """As one name that a folder can have, on Windows, too."""
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", "_".join(words))
+    return name.encode("utf8", "replace")[:LONGEST].decode("utf8", "ignore").rstrip(" .")
 
 
 def _leaf(override: str) -> str:
     """optimizer.lr=1e-4 becomes lr=1e-4."""
-    key, _, value = override.partition("=")
-    return f"{key.rpartition('.')[2]}={value}"
+    key, equals, value = override.lstrip("+").partition("=")
+    return f"{key.rpartition('.')[2]}{equals}{value}"
 
 
 def finish(exit_code: int) -> None:

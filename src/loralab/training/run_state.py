@@ -18,6 +18,8 @@ class RunState:
     """Where the run writes."""
     settings: dict[str, Any]
     """The composed configuration, plain values."""
+    own: list[str] = field(default_factory=list)
+    """The overrides that differ from the other runs of its sweep."""
     signature: dict[str, Any] = field(default_factory=dict)
     """What can change the result (see signature); set before training starts."""
     pace: Pace = field(default_factory=Pace)

@@ -376,6 +376,7 @@ def test_help_is_a_menu() -> None:
         (["optimizer=schedulefree"], "schedulefree", "optimizer"),
         (["optimizer=adam8bit"], "bitsandbytes", "optimizer"),
         (["logger=wandb"], "wandb", "logger.wandb"),
+        (["logger=mlflow"], "mlflow", "logger.mlflow"),
         (["model.attention=xformers"], "xformers", "model.attention"),
         (["model.quantize=nf4"], "bitsandbytes", "model.quantize"),
         (["data=folder", "data.folder=.", "data.metadata=a.parquet"], "pyarrow", "data.metadata"),

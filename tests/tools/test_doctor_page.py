@@ -14,7 +14,11 @@ from loralab import cli
 from loralab.schema.compose import PACKAGE
 from tests.support.browser import CHROMIUM
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ci,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
 
 
 def opened(page: Path, tmp_path: Path) -> tuple[str, np.ndarray]:

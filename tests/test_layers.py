@@ -20,7 +20,7 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("training", "data.module", "data.loader"),
     ("callbacks", "checks", "importers"),
-    ("command", "tools", "launch", "shared", "run", "report", "cli", "bench"),
+    ("command", "tools", "launch", "shared", "run", "report", "cli", "bench", "grid"),
 ]
 ROOMS: dict[str, tuple[str, ...]] = {
     "diffusers": ("models", "tools.extract", "tools.merge", "bench"),
@@ -28,8 +28,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lightning": ("training", "data.module", "callbacks", "run", "report", "bench"),
     "hydra": ("schema", "command", "importers", "launch", "run", "report"),
     "hydra._internal": ("schema.compose", "command.start", "command.flags"),
-    "omegaconf": ("schema", "command", "checks", "importers", "launch", "run", "report"),
-    "PIL": ("data.images", "callbacks", "tools", "report", "bench"),
+    "omegaconf": ("schema", "command", "checks", "importers", "launch", "run", "report", "grid"),
+    "PIL": ("data.images", "callbacks", "tools", "report", "bench", "grid"),
     "bitsandbytes": ("models.quantize",),
 }
 MODULES = {

@@ -26,6 +26,7 @@ VERBS = {
     "rerun": ("loralab.report.rerun", "run a run again, from its folder alone, and compare the adapter files"),
     "compare": ("loralab.report.compare", "compare runs in a table: settings that differ, speed, losses"),
     "report": ("loralab.report.report", "write a page that compares runs: table, curves, pictures, heat map"),
+    "grid": ("loralab.grid.main", "draw a grid of pictures: adapter strengths × checkpoints × prompts × seeds"),
     "bench": ("loralab.bench.main", "measure speed and memory, as JSON"),
 }
 

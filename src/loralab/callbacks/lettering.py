@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -96,5 +96,11 @@ def _installed(name: str, size: int) -> Font | None:
 
 def _missing(font: Font, letters: frozenset[str]) -> int:
     """How many of the letters a font shows by the sign that it has for any unknown one."""
-    unknown = bytes(font.getmask(NO_CHARACTER))
-    return sum(bytes(font.getmask(letter)) == unknown for letter in letters)
+    unknown = _drawn(font, NO_CHARACTER)
+    return sum(_drawn(font, letter) == unknown for letter in letters)
+
+
+def _drawn(font: Font, letter: str) -> bytes:
+    image = Image.new("L", (2 * SIZES[1], 2 * SIZES[1]))
+    ImageDraw.Draw(image).text((0, 0), letter, 255, font)
+    return image.tobytes()

@@ -49,6 +49,15 @@ class Prompt:
             f"Seed: {self.seed}, Size: {self.width}x{self.height}"
         )
 
+    @classmethod
+    def parse(cls, described: str) -> Prompt | None:
+        """The prompt that is described so; None for another text."""
+        texts = r"(.*)\nNegative prompt: (.*)\nSteps: (\d+), CFG scale: ([\d.e+-]+), "
+        if not (found := re.fullmatch(texts + r"Seed: (-?\d+), Size: (\d+)x(\d+)", described, re.DOTALL)):
+            return None
+        steps, seed, width, height = (int(found[number]) for number in (3, 5, 6, 7))
+        return cls(found[1], found[2], seed, width, height, steps, float(found[4]))
+
 
 Ignored = dict[str, list[str]]
 """Option without a counterpart here → where it is given."""

@@ -25,6 +25,10 @@ VERBS = {
     "diff": ("loralab.report.diff", "show what differs between two runs: settings, data, environment, results"),
     "rerun": ("loralab.report.rerun", "run a run again, from its folder alone, and compare the adapter files"),
     "compare": ("loralab.report.compare", "compare runs in a table: settings that differ, speed, losses"),
+    "analyse": (
+        "loralab.report.analyse",
+        "show which images and tags a run learns best and worst, likely mistakes first",
+    ),
     "report": ("loralab.report.report", "write a page that compares runs: table, curves, pictures, heat map"),
     "grid": ("loralab.grid.main", "draw a grid of pictures: adapter strengths × checkpoints × prompts × seeds"),
     "bench": ("loralab.bench.main", "measure speed and memory, as JSON"),

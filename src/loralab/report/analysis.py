@@ -1,0 +1,215 @@
+"""Which images and tags of a run are learnt best and worst, from its log of losses; see effects for the formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from loralab.errors import user_error
+from loralab.report.effects import (
+    Effects,
+    Outliers,
+    Residuals,
+    TagEffect,
+    difference,
+    effects,
+    outliers,
+    residuals,
+    tag_effects,
+)
+from loralab.training.loss_log import FOLDER, RECORD, LoggedImage, read
+
+PERIODS = 10
+SAMPLES_A_PERIOD = 3
+"""Of each image, on average; a short run has fewer periods."""
+WIDTH = 1.96
+"""Standard errors on each side of a 95 % interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A factor and its 95 % interval; None where it is not known."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(slots=True)
+class ImageRow:
+    """What is said of an image."""
+
+    path: str
+    caption: str
+    digest: str
+    samples: int
+    loss: Ratio
+    """As a multiple of what is usual in this run at the same timesteps."""
+    change: Ratio
+    """Of its loss, from the first to the last third of the run."""
+    distance: float
+    """Of its loss from that of the median image (see Outliers)."""
+    reasons: list[str]
+    """Why it is to be looked at first; empty for most images."""
+    curve: list[float | None]
+    """Its loss in each period, as a multiple of that of the median image in the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagRow:
+    """A tag, and how the images with it differ from those without (see effects.tag_effects)."""
+
+    tag: str
+    images: int
+    loss: Ratio
+    change: Ratio
+
+
+@dataclass(slots=True)
+class Analysis:
+    """rows: the images to be looked at first, then the others, the highest loss first. tags: likewise by loss."""
+
+    samples: int
+    steps: tuple[int, int]
+    """The first and the last optimizer step in the log."""
+    ends: list[int]
+    """The last step of each period."""
+    change: float | None
+    """That of the median image."""
+    limit: float | None
+    """Distances beyond it are outliers; None where there are too few images to tell."""
+    rows: list[ImageRow]
+    tags: list[TagRow]
+    notes: list[str] = field(default_factory=list)
+
+
+def analyse(run: Path) -> Analysis:
+    """Raises a UserError where the folder has no log, or one without a record."""
+    images, records, notes = _logs(run)
+    finite = np.isfinite(records["loss"]) & (records["loss"] > 0)
+    if not finite.any():
+        found = "has no log of losses: losses/*.log" if not len(records) else "has logged no finite loss"
+        remedy = "give the folder of a run that was trained with callbacks.sample_losses.enabled=true"
+        raise user_error(str(run), found, remedy)
+    lost = np.bincount(records["image"][~finite], minlength=len(images))
+    kept = records[finite]
+    if (first := int(kept["step"].min())) > 1:
+        notes.append(f"the log begins at step {first}: that of the run it resumed from was not found")
+    values, of = residuals(kept["timestep"], kept["loss"]), kept["image"]
+    overall = effects(values, of, len(images))
+    third = _period(kept["step"], 3)
+    parts = [effects(_some(values, third == i), of[third == i], len(images)) for i in (0, 2)]
+    change = difference(parts[1], parts[0])
+    far, lagging = outliers(overall), outliers(change)
+    curves, ends = _curves(values, kept, len(images))
+    rows = [
+        ImageRow(
+            image.path,
+            image.caption,
+            image.digest,
+            int(overall.count[i] + lost[i]),
+            _ratio(overall, i),
+            _ratio(change, i),
+            round(float(far.distance[i]), 2),
+            [*_reasons(i, overall, far, change, lagging, int(lost[i]))],
+            [_plain(value) for value in curves[:, i]],
+        )
+        for i, image in enumerate(images)
+    ]
+    tags = [image.tags for image in images]
+    return Analysis(
+        samples=len(records),
+        steps=(first, int(kept["step"].max())),
+        ends=ends,
+        change=_plain(math.exp(float(np.nanmedian(change.mean)))) if np.isfinite(change.mean).any() else None,
+        limit=round(far.limit, 2) if math.isfinite(far.limit) else None,
+        rows=sorted(rows, key=lambda row: (not row.reasons, -abs(row.distance) if row.reasons else -row.distance)),
+        tags=_tags(tag_effects(overall, tags), tag_effects(change, tags)),
+        notes=notes,
+    )
+
+
+def _logs(run: Path) -> tuple[list[LoggedImage], np.ndarray, list[str]]:
+    """The images and records of all processes of a run, an image being a path with a caption."""
+    numbers: dict[tuple[str, str], int] = {}
+    images: list[LoggedImage] = []
+    parts, notes = [np.empty(0, RECORD)], []
+    for file in sorted((run / FOLDER).glob("*.log")):
+        try:
+            log = read(file)
+        except OSError as error:
+            notes.append(f"{FOLDER}/{file.name} cannot be read: {error.strerror}")
+            continue
+        place = np.full(max(log.images, default=-1) + 2, -1)
+        for number, image in log.images.items():
+            key = image.path, image.caption
+            if key not in numbers:
+                numbers[key] = len(images)
+                images.append(image)
+            place[number] = numbers[key]
+        records = log.records.copy()
+        known = place[np.minimum(records["image"], len(place) - 1)]
+        records["image"] = np.maximum(known, 0)
+        parts.append(records[known >= 0])
+        if log.damaged or (known < 0).any():
+            notes.append(f"{FOLDER}/{file.name} is damaged in part: {len(parts[-1])} samples could be read")
+    return images, np.concatenate(parts), notes
+
+
+def _period(steps: np.ndarray, count: int) -> np.ndarray:
+    """The number (N,) of the period that a record's step is in; periods have equally many steps."""
+    first, last = int(steps.min()), int(steps.max())
+    return ((steps.astype(np.int64) - first) * count) // (last - first + 1)
+
+
+def _curves(values: Residuals, records: np.ndarray, images: int) -> tuple[np.ndarray, list[int]]:
+    """The loss (periods, images), and the last step of each period."""
+    count = int(np.clip(len(records) // (images * SAMPLES_A_PERIOD), 1, PERIODS))
+    period = _period(records["step"], count)
+    means = [effects(_some(values, period == i), records["image"][period == i], images).mean for i in range(count)]
+    ends = [int(records["step"][period == i].max(initial=0)) for i in range(count)]
+    start = np.nanmedian(means[0]) if np.isfinite(means[0]).any() else 0.0
+    return np.exp(np.stack(means) - start), ends
+
+
+def _some(values: Residuals, chosen: np.ndarray) -> Residuals:
+    return Residuals(values.value[chosen], values.weight[chosen])
+
+
+def _reasons(i: int, overall: Effects, far: Outliers, change: Effects, lagging: Outliers, lost: int) -> Iterator[str]:
+    if lost:
+        yield f"{lost} of {overall.count[i] + lost} losses are not finite"
+    if far.high[i]:
+        yield "much harder than the others: damaged, of another kind, or with a wrong caption"
+    if far.low[i]:
+        yield "much easier than the others: blank, or nearly so"
+    if lagging.high[i]:
+        yield "its loss falls less than that of the others: its caption may be wrong"
+
+
+def _tags(losses: list[TagEffect], changes: list[TagEffect]) -> list[TagRow]:
+    """The changes are of tags that have a loss, too; where a tag has none, it is not known."""
+    by_tag = {tag.tag: tag for tag in changes}
+    none = TagEffect("", 0, math.nan, math.nan)
+    return [
+        TagRow(tag.tag, tag.images, *(_factor(each.mean, each.error) for each in (tag, by_tag.get(tag.tag, none))))
+        for tag in losses
+    ]
+
+
+def _ratio(found: Effects, i: int) -> Ratio:
+    return _factor(float(found.mean[i]), float(found.error[i]))
+
+
+def _factor(mean: float, error: float) -> Ratio:
+    reach = WIDTH * error
+    return Ratio(*(_plain(math.exp(value)) if value < 700 else None for value in (mean, mean - reach, mean + reach)))
+
+
+def _plain(value: float) -> float | None:
+    """For JSON, with four digits."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -1,0 +1,111 @@
+"""`loralab analyse` on real runs and on logs with known contents."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loralab.report.analysis import analyse
+from loralab.training.loss_log import RECORD, LoggedImage, append, file_of
+from tests.support.runs import command
+from tests.support.verbs import loralab
+
+
+@pytest.fixture(scope="module")
+def run(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run; do not write into it."""
+    folder = tmp_path_factory.mktemp("analyse") / "run"
+    return command(random_base, folder, "trainer.max_steps=12", "data.reg_folder=null", "suggested.batch_size=8")
+
+
+def log(folder: Path, ranks: int = 1, images: int = 20, visits: int = 40, hard: int = 7) -> Path:
+    """The log of a run in which one image, `hard`, is three times as hard; images alternate between the ranks."""
+    random = np.random.default_rng(0)
+    for rank in range(ranks):
+        numbers = np.arange(rank, images, ranks)
+        records = np.zeros(visits * len(numbers), RECORD)
+        places = np.tile(np.arange(len(numbers)), visits)
+        records["image"] = places
+        records["step"] = 1 + np.repeat(np.arange(visits), len(numbers))
+        records["timestep"] = random.uniform(0, 1000, len(records))
+        logs = 0.2 * random.standard_normal(len(records)) - records["timestep"] / 300
+        logs += np.where(numbers[places] == hard, np.log(3), 0.02 * (numbers[places] % 5))
+        records["loss"] = np.exp(logs)
+        known = {
+            i: LoggedImage(f"/data/{n:02d}.png", "", f"a, tag{n % 3}", ["a", f"tag{n % 3}"])
+            for i, n in enumerate(numbers)
+        }
+        append(file_of(folder, rank), records, known)
+    return folder
+
+
+def test_the_table_of_a_real_run(run: Path, capsys: pytest.CaptureFixture) -> None:
+    loralab("analyse", run, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rows"]) == 20
+    assert sum(row["samples"] for row in found["rows"]) == found["samples"] > 80
+    loralab("analyse", run)
+    text = capsys.readouterr().out
+    assert f"{found['samples']} samples of 20 images, steps 1 to 12" in text
+    assert "sks star" in text
+    assert {row["caption"].split(",")[0] for row in found["rows"]} == {"sks star"}
+    assert "red" in {tag["tag"] for tag in found["tags"]}
+    assert "sks star" not in {tag["tag"] for tag in found["tags"]}, "all images have it"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_hard_image_comes_first_from_the_logs_of_all_processes(tmp_path: Path, ranks: int) -> None:
+    found = analyse(log(tmp_path, ranks))
+    (first,) = (row for row in found.rows if row.reasons)
+    assert found.rows[0] is first
+    assert first.path == "/data/07.png"
+    assert "much harder" in first.reasons[0]
+    assert first.loss.low < 3 / np.exp(0.04) < first.loss.high, "the median image has 0.04"
+    assert (found.samples, found.steps) == (800, (1, 40))
+    assert len(first.curve) == len(found.ends) == 10
+    assert np.mean(first.curve) == pytest.approx(3, rel=0.1)
+    assert [tag.images for tag in sorted(found.tags, key=lambda tag: tag.tag)] == [7, 7, 6]
+
+
+def test_losses_that_are_not_finite_are_told_and_do_not_count(tmp_path: Path) -> None:
+    folder = log(tmp_path)
+    bad = np.zeros(3, RECORD)
+    bad["image"], bad["step"], bad["timestep"], bad["loss"] = 4, 41, 500, np.nan
+    append(file_of(folder, 0), bad, {})
+    found = analyse(folder)
+    reasons = {row.path: row.reasons for row in found.rows if row.reasons}
+    assert reasons["/data/04.png"] == ["3 of 43 losses are not finite"]
+    assert set(reasons) == {"/data/04.png", "/data/07.png"}
+    assert found.steps == (1, 40)
+
+
+def test_a_log_that_begins_late_or_is_damaged_says_so(tmp_path: Path) -> None:
+    folder = log(tmp_path)
+    file = file_of(folder, 0)
+    late = np.zeros(40, RECORD)
+    late["image"], late["step"], late["timestep"], late["loss"] = np.arange(40) % 20, 500, 500, 0.1
+    file.write_bytes(file.read_bytes()[:-5])
+    append(file, late, {i: LoggedImage(f"/data/{i}.png", "", "", []) for i in range(20)})
+    found = analyse(folder)
+    assert found.samples == 40
+    assert found.notes == [
+        "losses/0.log is damaged in part: 40 samples could be read",
+        "the log begins at step 500: that of the run it resumed from was not found",
+    ]
+
+
+def test_what_cannot_be_analysed_is_refused_in_words(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    old = shutil.copytree(run, tmp_path / "old", ignore=shutil.ignore_patterns("losses"))
+    for folder, words in ((tmp_path / "none", "run.json"), (old, "has no log of losses")):
+        loralab("analyse", folder, code=1)
+        told = capsys.readouterr().err
+        assert words in told
+        assert "Traceback" not in told
+    (old / "losses").mkdir()
+    (old / "losses" / "0.log").write_bytes(b"\0" * 100)
+    loralab("analyse", old, code=1)
+    assert "has no log of losses" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loralab.report.run import to_minimise
+from loralab.report.run import to_optimise
 from tests import ROOT
 from tests.support.runs import adapter
 
@@ -92,7 +92,7 @@ def test_a_single_run_that_fails_gives_exit_code_1(train, tmp_path: Path) -> Non
     ],
 )
 def test_what_a_search_minimises(facts: dict, value: float | None) -> None:
-    assert to_minimise(facts) == value
+    assert to_optimise(facts) == value
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ Nothing heavy is imported before a configuration is known to be valid.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -31,7 +30,7 @@ from loralab.importers.save import save as save_settings
 from loralab.report import resumed_sweep
 from loralab.report.loggers import finish
 from loralab.report.record import record_failure
-from loralab.report.run import to_minimise
+from loralab.report.run import to_optimise, worst
 from loralab.report.sweep_table import Runs, announced
 from loralab.schema.compose import Composed, Places, choices_of, composed_by_hydra, know_places, use_sources, values
 from loralab.schema.settings import written
@@ -134,7 +133,7 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     total = _total(swept)
     done, left = resumed_sweep.unfinished(folder, swept) if cfg.resume == "auto" and not search else ([], [])
     expected = 0 if cfg.settings.save_only or search else total  # a search may need fewer
-    runs = Runs(folder, swept, 0.0 if done else started, expected)
+    runs = Runs(folder, swept, 0.0 if done else started, expected, sweep.metric())
     point, words = partial(task, shared=Shared()), [*overrides, announced(swept, total)]
     try:
         if done:
@@ -165,7 +164,7 @@ def _words(given: flags.Flags) -> list[str]:
 def task(
     cfg: DictConfig, is_checked: bool = False, looks: tuple[Look, ...] = (), shared: Shared | None = None
 ) -> float | None:
-    """One run in the folder that Hydra made for it; returns the value that a sweeper minimises.
+    """One run in the folder that Hydra made for it; returns the value that a sweeper optimises.
 
     is_checked: whether its settings are; those of a sweep's runs are not, which a sweeper may have chosen.
     looks: called with the facts of the run's record when it is about to train.
@@ -196,7 +195,8 @@ def task(
             finish(exit_code=int(facts.get("status") != "finished"))
     if not sweep.is_multirun() and facts.get("status", "finished") != "finished":
         sys.exit(1 if console.is_first() else 0)
-    return math.inf if facts.get("status") == "diverged" else to_minimise(facts)
+    metric = sweep.metric()
+    return worst(metric) if facts.get("status") == "diverged" else to_optimise(facts, metric)
 
 
 def _trained(

@@ -92,3 +92,50 @@ def test_what_is_refused(train, capsys: pytest.CaptureFixture, overrides: tuple[
     said = capsys.readouterr()
     assert expected in said.err
     assert "loading" not in said.out
+
+
+def test_a_search_goes_by_the_metric_that_is_chosen(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A score is maximised; the table names the best run by it, and that of the lowest loss."""
+    import optuna
+
+    folder, words = tmp_path / "points", ("sweep=optuna", "data/validation=split", "hydra.sweeper.n_trials=3")
+    words = ("-m", *words, "report.scorer=shapes", "callbacks.samples.before=false", *PICTURES[:2])
+    train(*words, "hydra.sweeper.metric=score/prompt", f"hydra.sweep.dir={folder}")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'search.sqlite'}")
+    values = [record(folder / str(number))["metrics"]["score/prompt"] for number in range(3)]
+    assert [trial.value for trial in study.trials] == values
+    assert study.best_value == max(values)
+    said = capsys.readouterr().out
+    assert f"highest score/prompt: points/{values.index(max(values))}" in said
+    assert "lowest validation/loss: points/" in said
+    assert "hydra.sweeper.pruner has no effect" in said
+    train(*words, "hydra.sweeper.metric=score/images", f"hydra.sweep.dir={folder}", "resume=auto", code=1)
+    assert "the search in this folder goes by score/prompt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metric", "more", "expected"),
+    [
+        ("score/prompt", (), "valid: loss; score/prompt needs report.scorer=FOLDER"),
+        ("validation/loss", (), "valid: loss; validation/loss needs data/validation=split"),
+        ("score/diversity", ("report.scorer=shapes", *PICTURES[:1]), "needs report.scorer=FOLDER of a CLIP model and"),
+        ("accuracy", ("data/validation=split",), "valid: loss, validation/loss"),
+    ],
+)
+def test_a_search_by_a_metric_that_runs_will_not_have(train, capsys, metric: str, more: tuple, expected: str) -> None:
+    train("sweep=optuna", f"hydra.sweeper.metric={metric}", *more, code=1)
+    said = capsys.readouterr()
+    assert f"the runs will not have the metric '{metric}'" in said.err
+    assert expected in said.err
+    assert "loading" not in said.out
+
+
+def test_metrics_that_a_run_will_have() -> None:
+    """Diversity needs two seeds of one prompt."""
+    from loralab.checks.metrics import metrics
+    from loralab.schema.compose import compose
+
+    several = ("callbacks.samples.seeds=2", PROMPTS, "callbacks.samples.prompts=[a cat --d 1,a cat --d 2]")
+    single = ("callbacks.samples.prompts=[a cat,a dog]", "callbacks.samples.prompts=[a cat,{prompt: a cat, seed: 0}]")
+    for words, has in [*((words, True) for words in several), *((words, False) for words in single)]:
+        assert ("score/diversity" in metrics(compose(["report.scorer=shapes", words]).tree)) == has, words

@@ -17,6 +17,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 
 from loralab.files import as_json
 from loralab.schema.tree import get, leaves
+from loralab.scorers.scorer import SETTING as SCORER
+from loralab.scorers.scores import SCORES
 from loralab.training.run_state import RunState
 
 KEYS = (
@@ -63,7 +65,9 @@ class HParams(Callback):
             writer.add_text("settings", text, trainer.global_step)
         values = columns(self.run.settings, self.run.own)
         held_out = trainer.datamodule.summary()["held_out"]  # type: ignore[attr-defined]
-        _write(trainer, metadata.EXPERIMENT_TAG, experiment=_table(values, self.run.own, bool(held_out)))
+        metrics = [name for name in METRICS if held_out or not name.startswith("validation/")]
+        metrics += SCORES if get(self.run.settings, SCORER) else ()
+        _write(trainer, metadata.EXPERIMENT_TAG, experiment=_table(values, self.run.own, metrics))
         _write(trainer, metadata.SESSION_START_INFO_TAG, session_start_info=_row(values))
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -100,7 +104,7 @@ def _key_and_text(override: str) -> tuple[str, str, str]:
     return override.lstrip("+").partition("=")
 
 
-def _table(values: dict[str, Any], own: list[str], held_out: bool) -> api_pb2.Experiment:
+def _table(values: dict[str, Any], own: list[str], metrics: list[str]) -> api_pb2.Experiment:
     """The columns of TensorBoard's table: `differs` puts those that are swept first."""
     swept = {_key_and_text(override)[0] for override in own}
     kinds = {bool: api_pb2.DATA_TYPE_BOOL, int: api_pb2.DATA_TYPE_FLOAT64, float: api_pb2.DATA_TYPE_FLOAT64}
@@ -108,9 +112,8 @@ def _table(values: dict[str, Any], own: list[str], held_out: bool) -> api_pb2.Ex
         api_pb2.HParamInfo(name=name, type=kinds.get(type(value), api_pb2.DATA_TYPE_STRING), differs=name in swept)
         for name, value in values.items()
     ]
-    shown = [name for name in METRICS if held_out or not name.startswith("validation/")]
-    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=name)) for name in shown]
-    return api_pb2.Experiment(hparam_infos=settings, metric_infos=metrics)
+    infos = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=name)) for name in metrics]
+    return api_pb2.Experiment(hparam_infos=settings, metric_infos=infos)
 
 
 def _row(values: dict[str, Any]) -> SessionStartInfo:

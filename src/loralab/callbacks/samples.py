@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
@@ -44,6 +45,7 @@ class Samples(Callback):
         after: bool = True,
         negative: str = "",
         seed: int = 0,
+        seeds: AtLeastOne = 1,
         width: PictureSide | None = None,
         height: PictureSide | None = None,
         steps: SamplingSteps = 20,
@@ -52,7 +54,7 @@ class Samples(Callback):
     ) -> None:
         self.given, self.ignored = (None, {}) if prompts is None else read(prompts)
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
-        self.before, self.after = before, after
+        self.before, self.after, self.seeds = before, after, seeds
         self.common = {"negative": negative, "seed": seed, "width": width, "height": height}
         self.common |= {"steps": steps, "guidance": guidance}
         self.folder = run.folder / "samples"
@@ -66,7 +68,8 @@ class Samples(Callback):
         sizes = sorted({f"{prompt.width}×{prompt.height}" for prompt in prompts})
         steps = sorted({prompt.steps for prompt in prompts})
         source = "captions of the images" if self.given is None else "prompts"
-        words = f"{len(prompts)} {source} at {', '.join(sizes)}, {' or '.join(map(str, steps))} sampling steps"
+        count = f"{len(prompts) // self.seeds} {source}" + (f" × {self.seeds} seeds" if self.seeds > 1 else "")
+        words = f"{count} at {', '.join(sizes)}, {' or '.join(map(str, steps))} sampling steps"
         lines = [f"pictures  {words} · {self._when()} · callbacks.samples.enabled=false to skip them"]
         return [*lines, *(f"note      {SETTING}: {note}" for note in notes(self.ignored))]
 
@@ -119,4 +122,5 @@ class Samples(Callback):
         if given is None:  # images without any caption are trained on the empty one
             given = [{"prompt": caption} for caption in data.example_captions(OF_CAPTIONS) or [""]]
         own = {name: self.common[name] or module.family.resolution for name in ("width", "height")}
-        return [Prompt(**{**self.common, **own, **entry}) for entry in given]
+        first = [Prompt(**{**self.common, **own, **entry}) for entry in given]
+        return [replace(prompt, seed=prompt.seed + more) for prompt in first for more in range(self.seeds)]

@@ -13,6 +13,7 @@ from loralab.callbacks import prompts
 from loralab.checks.adapter import adapter_problems
 from loralab.checks.data import data_problems
 from loralab.checks.devices import device_problems
+from loralab.checks.metrics import is_validated
 from loralab.checks.places import place_problems
 from loralab.checks.rates import rate_problems
 from loralab.checks.targets import target_problems
@@ -265,10 +266,7 @@ def _scores(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterat
 
 def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """What depends on the validation loss needs a validation set."""
-    validated = get(tree, "callbacks.validation.enabled") and (
-        get(tree, "data.validation.split") or get(tree, "data.validation.folder")
-    )
-    if validated:
+    if is_validated(tree):
         return
     remedy = "set data/validation=split or data.validation.folder=PATH, and callbacks.validation.enabled=true"
     if str(get(tree, "scheduler._target_", "")).endswith(".plateau"):

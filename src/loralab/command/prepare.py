@@ -75,7 +75,7 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
             composed = checked(first_point(swept), origins) if own else composed
             problems += [*sweep.problems(swept), *_of_later_points(swept, composed)]
             if sweep.is_search():
-                problems += search_problems(HydraConfig.get().sweeper)
+                problems += search_problems(HydraConfig.get().sweeper, composed.tree)
     except UserError as error:
         problems += error.problems
     if not (multirun or sweep.is_multirun()):

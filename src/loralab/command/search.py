@@ -1,4 +1,4 @@
-"""A search: Optuna chooses the points of a sweep by the validation loss of earlier ones."""
+"""A search: Optuna chooses the points of a sweep by the validation loss, or another metric, of earlier ones."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from loralab.checks.metrics import VALIDATION, metrics
 from loralab.command.overrides import parse
 from loralab.errors import Problem, user_error
 from loralab.packages import missing
@@ -25,6 +26,8 @@ from loralab.schema.compose import values
 from loralab.schema.constructors import misfits, parameters
 from loralab.schema.nearest import did_you_mean
 from loralab.schema.ranges import AtLeastOne
+from loralab.schema.tree import Tree
+from loralab.scorers.scores import DIVERSITY, IMAGES, PROMPT, SCORES
 from loralab.writing import atomic_path
 
 if TYPE_CHECKING:
@@ -33,10 +36,12 @@ if TYPE_CHECKING:
 
 FILE = "search.sqlite"
 """The study, in the sweep's folder."""
+METRIC = "metric"
+"""The setting of what a search goes by, and the attribute of its study."""
 
 
 class Search(Sweeper):
-    """Runs `n_trials` points, each with `seeds` seeds; the lower the mean of what the runs return, the better.
+    """Runs `n_trials` points, each with `seeds` seeds; the mean of what they return is minimised, of a score maximised.
 
     The study is kept in the sweep's folder: a search that was interrupted goes on there, with what it had begun.
     """
@@ -46,11 +51,13 @@ class Search(Sweeper):
         n_trials: AtLeastOne = 20,
         seeds: AtLeastOne = 1,
         n_jobs: AtLeastOne = 1,
+        metric: str | None = None,
         sampler: Any = None,
         pruner: Any = None,
         params: dict[str, str] | None = None,
     ) -> None:
         self.n_trials, self.seeds, self.n_jobs = n_trials, seeds, n_jobs if seeds == 1 else 1
+        self.metric = metric
         self.sampler, self.pruner, self.params = sampler, pruner, params or {}
         self.config: DictConfig
         self.launcher: Launcher
@@ -79,14 +86,28 @@ class Search(Sweeper):
             load_if_exists=True,
             sampler=self.sampler,
             pruner=self.pruner or optuna.pruners.NopPruner(),
+            direction="maximize" if self.metric in SCORES else "minimize",
         )
+        self._keep_to_its_metric(study)
         if study.trials:
             study.sampler.reseed_rng()  # its seed would choose the same points again
+        if self.pruner and self.metric not in (None, VALIDATION):
+            print(
+                f"note      hydra.sweeper.pruner has no effect: {self.metric} is only known after training", flush=True
+            )
         for trial in begun(study):
             self._run(study, [trial], fixed)
         while (left := self.n_trials - len(study.trials)) > 0:
             self._run(study, [study.ask(space) for _ in range(min(left, self.n_jobs))], fixed)
         _save_best(study, folder)
+
+    def _keep_to_its_metric(self, study: Study) -> None:
+        """Raises a UserError where the study goes by another metric."""
+        before = study.user_attrs.get(METRIC) if study.trials else self.metric
+        if before != self.metric:
+            found = f"the search in this folder goes by {before or 'the default'}, not {self.metric or 'the default'}"
+            raise user_error(f"hydra.sweeper.{METRIC}", found, "choose another folder: hydra.sweep.dir=FOLDER")
+        study.set_user_attr(METRIC, self.metric)
 
     def _run(self, study: Study, trials: Sequence[Trial], fixed: list[str]) -> None:
         """Runs some trials, and the further seeds of one that is worth it."""
@@ -109,8 +130,11 @@ class Search(Sweeper):
         return [done.return_value for done in self.launcher.launch(points, initial_job_idx=number)]
 
 
-def search_problems(node: DictConfig) -> Iterator[Problem]:
-    """Problems of the settings of this search (`hydra.sweeper`), and of Optuna's sampler and pruner."""
+def search_problems(node: DictConfig, tree: Tree) -> Iterator[Problem]:
+    """Problems of the settings of this search (`hydra.sweeper`), and of Optuna's sampler and pruner.
+
+    tree: the configuration of its first point.
+    """
     if not str(node.get("_target_")).startswith("hydra_plugins.loralab_search."):
         return
     if find_spec("optuna") is None:
@@ -122,6 +146,7 @@ def search_problems(node: DictConfig) -> Iterator[Problem]:
         valid = ", ".join(known)
         yield Problem(f"hydra.sweeper.{key}", "unknown setting", did_you_mean(key, known) or f"valid: {valid}")
     yield from misfits("hydra.sweeper", target, given)
+    yield from _metric_problems(given.get(METRIC), tree)
     for part, module in (("sampler", "optuna.samplers."), ("pruner", "optuna.pruners.")):
         if (settings := node.get(part)) and str(settings.get("_target_")).startswith(module):
             try:
@@ -129,6 +154,16 @@ def search_problems(node: DictConfig) -> Iterator[Problem]:
             except InstantiationException as error:
                 why = str(error.__cause__ or error).partition("\n")[0]
                 yield Problem(f"hydra.sweeper.{part}", why, f"see {settings['_target_']} in Optuna's documentation")
+
+
+def _metric_problems(metric: Any, tree: Tree) -> Iterator[Problem]:
+    """Problems of a metric that the runs will not have."""
+    if not isinstance(metric, str) or metric in (available := [*metrics(tree)]):
+        return
+    scorer, seeds = "report.scorer=FOLDER of a CLIP model", "callbacks.samples.seeds=4"
+    needed = {VALIDATION: "data/validation=split", IMAGES: scorer, PROMPT: scorer, DIVERSITY: f"{scorer} and {seeds}"}
+    remedy = f"valid: {', '.join(available)}" + (f"; {metric} needs {needed[metric]}" if metric in needed else "")
+    yield Problem(f"hydra.sweeper.{METRIC}", f"the runs will not have the metric '{metric}'", remedy)
 
 
 def distribution(override: Override) -> BaseDistribution:
@@ -158,9 +193,9 @@ def begun(study: Study) -> list[Trial]:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Of the runs that have a value; None where none has, infinite where one diverged."""
+    """Of the runs that have a value; None where none has, infinite, as bad as can be, where one diverged."""
     known = [value for value in values if value is not None]
-    return fmean(known) if known and all(map(math.isfinite, known)) else math.inf if known else None
+    return next((value for value in known if not math.isfinite(value)), fmean(known)) if known else None
 
 
 def _tell(study: Study, trial: Trial, value: float | None, is_pruned: bool) -> None:

@@ -35,9 +35,18 @@ def folder() -> Path | None:
 
 
 def trial() -> DictConfig | None:
-    """The search that the current run reports to, with the run's number as `trial`; None where nothing prunes it."""
+    """The search that the current run reports to, with the run's number as `trial`; None where nothing prunes it.
+
+    Validation losses are known while a run trains; a search by anything else has no pruner.
+    """
     node = HydraConfig.get().sweeper if is_multirun() else {}
-    return node if "trial" in node and node.get("pruner") else None  # type: ignore[return-value]
+    prunes = "trial" in node and node.get("pruner") and metric() in (None, "validation/loss")
+    return node if prunes else None  # type: ignore[return-value]
+
+
+def metric() -> str | None:
+    """What the search that the current run is part of goes by; None: its default."""
+    return HydraConfig.get().sweeper.get("metric") if is_multirun() else None
 
 
 def own_of_run(overrides: Iterable[str]) -> list[str]:

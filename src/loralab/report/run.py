@@ -23,8 +23,8 @@ from loralab.scorers.scores import SCORES
 from loralab.writing import is_held
 
 CONFIG = "config/config.yaml"
-VALIDATION = "validation/loss"
-FIGURES = ("steps", "seconds", "images_per_second", "peak_memory_gb", "loss")
+LOSS, VALIDATION = "loss", "validation/loss"
+FIGURES = ("steps", "seconds", "images_per_second", "peak_memory_gb", LOSS)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Run:
     @property
     def result(self) -> str:
         """The loss that it is compared by, in words; "" without one."""
-        loss = to_minimise(self.facts)
-        return "" if loss is None else f"{VALIDATION if VALIDATION in self.metrics else 'loss'} {loss:.4f}"
+        loss = to_optimise(self.facts)
+        return "" if loss is None else f"{VALIDATION if VALIDATION in self.metrics else LOSS} {loss:.4f}"
 
     def listed(self, fact: str) -> list[Any]:
         """A list in its record; empty where something else stands there."""
@@ -121,10 +121,23 @@ def glance(folder: Path) -> Run:
     return Run(folder, facts if isinstance(facts, dict) else {})
 
 
-def to_minimise(facts: dict[str, Any]) -> float | None:
-    """The validation loss if there is one, else the training loss; infinite if it is not finite."""
-    loss = Run(Path(), facts).metrics.get(VALIDATION, facts.get("loss"))
-    return None if not isinstance(loss, int | float) else loss if math.isfinite(loss) else math.inf
+def to_optimise(facts: dict[str, Any], metric: str | None = None) -> float | None:
+    """The value of a metric that a search goes by: the lower, of a score the higher, the better.
+
+    None: the validation loss if there is one, else the training loss. As bad as can be where it is not finite.
+    """
+    metrics = {**Run(Path(), facts).metrics, LOSS: facts.get(LOSS)}
+    value = metrics.get(metric or (VALIDATION if VALIDATION in metrics else LOSS))
+    return None if not isinstance(value, int | float) else value if math.isfinite(value) else worst(metric)
+
+
+def worst(metric: str | None) -> float:
+    """A value of a metric that is as bad as can be."""
+    return -math.inf if metric in SCORES else math.inf
+
+
+def is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _settings(file: Path) -> dict[str, Any]:

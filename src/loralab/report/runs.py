@@ -14,7 +14,7 @@ from rich.text import Text
 from loralab.errors import UserError, user_error
 from loralab.files import as_json, printable
 from loralab.report.gather import ROOTS, run_folders
-from loralab.report.run import VALIDATION, read, to_minimise
+from loralab.report.run import VALIDATION, read, to_optimise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "status": run.status,
         "name": run.name,
         "tags": run.tags,
-        "result": to_minimise(run.facts),
+        "result": to_optimise(run.facts),
         "figure": VALIDATION if VALIDATION in run.metrics else "loss",
         "folder": str(folder),
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,9 @@ from loralab.command import sweep
 from loralab.command.overrides import parse
 from loralab.command.run_folder import RECORD
 from loralab.report.gather import run_folders
-from loralab.report.run import VALIDATION, Run, glance, to_minimise
+from loralab.report.run import VALIDATION, Run, glance, is_finite, to_optimise
 from loralab.schema.settings import written
+from loralab.scorers.scores import SCORES
 
 
 class Announce(Callback):
@@ -49,6 +50,8 @@ class Runs:
     since: float
     total: int | None
     """How many there should be, if known."""
+    metric: str | None = None
+    """What a search goes by; None: the default."""
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -72,7 +75,7 @@ class Runs:
         counts = ", ".join(f"{count} {status}" for status, count in statuses.items() if count)
         lines = [f"\nsweep: {max(len(self.runs), self.total or 0)} runs: {counts} · {_near(self.folder)}"]
         rows = [
-            (" ".join(sweep.own(run.overrides, self.swept)), _how(run), run.result, _near(run.folder))
+            (" ".join(sweep.own(run.overrides, self.swept)), _how(run), _result(run), _near(run.folder))
             for run in self.runs
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -81,13 +84,20 @@ class Runs:
             lines += [f"      {why}" for why in run.errors]
         return "\n".join([*lines, *self._best()])
 
-    def _best(self) -> list[str]:
-        """The run with the lowest validation loss."""
-        losses = [(to_minimise(run.facts), run) for run in self.runs if not run.has_failed]
-        finite = [(loss, run) for loss, run in losses if loss is not None and math.isfinite(loss)]
-        _, best = min(finite, key=lambda pair: pair[0], default=(None, None))
-        comparable = all(VALIDATION in run.metrics for _, run in finite)
-        return [f"  lowest {VALIDATION}: {_near(best.folder)}"] if best and comparable and len(finite) > 1 else []
+    def _best(self) -> Iterator[str]:
+        """The run with the lowest validation loss; and that with the best value of what a search goes by."""
+        done = [run for run in self.runs if not run.has_failed and is_finite(to_optimise(run.facts))]
+        for metric in dict.fromkeys((VALIDATION, self.metric or VALIDATION)):
+            values = [to_optimise(run.facts, metric) for run in done]
+            if len(done) > 1 and all(map(is_finite, values)):
+                pick, word = (max, "highest") if metric in SCORES else (min, "lowest")
+                yield f"  {word} {metric}: {_near(done[values.index(pick(values))].folder)}"  # type: ignore[type-var]
+
+
+def _result(run: Run) -> str:
+    """Its loss and its scores."""
+    scores = [f"{name} {run.metrics[name]:.4f}" for name in SCORES if is_finite(run.metrics.get(name))]
+    return "  ".join(filter(None, [run.result, *scores]))
 
 
 def _how(run: Run) -> str:

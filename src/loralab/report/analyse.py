@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from loralab.files import as_json, printable
-from loralab.report.analysis import Analysis, ImageRow, Ratio, TagRow, analyse
+from loralab.report.analysis import Analysis, ImageRow, Ratio, TagRow, analyse, name_of
 from loralab.report.run import read
 
 
@@ -78,11 +78,6 @@ def _words(found: Analysis) -> Iterable[str]:
     if found.limit is None:
         yield "There are too few images to call any of them unusual."
     yield from (f"note: {note}" for note in found.notes)
-
-
-def name_of(path: str) -> str:
-    """An image's file name and its folder's."""
-    return str(Path(*Path(path).parts[-2:]))
 
 
 def _number(value: float | None) -> str:

@@ -133,6 +133,11 @@ def analyse(run: Path) -> Analysis:
     )
 
 
+def name_of(path: str) -> str:
+    """An image's file name and its folder's."""
+    return str(Path(*Path(path).parts[-2:]))
+
+
 def _logs(run: Path) -> tuple[list[LoggedImage], np.ndarray, list[str]]:
     """The images and records of all processes of a run, an image being a path with a caption."""
     numbers: dict[tuple[str, str], int] = {}
@@ -141,8 +146,8 @@ def _logs(run: Path) -> tuple[list[LoggedImage], np.ndarray, list[str]]:
     for file in sorted((run / FOLDER).glob("*.log")):
         try:
             log = read(file)
-        except OSError as error:
-            notes.append(f"{FOLDER}/{file.name} cannot be read: {error.strerror}")
+        except (OSError, ValueError, TypeError) as error:
+            notes.append(f"{FOLDER}/{file.name} cannot be read: {type(error).__name__}")
             continue
         place = np.full(max(log.images, default=-1) + 2, -1)
         for number, image in log.images.items():

@@ -48,6 +48,7 @@ def contents(runs: list[Run], damaged: dict[str, str], media: str) -> tuple[Entr
         "axes": [key for key in swept if counts(key)] + [key for key in swept if key == SEED],
         "same": same,
         "prompts": [*prompts],
+        "media": media,
         "runs": entries,
         **_groups(runs, entries, metric),
         "notes": notes,

@@ -12,6 +12,7 @@ from loralab.report.gather import gather
 from loralab.report.page import interactive
 from loralab.report.pictures import put
 from loralab.report.run import Run
+from loralab.report.training_images import FOLDER, remove_others, training_images
 from loralab.writing import atomic_path
 
 TITLE = "loralab report"
@@ -31,16 +32,21 @@ def write(page: Path, folders: list[Path], setting: str) -> str:
     for run, drawn in zip(runs, shown, strict=True):
         signals.check()
         values["notes"] += [f"{run.folder}: {words}" for words in put(run.folder, drawn, media / folder_name(run))]
+    for run, entry in zip(runs, values["runs"], strict=True):
+        signals.check()
+        entry["images"], unread = training_images(run.folder, media)
+        values["notes"] += [f"{run.folder}: {words}" for words in unread]
     with atomic_path(page, setting) as beside:
         beside.write_text(interactive("report.html", "report", TITLE, values), encoding="utf8")
     _remove_others(media, runs)
+    remove_others(media, [entry["images"] for entry in values["runs"]])
     words = [f"{len(runs)} run{'s' * (len(runs) > 1)}", f"{sum(map(len, shown))} pictures"]
     return ", ".join([*words, *([f"{len(values['notes'])} notes"] if values["notes"] else [])])
 
 
 def _remove_others(media: Path, runs: list[Run]) -> None:
     """The pictures of runs that are not on the page any more."""
-    names = {folder_name(run) for run in runs}
+    names = {folder_name(run) for run in runs} | {FOLDER}
     for folder in media.iterdir() if media.is_dir() else ():
         if folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)

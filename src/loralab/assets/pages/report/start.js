@@ -13,6 +13,7 @@ document.addEventListener("DOMContentLoaded", () => {
   startPictures();
   startViewer();
   startHeatmap();
+  startImages();
   startSettings();
   drawResult();
   drawSettings();

@@ -22,6 +22,7 @@ VERBS = {
     "extract": ("loralab.tools.extract", "extract an adapter from the difference of two models"),
     "convert": ("loralab.tools.convert", "convert an adapter to another layout, format or precision"),
     "runs": ("loralab.report.runs", "list runs, newest first: status, result, name, folder"),
+    "watch": ("loralab.report.watch", "show runs live: how far each is, its speed, time left and losses"),
     "diff": ("loralab.report.diff", "show what differs between two runs: settings, data, environment, results"),
     "rerun": ("loralab.report.rerun", "run a run again, from its folder alone, and compare the adapter files"),
     "compare": ("loralab.report.compare", "compare runs in a table: settings that differ, speed, losses"),

@@ -24,7 +24,15 @@ from loralab.command import flags, many, start, sweep
 from loralab.command.menu import menu
 from loralab.command.prepare import prepare, refuse
 from loralab.command.rerun import rerun
-from loralab.command.run_folder import RunFolder, claim, folder_problems, planned, refuse_to_overwrite, take
+from loralab.command.run_folder import (
+    RunFolder,
+    claim,
+    folder_problems,
+    many_runs,
+    planned,
+    refuse_to_overwrite,
+    take,
+)
 from loralab.errors import Diverged, UserError, user_error
 from loralab.importers.save import save as save_settings
 from loralab.report import resumed_sweep
@@ -100,7 +108,8 @@ def _prepared(given: flags.Flags, overrides: list[str]) -> int:
         claimed = [f"{place.setting}={written(str(folder))}"] if place else []
         sys.argv[1:] = [*_words(given), *overrides, *claimed]  # Lightning starts the processes of other devices so
         if swept is not None and folder:
-            return _sweep(folder, [*overrides, *claimed], composed.cfg, swept)
+            with many_runs(folder):
+                return _sweep(folder, [*overrides, *claimed], composed.cfg, swept)
         start.run(partial(task, is_checked=True), composed.cfg, folder)
     return 0
 

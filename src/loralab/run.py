@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from loralab import signals
 from loralab.adapters.inject import inject
+from loralab.callbacks.progress_file import ProgressFile
 from loralab.callbacks.pruning import Pruning
 from loralab.callbacks.resumed import Resumed
 from loralab.callbacks.side_work import SideWork
@@ -176,7 +177,7 @@ def instantiate(node: Any, **given: Any) -> Any:
 
 
 def callbacks(cfg: DictConfig, side_work: SideWork, *own: RunState | Output | States) -> list[Callback]:
-    """Health, and the enabled ones of the group `callbacks`.
+    """Health, the enabled ones of the group `callbacks`, and those that write how far the run is and prune it.
 
     Each gets those of the run's own objects that its constructor has a parameter of the type of.
     """
@@ -187,6 +188,7 @@ def callbacks(cfg: DictConfig, side_work: SideWork, *own: RunState | Output | St
             built.append(side_work.callback(str(name), _given(instantiate(settings, _partial_=True), own)))
     if scorer := cfg.get("report", {}).get("scorer"):
         built.append(side_work.callback("scores", _given(partial(Scoring, scorer), own)))
+    built.append(side_work.callback("progress_file", _given(partial(ProgressFile), own)))
     if (search := sweep.trial()) and (folder := sweep.folder()):
         built.append(side_work.callback("pruning", Pruning(search.trial, folder / FILE, instantiate(search.pruner))))
     return built

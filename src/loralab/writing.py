@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,16 +26,19 @@ class WriteError(UserError):
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike, setting: str) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike, setting: str, flush: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is flushed to disk and renamed over it, on error removed.
+
+    flush=False is for what is soon written again: it does not wait for the disk.
 
     Raises a WriteError that names `setting`, which gave the path, for any error of the file system.
     """
     path = Path(path)
     with _beside(path, setting) as beside:
         yield beside
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
+        if flush:
+            with open(beside, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(beside, path)
 
 
@@ -127,6 +131,8 @@ def try_to_write(folder: Path, setting: str) -> None:
         trial.unlink()
 
 
+LOCK = ".lock"
+"""The file in a folder that is locked."""
 _held: dict[Path, int] = {}
 
 
@@ -142,15 +148,30 @@ def hold(folder: Path) -> bool:
     folder = folder.resolve()
     if folder in _held:
         return True
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
+    for _ in range(5):
+        try:
+            # unlike flock's, it is not inherited by loader processes
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                time.sleep(0.02)  # `is_held` of another process locks it for a moment, too
+                continue
+        _held[folder] = handle
+        return True
+    os.close(handle)
+    return False
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[bool]:
+    """Within it a folder is locked; yields what `hold` returns."""
+    before = {*_held}
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, it is not inherited by loader processes
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            os.close(handle)
-            return False
-    _held[folder] = handle
-    return True
+        yield hold(folder)
+    finally:
+        if (path := folder.resolve()) not in before and path in _held:
+            os.close(_held.pop(path))
 
 
 def is_held(folder: Path) -> bool:
@@ -162,7 +183,7 @@ def is_held(folder: Path) -> bool:
     if folder.resolve() in _held:  # to open and close its file would unlock it
         return True
     try:
-        with open(folder / ".lock", "rb") as file:
+        with open(folder / LOCK, "rb") as file:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno in (errno.EACCES, errno.EAGAIN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -174,3 +175,17 @@ class FailsIn(Callback):
             )
 
         module.losses = failing  # type: ignore[assignment,method-assign]
+
+
+class Watched(Callback):
+    """When a batch, counted from 1 over all epochs, begins, has another process watch the run, and its sweep."""
+
+    def __init__(self, batch: int, *, run: RunState) -> None:
+        self.batch, self.folder = batch, run.folder
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+            for name, folder in (("watched", self.folder), ("sweep", self.folder.parent)):
+                words = [sys.executable, "-m", "loralab", "watch", str(folder)]
+                done = subprocess.run(words, capture_output=True, text=True, check=True)
+                (self.folder / f"{name}.txt").write_text(done.stdout)

@@ -10,12 +10,12 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from loralab import console
 from loralab.callbacks.due import steps_done
 from loralab.schema.ranges import AtLeastOne
 from loralab.training.module import LoraModule
+from loralab.training.pace import TimeLeft
 
 
 class ProgressBar(Callback):
@@ -27,15 +27,13 @@ class ProgressBar(Callback):
 
     def __init__(self, *, refresh_every_n_steps: AtLeastOne = 1, line_every_n_seconds: AtLeastOne = 30) -> None:
         self.refresh_every_n_steps, self.line_every_n_seconds = refresh_every_n_steps, line_every_n_seconds
-        self.loss: Tensor | None = None
-        """() on the device of the training."""
         self.shown = ""
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         if not trainer.is_global_zero:
             return
-        self.begun: tuple[float, int] | None = None
+        self.time_left = TimeLeft()
         self.next_line = 0.0
         self.bar = Progress(
             SpinnerColumn(),
@@ -53,22 +51,19 @@ class ProgressBar(Callback):
     ) -> None:
         if self.bar is None:
             return
-        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches  # Lightning has divided it
-        self.loss = mean = loss if self.loss is None else self.loss.lerp(loss, 0.02)
+        assert module.run.loss is not None
         step = trainer.global_step
         if not self.shown or step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.shown = f"loss {mean.item():.4f} · lr {_rates(trainer)}"
+            self.shown = f"loss {module.run.loss.item():.4f} · lr {_rates(trainer)}"
         words = f"epoch {trainer.current_epoch + 1} · {self.shown} · {module.run.pace.rate:.1f} images/s"
         if step % self.refresh_every_n_steps == 0:
             self.bar.update(self.task, completed=step, description=words)
         now = time.monotonic()
-        self.begun = self.begun or (now, step)  # the first step takes longer than others
         if now >= self.next_line and steps_done(trainer):
             self.next_line = now + self.line_every_n_seconds
             total = self.bar.tasks[0].total or step
             line = f"step {step}/{total:.0f} · {words}"
-            if done := step - self.begun[1]:  # the time of pictures and files counts
-                left = (now - self.begun[0]) / done * (total - step)
+            if (left := self.time_left.seconds(step, total)) is not None:
                 line += f" · {timedelta(seconds=round(left))} left"
             self._line(line)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab import signals
+from loralab.command.run_folder import many_runs
 from loralab.errors import UserError, user_error
 from loralab.files import what_is_at
 from loralab.importers import content as contents
@@ -20,7 +21,7 @@ from loralab.importers.conversion import converted
 from loralab.importers.dialects import dialect_of
 from loralab.importers.expand import value_of
 from loralab.schema.settings import written
-from loralab.writing import atomic_path
+from loralab.writing import atomic_path, try_to_write
 
 RUN_FOLDER = "settings.run_folder"
 SUFFIXES = (".json", ".toml", ".txt", ".safetensors", ".sh", ".bat", ".cmd", ".ps1", ".yaml", ".yml")
@@ -43,9 +44,14 @@ def run(folder: Path, overrides: list[str], flags: list[str], start: Start | Non
     A failed run is reported and the others continue; the exit code is then 1. Nothing is overwritten: a retry gets a
     new folder.
     """
-    start = start or start_process
     files = settings_files(folder)
     root = multirun_folder(folder, overrides)
+    try_to_write(root, "hydra.sweep.dir")
+    with many_runs(root):
+        return _run_each(files, root, overrides, flags, start or start_process)
+
+
+def _run_each(files: list[Path], root: Path, overrides: list[str], flags: list[str], start: Start) -> int:
     record = _read(root)
     common = [o for o in overrides if o.lstrip("+").partition("=")[0] not in (RUN_FOLDER, "hydra.sweep.dir")]
     results: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from loralab.errors import Problem, UserError, user_error
 from loralab.places import full
 from loralab.schema.compose import Composed
 from loralab.schema.tree import Tree, get
-from loralab.writing import hold, make_new, try_to_write, unused, writing
+from loralab.writing import hold, holding, make_new, try_to_write, unused, writing
 
 RECORD = "run.json"
 
@@ -98,6 +99,19 @@ def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
         for earlier in (run / RECORD, config, run / "samples" / "grid.png", *run.rglob("metrics.csv")):
             if earlier is not None and earlier.exists():
                 earlier.rename(unused(earlier))
+
+
+@contextmanager
+def many_runs(folder: Path, setting: str = "hydra.sweep.dir") -> Iterator[None]:
+    """Within it the folder of many runs is locked, also between two of them.
+
+    Raises a UserError where another process has locked it.
+    """
+    with holding(folder) as is_free:
+        if not is_free:
+            remedy = f"wait for its end, which loralab watch {folder} shows, or give another folder"
+            raise user_error(setting, f"another process runs what is in {folder}", remedy)
+        yield
 
 
 def refuse_to_overwrite(output: Tree, run: Path) -> None:

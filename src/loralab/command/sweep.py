@@ -72,10 +72,10 @@ def points(parsed: list[Override]) -> Iterator[list[str]]:
 def own(point: Iterable[str], swept: Iterable[Override]) -> list[str]:
     """The overrides of a point that differ from other points."""
     varied = {o.get_key_element() for o in swept if o.is_sweep_override()}
-    return [_short(override) for override in point if override.partition("=")[0] in varied]
+    return [short(override) for override in point if override.partition("=")[0] in varied]
 
 
-def _short(override: str) -> str:
+def short(override: str) -> str:
     """The override with 0.0001 written as 1e-4, and an empty list of options as null."""
     key, _, text = override.partition("=")
     try:

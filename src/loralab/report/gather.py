@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from loralab.command.run_folder import RECORD
-from loralab.errors import UserError
+from loralab.errors import UserError, user_error
 from loralab.report.run import Run, read
 
 ROOTS = ("outputs", "multirun")
@@ -29,17 +29,25 @@ def gather(folders: list[Path]) -> tuple[list[Run], dict[str, str]]:
     return runs, damaged
 
 
+def given_or_usual(folders: list[Path]) -> list[Path]:
+    """Folders that a verb is given, else those of `ROOTS` that exist. Raises a UserError for one that does not."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise user_error("FOLDER", f"folder '{folder}' not found", "give a folder that contains runs")
+    return folders or [folder for folder in map(Path, ROOTS) if folder.is_dir()]
+
+
 def run_folders(roots: Iterable[Path]) -> Iterator[Path]:
     """The folders of all runs in or below these, each once; those of a sweep by their numbers."""
     seen: set[str] = set()
     for root in roots:
-        for folder in sorted((Path(folder) for folder, _, files in os.walk(root) if RECORD in files), key=_in_order):
+        for folder in sorted((Path(folder) for folder, _, files in os.walk(root) if RECORD in files), key=in_order):
             if os.path.realpath(folder) not in seen:
                 seen.add(os.path.realpath(folder))
                 yield folder
 
 
-def _in_order(path: Path) -> list[tuple[int, str]]:
+def in_order(path: Path) -> list[tuple[int, str]]:
     """2 before 10."""
     return [(len(part) if part.isdigit() else 0, part) for part in path.parts]
 

@@ -24,7 +24,7 @@ def placed(node: dict[str, Any], run: RunState, sweep: Path | None) -> dict[str,
     name = run_name(run.folder, run.own, get(run.settings, "run.name"), sweep)
     if not node.get("save_dir"):
         given: dict[str, Any] = {"save_dir": str(run.folder)}
-        given |= {"version": _joined(map(_leaf, run.own))} if node.get("version", "") is None else {}
+        given |= {"version": _joined(map(leaf, run.own))} if node.get("version", "") is None else {}
     elif "version" in node and node["version"] is None:
         shared = Path(node["save_dir"]).expanduser() / str(node.get("name") or "")
         given = {"version": Path(fresh(str(shared / name))).name}
@@ -53,7 +53,7 @@ def run_name(folder: Path, own: list[str], name: Any = None, sweep: Path | None 
     parts = folder.parts
     below = next((n for n in range(len(parts) - 1, 0, -1) if parts[n - 1] in ("outputs", "multirun")), len(parts) - 1)
     words = parts[below:] if name is None else [str(name), *([] if sweep is None else parts[-1:])]
-    return _joined([*words, *map(_leaf, own)])
+    return _joined([*words, *map(leaf, own)])
 
 
 def _joined(words: Any) -> str:
@@ -62,7 +62,7 @@ def _joined(words: Any) -> str:
     return name.encode("utf8", "replace")[:LONGEST].decode("utf8", "ignore").rstrip(" .")
 
 
-def _leaf(override: str) -> str:
+def leaf(override: str) -> str:
     """optimizer.lr=1e-4 becomes lr=1e-4."""
     key, equals, value = override.lstrip("+").partition("=")
     return f"{key.rpartition('.')[2]}{equals}{value}"

@@ -94,6 +94,11 @@ def _recorded(folder: Path) -> list[str] | None:
     return [o for o in [*task, *launching] if not _is_of_the_start(o)]
 
 
+def is_aside(override: str) -> bool:
+    """Whether an override says nothing of what is trained: Hydra's own, and those of the start."""
+    return _key(override).startswith(("hydra.", "hydra/")) or _is_of_the_start(override)
+
+
 def _ours(overrides: Iterable[str]) -> list[str]:
     """Those that are not Hydra's own."""
     return [o for o in overrides if not _key(o).startswith(("hydra.", "hydra/"))]

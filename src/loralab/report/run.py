@@ -62,6 +62,13 @@ class Run:
         return "killed" if status == "running" and not is_held(self.folder) else status
 
     @property
+    def how(self) -> str:
+        """Its status, and whether it took over the result of another, or what ended it early."""
+        stopped = str(self.facts.get("stopped") or "").partition(" at step")[0]
+        why = "reused" if self.facts.get("reused") else stopped
+        return f"{self.status} ({why})" if why else self.status
+
+    @property
     def has_failed(self) -> bool:
         return self.status not in ("finished", "interrupted") or bool(self.listed("errors"))
 

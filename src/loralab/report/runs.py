@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from loralab.errors import UserError, user_error
+from loralab.errors import UserError
 from loralab.files import as_json, printable
-from loralab.report.gather import ROOTS, run_folders
+from loralab.report.gather import ROOTS, given_or_usual, run_folders
 from loralab.report.run import VALIDATION, read, to_optimise
+from loralab.training.progress_file import read as progress_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    folders = args.folders or [folder for folder in map(Path, ROOTS) if folder.is_dir()]
-    for folder in folders:
-        if not folder.is_dir():
-            raise user_error("FOLDER", f"folder '{folder}' not found", "give a folder that contains runs")
+    folders = given_or_usual(args.folders)
     rows = [_row(folder) for folder in run_folders(folders)]
     rows = sorted((row for row in rows if {*args.tag} <= {*row["tags"]}), key=_age, reverse=True)
     if args.json:
@@ -45,7 +44,8 @@ def _row(folder: Path) -> dict[str, Any]:
         run = read(folder)
     except UserError as error:
         row = {"started": None, "status": "not readable", "name": error.problems[0].found, "tags": []}
-        return {**row, "result": None, "figure": None, "folder": str(folder)}
+        return {**row, "result": None, "figure": None, "progress": None, "folder": str(folder)}
+    progress = progress_of(folder) if run.status == "running" else None
     return {
         "started": run.facts.get("started"),
         "status": run.status,
@@ -53,6 +53,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "tags": run.tags,
         "result": to_optimise(run.facts),
         "figure": VALIDATION if VALIDATION in run.metrics else "loss",
+        "progress": progress and asdict(progress),
         "folder": str(folder),
     }
 
@@ -72,6 +73,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         name = " ".join([row["name"], *(f"#{tag}" for tag in row["tags"])]).strip()
         result = "" if row["result"] is None else f"{row['figure']} {row['result']:.4f}"
+        if progress := row["progress"]:
+            result = f"step {progress['step']}/{progress['steps'] or '?'}"
         started = str(row["started"] or "")[:19].replace("T", " ")
         cells = (started, row["status"], result, name, row["folder"])
         table.add_row(*(Text(printable(cell)) for cell in cells))

@@ -75,7 +75,7 @@ class Runs:
         counts = ", ".join(f"{count} {status}" for status, count in statuses.items() if count)
         lines = [f"\nsweep: {max(len(self.runs), self.total or 0)} runs: {counts} · {_near(self.folder)}"]
         rows = [
-            (" ".join(sweep.own(run.overrides, self.swept)), _how(run), _result(run), _near(run.folder))
+            (" ".join(sweep.own(run.overrides, self.swept)), run.how, _result(run), _near(run.folder))
             for run in self.runs
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -98,13 +98,6 @@ def _result(run: Run) -> str:
     """Its loss and its scores."""
     scores = [f"{name} {run.metrics[name]:.4f}" for name in SCORES if is_finite(run.metrics.get(name))]
     return "  ".join(filter(None, [run.result, *scores]))
-
-
-def _how(run: Run) -> str:
-    """Its status, and whether it took over the result of another, or what ended it early."""
-    stopped = str(run.facts.get("stopped") or "").partition(" at step")[0]
-    why = "reused" if run.facts.get("reused") else stopped
-    return f"{run.status} ({why})" if why else run.status
 
 
 def _near(path: Path) -> str:

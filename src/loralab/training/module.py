@@ -77,6 +77,7 @@ class LoraModule(L.LightningModule):
         self.last_losses = self.losses(batch, self.seed)
         loss = self.last_losses.loss.mean()
         self.run.pace.count(len(batch) * self.trainer.world_size)
+        self.run.loss = loss.detach() if self.run.loss is None else self.run.loss.lerp(loss.detach(), 0.02)
         self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch), sync_dist=True)
         if not loss.requires_grad:  # module dropout disabled every adapter: the gradient is zero
             loss = loss + 0 * sum(weight.sum() for weight in self.adapters.parameters())

@@ -1,4 +1,4 @@
-"""How fast a run trains."""
+"""How fast a run trains, and how long it still takes."""
 
 from __future__ import annotations
 
@@ -43,3 +43,16 @@ class Pace:
         finally:
             if running:
                 self.start()
+
+
+class TimeLeft:
+    """Of a run, by the time that its steps took so far: pauses count, the first step, which takes longer, doesn't."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[float, int] | None = None
+
+    def seconds(self, step: int, steps: float) -> float | None:
+        """After `step` of `steps`; None where that is not known yet."""
+        now = time.monotonic()
+        begun, first = self._begun = self._begun or (now, step)
+        return (now - begun) / (step - first) * (steps - step) if step > first else None

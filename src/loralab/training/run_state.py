@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loralab.training.pace import Pace
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -24,6 +27,8 @@ class RunState:
     """What can change the result (see signature); set before training starts."""
     pace: Pace = field(default_factory=Pace)
     """The module counts; whoever does other work pauses it."""
+    loss: Tensor | None = None
+    """() on the device of the training, smoothed over about 50 batches; by the module."""
     position: tuple[int, int] = (0, 0)
     """(epoch, its batches done) after the last optimizer step; by the module, and by Resumed before the first."""
     between_steps: bool = True

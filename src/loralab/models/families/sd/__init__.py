@@ -84,6 +84,7 @@ def load(
     resolution: Pixels = 512,
     gradient_checkpointing: bool = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
+    convolutions: Literal["auto", "plain"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> StableDiffusion:
@@ -99,5 +100,5 @@ def load(
 
     loaded = load_base(family, base, vae, prediction_type, zero_terminal_snr, dtype)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip)
-    prepare(loaded, attention, gradient_checkpointing, quantize, dtype)
+    prepare(loaded, attention, convolutions, gradient_checkpointing, quantize, dtype)
     return StableDiffusion(loaded, texts, resolution)

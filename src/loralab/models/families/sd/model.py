@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from loralab.models import load
+from loralab.models.convolutions import Convolutions, set_convolutions
 from loralab.models.families.sd.attention import Attention, set_attention
 from loralab.models.families.sd.sampling import make_scheduler
 from loralab.models.family import Family
@@ -39,8 +40,14 @@ class StableDiffusion(Family):
 
 
 def prepare(
-    base: load.Base, attention: Attention, gradient_checkpointing: bool, quantize: str | None, dtype: str
+    base: load.Base,
+    attention: Attention,
+    convolutions: Convolutions,
+    gradient_checkpointing: bool,
+    quantize: str | None,
+    dtype: str,
 ) -> None:
     """Sets how the modules compute."""
     load.prepare(base, gradient_checkpointing, quantize, dtype)
+    set_convolutions(base.denoiser, convolutions)
     set_attention(base.denoiser, list(base.text_encoders.values()), attention)

@@ -17,6 +17,7 @@ from loralab.callbacks.prompts import Prompt
 from loralab.files import digest_file
 from loralab.grid.cells import sheet
 from loralab.grid.choose import Checkpoint
+from tests.support.reports import shown
 from tests.support.runs import command
 from tests.support.verbs import loralab
 
@@ -90,7 +91,7 @@ def test_at_half_strength_it_draws_what_a_model_with_half_of_the_change_draws(
 def test_only_what_is_missing_is_drawn(run: Path, drawn: Path, capfd: pytest.CaptureFixture) -> None:
     pictures = sorted(drawn.with_suffix("").glob("*.png"))
     before = {file: file.stat().st_mtime_ns for file in pictures}
-    whole = drawn.read_bytes()
+    whole = pixels(drawn)
     loralab("grid", run)
     assert "10 pictures, 0 to draw" in capfd.readouterr().out
     pictures[0].unlink()
@@ -99,8 +100,7 @@ def test_only_what_is_missing_is_drawn(run: Path, drawn: Path, capfd: pytest.Cap
     assert "10 pictures, 2 to draw" in capfd.readouterr().out
     assert {file for file in pictures if file.stat().st_mtime_ns != before[file]} == {*pictures[:2]}
     loralab("grid", run)
-    assert Image.open(drawn).tobytes() == Image.open(Path(shutil.copy(drawn, drawn.parent / "same.png"))).tobytes()
-    assert len(drawn.read_bytes()) == len(whole)
+    assert differ(pixels(drawn), whole) <= 1
 
 
 def test_the_sheet_holds_its_settings(drawn: Path) -> None:
@@ -129,6 +129,24 @@ def test_a_stranger_s_file_draws_the_same_in_any_layout(
     assert len(set(digests)) == 3
     for digest in digests[:2]:
         assert differ(found[digest, 1.0, PROMPTS[0], 5], ours[digests[2], 1.0, PROMPTS[0], 5]) <= 1
+
+
+def test_a_report_shows_it(run: Path, drawn: Path, tmp_path: Path) -> None:
+    """One of several runs lies above them; a damaged one is named, and one that is gone is gone."""
+    above, damaged = run.parent / "grid-2.png", run.parent / "grid-3.png"
+    shutil.copy(drawn, above)
+    damaged.write_bytes(drawn.read_bytes()[:2000])
+    page = tmp_path / "report" / "index.html"
+    loralab("report", run.parent, "--out", page.parent)
+    values = shown(page)
+    assert [grid["place"] for grid in values["grids"]] == [str(above), str(drawn)]
+    assert "seed 5" in values["grids"][0]["title"]
+    assert (page.parent / f"{values['grids'][1]['file']}.png").read_bytes() == drawn.read_bytes()
+    assert any("grid-3.png is damaged" in note for note in values["notes"])
+    above.unlink()
+    damaged.unlink()
+    loralab("report", run.parent, "--out", page.parent)
+    assert len([*(page.parent / "index_files" / "grids").iterdir()]) == 2
 
 
 def test_mistakes_are_refused_before_a_model_is_loaded(

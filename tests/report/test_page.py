@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from loralab.callbacks.contact_sheet import save
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.reports import report, shown, variant
 from tests.support.runs import command
@@ -34,6 +36,8 @@ def page(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, (rate, rank, seed) in enumerate(every):
         settings = {"optimizer__lr": rate, "adapter__rank": rank, "seed": seed, "output__comment": HOSTILE + str(i)}
         variant(run, folder / "runs" / str(i), (2, 4), **settings)
+    sheet = Image.new("RGB", (300, 200), "red")
+    save(sheet, folder / "runs" / "grid.png", "", Software="loralab grid", Title=HOSTILE)
     report(folder / "runs")
     return folder / "runs" / "report" / "index.html"
 
@@ -224,3 +228,10 @@ CONTRAST = """(() => {
   }
   return [...new Set(low)];
 })()"""
+
+
+def test_sheets_of_grids_are_shown_and_open_in_full(browser: Browser) -> None:
+    assert browser.js("document.querySelector('#sheets img').alt") == f"Grid: {HOSTILE}"
+    assert browser.js("(async () => { await document.querySelector('#sheets img').decode(); return 1 })()")
+    assert browser.js("document.querySelector('#sheets a').href").endswith(".png")
+    assert HOSTILE in browser.js("document.querySelector('#sheets figcaption').textContent")

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from PIL import Image
-
 from loralab.callbacks.contact_sheet import COLUMNS, ROWS, grid, save, thumbnail
 from loralab.command.flags import add_places, use_places_of
 from loralab.errors import UserError, user_error
@@ -19,15 +17,14 @@ from loralab.grid.cells import Cell, Sheet, sheet
 from loralab.grid.choose import checkpoints, given_prompts, seeds, strengths
 from loralab.grid.setup import Setup
 from loralab.grid.sources import sources
-from loralab.grid.store import DAMAGED, Store
+from loralab.grid.store import Store
 from loralab.places import check_place
+from loralab.report.grids import MADE_HERE, is_grid
 from loralab.schema.settings import written
 from loralab.shared import base_of
 from loralab.signals import Interrupted
 
 NAME = "grid.png"
-MADE_HERE = "loralab grid"
-"""The `Software` text of a sheet."""
 MOST = 5000
 """Pictures of a grid."""
 LARGEST, PIXELS = 512, 24_000_000
@@ -117,15 +114,6 @@ def _pages(table: Sheet, out: Path) -> dict[Path, Sheet]:
         if path.exists() and not is_grid(path):
             raise user_error("--out", f"'{path}' already exists, and is no grid", "choose another name")
     return pages
-
-
-def is_grid(path: Path) -> bool:
-    """Whether a file is a sheet that this command has written."""
-    try:
-        with Image.open(path) as image:
-            return str(image.info.get("Software", "")).startswith(MADE_HERE)
-    except DAMAGED:
-        return False
 
 
 def _draw(missing: Sequence[Cell], setup: Setup, store: Store, allow: list[str]) -> None:

@@ -10,10 +10,10 @@ from PIL import Image
 from loralab.callbacks.contact_sheet import save
 from loralab.errors import user_error
 from loralab.grid.cells import Cell
+from loralab.report.pictures import DAMAGED
 
 SETTINGS = "loralab"
 """The text of a picture that holds all that decides it, as JSON."""
-DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class Store:

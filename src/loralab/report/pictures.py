@@ -18,6 +18,8 @@ from loralab.writing import atomic_path
 THREADS = 8
 SIDE = 256
 """Pixels of a thumbnail's longer side."""
+DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is damaged, or no picture."""
 _NAME = re.compile(r"step(\d+)-(\d+)\.png")
 
 
@@ -42,7 +44,7 @@ def pictures(run: Path) -> tuple[list[Picture], list[str]]:
                 with Image.open(file) as image:
                     prompt = str(image.info.get("parameters") or f"prompt {int(match[2]) + 1}")
                     found.append(Picture(file.stem, int(match[1]), prompt, *image.size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except DAMAGED:
             damaged.append(f"{file.name} is damaged")
     return found, damaged
 
@@ -71,18 +73,19 @@ def _put(folder: Path, source: Path) -> str | None:
             return None
         with Image.open(source) as image:
             thumbnail = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except DAMAGED:
         return f"{source.name} is damaged"
     thumbnail.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     with atomic_path(full, "--out") as beside:
-        _link(source, beside)
+        link(source, beside)
     with atomic_path(small, "--out") as beside:
         thumbnail.save(beside, format="WEBP", quality=88)
         os.utime(beside, ns=(time, time))
     return None
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system has no links."""
     with suppress(OSError):
         os.link(source, target)
         return

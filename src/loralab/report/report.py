@@ -14,7 +14,7 @@ from loralab.report.page import MADE_HERE
 from loralab.report.write import write
 
 NAME = "report"
-WATCHED = ("run.json", "events.out.tfevents.*", "metrics.csv", "samples/step*.png")
+WATCHED = ("run.json", "events.out.tfevents.*", "metrics.csv", "samples/step*.png", "grid*.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

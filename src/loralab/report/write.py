@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loralab import signals
 from loralab.errors import Problem, UserError
+from loralab.report import grids
 from loralab.report.contents import contents, folder_name
 from loralab.report.gather import gather
 from loralab.report.page import interactive
@@ -36,6 +37,8 @@ def write(page: Path, folders: list[Path], setting: str) -> str:
         signals.check()
         entry["images"], unread = training_images(run.folder, media)
         values["notes"] += [f"{run.folder}: {words}" for words in unread]
+    values["grids"], broken = grids.put(folders, (run.folder for run in runs), media)
+    values["notes"] += broken
     with atomic_path(page, setting) as beside:
         beside.write_text(interactive("report.html", "report", TITLE, values), encoding="utf8")
     _remove_others(media, runs)
@@ -46,7 +49,7 @@ def write(page: Path, folders: list[Path], setting: str) -> str:
 
 def _remove_others(media: Path, runs: list[Run]) -> None:
     """The pictures of runs that are not on the page any more."""
-    names = {folder_name(run) for run in runs} | {FOLDER}
+    names = {folder_name(run) for run in runs} | {FOLDER, grids.FOLDER}
     for folder in media.iterdir() if media.is_dir() else ():
         if folder.name not in names:
             shutil.rmtree(folder, ignore_errors=True)

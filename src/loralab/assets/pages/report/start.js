@@ -11,6 +11,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   find("all-label").hidden = DATA.settings.length <= FEW;
   startPictures();
+  startGrids();
   startViewer();
   startHeatmap();
   startImages();

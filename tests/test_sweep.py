@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,15 +26,29 @@ BAD = (*STEEP, "optimizer.lr=1e-9,1e3")
 
 @pytest.fixture
 def sweep(random_base: Path, tmp_path: Path):
-    """sweep(*words) runs the command with three steps a point: the exit code, stdout, stderr."""
+    """sweep(*words) runs the command with three steps a point: the exit code, stdout, stderr.
 
-    def start(*words: str) -> tuple[int, str, str]:
+    until: when to kill all of its processes.
+    """
+
+    def start(*words: str, until: Callable[[], bool] | None = None) -> tuple[int, str, str]:
+        given = {word.partition("=")[0] for word in words}
         usual = [f"model.base={random_base}", "trainer.max_steps=3", "adapter.rank=2", "data.batch_size=1"]
         usual += ["callbacks.samples.enabled=false", "callbacks.progress.enabled=false", "data.cache.latents=none"]
         usual += [f"data.cache_folder={tmp_path / 'cache'}", f"hydra.sweep.dir={tmp_path / 'points'}"]
+        usual = [word for word in usual if word.partition("=")[0] not in given]
         command = [sys.executable, str(ROOT / "train.py"), *words, *usual]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500)
-        return done.returncode, done.stdout, done.stderr
+        with (
+            (tmp_path / "out").open("w+") as out,
+            (tmp_path / "err").open("w+") as err,
+            subprocess.Popen(command, stdout=out, stderr=err, cwd=tmp_path, start_new_session=True) as process,
+        ):
+            while until and process.poll() is None:
+                if until():
+                    os.killpg(process.pid, signal.SIGKILL)
+                time.sleep(0.05)
+            code = process.wait(timeout=500)
+        return code, (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
 
     return start
 
@@ -73,6 +91,26 @@ def test_a_point_that_fails_in_another_process_gives_exit_code_1(
     assert code == 1
     assert "sweep: 2 runs: 1 finished, 1 diverged" in said
     assert statuses(tmp_path) == ["finished", "diverged"]
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize("launcher", ["sweep=parallel", "hydra/launcher=submitit_local"])
+def test_a_killed_sweep_of_several_processes_goes_on(sweep, launcher: str, tmp_path: Path) -> None:
+    """Its points go on from their states; with SIGKILL to all of its processes nothing else is left of them."""
+    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "trainer.max_steps=40")
+    words = ("-m", launcher, "seed=0,1", *states)
+    code, _, _ = sweep(*words, until=lambda: len([*tmp_path.glob("points/*/states/*")]) > 1)
+    assert code != 0
+    assert "finished" not in statuses(tmp_path)
+    points = tmp_path / "points"
+    resumed = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), f"sweep.resume={points}"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    records = [json.loads(file.read_text()) for file in sorted(points.glob("[01]/run.json"))]
+    assert [record["status"] for record in records] == ["finished", "finished"]
+    assert any(record["resumed"] for record in records)
 
 
 def test_a_single_run_that_fails_gives_exit_code_1(train, tmp_path: Path) -> None:

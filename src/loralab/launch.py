@@ -43,6 +43,7 @@ from loralab.report.sweep_table import Runs, announced
 from loralab.schema.compose import Composed, Places, choices_of, composed_by_hydra, know_places, use_sources, values
 from loralab.schema.settings import written
 from loralab.shared import Shared
+from loralab.writing import release
 
 Look = Callable[[dict[str, Any]], object]
 """What sees the record of a run."""
@@ -142,7 +143,7 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     total = _total(swept)
     done, left = resumed_sweep.unfinished(folder, swept) if cfg.resume == "auto" and not search else ([], [])
     expected = 0 if cfg.settings.save_only or search else total  # a search may need fewer
-    runs = Runs(folder, swept, 0.0 if done else started, expected, sweep.metric())
+    runs = Runs(folder, swept, 0.0 if cfg.resume == "auto" else started, expected, sweep.metric())
     point, words = partial(task, shared=Shared()), [*overrides, announced(swept, total)]
     try:
         if done:
@@ -190,22 +191,34 @@ def task(
         try:
             if not is_checked:
                 refuse(composed_by_hydra(cfg, context))
-            take(folder, cfg.resume is not None)
-            refuse_to_overwrite(values(cfg.output), folder)
-            if cfg.settings.save_folder:
-                print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
-            if not cfg.settings.save_only:
-                facts = _trained(cfg, folder, overrides, choices, shared or Shared(), *looks)
+            is_resumed = sweep.is_multirun() and cfg.resume == "auto"
+            if is_resumed and (before := resumed_sweep.done_before(folder, overrides)):
+                facts = before.facts
+                print(f"{before.how} earlier", flush=True)
+            else:
+                facts = _run(cfg, folder, overrides, choices, shared or Shared(), *looks)
         except Exception as error:  # here, so that the log has it
             _refused(error) if isinstance(error, UserError) else traceback.print_exc()
             record_failure(folder, overrides, error)
             facts = {"status": "diverged" if isinstance(error, Diverged) else "failed"}
         finally:
             finish(exit_code=int(facts.get("status") != "finished"))
+            release(folder)
     if not sweep.is_multirun() and facts.get("status", "finished") != "finished":
         sys.exit(1 if console.is_first() else 0)
     metric = sweep.metric()
     return worst(metric) if facts.get("status") == "diverged" else to_optimise(facts, metric)
+
+
+def _run(
+    cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any], shared: Shared, *looks: Look
+) -> dict[str, Any]:
+    """Trains in a folder, or only saves the settings; returns the facts of the training."""
+    take(folder, cfg.resume is not None)
+    refuse_to_overwrite(values(cfg.output), folder)
+    if cfg.settings.save_folder:
+        print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
+    return {} if cfg.settings.save_only else _trained(cfg, folder, overrides, choices, shared, *looks)
 
 
 def _trained(

@@ -24,7 +24,6 @@ from loralab.callbacks.pruning import Pruning
 from loralab.callbacks.resumed import Resumed
 from loralab.callbacks.side_work import SideWork
 from loralab.command import sweep
-from loralab.command.search import FILE
 from loralab.data.module import DataModule
 from loralab.diffusion.tag_rarity import Tags
 from loralab.errors import UserError, user_error
@@ -48,6 +47,7 @@ from loralab.training.room import room_problems
 from loralab.training.run_state import RunState
 from loralab.training.signature import digest, inputs, signature
 from loralab.training.state import States
+from loralab.training.study import FILE
 
 
 def train(

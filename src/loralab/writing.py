@@ -137,7 +137,7 @@ _held: dict[Path, int] = {}
 
 
 def hold(folder: Path) -> bool:
-    """Locks a folder until the process ends, however it ends; False if another process has locked it.
+    """Locks a folder until `release`, or until the process ends, however it ends; False if another has locked it.
 
     On a system without such locks nothing is locked.
     """
@@ -170,18 +170,29 @@ def holding(folder: Path) -> Iterator[bool]:
     try:
         yield hold(folder)
     finally:
-        if (path := folder.resolve()) not in before and path in _held:
-            os.close(_held.pop(path))
+        if folder.resolve() not in before:
+            release(folder)
+
+
+def release(folder: Path) -> None:
+    """Ends what `hold` began, where this process has begun it."""
+    if (handle := _held.pop(folder.resolve(), None)) is not None:
+        os.close(handle)
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process has locked a folder, this one or another."""
+    """Whether a process has locked a folder, this one or another; True on a system without such locks."""
+    return os.name == "nt" or folder.resolve() in _held or is_held_by_another(folder)
+
+
+def is_held_by_another(folder: Path) -> bool:
+    """Whether another process has locked a folder."""
     try:
         import fcntl
     except ImportError:  # Windows
-        return True
+        return False
     if folder.resolve() in _held:  # to open and close its file would unlock it
-        return True
+        return False
     try:
         with open(folder / LOCK, "rb") as file:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from loralab import launch
 from loralab.command.overrides import parse
 from loralab.command.search import distribution, mean
+from loralab.training.study import StoredStudy
 from tests import ROOT
 from tests.support.runs import record
 
@@ -127,6 +130,30 @@ def test_a_dry_run_names_the_search_space(train, tmp_path: Path, capsys: pytest.
     assert not [*tmp_path.rglob("search.sqlite")]
 
 
+def test_a_search_goes_on_between_two_seeds(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Killed after the first seed of a point: that one stays as it is, the other is run, and both count."""
+    folder = tmp_path / "points"
+    words = ("hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=2", "adapter.rank=choice(2,4)")
+    train("-m", *SEARCH, *words, f"hydra.sweep.dir={folder}")
+    (whole,) = study(folder).trials
+    shutil.rmtree(folder / "1")
+    (folder / "search.sqlite").unlink()
+    begun = StoredStudy(folder / "search.sqlite").study
+    begun.enqueue_trial(whole.params)
+    begun.ask(whole.distributions)
+    before = (folder / "0" / "run.json").stat().st_mtime_ns
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train.py"])
+        with pytest.raises(SystemExit) as stop:
+            launch.main([f"sweep.resume={folder}"])
+    assert not stop.value.code
+    assert "finished earlier" in capsys.readouterr().out
+    assert (folder / "0" / "run.json").stat().st_mtime_ns == before
+    (after,) = study(folder).trials
+    assert (after.state, after.params, after.value) == (TrialState.COMPLETE, whole.params, whole.value)
+
+
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path) -> None:
@@ -143,6 +170,7 @@ def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path)
         begun.send_signal(signal.SIGKILL)
     before = study(folder).trials
     assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]
+    command[2:] = [f"sweep.resume={folder}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     after = study(folder).trials

@@ -229,10 +229,14 @@ def test_ctrl_c_ends_it_well(sweep: Path, tmp_path: Path) -> None:
     assert "Traceback" not in terminal.said
 
 
-def test_two_processes_do_not_run_the_same_sweep(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    points = tmp_path / "points"
-    points.mkdir()
-    with held(points):
-        train("-m", "seed=1,2", "resume=auto", f"hydra.sweep.dir={points}", code=1)
-    assert f"hydra.sweep.dir: another process runs what is in {points}" in capsys.readouterr().err
-    assert not [*points.glob("*/run.json")]
+@pytest.mark.parametrize("busy", [".", "1"])
+def test_two_processes_do_not_run_the_same_sweep(
+    train, tmp_path: Path, capsys: pytest.CaptureFixture, busy: str
+) -> None:
+    """Nor runs in it, which go on where only the process of a parallel sweep was killed."""
+    place = tmp_path / "points" / busy
+    place.mkdir(parents=True)
+    with held(place):
+        train("-m", "seed=1,2", "resume=auto", f"hydra.sweep.dir={tmp_path / 'points'}", code=1)
+    assert f"hydra.sweep.dir: another process runs what is in {place}\n" in capsys.readouterr().err
+    assert not [*tmp_path.rglob("run.json")]

@@ -9,6 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.training.module import LoraModule
+from loralab.training.study import StoredStudy
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -34,12 +35,9 @@ class Pruning(Callback):
             print(f"\n{self.stopped}", flush=True)
 
     def _prunes(self, step: int, loss: float) -> bool:
-        import optuna
-
-        study = optuna.load_study(study_name=None, storage=f"sqlite:///{self.study}", pruner=self.pruner)
-        known = study.trials[self.trial]
-        trial = optuna.Trial(study, known._trial_id)
-        if step not in known.intermediate_values:  # a resumed run may measure a step again
+        stored = StoredStudy(self.study, pruner=self.pruner)
+        trial = stored.trial(self.trial)
+        if step not in stored.study.trials[self.trial].intermediate_values:  # a resumed run may measure a step again
             trial.report(loss, step)
         if not trial.should_prune():
             return False

@@ -17,7 +17,7 @@ from loralab.errors import Problem, UserError, user_error
 from loralab.places import full
 from loralab.schema.compose import Composed
 from loralab.schema.tree import Tree, get
-from loralab.writing import hold, holding, make_new, try_to_write, unused, writing
+from loralab.writing import hold, holding, is_held_by_another, make_new, try_to_write, unused, writing
 
 RECORD = "run.json"
 
@@ -82,7 +82,7 @@ def claim(folder: RunFolder, is_resumed: bool) -> Path:
 
 
 def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
-    """Locks a run's folder until the process ends; files that a resumed run would overwrite are renamed.
+    """Locks a run's folder; files that a resumed run would overwrite are renamed.
 
     Raises a UserError where another run uses or has used it.
     """
@@ -105,12 +105,13 @@ def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
 def many_runs(folder: Path, setting: str = "hydra.sweep.dir") -> Iterator[None]:
     """Within it the folder of many runs is locked, also between two of them.
 
-    Raises a UserError where another process has locked it.
+    Raises a UserError where another process has locked it, or a run in it, which may survive the process of its sweep.
     """
     with holding(folder) as is_free:
-        if not is_free:
+        runs = sorted(folder.iterdir()) if is_free else []
+        if busy := next(filter(is_held_by_another, runs), None if is_free else folder):
             remedy = f"wait for its end, which loralab watch {folder} shows, or give another folder"
-            raise user_error(setting, f"another process runs what is in {folder}", remedy)
+            raise user_error(setting, f"another process runs what is in {busy}", remedy)
         yield
 
 

@@ -28,14 +28,13 @@ from loralab.schema.nearest import did_you_mean
 from loralab.schema.ranges import AtLeastOne
 from loralab.schema.tree import Tree
 from loralab.scorers.scores import DIVERSITY, IMAGES, PROMPT, SCORES
+from loralab.training.study import FILE, StoredStudy
 from loralab.writing import atomic_path
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
 
-FILE = "search.sqlite"
-"""The study, in the sweep's folder."""
 METRIC = "metric"
 """The setting of what a search goes by, and the attribute of its study."""
 
@@ -70,6 +69,7 @@ class Search(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         import optuna
+        from optuna.trial import TrialState
 
         given = {o.get_key_element(): o for o in parse([*(f"{k}={v}" for k, v in self.params.items()), *arguments])[0]}
         space = {key: distribution(o) for key, o in given.items() if o.is_sweep_override()}
@@ -79,15 +79,9 @@ class Search(Sweeper):
         folder = Path(self.config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            storage=f"sqlite:///{folder / FILE}",
-            study_name="search",
-            load_if_exists=True,
-            sampler=self.sampler,
-            pruner=self.pruner or optuna.pruners.NopPruner(),
-            direction="maximize" if self.metric in SCORES else "minimize",
-        )
+        direction = "maximize" if self.metric in SCORES else "minimize"
+        stored = StoredStudy(folder / FILE, self.sampler, self.pruner or optuna.pruners.NopPruner(), direction)
+        study = stored.study
         self._keep_to_its_metric(study)
         if study.trials:
             study.sampler.reseed_rng()  # its seed would choose the same points again
@@ -95,8 +89,8 @@ class Search(Sweeper):
             print(
                 f"note      hydra.sweeper.pruner has no effect: {self.metric} is only known after training", flush=True
             )
-        for trial in begun(study):
-            self._run(study, [trial], fixed)
+        for begun in study.get_trials(states=[TrialState.RUNNING]):  # by an earlier process, which did not end them
+            self._run(study, [stored.trial(begun.number)], fixed)
         while (left := self.n_trials - len(study.trials)) > 0:
             self._run(study, [study.ask(space) for _ in range(min(left, self.n_jobs))], fixed)
         _save_best(study, folder)
@@ -182,14 +176,6 @@ def distribution(override: Override) -> BaseDistribution:
         if all(isinstance(value, int) for value in values):
             return IntDistribution(min(values), max(values), step=abs(int(sweep.step)))  # type: ignore[arg-type]
     return CategoricalDistribution(list(override.sweep_string_iterator()))
-
-
-def begun(study: Study) -> list[Trial]:
-    """The trials that an earlier process has begun and not ended, to be run again in their folders."""
-    from optuna import Trial
-    from optuna.trial import TrialState
-
-    return [Trial(study, trial._trial_id) for trial in study.get_trials(states=[TrialState.RUNNING])]
 
 
 def mean(values: Sequence[float | None]) -> float | None:

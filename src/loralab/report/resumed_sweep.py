@@ -17,7 +17,7 @@ from loralab.errors import user_error
 from loralab.importers.expand import value_of
 from loralab.places import full
 from loralab.report.gather import ROOTS
-from loralab.report.run import glance
+from loralab.report.run import Run, glance
 from loralab.schema.settings import written
 
 RESUME = "sweep.resume"
@@ -26,6 +26,8 @@ FILE = "multirun.yaml"
 DONE = ("finished", "finished with errors", "diverged")
 """Statuses of points that would give the same again."""
 LAUNCHER = ("hydra/launcher", "hydra.launcher")
+SWEEPER = ("hydra/sweeper", "hydra.sweeper")
+"""The search, or the points, where these are set and not swept."""
 OF_THE_START = ("allow", "resume", "resume_force", "resume_root")
 """Settings that may be others when a sweep is continued."""
 
@@ -42,9 +44,7 @@ def expanded(overrides: list[str]) -> list[str] | None:
     if given is None:
         return None
     beside = [o for o in overrides if _key(o) != RESUME]
-    if others := [
-        o for o in beside if _key(o) != "allow" and not _key(o).startswith(("hydra/launcher", "hydra.launcher"))
-    ]:
+    if others := [o for o in beside if _key(o) != "allow" and not _key(o).startswith(LAUNCHER)]:
         found = f"takes all settings from the folder: {' '.join(others)} has no effect"
         raise user_error(RESUME, found, "remove the others, or repeat the command of the sweep with resume=auto")
     folder = full(str(given))
@@ -76,6 +76,13 @@ def unfinished(folder: Path, swept: list[Override]) -> tuple[Points, Points]:
     return done, left
 
 
+def done_before(folder: Path, overrides: list[str]) -> Run | None:
+    """The run of a point with these overrides that is done in its folder: a search that goes on may ask for it."""
+    run = glance(folder)
+    its, given = ({o for o in each if not _is_of_the_start(o)} for each in (run.overrides, overrides))
+    return run if run.status in DONE and its == given else None
+
+
 def _sweeps(root: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(root):
         if FILE in files:
@@ -90,8 +97,8 @@ def _recorded(folder: Path) -> list[str] | None:
         task, ours = (list(map(str, cfg["hydra"]["overrides"][name])) for name in ("task", "hydra"))
     except (OSError, ValueError, TypeError, KeyError, YAMLError, RecursionError, OmegaConfBaseException):
         return None
-    launching = [o for o in ours if _key(o).startswith(LAUNCHER)]
-    return [o for o in [*task, *launching] if not _is_of_the_start(o)]
+    chosen = [o for o in ours if _key(o).startswith((*LAUNCHER, *SWEEPER))]
+    return [o for o in [*task, *chosen] if not _is_of_the_start(o)]
 
 
 def is_aside(override: str) -> bool:

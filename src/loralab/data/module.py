@@ -175,6 +175,13 @@ class DataModule(L.LightningDataModule):
         datasets = [self._dataset(draws, rules, 0) for draws in self.plan.validation]
         return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
 
+    def each_image(self) -> DataLoader:
+        """Each training image once (at each resolution), without anything random; needs no attached trainer, and uses
+        no cache."""
+        draws = self.planner.once(list(self.plan.draws.training_items()))
+        dataset = Dataset(draws, fixed_rules(self.folders), 0, Cache(), alpha_mask=self.alpha_mask)
+        return self._loader(dataset, fixed_batches(draws))
+
     def _encode(self) -> None:
         """Fills the caches, once."""
         if self._is_encoded:

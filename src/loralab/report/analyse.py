@@ -11,19 +11,31 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from loralab.bench.at_least import at_least
 from loralab.files import as_json, printable
+from loralab.places import full
 from loralab.report.analysis import Analysis, ImageRow, Ratio, TagRow, analyse, name_of
+from loralab.report.measure import measure
 from loralab.report.run import read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, also of one that still trains")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="length of each list (10); 0: all images")
+    parser.add_argument(
+        "--top", type=at_least(0), default=10, metavar="N", help="length of each list (10); 0: all images"
+    )
+    words = "first measure each image with the base model, without and with adapter and caption, at N (10) timesteps"
+    parser.add_argument("--measure", type=at_least(2), nargs="?", const=10, metavar="N", help=words)
+    allow = "classes, modules or packages that its settings may name, as allow=[…]; repeatable"
+    parser.add_argument("--allow", action="append", default=[], metavar="NAME", help=allow)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def main(args: argparse.Namespace) -> None:
-    found = analyse(read(args.run).folder)
+    run = read(full(args.run))
+    if args.measure:
+        measure(run, args.measure, args.allow)
+    found = analyse(run.folder)
     if args.json:
         print(as_json(asdict(found)))
         return
@@ -35,38 +47,55 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _tables(found: Analysis, top: int) -> Iterable[tuple[str, Table]]:
+    worst, best = ("learnt least", "learnt most") if found.measured else ("the hardest", "the easiest")
     first = [row for row in found.rows if row.reasons]
     others = found.rows[len(first) :]
     count = top or len(others)
     if first:
         yield "Look at these first", _images(first)
     if top and len(others) > 2 * top:
-        yield f"The hardest of the other {len(others)} images", _images(others[:count])
-        yield "The easiest", _images(others[: -count - 1 : -1])
+        yield f"{worst.capitalize()} of the {'other ' if first else ''}{len(others)} images", _images(others[:count])
+        yield best.capitalize(), _images(others[: -count - 1 : -1])
     else:
-        yield "All other images, the hardest first" if first else "All images, the hardest first", _images(others)
+        yield f"All {'other ' if first else ''}images, {worst} first", _images(others)
     if found.tags:
         tags = found.tags if len(found.tags) <= 2 * count else [*found.tags[:count], *found.tags[-count:]]
-        yield "Tags: their images against those without, the hardest first", _tags(tags)
+        yield f"Tags: their images against those without, {worst} first", _tags(tags)
 
 
-def _images(rows: Iterable[ImageRow]) -> Table:
-    numbers = [Column(head, justify="right", no_wrap=True) for head in ("loss ×", "95 %", "change ×", "samples")]
-    table = Table(Column("image", overflow="fold", min_width=20), *numbers, Column("caption", overflow="fold"))
+def _images(rows: list[ImageRow]) -> Table:
+    measured = any(row.learnt for row in rows)
+    heads = ("learnt ×", "95 %", "fit ×", "loss ×") if measured else ("loss ×", "95 %", "change ×", "samples")
+    table = _table("image", heads, Column("caption", overflow="fold", min_width=16))
     for row in rows:
-        figures = (_number(row.loss.value), _interval(row.loss), _number(row.change.value), str(row.samples))
-        words = "; ".join([*row.reasons, row.caption.strip()])
-        table.add_row(*(Text(printable(cell)) for cell in (name_of(row.path), *figures, words)))
+        if measured:
+            figures = (_number(row.learnt), _interval(row.learnt), _number(row.fit), _number(row.loss))
+        else:
+            figures = (_number(row.loss), _interval(row.loss), _number(row.change), str(row.samples))
+        _add(table, name_of(row.path), *figures, "; ".join([*row.reasons, row.caption.strip()]))
     return table
 
 
-def _tags(tags: Iterable[TagRow]) -> Table:
-    numbers = [Column(head, justify="right", no_wrap=True) for head in ("images", "loss ×", "95 %", "change ×", "95 %")]
-    table = Table(Column("tag", overflow="fold"), *numbers)
+def _tags(tags: list[TagRow]) -> Table:
+    measured = any(tag.learnt for tag in tags)
+    table = _table(
+        "tag",
+        ("images", *(["learnt ×", "95 %"] if measured else []), "loss ×", "95 %", *([] if measured else ["change ×"])),
+    )
     for tag in tags:
-        figures = [words for ratio in (tag.loss, tag.change) for words in (_number(ratio.value), _interval(ratio))]
-        table.add_row(*(Text(printable(cell)) for cell in (tag.tag, str(tag.images), *figures)))
+        learnt = (_number(tag.learnt), _interval(tag.learnt)) if measured else ()
+        change = () if measured else (_number(tag.change),)
+        _add(table, tag.tag, str(tag.images), *learnt, _number(tag.loss), _interval(tag.loss), *change)
     return table
+
+
+def _table(first: str, numbers: Iterable[str], *more: Column) -> Table:
+    columns = [Column(head, justify="right", no_wrap=True) for head in numbers]
+    return Table(Column(first, overflow="fold", min_width=16), *columns, *more)
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(printable(cell)) for cell in cells))
 
 
 def _words(found: Analysis) -> Iterable[str]:
@@ -75,14 +104,19 @@ def _words(found: Analysis) -> Iterable[str]:
         "multiples of what is usual in this run at the same timesteps; change is that from the first to the last third "
         f"of the run{'' if found.change is None else f', of the median image {found.change:.2f}'}."
     )
+    if found.measured:
+        yield (
+            "Learnt is the loss with the adapter as a multiple of the base model's, fit the base model's loss with the "
+            "caption as a multiple of that without: above 1, the caption misleads it."
+        )
     if found.limit is None:
         yield "There are too few images to call any of them unusual."
     yield from (f"note: {note}" for note in found.notes)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _number(ratio: Ratio | None) -> str:
+    return "–" if ratio is None or ratio.value is None else f"{ratio.value:.2f}"
 
 
-def _interval(ratio: Ratio) -> str:
-    return "–" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f}–{ratio.high:.2f}"
+def _interval(ratio: Ratio | None) -> str:
+    return "–" if ratio is None or ratio.low is None or ratio.high is None else f"{ratio.low:.2f}–{ratio.high:.2f}"

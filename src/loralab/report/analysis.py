@@ -17,15 +17,19 @@ from loralab.report.effects import (
     TagEffect,
     difference,
     effects,
+    measured,
     outliers,
     residuals,
     tag_effects,
 )
+from loralab.report.measure import FILE
+from loralab.report.measure import read as read_measured
 from loralab.training.loss_log import FOLDER, RECORD, LoggedImage, read
 
 PERIODS = 10
 SAMPLES_A_PERIOD = 3
 """Of each image, on average; a short run has fewer periods."""
+MISLED = "its caption misleads the base model: probably wrong"
 WIDTH = 1.96
 """Standard errors on each side of a 95 % interval."""
 
@@ -51,6 +55,10 @@ class ImageRow:
     """As a multiple of what is usual in this run at the same timesteps."""
     change: Ratio
     """Of its loss, from the first to the last third of the run."""
+    learnt: Ratio | None
+    """Its loss with the adapter as a multiple of that of the base model, where it was measured (see measure)."""
+    fit: Ratio | None
+    """The base model's loss with its caption as a multiple of that without one, likewise."""
     distance: float
     """Of its loss from that of the median image (see Outliers)."""
     reasons: list[str]
@@ -67,11 +75,13 @@ class TagRow:
     images: int
     loss: Ratio
     change: Ratio
+    learnt: Ratio | None
 
 
 @dataclass(slots=True)
 class Analysis:
-    """rows: the images to be looked at first, then the others, the highest loss first. tags: likewise by loss."""
+    """rows: the images to be looked at first, then the others; tags: likewise: those learnt least first where that was
+    measured, else those with the highest loss."""
 
     samples: int
     steps: tuple[int, int]
@@ -82,6 +92,8 @@ class Analysis:
     """That of the median image."""
     limit: float | None
     """Distances beyond it are outliers; None where there are too few images to tell."""
+    measured: bool
+    """Whether it is known what the adapter has learnt, and not only how hard images are."""
     rows: list[ImageRow]
     tags: list[TagRow]
     notes: list[str] = field(default_factory=list)
@@ -106,6 +118,8 @@ def analyse(run: Path) -> Analysis:
     change = difference(parts[1], parts[0])
     far, lagging = outliers(overall), outliers(change)
     curves, ends = _curves(values, kept, len(images))
+    learnt, fit = _measured(run, images, notes)
+    misled = outliers(fit).high & (fit.mean > WIDTH * fit.error) if fit else np.zeros(len(images), bool)
     rows = [
         ImageRow(
             image.path,
@@ -114,28 +128,55 @@ def analyse(run: Path) -> Analysis:
             int(overall.count[i] + lost[i]),
             _ratio(overall, i),
             _ratio(change, i),
+            _ratio(learnt, i) if learnt else None,
+            _ratio(fit, i) if fit else None,
             round(float(far.distance[i]), 2),
-            [*_reasons(i, overall, far, change, lagging, int(lost[i]))],
+            [*_reasons(i, overall, far, lagging, int(lost[i])), *([MISLED] if misled[i] else [])],
             [_plain(value) for value in curves[:, i]],
         )
         for i, image in enumerate(images)
     ]
-    tags = [image.tags for image in images]
     return Analysis(
         samples=len(records),
         steps=(first, int(kept["step"].max())),
         ends=ends,
         change=_plain(math.exp(float(np.nanmedian(change.mean)))) if np.isfinite(change.mean).any() else None,
         limit=round(far.limit, 2) if math.isfinite(far.limit) else None,
-        rows=sorted(rows, key=lambda row: (not row.reasons, -abs(row.distance) if row.reasons else -row.distance)),
-        tags=_tags(tag_effects(overall, tags), tag_effects(change, tags)),
+        measured=learnt is not None,
+        rows=sorted(rows, key=_place),
+        tags=_tags([image.tags for image in images], overall, change, learnt),
         notes=notes,
     )
+
+
+def _place(row: ImageRow) -> tuple[bool, float]:
+    """In the order of the rows: see Analysis."""
+    learnt = row.learnt.value if row.learnt else None
+    return not row.reasons, -abs(row.distance) if row.reasons else -(row.distance if learnt is None else learnt)
 
 
 def name_of(path: str) -> str:
     """An image's file name and its folder's."""
     return str(Path(*Path(path).parts[-2:]))
+
+
+def _measured(run: Path, images: list[LoggedImage], notes: list[str]) -> tuple[Effects, Effects] | tuple[None, None]:
+    """learnt and fit of the images, NaN for those that were not measured."""
+    try:
+        found = read_measured(run)
+        rows = np.array([found[image.path, image.caption] for image in images if (image.path, image.caption) in found])
+        if rows.ndim != 3:  # (I, 2, K)
+            return None, None
+    except (OSError, ValueError, KeyError, TypeError):
+        notes.append(f"{FOLDER}/{FILE} is damaged; measure again")
+        return None, None
+    known = [i for i, image in enumerate(images) if (image.path, image.caption) in found]
+    both = []
+    for part in (measured(rows[:, 0]), measured(rows[:, 1])):
+        mean, error = (np.full(len(images), np.nan) for _ in range(2))
+        mean[known], error[known] = part.mean, part.error
+        both.append(Effects(mean, error, np.full(len(images), rows.shape[2])))
+    return both[0], both[1]
 
 
 def _logs(run: Path) -> tuple[list[LoggedImage], np.ndarray, list[str]]:
@@ -185,7 +226,7 @@ def _some(values: Residuals, chosen: np.ndarray) -> Residuals:
     return Residuals(values.value[chosen], values.weight[chosen])
 
 
-def _reasons(i: int, overall: Effects, far: Outliers, change: Effects, lagging: Outliers, lost: int) -> Iterator[str]:
+def _reasons(i: int, overall: Effects, far: Outliers, lagging: Outliers, lost: int) -> Iterator[str]:
     if lost:
         yield f"{lost} of {overall.count[i] + lost} losses are not finite"
     if far.high[i]:
@@ -196,14 +237,19 @@ def _reasons(i: int, overall: Effects, far: Outliers, change: Effects, lagging: 
         yield "its loss falls less than that of the others: its caption may be wrong"
 
 
-def _tags(losses: list[TagEffect], changes: list[TagEffect]) -> list[TagRow]:
-    """The changes are of tags that have a loss, too; where a tag has none, it is not known."""
-    by_tag = {tag.tag: tag for tag in changes}
-    none = TagEffect("", 0, math.nan, math.nan)
-    return [
-        TagRow(tag.tag, tag.images, *(_factor(each.mean, each.error) for each in (tag, by_tag.get(tag.tag, none))))
-        for tag in losses
+def _tags(tags: list[list[str]], overall: Effects, change: Effects, learnt: Effects | None) -> list[TagRow]:
+    losses, changes, gains = (
+        {tag.tag: tag for tag in (tag_effects(part, tags) if part else [])} for part in (overall, change, learnt)
+    )
+    rows = [
+        TagRow(name, tag.images, _of_tag(tag), _of_tag(changes.get(name)), _of_tag(gains.get(name)) if learnt else None)
+        for name, tag in losses.items()
     ]
+    return sorted(rows, key=lambda row: -((row.learnt or row.loss).value or 0))
+
+
+def _of_tag(tag: TagEffect | None) -> Ratio:
+    return _factor(tag.mean, tag.error) if tag else Ratio(None, None, None)
 
 
 def _ratio(found: Effects, i: int) -> Ratio:

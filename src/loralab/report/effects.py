@@ -88,6 +88,19 @@ def difference(one: Effects, other: Effects) -> Effects:
     return Effects(one.mean - other.mean, np.hypot(one.error, other.error), one.count + other.count)
 
 
+def measured(values: np.ndarray) -> Effects:
+    """Of images that were all measured at the same timesteps (I, K): the mean of each row.
+
+    The error is that of its difference from other images: the scatter of a row around what its columns have in common,
+    its own or that of all rows, whichever is larger.
+    """
+    rows, columns = values.shape
+    mean = values.mean(1)
+    rest = values - np.median(values, 0)
+    scatter = ((rest - rest.mean(1, keepdims=True)) ** 2).sum(1) / max(1, columns - 1)
+    return Effects(mean, np.sqrt(np.maximum(scatter, scatter.mean()) / columns), np.full(rows, columns))
+
+
 @dataclass(frozen=True, slots=True)
 class Outliers:
     """Which images differ from the others by more than chance and their usual differences explain."""

@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     earlier = read(full(args.run))
     cfg = of_folder(earlier.folder, args.allow)
     folder = _folder(cfg, args.folder)
-    _stand_where_it_stood(earlier.folder)
+    stand_where_it_stood(earlier.folder)
     _say(f"again: {earlier.folder}", *_beforehand(earlier))
     _from_its_state(cfg, earlier)
     composed = Composed(cfg, list(cfg.hydra.overrides.task), [])
@@ -81,7 +81,7 @@ def _folder(cfg: DictConfig, given: Path | None) -> RunFolder:
     return RunFolder("hydra.run.dir", path, path, path / "config", is_new=given is None)
 
 
-def _stand_where_it_stood(folder: Path) -> None:
+def stand_where_it_stood(folder: Path) -> None:
     """Changes to the run's working folder, where it is still there, as its relative paths start there."""
     from omegaconf import OmegaConf
 

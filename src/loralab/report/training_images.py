@@ -37,6 +37,7 @@ def training_images(run: Path, media: Path) -> tuple[dict[str, Any] | None, list
     groups = {title: [_card(row, media) for row in rows] for title, rows in _chosen(found).items() if rows}
     tags = found.tags if len(found.tags) <= 2 * TAGS else [*found.tags[:TAGS], *found.tags[-TAGS:]]
     facts = {"images": len(found.rows), "samples": found.samples, "steps": found.steps, "change": found.change}
+    facts["measured"] = found.measured
     return {**facts, "groups": groups, "tags": [asdict(tag) for tag in tags]}, found.notes
 
 
@@ -50,13 +51,14 @@ def remove_others(media: Path, shown: Iterable[dict[str, Any] | None]) -> None:
 
 
 def _chosen(found: Analysis) -> dict[str, list[ImageRow]]:
+    worst, best = ("Learnt least", "Learnt most") if found.measured else ("Hardest", "Easiest")
     first = [row for row in found.rows if row.reasons]
     others = found.rows[len(first) :]
     hardest = others[: max(HARDEST, len(others) - EASIEST) if len(others) <= HARDEST + EASIEST else HARDEST]
     return {
         "Look at these first": first[:FIRST],
-        "Hardest of the others" if first else "Hardest": hardest,
-        "Easiest": others[len(hardest) :][: -EASIEST - 1 : -1],
+        f"{worst} of the others" if first else worst: hardest,
+        best: others[len(hardest) :][: -EASIEST - 1 : -1],
     }
 
 

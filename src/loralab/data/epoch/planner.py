@@ -146,9 +146,10 @@ class Planner:
             return []
         training = [position for position in left if not index[position].is_reg]
         seen = [index[position] for position in sample(index, training, len(apart))]
-        return [self._once(items) for items in (apart, seen)]
+        return [self.once(items) for items in (apart, seen)]
 
-    def _once(self, items: list[Item]) -> Draws:
+    def once(self, items: list[Item]) -> Draws:
+        """Draws of an epoch in which each of the items occurs once, at each resolution."""
         once = [replace(item, repeats=1) for item in items]
         return Draws(once, self.sizes, replace(self.buckets, partial="keep"), self.batch)
 

@@ -14,10 +14,12 @@ function drawImages() {
   const cards = groups.flatMap(([, some]) => some), extent = extentOf(cards.flatMap(card => card.curve));
   find("images-facts").textContent = `${images.samples} samples of ${images.images} images, steps ${images.steps.join(" to ")}. ` +
     "Losses are multiples of what is usual in this run at the same timesteps, with 95 % intervals; change is that from the first to " +
-    `the last third of the run${images.change === null ? "" : `, of the median image ${ratioText(images.change)}`}.`;
+    `the last third of the run${images.change === null ? "" : `, of the median image ${ratioText(images.change)}`}.` +
+    (images.measured ? " Learnt is the loss with the adapter as a multiple of the base model's, fit the base model's loss with the " +
+      "caption as a multiple of that without: above 1, the caption misleads it." : "");
   find("images-groups").replaceChildren(...groups.flatMap(([title, some]) =>
     [make("h3", {}, title), make("div", { class: "gallery" }, ...some.map(card => imageCard(card, extent)))]));
-  find("images-tags").replaceChildren(...images.tags.length ? tagTable(images.tags) : []);
+  find("images-tags").replaceChildren(...images.tags.length ? tagTable(images.tags, images.measured ? "learnt least" : "the hardest") : []);
 }
 
 function imageCard(card, extent) {
@@ -28,6 +30,7 @@ function imageCard(card, extent) {
   return make("div", { class: "card", title: card.path }, shown,
     make("b", {}, card.name),
     ...card.reasons.map(words => make("span", { class: "error" }, words)),
+    ...card.learnt ? [make("span", {}, `learnt × ${intervalText(card.learnt)}`), make("span", {}, `fit × ${intervalText(card.fit)}`)] : [],
     make("span", {}, `loss × ${intervalText(card.loss)}`),
     make("span", {}, `change × ${intervalText(card.change)}`),
     spark(card.curve, extent),
@@ -50,13 +53,14 @@ function extentOf(values) {
   return [known.reduce((a, b) => Math.min(a, b), 1), known.reduce((a, b) => Math.max(a, b), 1)];
 }
 
-function tagTable(tags) {
-  const head = ["tag", "images", "loss ×", "95 %", "change ×", "95 %"].map((words, i) =>
+function tagTable(tags, worst) {
+  const kinds = [["learnt", tag => tag.learnt], ["loss", tag => tag.loss], ["change", tag => tag.change]].filter(([, of]) => tags.some(of));
+  const head = ["tag", "images", ...kinds.flatMap(([name]) => [`${name} ×`, "95 %"])].map((words, i) =>
     make("th", { scope: "col", class: i > 0 && "number" }, words));
   const rows = tags.map(tag => make("tr", {}, make("th", { scope: "row" }, tag.tag),
-    ...[String(tag.images), ...[tag.loss, tag.change].flatMap(each => [ratioText(each.value), rangeText(each)])].map(words =>
+    ...[String(tag.images), ...kinds.flatMap(([, of]) => [ratioText(of(tag).value), rangeText(of(tag))])].map(words =>
       make("td", { class: "number" }, words))));
-  return [make("h3", {}, "Tags: their images against those without, the hardest first"),
+  return [make("h3", {}, `Tags: their images against those without, ${worst} first`),
     make("table", { class: "plain" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows))];
 }
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from loralab import cli
+from loralab import cli, launch
 from loralab.command import reference
 from loralab.command.flags import split
 from loralab.command.prepare import prepare
@@ -61,7 +61,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         marks = [*keys, "model.diffusion_model.out.2.weight", "first_stage_model.decoder.conv_in.weight"]
         save_file({key: torch.zeros(1) for key in marks}, folder / name)
     words = ["trainer.max_steps=1", "adapter.rank=4", "callbacks.samples.enabled=false", "optimizer.lr=1e-4,1e-3"]
-    subprocess.run([sys.executable, str(ROOT / "train.py"), "-m", *words], cwd=folder, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sys.argv", ["train.py"])
+        with pytest.raises(SystemExit) as end:
+            launch.main(["-m", *words])
+    assert not end.value.code
     for name, adapter in zip("ab", sorted(folder.glob("multirun/**/adapter.safetensors")), strict=True):
         shutil.copy(adapter, folder / f"{name}.safetensors")
     shutil.copy(folder / "a.safetensors", folder / "adapter.safetensors")

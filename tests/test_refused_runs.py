@@ -68,7 +68,7 @@ def test_a_step_whose_adapters_are_all_left_out(train) -> None:
 
 
 def test_a_limit_of_time(train, capsys) -> None:
-    folder = train("trainer.max_time=00:00:00:03", "trainer.max_steps=100000", "trainer.log_every_n_steps=1000")
+    folder = train("trainer.max_time=00:00:00:01", "trainer.max_steps=100000", "trainer.log_every_n_steps=1000")
     assert (folder / "adapter.safetensors").is_file()
     train("trainer.max_time=3h", name="refused", code=1)
     assert "trainer.max_time: invalid value '3h'" in capsys.readouterr().err

@@ -1,78 +1,11 @@
-"""What TensorBoard shows of a sweep, asked from its own server; and the settings in the other loggers' files."""
+"""What the loggers are told: settings as columns, pictures by their prompts. What TensorBoard makes of it stands in
+tests/report/test_report.py, what is read back from the others in tests/report/test_loggers.py."""
 
 from __future__ import annotations
-
-import json
-import time
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote
-from urllib.request import urlopen
-
-import pytest
-import yaml
 
 from loralab.callbacks.hparams import columns
 from loralab.callbacks.logged_pictures import titles
 from loralab.callbacks.prompts import Prompt
-from tests.support.runs import record
-
-STATUSES = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
-NAMES = ["0/tensorboard/alpha=2", "1/tensorboard/alpha=null"]
-
-
-@pytest.fixture
-def swept(train, tmp_path: Path) -> Path:
-    words = ("-m", "adapter.alpha=2,null", "trainer.max_steps=2", "logger=many")
-    words += ("data/validation=split", "callbacks.samples.enabled=true", "callbacks.samples.steps=1")
-    words += ("trainer.log_every_n_steps=1", "callbacks.samples.before=false", "run.name=mine")
-    words += ("callbacks.samples.prompts=['a star: why?','a star: why?']",)
-    train(*words, f"hydra.sweep.dir={tmp_path / 'points'}")
-    return tmp_path / "points"
-
-
-@pytest.fixture
-def board(swept: Path):
-    """board(path, …) asks TensorBoard, which shows the sweep."""
-    from tensorboard.program import TensorBoard
-
-    server = TensorBoard()
-    server.configure([None, "--logdir", str(swept), "--port", "0", "--load_fast", "false"])
-    url = server.launch()
-
-    def ask(path: str, **request: Any) -> Any:
-        with urlopen(f"{url}data/{path}?request={quote(json.dumps(request))}", timeout=60) as answer:
-            return json.load(answer)
-
-    until = time.monotonic() + 60
-    while len(ask("plugin/hparams/session_groups", allowedStatuses=STATUSES, sliceSize=9)["sessionGroups"]) < 2:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return ask
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's
-def test_a_sweep_is_one_table_of_what_is_swept(swept: Path, board) -> None:
-    table = board("plugin/hparams/experiment")
-    assert [info["name"] for info in table["hparamInfos"] if info["differs"]] == ["adapter.alpha"]
-    assert table["hparamInfos"][0]["name"] == "adapter.alpha"
-    metrics = [info["name"]["tag"] for info in table["metricInfos"]]
-    assert metrics[:3] == ["validation/loss", "validation/gap", "loss_epoch"]
-    rows = board("plugin/hparams/session_groups", allowedStatuses=STATUSES, sliceSize=9)["sessionGroups"]
-    assert sorted(row["name"] for row in rows) == NAMES
-    for row, alpha in zip(sorted(rows, key=lambda row: row["name"]), (2, None), strict=True):
-        run = record(swept / row["name"][0])
-        assert row["hparams"].get("adapter.alpha") == alpha
-        assert row["hparams"]["adapter.rank"] == 4
-        assert row["sessions"][0]["status"] == "STATUS_SUCCESS"
-        shown = {cell["name"]["tag"]: cell["value"] for cell in row["metricValues"]}
-        assert shown["validation/loss"] == pytest.approx(run["metrics"]["validation/loss"])
-        assert shown["loss_epoch"] == pytest.approx(run["loss"])
-    curves, pictures = board("plugin/scalars/tags"), board("plugin/images/tags")
-    assert sorted(curves) == NAMES
-    assert sorted(pictures[NAMES[0]]) == ["samples/a star: why? · 1", "samples/a star: why? · 2"]
-    (settings,) = swept.glob("0/csv/alpha=2/hparams.yaml")
-    assert yaml.safe_load(settings.read_text())["adapter.alpha"] == 2
 
 
 def test_what_is_swept_is_a_column() -> None:

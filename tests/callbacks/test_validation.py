@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-SHARE = ("data.validation.split=0.3", "logger=csv", "data.reg_folder=null")
+SHARE = ("data.validation.split=0.15", "logger=csv", "data.reg_folder=null")
 EVERY_STEP = ("callbacks.validation.every_n_steps=1", "callbacks.validation.every_n_epochs=null")
 STILL = ("optimizer.lr=1e-30", "health.stop_if_unchanged=false")
 """Weights that stay those of the base."""
@@ -129,7 +129,11 @@ def test_a_run_shorter_than_its_intervals_is_validated_at_its_end(train, schedul
     early = "callbacks.early_stopping.patience=1 has no effect: it needs 2 validations, but the run has only 0"
     assert early in said
     assert ("scheduler.patience=3 has no effect: it needs 5" in said) == (scheduler == "plateau")
-    train(*SHARE, *EVERY_STEP, *words, "callbacks.early_stopping.patience=2", name="longer")
+
+
+def test_nothing_is_told_where_validations_suffice(train, capsys) -> None:
+    stopping = ("callbacks.early_stopping.enabled=true", "callbacks.early_stopping.patience=2")
+    train(*SHARE, *EVERY_STEP, *stopping)
     assert "no effect" not in capsys.readouterr().out
 
 

@@ -61,6 +61,7 @@ def test_the_mean_over_seeds(values: list[float | None], expected: float | None)
 def test_a_point_counts_by_the_mean_over_its_seeds(train, tmp_path: Path) -> None:
     folder = tmp_path / "points"
     words = ("hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=2", "seed=5", "optimizer.lr=interval(1e-4, 1e-2)")
+    words += ("trainer.max_steps=1", "logger=null")
     train("-m", *SEARCH, *words, f"hydra.sweep.dir={folder}")
     runs = [record(folder / str(number)) for number in range(4)]
     assert [next(o for o in run["overrides"] if o.startswith("seed")) for run in runs] == ["seed=5", "seed=6"] * 2

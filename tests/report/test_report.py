@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from loralab.report import report as command
+from tests.support.board import rows, tensorboard
 from tests.support.reports import report, shown, variant
 from tests.support.runs import command as train_command
 from tests.support.runs import record
@@ -26,12 +29,22 @@ def run(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_command(random_base, folder, "data/validation=split", *USUAL, "callbacks.samples.every_n_steps=2")
 
 
-def test_a_sweep_writes_its_report(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Each run differs by its rate and seed only, and default settings give every curve."""
-    words = ("-m", "optimizer.lr=1e-4,1e-3", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}", *USUAL)
-    train(*words, "data/validation=split", "trainer.max_steps=10", "data.batch_size=4")
-    page = tmp_path / "sweep" / "report" / "index.html"
-    assert f"report: {page} (4 runs, 16 pictures)" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def sweep(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a sweep whose runs differ by rate and seed only, and what it said; default settings log every
+    curve. Do not write into it."""
+    home = tmp_path_factory.mktemp("sweep")
+    words = ("-m", "optimizer.lr=1e-4,1e-3", "seed=0,1", f"hydra.sweep.dir={home / 'sweep'}", *USUAL)
+    words += ("data/validation=split", "trainer.max_steps=10", "data.batch_size=4")
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
+        patch.chdir(home)
+        train_command(random_base, home / "unused", *words)
+    return home / "sweep", said.getvalue()
+
+
+def test_a_sweep_writes_its_report(sweep: tuple[Path, str]) -> None:
+    page = sweep[0] / "report" / "index.html"
+    assert f"report: {page} (4 runs, 16 pictures)" in sweep[1]
     values = shown(page)
     assert values["settings"] == ["optimizer.lr", "seed"]
     assert [run["values"] for run in values["runs"]] == [
@@ -49,6 +62,29 @@ def test_a_sweep_writes_its_report(train, tmp_path: Path, capsys: pytest.Capture
     assert [group["mean"] for group in values["groups"]] == pytest.approx(means)
     worse = 1 - values["best"]
     assert values["groups"][worse]["comparison"]["mean"] == pytest.approx(abs(means[0] - means[1]))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's
+def test_tensorboard_shows_a_sweep_as_one_table(sweep: tuple[Path, str]) -> None:
+    """A row for each run, what is swept first, with the metrics of its record; curves and pictures by name."""
+    ask = tensorboard(sweep[0], runs=4)
+    table = ask("plugin/hparams/experiment")
+    assert [info["name"] for info in table["hparamInfos"]][:2] == ["optimizer.lr", "seed"]
+    assert {info["name"] for info in table["hparamInfos"] if info["differs"]} == {"optimizer.lr", "seed"}
+    metrics = ["validation/loss", "validation/gap", "loss_epoch"]
+    assert [info["name"]["tag"] for info in table["metricInfos"]][:3] == metrics
+    points = [(rate, seed) for rate in ("1e-4", "1e-3") for seed in (0, 1)]
+    names = [f"{n}/tensorboard/lr={rate}_seed={seed}" for n, (rate, seed) in enumerate(points)]
+    for row, name, (rate, seed) in zip(rows(ask), names, points, strict=True):
+        assert (row["name"], row["sessions"][0]["status"]) == (name, "STATUS_SUCCESS")
+        cells = [row["hparams"][key] for key in ("optimizer.lr", "seed", "adapter.rank", "optimizer")]
+        assert cells == [float(rate), seed, 4, "AdamW"]
+        facts = record(sweep[0] / name[0])
+        found = {cell["name"]["tag"]: cell["value"] for cell in row["metricValues"]}
+        expected = [facts["metrics"]["validation/loss"], facts["metrics"]["validation/gap"], facts["loss"]]
+        assert [found[metric] for metric in metrics] == pytest.approx(expected)
+    assert sorted(ask("plugin/scalars/tags")) == names
+    assert sorted(ask("plugin/images/tags")[names[0]]) == ["samples/</script><b>", "samples/a"]
 
 
 def test_a_report_that_fails_costs_the_sweep_nothing(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

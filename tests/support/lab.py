@@ -29,6 +29,8 @@ from loralab.types import Draw, Place
 
 Change = dict[str, Any]
 """Old names with the values that a row gives them."""
+QUIET = ("callbacks.progress.enabled=false", "callbacks.samples.enabled=false")
+"""What every run here is started with, too."""
 
 
 def write_images(root: Path) -> None:
@@ -149,7 +151,7 @@ class Lab:
         """That, the choices made, and the overrides as the file's and these."""
         key = _key(change, *overrides)
         if key not in self.configs:
-            file = expand([self.load(change), *overrides])
+            file = expand([self.load(change), *QUIET, *overrides])
             if file.problems:
                 raise UserError(*file.problems)
             self.configs[key] = compose(file.overrides)
@@ -174,7 +176,6 @@ class Lab:
         return self.runs[key]
 
     def _run(self, change: Change, *overrides: str) -> Run:
-        overrides = (*overrides, "callbacks.progress.enabled=false", "callbacks.samples.enabled=false")
         composed = self._composed(change, *overrides)
         refuse(composed)
         quiet()
@@ -186,8 +187,7 @@ class Lab:
     def command(self, *overrides: str) -> tuple[int, Path, str]:
         """`python train.py OVERRIDE…` in this process: its exit code, the run's folder, and what it printed."""
         folder = self.fresh()
-        quiet = ("callbacks.progress.enabled=false", "callbacks.samples.enabled=false")
-        code, said = self.main(*overrides, *quiet, f"hydra.run.dir={folder}")
+        code, said = self.main(*overrides, *QUIET, f"hydra.run.dir={folder}")
         return code, folder, said
 
     @staticmethod

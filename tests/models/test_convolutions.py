@@ -89,3 +89,13 @@ def test_what_is_not_packed_is_exactly_as_it_was() -> None:
     kept = nn.Conv2d(32, 48, 3)
     set_convolutions(kept, "plain")
     assert type(kept) is nn.Conv2d
+
+
+def test_whether_it_works_is_asked_under_autocast_without_a_trace() -> None:
+    """As in the first step of a training: the random state is the step's, for its dropouts."""
+    expected = can_pack()
+    can_pack.cache_clear()
+    before = torch.random.get_rng_state()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert can_pack() == expected
+    assert torch.equal(torch.random.get_rng_state(), before)

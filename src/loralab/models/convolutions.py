@@ -116,10 +116,11 @@ def _is_faster(layer: nn.Conv2d) -> bool:
 @cache
 def can_pack() -> bool:
     """Whether this torch has the operations, which are not public, and they do what they should."""
-    layer = FrozenConv2d(FEWEST, FEWEST, 3, padding=1).requires_grad_(False)
-    x = torch.linspace(-1, 1, FEWEST * 16).reshape(1, FEWEST, 4, 4)
-    try:
-        found = convolve(x, layer.packed(torch.float32)[0], layer.bias, layer.padding, layer.stride)
-    except (AttributeError, RuntimeError, NotImplementedError, TypeError):
-        return False
-    return torch.allclose(found, F.conv2d(x, layer.weight, layer.bias, 1, 1), atol=1e-4)
+    with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):  # it is asked within a training step
+        layer = FrozenConv2d(FEWEST, FEWEST, 3, padding=1).requires_grad_(False)
+        x = torch.linspace(-1, 1, FEWEST * 16).reshape(1, FEWEST, 4, 4)
+        try:
+            found = convolve(x, layer.packed(torch.float32)[0], layer.bias, layer.padding, layer.stride)
+        except (AttributeError, RuntimeError, NotImplementedError, TypeError):
+            return False
+        return torch.allclose(found, F.conv2d(x, layer.weight, layer.bias, 1, 1), atol=1e-4)

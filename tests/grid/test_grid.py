@@ -17,6 +17,10 @@ from loralab.callbacks.prompts import Prompt
 from loralab.files import digest_file
 from loralab.grid.cells import sheet
 from loralab.grid.choose import Checkpoint
+from loralab.grid.main import ROWS
+from loralab.models.families.sd import load
+from loralab.models.preview import start_noise
+from tests.support.pipelines import pipeline_of
 from tests.support.reports import shown
 from tests.support.runs import command
 from tests.support.verbs import loralab
@@ -73,6 +77,19 @@ def test_at_full_strength_it_draws_what_the_run_has_drawn(run: Path, drawn: Path
             assert min(differ(half, picture), differ(half, found[None, None, prompt, 5])) > 1
 
 
+def test_it_draws_what_diffusers_draws(run: Path, drawn: Path, random_base: Path) -> None:
+    family = load(str(random_base), resolution=64)
+    pipeline, file = pipeline_of(family), run / "adapter.safetensors"
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(str(run), weight_name=file.name, adapter_name="it")
+    found, noise = by_settings(drawn.with_suffix("")), start_noise([5], family.latent_shape(64, 64))
+    for strength in (0.5, 1.0):
+        pipeline.set_adapters(["it"], [strength])
+        given = {"num_inference_steps": 3, "guidance_scale": 2.0, "latents": noise, "output_type": "np"}
+        image = pipeline(PROMPTS[1], negative_prompt="", width=64, height=64, **given).images[0]
+        assert differ((image * 255).round().astype(int), found[digest_file(file), strength, PROMPTS[1], 5]) <= 1
+
+
 def test_at_half_strength_it_draws_what_a_model_with_half_of_the_change_draws(
     run: Path, drawn: Path, random_base: Path, tmp_path: Path
 ) -> None:
@@ -101,6 +118,33 @@ def test_only_what_is_missing_is_drawn(run: Path, drawn: Path, capfd: pytest.Cap
     assert {file for file in pictures if file.stat().st_mtime_ns != before[file]} == {*pictures[:2]}
     loralab("grid", run)
     assert differ(pixels(drawn), whole) <= 1
+
+
+def test_a_large_grid_is_split(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """And a smaller one in its place leaves no part of it behind."""
+    words = ("--strength", 0, "--checkpoints", "last", "callbacks.samples.steps=1", "callbacks.samples.guidance=1")
+    loralab(
+        "grid", run, *words, "--seeds", ",".join(map(str, range(ROWS + 1))), "--prompts=a", "--out", tmp_path / "g.png"
+    )
+    assert sorted(file.name for file in tmp_path.glob("*.png")) == ["g-part1.png", "g-part2.png"]
+    with Image.open(tmp_path / "g-part1.png") as one, Image.open(tmp_path / "g-part2.png") as two:
+        assert one.height > ROWS * 64 > two.height
+        assert two.info["Title"].startswith("2 of 2 · ")
+    loralab("grid", run, *words, "--seeds", 0, "--prompts=a", "--out", tmp_path / "g.png")
+    assert "1 pictures, 0 to draw" in capfd.readouterr().out
+    assert [file.name for file in tmp_path.glob("*.png")] == ["g.png"]
+
+
+def test_the_prompts_of_a_killed_run_s_settings_and_the_files_that_are_left(run: Path, tmp_path: Path) -> None:
+    killed = Path(shutil.copytree(run, tmp_path / "killed", ignore=shutil.ignore_patterns("samples", "grid*")))
+    facts = json.loads((killed / "run.json").read_text())
+    del facts["files"]
+    (killed / "run.json").write_text(json.dumps(facts | {"status": "running"}))
+    (killed / "adapter.safetensors").unlink()
+    loralab("grid", killed, "--strength", 1, "--checkpoints", 1)
+    found = by_settings(killed / "grid")
+    assert {(prompt, seed) for _, _, prompt, seed in found} == {(prompt, 5) for prompt in PROMPTS}
+    assert {digest for digest, *_ in found} == {None, digest_file(run / "adapter-step00000001.safetensors")}
 
 
 def test_the_sheet_holds_its_settings(drawn: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -74,6 +75,8 @@ def main(args: argparse.Namespace) -> None:
     for path, page in pages.items():
         _save(page, path, store)
         print(path)
+    for old in _parts(out) - pages.keys():
+        old.unlink()
 
 
 def _split(words: list[str], allow: list[str]) -> tuple[list[Path], list[str]]:
@@ -107,13 +110,19 @@ def _pages(table: Sheet, out: Path) -> dict[Path, Sheet]:
     parts = [*product(range(0, len(rows), ROWS), range(0, len(table.columns), COLUMNS))]
     pages: dict[Path, Sheet] = {}
     for number, (y, x) in enumerate(parts, 1):
-        path = out if len(parts) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
+        path = out if len(parts) == 1 else out.with_name(f"{out.stem}-part{number}{out.suffix}")
         part = {name: row[x : x + COLUMNS] for name, row in rows[y : y + ROWS]}
         title = table.title if len(parts) == 1 else f"{number} of {len(parts)} · {table.title}"
         pages[path] = Sheet(title, table.columns[x : x + COLUMNS], part)
         if path.exists() and not is_grid(path):
             raise user_error("--out", f"'{path}' already exists, and is no grid", "choose another name")
     return pages
+
+
+def _parts(out: Path) -> set[Path]:
+    """The sheets that this or an earlier call with the same place has written."""
+    name = re.compile(rf"{re.escape(out.stem)}(-part\d+)?{re.escape(out.suffix)}")
+    return {file for file in out.parent.iterdir() if name.fullmatch(file.name) and is_grid(file)}
 
 
 def _draw(missing: Sequence[Cell], setup: Setup, store: Store, allow: list[str]) -> None:

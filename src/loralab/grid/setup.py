@@ -81,7 +81,7 @@ class Setup:
                 found = (
                     f"'{text:.60}…' has {count} tokens, of which {fit.lost} are cut off; the limit is {measure.most}"
                 )
-                yield Problem("--prompts", found, "shorten it, or add model.max_token_length=150 or 225")
+                yield Problem("--prompts", found, "shorten it, or raise model.max_token_length")
 
     def _lines(self, source: Source) -> tuple[str, ...]:
         """The overrides that compose to the settings of a source, those of the command over them."""

@@ -22,18 +22,26 @@ class Laps:
     def __init__(self, warmup: int) -> None:
         self.warmup = warmup
         self.times: list[float] = []
+        self.waits: list[float] = []
 
     def lap(self) -> None:
         """To be called at the end of each step."""
         self.times.append(time.perf_counter())
+
+    def begin(self) -> None:
+        """To be called where the work of a step begins, its batch being there."""
+        if self.times:
+            self.waits.append(time.perf_counter() - self.times[-1])
 
     def figures(self, device: torch.device, images: int, started: float) -> dict[str, float]:
         """images: per step; started: time.time() at which the process started."""
         first = time.time() - (time.perf_counter() - self.times[0]) - started
         counted = self.times[self.warmup - 1 :]
         seconds = statistics.median(after - before for before, after in pairwise(counted))
+        waits = self.waits[self.warmup - 1 :]
         return {
             "seconds_per_step": round(seconds, 5),
+            **({"seconds_between_steps": round(statistics.median(waits), 5)} if waits else {}),
             "images_per_second": round(images / seconds, 3),
             "peak_memory_gb": round(peak_gigabytes(device), 3),
             "seconds_to_first_step": round(first, 2),
@@ -46,6 +54,9 @@ class Clock(Callback):
     def __init__(self, file: str, warmup: int, started: float) -> None:
         self.file, self.started, self.laps = Path(file), started, Laps(warmup)
         self.images = 0
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.laps.begin()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from loralab.bench.clock import Laps
 
@@ -47,7 +48,7 @@ class Plain:
         self.ids = torch.tensor([ids] * settings.batch_size, device=self.device)  # (B, 77)
 
     def run(self, steps: int) -> dict[str, float]:
-        """The figures of so many steps."""
+        """The figures of so many steps, and the floating-point operations of one."""
         laps, side = Laps(self.settings.warmup), self.settings.resolution // 8
         latents = torch.randn(self.settings.batch_size, 4, side, side, device=self.device)
         optimizer = torch.optim.AdamW(self.trained, lr=1e-4)
@@ -61,7 +62,10 @@ class Plain:
             scaler.update()
             optimizer.zero_grad()
             laps.lap()
-        return laps.figures(self.device, len(latents), self.settings.started)
+        with FlopCounterMode(display=False) as counter:
+            self.loss(latents).backward()
+        figures = laps.figures(self.device, len(latents), self.settings.started)
+        return {**figures, "flops": counter.get_total_flops()}
 
     def loss(self, latents: Tensor) -> Tensor:
         noise = torch.randn_like(latents)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from loralab.bench.at_least import at_least
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=at_least(1), default=20, help="steps that are measured")
     parser.add_argument("--warmup", type=at_least(1), default=3, help="steps before them that are not measured")
-    parser.add_argument("--repeats", type=at_least(1), default=1, help="runs of each, alternately; the fastest counts")
+    parser.add_argument("--rounds", type=at_least(1), default=1, help="runs of each, in turn; their medians count")
     parser.add_argument("--folder", help="folder for a full-size model (default: the system's temporary folder)")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)  # internal: for the subprocess
     parser.add_argument("--scratch", help=argparse.SUPPRESS)
@@ -45,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """The figures of each way (see clock), and the ratio of loralab's seconds per step to the plain loop's."""
+    """The figures of each way (see clock), and the ratio of loralab's seconds per step to the plain loop's.
+
+    Of several rounds these are medians; see `compared`.
+    """
     args.resolution = args.resolution or (64 if args.shape == "tiny" else 256)
     if absent := list(missing("loralab bench train", "peft")):
         raise UserError(*absent)
@@ -55,15 +59,42 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise user_error("--folder", f"'{args.folder}' is not a folder", "give an existing folder")
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         prepare(Path(scratch), args.shape, args.resolution)
-        found: dict[str, dict[str, float]] = {}
-        for _ in range(args.repeats):
-            for way in WAYS:
-                figures = (ours if way == "loralab" else _theirs)(args, Path(scratch))
-                if way not in found or figures["seconds_per_step"] < found[way]["seconds_per_step"]:
-                    found[way] = figures
+        rounds = [_round(args, Path(scratch), number) for number in range(args.rounds)]
     settings = {key: value for key, value in vars(args).items() if key in vars(_defaults())}
-    ratio = found["loralab"]["seconds_per_step"] / found["plain"]["seconds_per_step"]
-    return {**settings, **found, "ratio": round(ratio, 3)}
+    return {**settings, **compared(rounds, _peak(args))}
+
+
+def _round(args: argparse.Namespace, scratch: Path, number: int) -> dict[str, dict[str, float]]:
+    """The figures of each way, measured one after the other; which is first changes from round to round."""
+    run = {"loralab": ours, "plain": _theirs}
+    return {way: run[way](args, scratch) for way in (WAYS if number % 2 == 0 else WAYS[::-1])}
+
+
+def compared(rounds: list[dict[str, dict[str, float]]], peak: float) -> dict[str, Any]:
+    """The median of each figure, and of the ratio of the seconds per step within a round, with the lowest and the
+    highest ratio: two ways that are measured close together in time had the same machine.
+
+    peak: floating-point operations a second that the device can do; those of a step are counted in the plain loop.
+    """
+    found = {way: {name: median(each[way][name] for each in rounds) for name in rounds[0][way]} for way in WAYS}
+    flops = found["plain"].pop("flops")
+    for figures in found.values():
+        figures["share_of_peak"] = round(flops / figures["seconds_per_step"] / peak, 3)
+    ratios = [each["loralab"]["seconds_per_step"] / each["plain"]["seconds_per_step"] for each in rounds]
+    facts = {"tflop_per_step": round(flops / 1e12, 6), "peak_tflops": round(peak / 1e12, 4)}
+    spread = [round(min(ratios), 3), round(max(ratios), 3)]
+    return {**found, **facts, "ratio": round(median(ratios), 3), "ratios": spread}
+
+
+def _peak(args: argparse.Namespace) -> float:
+    """The peak of the dtype that the products are computed in."""
+    import torch
+
+    from loralab.bench.peak import peak_flops
+    from loralab.models.load import DTYPES
+
+    mixed = {"16-mixed": "fp16", "bf16-mixed": "bf16"}
+    return peak_flops(torch.device(args.device), DTYPES[mixed.get(args.precision) or args.dtype])
 
 
 def prepare(scratch: Path, shape: str, resolution: int) -> None:
@@ -136,7 +167,7 @@ def _defaults() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     settings = parser.parse_args([])
-    for hidden in ("way", "scratch", "started", "folder", "repeats"):
+    for hidden in ("way", "scratch", "started", "folder", "rounds"):
         delattr(settings, hidden)
     return settings
 

@@ -1,0 +1,24 @@
+"""The fastest that a device multiplies matrices, to which the work of a training step is compared."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+SIDE = 2048
+ROUNDS = 5
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second in products of square matrices: the fastest of a few, by the clock."""
+    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    _seconds(a, b)  # the first one is slower
+    return 2 * SIDE**3 / min(_seconds(a, b) for _ in range(ROUNDS))
+
+
+def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Of one product; the device is waited for."""
+    begin = time.perf_counter()
+    (a @ b)[0, 0].item()
+    return time.perf_counter() - begin

@@ -1,4 +1,4 @@
-"""The promise: the default command teaches the tiny model a star, and what it knew stays."""
+"""The promise: the default command teaches the tiny model a star, and what it knew stays; its scorer sees that."""
 
 import os
 import subprocess
@@ -7,9 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts.tiny_model import evaluate, pictures
 from tests import ROOT
+
+PROMPTS = "['sks star, red, blue background','sks star, yellow, black background','sks star, white, green background']"
+
+
+def scores(run: Path) -> list[float]:
+    """How like their prompts the pictures are: before and after training."""
+    (file,) = run.rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file)).Reload().Scalars("score/prompt")
+    return [event.value for event in events]
 
 
 def known(pipeline) -> float:
@@ -27,7 +37,7 @@ def stars(pipeline) -> float:
 def trained(folder: Path, seed: int) -> subprocess.Popen:
     """The default command, under way on one core."""
     words = (f"seed={seed}", f"hydra.run.dir={folder / str(seed)}", f"data.cache_folder={folder / 'cache'}")
-    command = [sys.executable, "train.py", *words, "callbacks.samples.enabled=false"]
+    command = [sys.executable, "train.py", *words, "report.scorer=shapes", f"callbacks.samples.prompts={PROMPTS}"]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -45,7 +55,10 @@ def test_the_default_command_teaches_a_star_and_keeps_the_rest(tmp_path: Path) -
         pipeline.load_lora_weights(tmp_path / str(seed) / "adapter.safetensors")
         after.append(stars(pipeline))
         kept.append(known(pipeline))
+    judged = [scores(tmp_path / str(seed)) for seed in (0, 1)]
+    print(f"score/prompt {judged}")
     print(f"stars {before:.3f} → {after}, known shapes {kept_before:.3f} → {kept}")
     assert before < 0.05
+    assert all(first < 0.75 and last > 0.9 for first, last in judged)
     assert np.mean(after) > 0.8
     assert kept_before - np.mean(kept) <= 0.08

@@ -156,7 +156,7 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     if runs.runs:
         from loralab.report.report import of_sweep  # reads curves and pictures: not before there are any
 
-        of_sweep(folder)
+        of_sweep(folder, sweep.metric())
     return 1 if runs.failed(search) else 0
 
 

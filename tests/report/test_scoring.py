@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from loralab.report.scored import Scored, references_of, scored
+from loralab.report.scored import Scored, data_of, references_of, scored
 from loralab.scorers.embeddings import Embeddings
 from tests.support.clip_models import write_clip
+from tests.support.reports import report, shown, variant
 from tests.support.runs import command, record
 
 PICTURES = ("callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.samples.every_n_steps=2")
@@ -25,14 +27,20 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(random_base: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scored") / "run"
-    return command(random_base, folder, *PICTURES, PROMPTS, f"report.scorer={clip}", "logger=csv")
+    return command(random_base, folder, *PICTURES, PROMPTS, f"report.scorer={clip}", "logger=many")
+
+
+@pytest.fixture(scope="module")
+def plain(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run without a scorer."""
+    return command(random_base, tmp_path_factory.mktemp("plain") / "run", *PICTURES, PROMPTS, "logger=many")
 
 
 def scored_again(run: Path, clip: Path, cache: Path) -> Scored:
     from loralab.report.run import read
 
     found, unread = scored(
-        run, references_of(read(run).settings), Embeddings(str(clip), str(cache), torch.device("cpu"))
+        run, references_of(data_of(read(run).settings)), Embeddings(str(clip), str(cache), torch.device("cpu"))
     )
     assert not unread
     return found
@@ -54,18 +62,15 @@ def test_the_scores_of_a_run_are_recorded_and_logged(run: Path, clip: Path, tmp_
     assert "20 of 20 training images" in (run / "train.log").read_text()
 
 
-def test_a_scorer_changes_nothing_but_the_scores(run: Path, train) -> None:
-    other = train(*PICTURES, PROMPTS, "logger=csv")
-    assert not [name for name in record(other)["metrics"] if name.startswith("score/")]
-    assert record(other)["digests"] == record(run)["digests"]
-    assert record(other)["signature"] == record(run)["signature"]
-    assert "scores" not in (other / "train.log").read_text()
+def test_a_scorer_changes_nothing_but_the_scores(run: Path, plain: Path) -> None:
+    assert not [name for name in record(plain)["metrics"] if name.startswith("score/")]
+    assert record(plain)["digests"] == record(run)["digests"]
+    assert record(plain)["signature"] == record(run)["signature"]
+    assert "scores" not in (plain / "train.log").read_text()
 
 
 def test_a_scorer_that_fails_costs_nothing(train, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Its vocabulary is damaged in a way that only loading it shows."""
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(clip, broken)
     (broken / "vocab.json").write_text("{")
@@ -73,6 +78,50 @@ def test_a_scorer_that_fails_costs_nothing(train, clip: Path, tmp_path: Path, ca
     assert record(folder)["status"] == "finished with errors"
     assert "scores failed" in record(folder)["errors"][0]
     assert (folder / "adapter.safetensors").exists()
+
+
+def test_a_report_scores_the_pictures_of_earlier_runs(
+    run: Path, plain: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they would have been after training; a second report needs no scorer."""
+    for seed in (0, 1):
+        folder = variant(plain, tmp_path / "runs" / str(seed), (0, 0), seed=seed)
+        shutil.copytree(plain / "samples", folder / "samples", dirs_exist_ok=True)
+    page = tmp_path / "runs" / "report" / "index.html"
+    report(tmp_path / "runs")
+    assert not [name for entry in shown(page)["runs"] for name in entry["figures"] if name.startswith("score/")]
+    report(tmp_path / "runs", "--scorer", clip, "--metric", "score/prompt")
+    values, expected = shown(page), scored_again(run, clip, tmp_path)
+    assert (values["metric"], values["higher"]) == ("score/prompt", True)
+    assert values["groups"][0]["mean"] == pytest.approx(expected[3]["score/prompt"], abs=1e-6)
+    for entry in values["runs"]:
+        assert {name: entry["figures"][name] for name in expected[3]} == pytest.approx(expected[3], abs=1e-6)
+        assert entry["curves"]["score/images"][0] == [0, 2, 3]
+    monkeypatch.setattr("loralab.scorers.scorer.load", lambda *_: pytest.fail("loaded again"))
+    report(tmp_path / "runs", "--scorer", clip)
+    again = shown(page)
+    assert again["metric"] == "loss"
+    assert again["runs"][0]["figures"]["score/prompt"] == values["runs"][0]["figures"]["score/prompt"]
+
+
+def test_what_a_report_says_where_there_is_nothing_to_score(train, tmp_path: Path, capsys) -> None:
+    folder = train(name="runs/0")
+    report(folder, "--scorer", "shapes", "--metric", "score/prompt")
+    notes = shown(folder / "report" / "index.html")["notes"]
+    assert "0: has no pictures to score" in notes
+    assert "no run has score/prompt: they are compared by loss" in notes
+    report(folder, "--scorer", "/no/such", code=1)
+    assert "--scorer: '/no/such' was not found" in capsys.readouterr().err
+
+
+def test_training_images_that_are_gone_cost_their_score_alone(run: Path, tmp_path: Path) -> None:
+    folder = variant(run, tmp_path / "0", (0, 0), data__folder=str(tmp_path / "gone"))
+    shutil.copytree(run / "samples", folder / "samples", dirs_exist_ok=True)
+    report(folder, "--scorer", "shapes")
+    values = shown(folder / "report" / "index.html")
+    assert "score/prompt" in values["runs"][0]["figures"]
+    assert "score/images" not in values["runs"][0]["figures"]
+    assert any("not compared with its training images" in note for note in values["notes"])
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,13 @@ def test_the_classifier_tells_a_star_from_others(tmp_path: Path) -> None:
     assert torch.equal(worded[1], text)
     assert (of_star @ worded[2]).mean() < (of_star @ text).mean(), "no colour is named"
     assert judge.texts(["a cat"]).norm() == 0
+    assert all(
+        torch.equal(
+            scorers.load("shapes", CPU).texts(["red circle, blue background", "a star"]),
+            judge.texts(["red circle, blue background", "a star"]),
+        )
+        for _ in range(20)
+    ), "the order of the questions differs"
     fresh = (evaluate.fresh_pictures(("heart",), 2, 3) + 1) / 2
     assert evaluate.classifier.load().classify(fresh)["shape"] == ["heart", "heart"]
 

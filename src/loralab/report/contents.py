@@ -14,13 +14,21 @@ from loralab.report.curves import LOSS, Curve, curves, lowest, thinned
 from loralab.report.gather import differing, short_names
 from loralab.report.pictures import Picture, pictures
 from loralab.report.run import VALIDATION, Run
+from loralab.report.scored import Judge
 from loralab.report.seeds import SEED, compared, counts, groups, mean_and_spread
+from loralab.scorers.scores import SCORES
 
 Entry = dict[str, Any]
 
 
-def contents(runs: list[Run], damaged: dict[str, str], media: str) -> tuple[Entry, list[list[Picture]]]:
-    """The values; and each run's pictures, which belong into the folder that its `media` names below `media`."""
+def contents(
+    runs: list[Run], damaged: dict[str, str], media: str, metric: str | None = None, judge: Judge | None = None
+) -> tuple[Entry, list[list[Picture]]]:
+    """The values; and each run's pictures, which belong into the folder that its `media` names below `media`.
+
+    metric: what the runs are compared by; None: the validation loss, without any the training loss. judge: scores the
+    pictures of all runs, in place of the scores that they have recorded.
+    """
     notes = [f"{folder}: {why}" for folder, why in damaged.items()]
     names = short_names([str(run.folder.absolute()) for run in runs])
     swept = _by_interest(runs, differing(runs))
@@ -30,27 +38,34 @@ def contents(runs: list[Run], damaged: dict[str, str], media: str) -> tuple[Entr
         signals.check()
         (found, unread), (drawn, broken) = curves(run.folder), pictures(run.folder)
         notes += [f"{name}: {words}" for words in [*unread, *broken]]
-        entry = _entry(run, found) | {"name": name, "media": f"{media}/{folder_name(run)}"}
+        if judge:
+            judged, unscored = judge(run)
+            found = {name: curve for name, curve in found.items() if name not in SCORES} | judged
+            notes += [f"{name}: {words}" for words in unscored]
+        entry = _entry(run, found, *(SCORES if judge else ())) | {"name": name, "media": f"{media}/{folder_name(run)}"}
         entry["values"] = {key: run.settings.get(key) for key in swept}
         entry["pictures"] = [
             [p.step, prompts.setdefault(p.prompt, len(prompts)), p.name, p.width, p.height] for p in drawn
         ]
         entries.append(entry)
         shown.append(drawn)
-    metric = VALIDATION if any(entry["figures"][VALIDATION] is not None for entry in entries) else LOSS
+    wanted = (metric or VALIDATION, VALIDATION, LOSS)
+    by = next((name for name in wanted if any(e["figures"].get(name) is not None for e in entries)), LOSS)
+    notes += [f"no run has {metric}: they are compared by {by}"] if metric and metric != by else []
     settings = runs[0].settings
     same = {key: value for key, value in settings.items() if key not in swept and not key.startswith("suggested.")}
     return {
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "version": __version__,
-        "metric": metric,
+        "metric": by,
+        "higher": by in SCORES,
         "settings": swept,
         "axes": [key for key in swept if counts(key)] + [key for key in swept if key == SEED],
         "same": same,
         "prompts": [*prompts],
         "media": media,
         "runs": entries,
-        **_groups(runs, entries, metric),
+        **_groups(runs, entries, by),
         "notes": notes,
     }, shown
 
@@ -60,11 +75,12 @@ def folder_name(run: Run) -> str:
     return blake2b(str(run.folder.resolve()).encode("utf8", "surrogateescape"), digest_size=6).hexdigest()
 
 
-def _entry(run: Run, found: dict[str, Curve]) -> Entry:
-    """What its record and its curves say of a run; of one that still trains, the latest there is."""
-    figures: Entry = {name: _number(value) for name, value in run.figures.items()}
+def _entry(run: Run, found: dict[str, Curve], *ignored: str) -> Entry:
+    """What its record and its curves say of a run; of one that still trains, the latest there is. ignored: figures of
+    its record that do not count."""
+    figures: Entry = {name: _number(value) for name, value in run.figures.items() if name not in ignored}
     best = lowest(found.get(VALIDATION, {}))
-    for name in (LOSS, VALIDATION):
+    for name in (LOSS, VALIDATION, *(name for name in SCORES if name in found)):
         last = next(reversed(found[name].values()), None) if name in found else None
         figures[name] = _number(last) if figures.get(name) is None else figures[name]
     figures |= {"best_step": best[0], "best": best[1]} if best else {"best_step": None, "best": None}
@@ -101,14 +117,15 @@ def _groups(runs: list[Run], entries: list[Entry], metric: str) -> Entry:
     numbers = groups([run.settings for run in runs])
     values: list[dict[str, float]] = [{} for _ in range(max(numbers) + 1)]
     for number, run, entry in zip(numbers, runs, entries, strict=True):
-        entry["group"], value = number, entry["figures"][metric]
+        entry["group"], value = number, entry["figures"].get(metric)
         if value is not None:
             values[number][str(run.settings.get(SEED))] = value
     rows: list[Entry] = []
     for group in values:
         mean, spread = mean_and_spread(list(group.values())) if group else (None, None)
         rows.append({"mean": mean, "spread": spread, "seeds": len(group), "comparison": None})
-    best = min((i for i, row in enumerate(rows) if row["seeds"]), key=lambda i: rows[i]["mean"], default=None)
+    best_of = max if metric in SCORES else min
+    best = best_of((i for i, row in enumerate(rows) if row["seeds"]), key=lambda i: rows[i]["mean"], default=None)
     for i, row in enumerate(rows):
         if best is not None and i != best and (found := compared(values[i], values[best])):
             row["comparison"] = asdict(found) | {"distinguishable": found.distinguishable}

@@ -7,21 +7,22 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from loralab.report.run import VALIDATION
+from loralab.report.run import LOSS, VALIDATION
+from loralab.scorers.scores import SCORES
 
 Curve = dict[int, float]
 """Optimizer step → value, in the order of the steps."""
 
 POINTS = 400
 """A chart is drawn from at most so many points of a curve."""
-LOSS, TRAINED, RATE = "loss", "validation/trained", "lr/"
+TRAINED, RATE = "validation/trained", "lr/"
 _TRAINING = ("loss_step", "loss_epoch", "loss")
 """The names of the training loss, the finest first."""
 
 
 def curves(folder: Path) -> tuple[dict[str, Curve], list[str]]:
-    """By name: `loss`, `validation/loss`, `validation/trained` and `lr/PART`, as far as they exist; and the names of
-    files that cannot be read. Where a step was logged twice, as by a resumed run, the later value counts.
+    """By name: `loss`, `validation/loss`, `validation/trained`, the scores and `lr/PART`, as far as they exist; and
+    the names of files that cannot be read. Where a step was logged twice, as by a resumed run, the later value counts.
     """
     found: dict[str, Curve] = {}
     unread = []
@@ -50,7 +51,7 @@ def lowest(curve: Curve) -> tuple[int, float] | None:
 def _wanted(found: dict[str, Curve]) -> dict[str, Curve]:
     training = [found[name] for name in _TRAINING if name in found]
     wanted = {LOSS: max(training, key=len)} if training else {}
-    wanted |= {name: found[name] for name in (VALIDATION, TRAINED) if name in found}
+    wanted |= {name: found[name] for name in (VALIDATION, TRAINED, *SCORES) if name in found}
     rates = [name for name in sorted(found) if name.startswith(RATE)]
     return wanted | {name: found[name] for i, name in enumerate(rates) if found[name] not in _all(found, rates[:i])}
 

@@ -11,7 +11,11 @@ from loralab import signals
 from loralab.errors import UserError, user_error
 from loralab.places import check_place
 from loralab.report.page import MADE_HERE
+from loralab.report.run import LOSS, VALIDATION
+from loralab.report.scored import Judge
 from loralab.report.write import write
+from loralab.scorers.scorer import scorer_problems
+from loralab.scorers.scores import SCORES
 
 NAME = "report"
 WATCHED = ("run.json", "events.out.tfevents.*", "metrics.csv", "samples/step*.png", "grid*.png")
@@ -22,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help=words)
     words = "the folder to write; default: report/ in the given folder, or here where several are given"
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=words)
+    metrics = (VALIDATION, LOSS, *SCORES)
+    words = f"what runs are compared by: {', '.join(metrics)}; default: the first that they have"
+    parser.add_argument("--metric", choices=metrics, metavar="METRIC", help=words)
+    words = "score the pictures of all runs by a CLIP folder, or by shapes, as report.scorer does while training"
+    parser.add_argument("--scorer", metavar="FOLDER", help=words)
     words = "write it again when something has changed; looks every SECONDS (10), until Ctrl-C"
     parser.add_argument("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help=words)
 
@@ -32,21 +41,27 @@ def main(args: argparse.Namespace) -> None:
     page = out / "index.html"
     if out.is_dir() and any(out.iterdir()) and not _is_report(page):
         raise user_error("--out", f"'{out}' contains other files", "choose a new folder, or that of a report")
+    if problems := [*scorer_problems(args.scorer, "--scorer")]:
+        raise UserError(*problems)
+    judge = Judge(args.scorer) if args.scorer else None
     seen: object = None
     while True:
         if (state := _state(args.folders)) != seen:
-            print(f"{page}: {write(page, args.folders, '--out')}", flush=True)
+            print(f"{page}: {write(page, args.folders, '--out', args.metric, judge)}", flush=True)
             seen = state
         if args.watch is None:
             return
         time.sleep(args.watch)
 
 
-def of_sweep(folder: Path) -> None:
-    """Writes the report of a sweep beside its runs. A failure is printed, and costs neither result nor exit code."""
+def of_sweep(folder: Path, metric: str | None = None) -> None:
+    """Writes the report of a sweep beside its runs; metric: what these are compared by.
+
+    A failure is printed, and costs neither result nor exit code.
+    """
     page = folder / NAME / "index.html"
     try:
-        words = write(page, [folder], "hydra.sweep.dir")
+        words = write(page, [folder], "hydra.sweep.dir", metric)
         print(f"  report: {page} ({words})", flush=True)
     except signals.Interrupted as interrupted:
         print(f"interrupted by {interrupted}: the report was not written", file=sys.stderr)

@@ -13,23 +13,25 @@ from loralab.report.gather import gather
 from loralab.report.page import interactive
 from loralab.report.pictures import put
 from loralab.report.run import Run
+from loralab.report.scored import Judge
 from loralab.report.training_images import FOLDER, remove_others, training_images
 from loralab.writing import atomic_path
 
 TITLE = "loralab report"
 
 
-def write(page: Path, folders: list[Path], setting: str) -> str:
+def write(page: Path, folders: list[Path], setting: str, metric: str | None = None, judge: Judge | None = None) -> str:
     """Writes the page of the runs in or below some folders, its pictures into NAME_files beside it.
 
-    Returns what it holds, in words. setting: which gave its place. Raises a UserError where there is no run.
+    Returns what it holds, in words. setting: which gave its place. metric, judge: see contents. Raises a UserError
+    where there is no run.
     """
     found, damaged = gather(folders)
     runs = [*{run.folder.resolve(): run for run in found}.values()]
     if not runs:
         raise UserError(*(Problem(folder, why, "give the folder of a run") for folder, why in damaged.items()))
     media = page.with_name(f"{page.stem}_files")
-    values, shown = contents(runs, damaged, media.name)
+    values, shown = contents(runs, damaged, media.name, metric, judge)
     for run, drawn in zip(runs, shown, strict=True):
         signals.check()
         values["notes"] += [f"{run.folder}: {words}" for words in put(run.folder, drawn, media / folder_name(run))]

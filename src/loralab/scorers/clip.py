@@ -17,7 +17,9 @@ class Clip:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # that of loading
         self.device = device
         self.model: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         self.model.eval().to(device)

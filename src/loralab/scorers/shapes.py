@@ -69,7 +69,7 @@ class Classifier(nn.Module):
 def load() -> Classifier:
     """The trained classifier, ready to use."""
     with safe_open(WEIGHTS, "pt") as file:
-        labels = {question: names.split() for question, names in file.metadata().items()}
+        labels = {question: names.split() for question, names in sorted(file.metadata().items())}  # it has no order
         state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     model = Classifier(labels)
     model.load_state_dict(state, strict=False)

@@ -1,5 +1,5 @@
 "use strict";
-// The charts: training loss, validation loss, the gap between both kinds of images, learning rate.
+// The charts: training loss, validation loss, the gap between both kinds of images, scores, learning rate.
 
 function points(curve) {
   return curve ? curve[0].map((step, i) => [step, curve[1][i]]) : [];
@@ -46,6 +46,7 @@ function drawCurves() {
     ["validation loss, ● lowest", lines(run => points(run.curves["validation/loss"])), runs.flatMap(best), log],
     ["gap: validation loss − loss on images trained on, ● step of the lowest validation loss", lines(gap),
       runs.flatMap(bestOfGap), false],
+    ...SCORES.map(name => [`${name} of the pictures`, lines(run => points(run.curves[name])), [], false]),
     ["learning rate", rates, [], false],
   ].filter(([, drawn]) => drawn.length);
   const holders = charts.map(([title]) => make("figure", { class: "plot" }, make("figcaption", {}, title)));

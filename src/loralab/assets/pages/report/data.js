@@ -3,10 +3,9 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const RUNS = DATA.runs;
-const METRIC = DATA.metric === "loss" ? "training loss" : "validation loss";
-const SCORES = [
-  ["score/images", "like the training images"], ["score/prompt", "like the prompt"], ["score/diversity", "diversity"],
-];
+const METRIC = { loss: "training loss", "validation/loss": "validation loss" }[DATA.metric] ?? DATA.metric;
+const BEST = DATA.higher ? "highest" : "lowest";
+const SCORES = ["score/images", "score/prompt", "score/diversity"];  // the higher, the better
 const AXES = DATA.axes.filter(key => distinct(RUNS, key).length <= 30);  // more make no axis
 
 const chosen = { shown: RUNS, sort: null, down: false, smoothing: 0.6, log: false, layout: "grid", step: 0 };

@@ -3,7 +3,7 @@
 
 const MEASURES = [
   ["validation/loss", "validation loss"], ["best", "lowest validation loss"], ["loss", "training loss"],
-  ...SCORES, ["seconds", "time, s"], ["images_per_second", "images/s"], ["peak_memory_gb", "memory, GB"],
+  ...SCORES.map(name => [name, name]), ["seconds", "time, s"], ["images_per_second", "images/s"], ["peak_memory_gb", "memory, GB"],
 ];
 
 function startHeatmap() {
@@ -27,7 +27,7 @@ function drawHeatmap() {
     return [words, some.length > 1 ? make("small", {}, `${some.length} runs`) : null];
   });
   const values = cells.map(cell => cell.value), low = Math.min(...values), high = Math.max(...values);
-  const best = SCORES.some(([score]) => score === name) ? high : low;
+  const best = SCORES.includes(name) ? high : low;
   for (const { value, words } of cells) {
     const td = words.parentNode;
     td.style.setProperty("--share", high > low ? `${Math.round(100 * (value - low) / (high - low))}%` : "0%");

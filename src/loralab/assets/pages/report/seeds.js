@@ -14,7 +14,7 @@ function figureText(group) {
 }
 
 function verdictOf(group, index) {
-  if (index === DATA.best) return "lowest";
+  if (index === DATA.best) return BEST;
   if (!group.comparison) return group.seeds ? "not known: fewer than two seeds in common" : "no result";
   return group.comparison.distinguishable ? "worse" : "not distinguishable";
 }
@@ -28,15 +28,15 @@ function drawResult() {
   const certainty = !compared ? "Without several seeds, how much of the difference is chance is not known: sweep seed=0,1,2, too." :
     alike.length ? `Not distinguishable from it: ${alike.join("; ")}.` : "Every other that was compared over seeds is worse.";
   find("verdict").replaceChildren(
-    make("p", { class: "verdict" }, `Lowest ${METRIC}: ${figureText(best)} with ${groupText(DATA.best)}`),
+    make("p", { class: "verdict" }, `${DATA.higher ? "Highest" : "Lowest"} ${METRIC}: ${figureText(best)} with ${groupText(DATA.best)}`),
     make("p", {}, certainty));
   if (compared) find("seeds").append(...seedTable());
 }
 
 function seedTable() {
   const order = DATA.groups.map((group, i) => [group, i]).filter(([group]) => group.seeds);
-  order.sort((a, b) => a[0].mean - b[0].mean);
-  const heads = ["settings", "seeds", `mean ${METRIC}`, "± between seeds", "above the lowest", "95 % interval", ""];
+  order.sort((a, b) => (DATA.higher ? -1 : 1) * (a[0].mean - b[0].mean));
+  const heads = ["settings", "seeds", `mean ${METRIC}`, "± between seeds", `${DATA.higher ? "from" : "above"} the ${BEST}`, "95 % interval", ""];
   const rows = order.map(([group, i]) => {
     const c = group.comparison;
     const cells = [group.seeds, numberText(group.mean), numberText(group.spread, 2), c ? numberText(c.mean, 3) : "",
@@ -46,7 +46,8 @@ function seedTable() {
       ...cells.map((cell, n) => make("td", { class: n < 5 && "number" }, String(cell))));
   });
   const head = heads.map((words, n) => make("th", { scope: "col", class: n > 0 && n < 6 && "number" }, words));
-  const method = "Differences are taken seed by seed, on the same validation images, noise and timesteps. The interval is a " +
+  const same = DATA.higher ? "" : ", on the same validation images, noise and timesteps";
+  const method = `Differences are taken seed by seed${same}. The interval is a ` +
     "percentile bootstrap over seeds (10,000 resamples); up to ten seeds, at least as wide as Student's t.";
   return [make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows)),
     make("p", { class: "note" }, method)];

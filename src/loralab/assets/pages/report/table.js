@@ -25,7 +25,7 @@ function columns() {
     { title: "mean ± seeds", value: run => DATA.groups[run.group].spread === null ? null : DATA.groups[run.group].mean,
       text: spread, number: true },
     figure("training loss", "loss"),
-    ...SCORES.map(([name, title]) => figure(title, name)),
+    ...SCORES.map(name => figure(name, name)),
     figure("time", "seconds", durationText),
     figure("images/s", "images_per_second"),
     figure("memory, GB", "peak_memory_gb"),
@@ -86,19 +86,19 @@ function drawTable() {
     return make("th", { scope: "col", class: column.number && "number", "aria-sort": sorting },
       make("button", { onclick: sort }, column.title));
   };
-  const values = RUNS.map(run => run.figures[DATA.metric]).filter(value => value !== null);
-  const rows = (by ? sorted(chosen.shown, by) : chosen.shown).map(run => row(run, shown, Math.min(...values)));
+  const values = RUNS.map(run => run.figures[DATA.metric] ?? null).filter(value => value !== null);
+  const rows = (by ? sorted(chosen.shown, by) : chosen.shown).map(run => row(run, shown, DATA.higher ? Math.max(...values) : Math.min(...values)));
   find("table").replaceChildren(make("thead", {}, make("tr", {}, ...shown.map(heading))), make("tbody", {}, ...rows));
 }
 
-function row(run, shown, lowest) {
+function row(run, shown, value) {
   const name = make("th", { scope: "row" },
     make("button", { class: "name", title: "settings and command", onclick: () => showSettings(run) },
       make("span", { class: "swatch", colour: colour(run), "aria-hidden": "true" }, "●"), run.name));
   const cells = shown.slice(1).map(column => {
-    const best = column.title === METRIC && column.value(run) === lowest;
+    const best = column.title === METRIC && column.value(run) === value;
     const bad = column.title === "status" && run.status !== "finished";
-    const words = make(best ? "strong" : "span", { title: best ? "the lowest" : bad && run.error }, column.text(run));
+    const words = make(best ? "strong" : "span", { title: best ? `the ${BEST}` : bad && run.error }, column.text(run));
     return make("td", { class: [column.number && "number", bad && "unusual"].filter(Boolean).join(" ") }, words);
   });
   const on = () => highlight(run.index), off = () => highlight(null);

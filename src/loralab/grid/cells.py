@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import product
-from typing import Any
 
 from loralab.callbacks.prompts import Prompt
 from loralab.grid.choose import Checkpoint
@@ -23,12 +22,12 @@ class Cell:
     checkpoint: Checkpoint | None = None
     strength: float = 0.0
 
-    def settings(self, base: Any) -> str:
+    def settings(self, base: Mapping[str, str]) -> str:
         """All that decides the picture, as JSON. base: of the base model and of how it computes."""
         adapter = {"adapter": self.checkpoint.digest, "strength": self.strength} if self.checkpoint else {}
-        return json.dumps({"base": base, **adapter, **asdict(self.prompt)}, sort_keys=True)
+        return json.dumps({**base, **adapter, **asdict(self.prompt)}, sort_keys=True)
 
-    def key(self, base: Any) -> str:
+    def key(self, base: Mapping[str, str]) -> str:
         """A name for the picture's file, the same for the same settings."""
         return blake2b(self.settings(base).encode("utf8", "surrogatepass"), digest_size=12).hexdigest()
 

@@ -22,7 +22,6 @@ from loralab.grid.store import Store
 from loralab.places import check_place
 from loralab.report.grids import MADE_HERE, is_grid
 from loralab.schema.settings import written
-from loralab.shared import base_of
 from loralab.signals import Interrupted
 
 NAME = "grid.png"
@@ -62,9 +61,9 @@ def main(args: argparse.Namespace) -> None:
     prompts = setup.prompts(found, given, numbers)
     if given and (problems := list(setup.too_long(prompts))):
         raise UserError(*problems)
-    table = sheet(chosen, scales, prompts, setup.base)
+    table = sheet(chosen, scales, prompts, setup.base["model"])
     pages = _pages(table, out)
-    store = Store(out.with_suffix(""), [base_of({"model": setup.model}), setup.precision], setup.base)
+    store = Store(out.with_suffix(""), setup.base)
     for note in (*notes, *skipped, *thinned):
         print(f"note: {printable(note)}", file=sys.stderr)
     cells = {cell.key(store.base): cell for row in table.rows.values() for cell in row}
@@ -151,6 +150,6 @@ def _draw(missing: Sequence[Cell], setup: Setup, store: Store, allow: list[str])
 def _save(page: Sheet, path: Path, store: Store) -> None:
     rows = {name: [thumbnail(store.get(cell), LARGEST) for cell in cells] for name, cells in page.rows.items()}
     image = grid(rows, page.columns, page.title, LARGEST, PIXELS)
-    prompts = dict.fromkeys(cell.described(store.name) for cells in page.rows.values() for cell in cells)
+    prompts = dict.fromkeys(cell.described(store.base["model"]) for cells in page.rows.values() for cell in cells)
     texts = {"Software": MADE_HERE, "Title": page.title, "Comment": shlex.join(["loralab", *sys.argv[1:]])}
     save(image, path, "\n\n".join(prompts), "--out", **texts)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from loralab.models.registry import of_model, with_miniatures
 from loralab.report.pictures import pictures
 from loralab.schema.compose import Composed
 from loralab.schema.settings import Settings
+from loralab.shared import base_of
 
 MODEL, SAMPLES, PRECISION = "model.", "callbacks.samples.", "trainer.precision"
 SAMPLER = tuple(field.name for field in fields(Prompt) if field.name != "prompt")
@@ -52,10 +56,13 @@ class Setup:
     def accelerator(self) -> str:
         return self.tree["trainer"]["accelerator"]
 
-    @property
-    def base(self) -> str:
-        """What the base model is called."""
-        return Path(str(self.model.get("base") or self.by_source[0].choices["model"])).name
+    @cached_property
+    def base(self) -> dict[str, str]:
+        """What decides every picture: the model by its name, its settings and files by a digest, as a picture may be
+        shown to others; and the precision."""
+        name = Path(str(self.model.get("base") or self.by_source[0].choices["model"])).name
+        told = json.dumps(base_of({"model": self.model}), sort_keys=True).encode("utf8", "surrogatepass")
+        return {"model": name, "model_id": blake2b(told, digest_size=16).hexdigest(), "precision": self.precision}
 
     def prompts(self, sources: list[Source], given: list[dict[str, Any]], seeds: list[int]) -> list[Prompt]:
         """The prompts given, else those that the runs have drawn; for each of the seeds, where any are given."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -43,6 +42,11 @@ class Source:
     metadata: dict[str, str] = field(default_factory=dict)
     """Of a file alone."""
     run: Run | None = None
+    """Of a file alone, the one in whose folder it lies."""
+
+    @property
+    def is_file(self) -> bool:
+        return "" in self.files
 
 
 def sources(paths: list[Path]) -> tuple[list[Source], list[str]]:
@@ -133,16 +137,17 @@ def _option(run: Run) -> str | None:
 
 def _titled(found: list[Source]) -> list[Source]:
     """With titles that tell them apart: names of runs, else the overrides in which they differ, else their places."""
-    places = [str(s.run.folder if s.run and "" not in s.files else next(iter(s.files.values()))) for s in found]
-    overrides = [s.run.overrides if s.run and "" not in s.files else [s.title] for s in found]
-    everywhere = set(overrides[0]).intersection(*overrides)
-    by_overrides = [" ".join(_short(word) for word in words if word not in everywhere) for words in overrides]
-    by_name = [s.run.name if s.run and "" not in s.files else s.title for s in found]
-    titles = ([s.title for s in found] if len(found) == 1 else by_name), by_overrides, short_names(places)
-    for each in titles:
-        if all(each) and len(set(each)) == len(each):
-            return [replace(source, title=title) for source, title in zip(found, each, strict=True)]
-    return [replace(source, title=os.fspath(place)) for source, place in zip(found, places, strict=True)]
+    if len(found) == 1:
+        return found
+    words = [source.run.overrides if source.run and not source.is_file else [source.title] for source in found]
+    everywhere = set(words[0]).intersection(*words)
+    names = [source.run.name if source.run and not source.is_file else source.title for source in found]
+    overrides = [" ".join(_short(word) for word in own if word not in everywhere) for own in words]
+    places = [str(next(iter(s.files.values())) if s.is_file or not s.run else s.run.folder) for s in found]
+    for titles in (names, overrides, short_names(places), places):
+        if all(titles) and len(set(titles)) == len(titles):
+            return [replace(source, title=title) for source, title in zip(found, titles, strict=True)]
+    return found
 
 
 def _short(override: str) -> str:

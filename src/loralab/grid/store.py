@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -17,10 +17,10 @@ SETTINGS = "loralab"
 
 
 class Store:
-    """A folder of pictures. base: what decides them beside their own settings; name: what the base model is called."""
+    """A folder of pictures. base: what decides them beside their own settings (Setup.base)."""
 
-    def __init__(self, folder: Path, base: Any, name: str) -> None:
-        self.folder, self.base, self.name = folder, base, name
+    def __init__(self, folder: Path, base: Mapping[str, str]) -> None:
+        self.folder, self.base = folder, base
 
     def has(self, cell: Cell) -> bool:
         """Whether the picture is there, whole, and this one."""
@@ -34,7 +34,7 @@ class Store:
 
     def put(self, cell: Cell, image: Image.Image) -> None:
         texts = {SETTINGS: cell.settings(self.base)}
-        save(image, self._path(cell), cell.described(self.name), "--out", **texts)
+        save(image, self._path(cell), cell.described(self.base["model"]), "--out", **texts)
 
     def get(self, cell: Cell) -> Image.Image:
         """The picture. Raises a UserError where it was damaged since it was drawn."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,6 +92,17 @@ def test_a_point_that_fails_in_another_process_gives_exit_code_1(
     assert code == 1
     assert "sweep: 2 runs: 1 finished, 1 diverged" in said
     assert statuses(tmp_path) == ["finished", "diverged"]
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_each_run_of_a_parallel_sweep_has_a_gpu_of_its_own(sweep, tmp_path: Path, monkeypatch) -> None:
+    """Where there is none, two are pretended; the runs train on the CPU. The second run of a process keeps its GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    code, _, wrong = sweep("-m", "sweep=parallel", "seed=0,1,2")
+    assert code == 0, wrong
+    logs = [(tmp_path / "points" / number / "train.log").read_text() for number in "012"]
+    assert sorted(re.findall(r"^GPU       (.*)$", "\n".join(logs), re.MULTILINE)) == ["0", "1"]
 
 
 @pytest.mark.slow

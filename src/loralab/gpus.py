@@ -5,13 +5,17 @@ Found out from files, because importing torch takes seconds.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
+
+from loralab.writing import hold
 
 CUDA = "cu130"
 """The build of torch to install for NVIDIA."""
@@ -40,6 +44,42 @@ def gpus() -> set[str]:
 
 def nvidia_count() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that are visible to this process, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return [str(number) for number in range(nvidia_count())]
+    return [] if _hidden() else [name.strip() for name in given.split(",")]
+
+
+def take_gpu(folder: Path) -> str | None:
+    """Of several visible GPUs makes one the only one that this process sees, and returns its name; else None.
+
+    It is the one that the fewest processes have taken with the same folder, which keep theirs until they end, however
+    they end. To be called before torch looks for GPUs.
+    """
+    names = visible_gpus()
+    if len(names) < 2:
+        return None
+    name = least_taken(names, lambda place: _hold_new(folder / place))
+    os.environ["CUDA_VISIBLE_DEVICES"] = name
+    return name
+
+
+def least_taken(names: list[str], take: Callable[[str], bool]) -> str:
+    """The first name of which a place can be taken: a first place of each before a second one of any."""
+    for place in itertools.count():
+        for name in names:
+            if take(f"{name}.{place}"):
+                return name
+    raise AssertionError
+
+
+def _hold_new(folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    return hold(folder)
 
 
 def unused_gpu() -> tuple[str, str] | None:

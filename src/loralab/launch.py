@@ -34,6 +34,7 @@ from loralab.command.run_folder import (
     take,
 )
 from loralab.errors import Diverged, UserError, user_error
+from loralab.gpus import take_gpu
 from loralab.importers.save import save as save_settings
 from loralab.report import resumed_sweep
 from loralab.report.loggers import finish
@@ -144,7 +145,7 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     done, left = resumed_sweep.unfinished(folder, swept) if cfg.resume == "auto" and not search else ([], [])
     expected = 0 if cfg.settings.save_only or search else total  # a search may need fewer
     runs = Runs(folder, swept, 0.0 if cfg.resume == "auto" else started, expected, sweep.metric())
-    point, words = partial(task, shared=Shared()), [*overrides, announced(swept, total)]
+    point, words = partial(task, shared=Shared(), sweeper=os.getpid()), [*overrides, announced(swept, total)]
     try:
         if done:
             print(resumed_sweep.announced_as_done(done, swept, folder, sweep.count(swept)), flush=True)
@@ -172,13 +173,18 @@ def _words(given: flags.Flags) -> list[str]:
 
 
 def task(
-    cfg: DictConfig, is_checked: bool = False, looks: tuple[Look, ...] = (), shared: Shared | None = None
+    cfg: DictConfig,
+    is_checked: bool = False,
+    looks: tuple[Look, ...] = (),
+    shared: Shared | None = None,
+    sweeper: int | None = None,
 ) -> float | None:
     """One run in the folder that Hydra made for it; returns the value that a sweeper optimises.
 
     is_checked: whether its settings are; those of a sweep's runs are not, which a sweeper may have chosen.
     looks: called with the facts of the run's record when it is about to train.
     shared: what the runs of a sweep hand on to each other.
+    sweeper: the process of the sweep; where this is another one, it trains beside others, each on a GPU of its own.
     A single run that fails ends the process with exit code 1. A failed point of a sweep is reported and recorded, and
     the sweep continues: its value is None, or infinite if the training diverged.
     """
@@ -189,6 +195,8 @@ def task(
     log = None if cfg.settings.save_only or not console.is_first() else folder / "train.log"
     with signals.listening(), console.kept(log):  # also in the processes of a parallel sweep
         try:
+            if sweeper not in (None, os.getpid()):
+                _take_gpu(cfg)
             if not is_checked:
                 refuse(composed_by_hydra(cfg, context))
             is_resumed = sweep.is_multirun() and cfg.resume == "auto"
@@ -208,6 +216,13 @@ def task(
         sys.exit(1 if console.is_first() else 0)
     metric = sweep.metric()
     return worst(metric) if facts.get("status") == "diverged" else to_optimise(facts, metric)
+
+
+def _take_gpu(cfg: DictConfig) -> None:
+    """Gives a run that is to train on one GPU one that no other process of its sweep has, where there are several."""
+    there = sweep.folder() if str(cfg.trainer.devices) in ("1", "auto") and cfg.trainer.accelerator != "cpu" else None
+    if there and (name := take_gpu(there / ".gpus")):
+        print(f"GPU       {name}", flush=True)
 
 
 def _run(

@@ -82,6 +82,7 @@ class Runs:
                     runs.add(Path(name))
                 elif LOCK in files and is_held(Path(name)):
                     busy.add(Path(name))
+                inner[:] = [name for name in inner if not name.startswith(".")]  # GPUs that are taken
         return runs, busy
 
     def _read(self, folder: Path) -> dict[str, Any] | str:

@@ -24,6 +24,8 @@ def analysed(run: Path, capsys: pytest.CaptureFixture, *words: str) -> dict[str,
     return {Path(row["path"]).name: row for row in json.loads(capsys.readouterr().out)["rows"]}
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_wrong_caption_is_found_and_an_adapter_without_effect_has_learnt_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -72,7 +72,7 @@ def _images(rows: list[ImageRow]) -> Table:
             figures = (_number(row.learnt), _interval(row.learnt), _number(row.fit), _number(row.loss))
         else:
             figures = (_number(row.loss), _interval(row.loss), _number(row.change), str(row.samples))
-        _add(table, name_of(row.path), *figures, "; ".join([*row.reasons, row.caption.strip()]))
+        _add(table, name_of(row.path), *figures, "; ".join([*row.reasons, " ".join(row.caption.split())]))
     return table
 
 

@@ -81,13 +81,17 @@ def test_runs_are_numbered_and_a_failed_one_does_not_end_the_sweep(sweep, tmp_pa
 @pytest.mark.ci
 @pytest.mark.parametrize(
     ("launcher", "module"),
-    [("sweep=parallel", "hydra_joblib_launcher"), ("hydra/launcher=submitit_local", "hydra_submitit_launcher")],
+    [
+        ("sweep=parallel", "joblib"),
+        ("hydra/launcher=submitit_local", "submitit"),
+        ("sweep=ray", "ray"),
+    ],
 )
 def test_a_point_that_fails_in_another_process_gives_exit_code_1(
     sweep, launcher: str, module: str, tmp_path: Path
 ) -> None:
-    if find_spec(f"hydra_plugins.{module}") is None:
-        pytest.skip(f"pip install {module.replace('_', '-')}")
+    if find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
     code, said, _ = sweep("-m", launcher, *BAD)
     assert code == 1
     assert "sweep: 2 runs: 1 finished, 1 diverged" in said
@@ -123,6 +127,19 @@ def test_a_killed_sweep_of_several_processes_goes_on(sweep, launcher: str, tmp_p
     records = [json.loads(file.read_text()) for file in sorted(points.glob("[01]/run.json"))]
     assert [record["status"] for record in records] == ["finished", "finished"]
     assert any(record["resumed"] for record in records)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs: invalid value 0"),
+        ("hydra.launcher.num_gpus=one", "hydra.launcher.num_gpus: invalid value 'one'"),
+        ("hydra.launcher.jobs=2", "hydra.launcher.jobs: unknown setting of Hydra"),
+    ],
+)
+def test_a_mistake_in_a_launcher_is_named(train, capsys: pytest.CaptureFixture, override: str, expected: str) -> None:
+    train("-m", "sweep=ray", "seed=0,1", override, code=1)
+    assert expected in capsys.readouterr().err
 
 
 def test_a_single_run_that_fails_gives_exit_code_1(train, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from loralab.command.overrides import (
     with_keys,
     with_options,
 )
+from loralab.command.ray_launcher import launcher_problems
 from loralab.command.search import search_problems
 from loralab.errors import Problem, UserError
 from loralab.importers.expand import expand
@@ -74,6 +75,7 @@ def prepare(overrides: list[str], multirun: bool = False) -> Prepared:
             )  # those of the command line take precedence
             composed = checked(first_point(swept), origins) if own else composed
             problems += [*sweep.problems(swept), *_of_later_points(swept, composed)]
+            problems += launcher_problems(HydraConfig.get().launcher)
             if sweep.is_search():
                 problems += search_problems(HydraConfig.get().sweeper, composed.tree)
     except UserError as error:

@@ -18,7 +18,7 @@ from loralab.files import stamp
 from loralab.report.gather import in_order, short_names
 from loralab.report.loggers import leaf
 from loralab.report.resumed_sweep import FILE, is_aside
-from loralab.report.run import VALIDATION, Run, read
+from loralab.report.run import VALIDATION, Run, glance, read
 from loralab.training import progress_file
 from loralab.training.progress_file import Progress
 from loralab.writing import LOCK, is_held
@@ -89,7 +89,7 @@ class Runs:
         try:
             changed = stamp((folder / RECORD).stat())
             if folder not in self._facts or self._facts[folder][0] != changed:
-                self._facts[folder] = changed, read(folder).facts
+                self._facts[folder] = changed, _facts(folder)
         except OSError:
             return f"{RECORD} cannot be read"
         except UserError as error:
@@ -106,6 +106,15 @@ class Runs:
                 total = None
             self._totals[sweep_folder] = total if isinstance(total, int) else 0
         return self._totals.get(sweep_folder, 0)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Of the record of a run; its settings are not read, which takes longer. Raises a UserError where it is damaged."""
+    run = glance(folder)
+    if not isinstance(run.facts.get("status"), str):
+        run = read(folder)  # says why
+    _ = run.figures
+    return run.facts
 
 
 def _state(run: Run | str, folder: Path, name: str, settings: str) -> State:

@@ -163,6 +163,15 @@ def test_what_a_search_minimises(facts: dict, value: float | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("metric", "value"),
+    [("score/prompt", 0.3), ("score/images", -math.inf), ("loss", 0.5), ("validation/loss", math.inf), ("other", None)],
+)
+def test_a_score_is_as_bad_as_can_be_where_it_is_the_lowest(metric: str, value: float | None) -> None:
+    metrics = {"score/prompt": 0.3, "score/images": math.nan, "validation/loss": math.nan, "loss": 0.7}
+    assert to_optimise({"loss": 0.5, "metrics": metrics}, metric) == value
+
+
+@pytest.mark.parametrize(
     ("swept", "loads", "diverged"),
     [
         (["optimizer.lr=1e-3,1e-2", "data.cache.latents=memory", "data.cache.text=true", "targets=unet_only"], 1, 0),

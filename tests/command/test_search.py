@@ -52,7 +52,8 @@ def test_hydras_sweeps_as_optunas_distributions(sweep: str, expected: object) ->
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"), [([1.0, 2.0], 1.5), ([None, 2.0], 2.0), ([None], None), ([1.0, math.inf], math.inf)]
+    ("values", "expected"),
+    [([1.0, 2.0], 1.5), ([None, 2.0], 2.0), ([None], None), ([1.0, math.inf], math.inf), ([1.0, -math.inf], -math.inf)],
 )
 def test_the_mean_over_seeds(values: list[float | None], expected: float | None) -> None:
     assert mean(values) == expected

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from loralab.report.scored import Scored, data_of, references_of, scored
+from loralab.report.pictures import pictures
+from loralab.report.scored import Scored, data_of, references_of, scored, words
 from loralab.scorers.embeddings import Embeddings
 from tests.support.clip_models import write_clip
 from tests.support.reports import report, shown, variant
 from tests.support.runs import command, record
 
 PICTURES = ("callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.samples.every_n_steps=2")
-PROMPTS = "callbacks.samples.prompts=[{prompt: a star, seed: 0},{prompt: a star, seed: 1},a cat]"
+PROMPTS = ("callbacks.samples.prompts=[a star,{prompt: a cat, seed: 5}]", "callbacks.samples.seeds=2")
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(random_base: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scored") / "run"
-    return command(random_base, folder, *PICTURES, PROMPTS, f"report.scorer={clip}", "logger=many")
+    return command(random_base, folder, *PICTURES, *PROMPTS, f"report.scorer={clip}", "logger=many")
 
 
 @pytest.fixture(scope="module")
 def plain(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run without a scorer."""
-    return command(random_base, tmp_path_factory.mktemp("plain") / "run", *PICTURES, PROMPTS, "logger=many")
+    return command(random_base, tmp_path_factory.mktemp("plain") / "run", *PICTURES, *PROMPTS, "logger=many")
 
 
 def scored_again(run: Path, clip: Path, cache: Path) -> Scored:
@@ -60,6 +61,11 @@ def test_the_scores_of_a_run_are_recorded_and_logged(run: Path, clip: Path, tmp_
     )
     assert "scores    by" in (run / "train.log").read_text()
     assert "20 of 20 training images" in (run / "train.log").read_text()
+
+
+def test_each_prompt_is_drawn_with_several_seeds(run: Path) -> None:
+    drawn = [(words(each), each.prompt.partition("Seed: ")[2].partition(",")[0]) for each in pictures(run)[0]]
+    assert drawn == 3 * [("a star", "0"), ("a star", "1"), ("a cat", "5"), ("a cat", "6")]
 
 
 def test_a_scorer_changes_nothing_but_the_scores(run: Path, plain: Path) -> None:
@@ -184,7 +190,9 @@ def test_metrics_that_a_run_will_have() -> None:
     from loralab.checks.metrics import metrics
     from loralab.schema.compose import compose
 
-    several = ("callbacks.samples.seeds=2", PROMPTS, "callbacks.samples.prompts=[a cat --d 1,a cat --d 2]")
+    mappings = "callbacks.samples.prompts=[{prompt: a star, seed: 0},{prompt: a star, seed: 1}]"
+    several = ("callbacks.samples.seeds=2", mappings, "callbacks.samples.prompts=[a cat --d 1,a cat --d 2]")
     single = ("callbacks.samples.prompts=[a cat,a dog]", "callbacks.samples.prompts=[a cat,{prompt: a cat, seed: 0}]")
-    for words, has in [*((words, True) for words in several), *((words, False) for words in single)]:
-        assert ("score/diversity" in metrics(compose(["report.scorer=shapes", words]).tree)) == has, words
+    for override in (*several, *single):
+        has = "score/diversity" in metrics(compose(["report.scorer=shapes", override]).tree)
+        assert has == (override in several), override

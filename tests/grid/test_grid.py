@@ -13,11 +13,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from loralab.adapters.inject import inject
+from loralab.adapters.lora import LoRA
+from loralab.adapters.targets import Targets
 from loralab.callbacks.prompts import Prompt
 from loralab.files import digest_file
 from loralab.grid.cells import sheet
 from loralab.grid.choose import Checkpoint
 from loralab.grid.main import ROWS
+from loralab.models.families import sdxl
 from loralab.models.families.sd import load
 from loralab.models.preview import start_noise
 from tests.support.pipelines import pipeline_of
@@ -173,6 +177,19 @@ def test_a_stranger_s_file_draws_the_same_in_any_layout(
     assert len(set(digests)) == 3
     for digest in digests[:2]:
         assert differ(found[digest, 1.0, PROMPTS[0], 5], ours[digests[2], 1.0, PROMPTS[0], 5]) <= 1
+
+
+def test_a_miniature_has_modules_of_its_own(random_base: Path, tmp_path: Path) -> None:
+    family = sdxl.miniature(str(random_base / "tokenizer"))
+    adapters = inject(family, LoRA(rank=2), Targets(text_encoder=False))
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter += 1.0
+    save_file(adapters.state(), tmp_path / "it.safetensors")
+    words = ("model=tiny_sdxl", "callbacks.samples.steps=2", "--strength=-1,1", "--prompts", "a")
+    loralab("grid", tmp_path / "it.safetensors", *words, "--out", tmp_path / "g.png")
+    one, other, base = by_settings(tmp_path / "g").values()
+    assert min(differ(one, other), differ(one, base), differ(other, base)) > 1
 
 
 def test_a_report_shows_it(run: Path, drawn: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 
 from loralab.adapters import file
 from loralab.adapters.attach import attach
-from loralab.adapters.keys import Table
+from loralab.adapters.keys import NO_MODULE, Table
 from loralab.callbacks.sampling import sampled
-from loralab.errors import user_error
+from loralab.errors import UserError, user_error
 from loralab.files import printable
 from loralab.grid.cells import Cell
 from loralab.grid.choose import Checkpoint
@@ -34,16 +34,20 @@ AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 def check(checkpoints: Sequence[Checkpoint], setup: Setup, allow: Sequence[str]) -> None:
     """Raises a UserError, before a model is loaded, for a file that is damaged or of another model family."""
     row = of_model(setup.model)
+    ours = row and _family(row.name)
     for checkpoint in checkpoints:
         know(checkpoint.path, allow)
-        found = file.load(checkpoint.path, None, str(checkpoint.path))
+        found = file.look(checkpoint.path, setting=str(checkpoint.path))
         for note in found.notes:
             print(f"note: {printable(note)}", file=sys.stderr)
         theirs = _family(family_of(found.groups))
-        if row and theirs and theirs.name != row.name:
-            words = f"is an adapter for {theirs.title}, but the base model is {row.title}"
+        if ours and theirs and theirs.name != ours.name:
+            words = f"is an adapter for {theirs.title}, but the base model is {ours.title}"
             options = " or ".join(f"model={option}" for option in theirs.options)
             raise user_error(str(checkpoint.path), words, f"give {options}, or draw a grid of its own")
+        # whether the model has the modules, the loaded one tells: miniatures have others
+        if problems := [problem for problem in found.problems if NO_MODULE not in problem.found]:
+            raise UserError(*problems)
 
 
 def draw(cells: Sequence[Cell], setup: Setup, store: Store, count: Callable[[], None]) -> None:

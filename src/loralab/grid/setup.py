@@ -104,6 +104,11 @@ class Setup:
         """What the runs' base models differ in."""
         first = self.model
         for source, composed in zip(sources, self.by_source, strict=True):
+            options = [each.choices["model"] for each in (self.by_source[0], composed)]
+            if options[0] != options[1]:
+                words = f"differs between the runs ({sources[0].title}: {options[0]}, {source.title}: {options[1]})"
+                yield Problem("model", words, "draw a grid for each")
+                return
             model = _model(composed)
             for key in dict.fromkeys([*first, *model]):
                 if first.get(key) != model.get(key):

@@ -24,6 +24,8 @@ from loralab.training.file_names import BEST
 from loralab.training.metadata import RECIPE
 
 FILE = "FILE"
+MOST_WORDS = 4
+"""Overrides in the title of a run."""
 _NAMES = {r"-step(\d+)": "step", r"-(\d{6,})": "epoch"}
 """What follows the name of a file that was saved during training."""
 
@@ -143,9 +145,11 @@ def _titled(found: list[Source]) -> list[Source]:
     everywhere = set(words[0]).intersection(*words)
     names = [source.run.name if source.run and not source.is_file else source.title for source in found]
     overrides = [" ".join(_short(word) for word in own if word not in everywhere) for own in words]
+    if max(len(title.split()) for title in overrides) > MOST_WORDS:
+        overrides = []  # of runs that have little in common
     places = [str(next(iter(s.files.values())) if s.is_file or not s.run else s.run.folder) for s in found]
     for titles in (names, overrides, short_names(places), places):
-        if all(titles) and len(set(titles)) == len(titles):
+        if titles and all(titles) and len(set(titles)) == len(titles):
             return [replace(source, title=title) for source, title in zip(found, titles, strict=True)]
     return found
 

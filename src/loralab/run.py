@@ -30,7 +30,7 @@ from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
 from loralab.models.family import Family
 from loralab.report.gather import ROOTS
-from loralab.report.loggers import placed
+from loralab.report.loggers import alone, placed
 from loralab.report.record import Record
 from loralab.report.reuse import earlier, hindrance, take_over, told
 from loralab.report.scoring import Scoring
@@ -212,5 +212,12 @@ def loggers(nodes: DictConfig | None, side_work: SideWork, run: RunState) -> lis
     for name, node in (nodes or {}).items():
         if node is not None:
             place = placed(node, run, sweep.folder())
-            built.append(side_work.logger(str(name), partial(instantiate, node, **place)))
+            built.append(side_work.logger(str(name), partial(_opened, node, place)))
     return [logger for logger in built if logger is not None]
+
+
+def _opened(node: DictConfig, place: dict[str, Any]) -> Logger:
+    with alone(node.get("tracking_uri")):
+        logger = instantiate(node, **place)
+        getattr(logger, "experiment", None)
+        return logger

@@ -174,6 +174,19 @@ def holding(folder: Path) -> Iterator[bool]:
             release(folder)
 
 
+@contextmanager
+def in_turn(file: Path) -> Iterator[None]:
+    """Within it are no other processes of this file: they wait. On a system without such locks they do not."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(file, "ab") as handle:  # whose end unlocks it
+        fcntl.lockf(handle, fcntl.LOCK_EX)
+        yield
+
+
 def release(folder: Path) -> None:
     """Ends what `hold` began, where this process has begun it."""
     if (handle := _held.pop(folder.resolve(), None)) is not None:

@@ -69,19 +69,21 @@ def of_mlflow(database: Path) -> Iterator[tuple[Any, set[str]]]:
         yield run, {Path(file.path).name.partition("+")[0] for file in client.list_artifacts(run.info.run_id, "images")}
 
 
-@pytest.mark.skipif(not all(map(find_spec, ("wandb", "mlflow"))), reason="pip install wandb mlflow")
+@pytest.mark.skipif(
+    not all(map(find_spec, ("wandb", "mlflow", "joblib"))), reason="pip install wandb mlflow hydra-joblib-launcher"
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of mlflow's
 @pytest.mark.slow
 @pytest.mark.ci
 def test_all_loggers_get_the_same(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read back from what each wrote offline: names, group, tags, settings, curves and pictures."""
+    """Read back from what each wrote offline, of two runs at once: names, group, tags, settings, curves, pictures."""
     for name, value in {"WANDB_SILENT": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "conf" / "logger").mkdir(parents=True)
     (tmp_path / "conf" / "logger" / "all.yaml").write_text("defaults: [tensorboard, csv, wandb, mlflow]\n")
     wandb = ("logger.wandb.offline=true", "logger.wandb.tags=[three]", "logger.wandb.notes=hello")
     pictures = ("callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.samples.prompts=['a: star']")
-    swept = ("hydra.mode=MULTIRUN", "optimizer.lr=1e-4,1e-3", f"hydra.sweep.dir={tmp_path / 'lab'}")
+    swept = ("-m", "sweep=parallel", "optimizer.lr=1e-4,1e-3", f"hydra.sweep.dir={tmp_path / 'lab'}")
     usual = ("trainer.log_every_n_steps=1", "logger.wandb.entity=somebody", "run.name=mine", "run.tags=[one,two]")
     train("logger=all", *wandb, *pictures, *swept, *usual)
     stored = {run.info.run_name: (run, drawn) for run, drawn in of_mlflow(tmp_path / "mlflow.db")}

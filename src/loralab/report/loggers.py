@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from loralab.schema.compose import fresh
 from loralab.schema.tree import get
 from loralab.training.run_state import RunState
+from loralab.writing import in_turn
 
 LONGEST = 200
 """Bytes of a name: file systems take 255 for a folder, and `fresh` may add a number."""
@@ -31,6 +35,17 @@ def placed(node: dict[str, Any], run: RunState, sweep: Path | None) -> dict[str,
     else:
         given = {}
     return given | _told(node, name, run, None if sweep is None else run_name(sweep, []))
+
+
+def alone(address: str | None) -> AbstractContextManager[None]:
+    """In which a logger is opened; address: MLflow's, None for other loggers.
+
+    MLflow makes the tables of a new database without a lock: two runs that start at once would damage it, so one waits.
+    """
+    if not str(address).startswith("sqlite"):
+        return nullcontext()
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return in_turn(Path(tempfile.gettempdir()) / f"loralab-mlflow-{user}.lock")
 
 
 def _told(node: dict[str, Any], name: str, run: RunState, group: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Every option of conf/ composes, passes the check, and builds what it is for, with the smallest models."""
 
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -75,7 +76,12 @@ def build(name: str, cfg, family, folder: Path):
         state = RunState(folder, values(cfg))
         return run.callbacks(cfg, SideWork(), state, output, States(state, fallback))
     if name == "logger":
-        return run.loggers(node, SideWork(), RunState(folder, values(cfg)))
+        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+            warnings.simplefilter("ignore")  # of mlflow's database
+            patch.chdir(folder)  # where mlflow.db is made
+            made = run.loggers(node, SideWork(), RunState(folder, values(cfg)))
+        assert len(made) == len(node), "one could not be opened"
+        return made
     built = run.instantiate(node)
     if name in ("adapter", "targets"):
         adapters = inject(family, run.instantiate(cfg.adapter), run.instantiate(cfg.targets), 0)

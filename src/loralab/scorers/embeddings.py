@@ -19,6 +19,8 @@ from loralab.data.storage.sqlite import cache_folder
 from loralab.progress import progress
 from loralab.scorers import scorer as scorers
 
+FOLDER = "embeddings-1"
+"""In the cache folder; the number changes with what a scorer makes of an image or a text."""
 TOGETHER = 8
 """So many are embedded at once."""
 _NAME = "embedding"
@@ -32,7 +34,7 @@ class Embeddings:
 
     def __init__(self, scorer: str, folder: str | None, device: torch.device) -> None:
         self.scorer, self.device = scorer, device
-        self._store = OnDisk(cache_folder(folder) / "embeddings")
+        self._store = OnDisk(cache_folder(folder) / FOLDER)
         self._store.verify()
         self._id = [_stamp(file) for file in scorers.files(scorer)]
 

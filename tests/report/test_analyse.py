@@ -98,6 +98,31 @@ def test_a_log_that_begins_late_or_is_damaged_says_so(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_measured_counts_for_the_adapter_that_was_measured(tmp_path: Path) -> None:
+    """The hard image was learnt by half, the others not at all, and the caption of one misleads."""
+    folder = log(tmp_path)
+    random = np.random.default_rng(1)
+    rows = [
+        {"path": row.path, "caption": row.caption, "learnt": (0.01 * random.standard_normal(5)).tolist(), "fit": fit}
+        for row in analyse(folder).rows
+        for fit in [(0.05 * random.standard_normal(5) + (1.2 if row.path == "/data/03.png" else -0.3)).tolist()]
+    ]
+    rows[0]["learnt"] = [-np.log(2)] * 5
+    (folder / "losses" / "measured.json").write_text(
+        json.dumps({"adapter": "a.safetensors", "digest": "1", "images": rows})
+    )
+    found = analyse(folder)
+    assert found.measured
+    assert {row.path for row in found.rows if row.reasons} == {"/data/07.png", "/data/03.png"}
+    (hard,) = (row for row in found.rows if row.path == "/data/07.png")
+    assert hard.learnt.value == pytest.approx(0.5)
+    assert hard.learnt.low < 0.5 < hard.learnt.high
+    (folder / "run.json").write_text(json.dumps({"status": "finished", "digests": {"a.safetensors": "2"}}))
+    found = analyse(folder)
+    assert not found.measured
+    assert found.notes == ["losses/measured.json is of an earlier adapter of this run; measure again"]
+
+
 def test_what_cannot_be_analysed_is_refused_in_words(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     old = shutil.copytree(run, tmp_path / "old", ignore=shutil.ignore_patterns("losses"))
     for folder, words in ((tmp_path / "none", "run.json"), (old, "has no log of losses")):

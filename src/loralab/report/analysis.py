@@ -22,7 +22,7 @@ from loralab.report.effects import (
     residuals,
     tag_effects,
 )
-from loralab.report.measure import FILE
+from loralab.report.measure import FILE, OutOfDate
 from loralab.report.measure import read as read_measured
 from loralab.training.loss_log import FOLDER, RECORD, LoggedImage, read
 
@@ -167,6 +167,9 @@ def _measured(run: Path, images: list[LoggedImage], notes: list[str]) -> tuple[E
         rows = np.array([found[image.path, image.caption] for image in images if (image.path, image.caption) in found])
         if rows.ndim != 3:  # (I, 2, K)
             return None, None
+    except OutOfDate:
+        notes.append(f"{FOLDER}/{FILE} is of an earlier adapter of this run; measure again")
+        return None, None
     except (OSError, ValueError, KeyError, TypeError):
         notes.append(f"{FOLDER}/{FILE} is damaged; measure again")
         return None, None

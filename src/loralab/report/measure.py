@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loralab.errors import user_error
-from loralab.files import as_json
+from loralab.files import as_json, digest_file
 from loralab.progress import progress
-from loralab.report.run import Run
+from loralab.report.run import Run, glance
 from loralab.training.loss_log import FOLDER
 from loralab.writing import atomic_path
 
@@ -47,15 +47,27 @@ def measure(run: Run, timesteps: int, allow: list[str]) -> None:
         learnt, fit = np.mean(several, 0).round(5).tolist()  # over the resolutions
         rows.append({"path": path, "caption": caption, "learnt": learnt, "fit": fit})
     with atomic_path(run.folder / FOLDER / FILE, "RUN") as beside:
-        beside.write_text(as_json({"adapter": adapter.name, "images": rows}), encoding="utf8")
+        beside.write_text(
+            as_json({"adapter": adapter.name, "digest": digest_file(adapter), "images": rows}), encoding="utf8"
+        )
+
+
+class OutOfDate(Exception):
+    """The adapter file is not the one that was measured: the run went on."""
 
 
 def read(run: Path) -> Measured:
-    """What was measured, {} where nothing was. Raises a ValueError, KeyError or TypeError where it is damaged."""
+    """What was measured, {} where nothing was.
+
+    Raises OutOfDate; a ValueError, KeyError or TypeError where it is damaged.
+    """
     try:
         found = json.loads((run / FOLDER / FILE).read_text(encoding="utf8"))
     except FileNotFoundError:
         return {}
+    digests = glance(run).facts.get("digests")
+    if isinstance(digests, dict) and digests.get(found["adapter"], found["digest"]) != found["digest"]:
+        raise OutOfDate
     return {(row["path"], row["caption"]): (row["learnt"], row["fit"]) for row in found["images"]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,9 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from loralab.console import CONTROL
-from loralab.report.live import what_differs
+from loralab.report.live import Moment, State, what_differs
+from loralab.report.watch import fitting
 from loralab.training.progress_file import NAME, Progress, read
 from tests.support.runs import command, record
 from tests.support.verbs import loralab
@@ -147,6 +150,24 @@ def test_a_run_that_cannot_write_it_is_none_the_worse(train, tmp_path: Path, cap
 )
 def test_what_differs_between_the_runs(overrides: list, expected: list) -> None:
     assert what_differs(overrides) == expected
+
+
+@pytest.mark.parametrize(("width", "is_there"), [(70, False), (100, True)])
+def test_many_runs_in_a_small_terminal(width: int, is_there: bool) -> None:
+    """Each has one line; what runs is always there, and the newest; what is spare needs room."""
+    done = Progress(100, 100, 10.0, None, 0.1, 0.2)
+    states = [State(str(number), "finished", done, f"lr={number}e-4 rank=8 alpha=4") for number in range(99)]
+    states[7] = State("7", "running", Progress(50, 100, 10.0, 5.0, 0.1, 0.2), "lr=1e-4 rank=8 alpha=4")
+    console = Console(file=io.StringIO(), width=width, height=12)
+    console.print(fitting(Moment(states, 1, False), console))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) <= 12
+    assert all(len(line) <= width for line in lines)
+    shown = rows("\n".join(lines))
+    assert [name for name in shown if name.isdigit()] == ["7", *map(str, range(94, 99))]
+    assert ("images/s" in shown["run"]) == is_there
+    assert shown["7"][1:3] == ["running", "50/100"]
+    assert "and 93 more" in lines[-1]
 
 
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from loralab import signals
@@ -28,6 +28,10 @@ WIDE = 1000
 TEXTS = ("run", "settings")
 NUMBERS = ("step", "%", "images/s", "left", "loss", "validation")
 HEADS = (*TEXTS, "status", *NUMBERS)
+SPARE = ("images/s", "%", "loss", "left")
+"""What a narrow terminal does not show, until there is room."""
+LEAST = 12
+"""Characters of the settings that need room."""
 COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow"}
 """Of a status; of others, red."""
 
@@ -59,7 +63,7 @@ def _live(runs: Runs, console: Console) -> None:
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while not moment.is_over:
-                live.update(_fitting(moment, console), refresh=True)
+                live.update(fitting(moment, console), refresh=True)
                 time.sleep(EVERY_SECONDS)
                 moment = runs.now()
     except signals.Interrupted as interrupted:
@@ -73,9 +77,9 @@ def _whole(moment: Moment) -> Group:
     return Group(_table(moment.states), Text(_total(moment), "bold"), *why)
 
 
-def _fitting(moment: Moment, console: Console) -> Group:
+def fitting(moment: Moment, console: Console) -> Group:
     """As many runs as there are lines for, in their order; those that run come first, then the newest."""
-    room = max(1, console.height - 5)  # the table's head and foot, and two lines
+    room = max(1, console.height - 6)  # of the table's head and foot, and what is below
     places = sorted(range(len(moment.states)), key=lambda place: (not moment.states[place].is_running, -place))
     shown = [moment.states[place] for place in sorted(places[:room])]
     total = _total(moment) if moment.states else "waiting for the first run to start"
@@ -85,21 +89,25 @@ def _fitting(moment: Moment, console: Console) -> Group:
 
 
 def _table(states: list[State], width: int | None = None) -> Table:
-    """A row a run, of one line where a width is given. Columns that would be empty are not there."""
+    """A row a run, of one line where a width is given. Columns that would be empty, or have no room, are not there."""
     rows = [_cells(state) for state in states]
     heads = [head for head in HEADS if any(row[head] for row in rows)]
-    columns = [
-        Column(head, overflow="fold", no_wrap=head not in TEXTS, justify="right" if head in NUMBERS else "left")
-        for head in heads
-    ]
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     widths = {head: max(len(head), *(len(row[head]) for row in rows)) + 2 for head in heads}
+    if width is not None:
+        widths["settings"] = min(widths.get("settings", 0), LEAST)
+        for spare in SPARE:
+            if sum(widths[head] for head in heads) > width:
+                heads = [head for head in heads if head != spare]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for head in heads:
+        justify = "right" if head in NUMBERS else "left"
+        table.add_column(head, overflow="fold", no_wrap=head not in TEXTS, justify=justify)
     for state, row in zip(states, rows, strict=True):
         cells = {head: Text(row[head]) for head in heads}
         cells["status"].stylize(COLOURS.get(state.status.partition(" (")[0], "red"))
         if width is not None and "settings" in cells:
-            room = width - sum(widths.values()) + widths["settings"]
-            cells["settings"].truncate(max(room, 10), overflow="ellipsis")
+            room = width - sum(widths[head] for head in heads if head != "settings") - 2
+            cells["settings"].truncate(max(room, LEAST - 2), overflow="ellipsis")
         table.add_row(*cells.values())
     return table
 

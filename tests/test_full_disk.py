@@ -178,24 +178,20 @@ def test_a_run_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     assert "full" in said
 
 
-def test_too_little_room_is_told_before_training(random_base: Path, small_disk: Path, tmp_path: Path) -> None:
+def test_too_little_room_is_told_before_training(
+    train, small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """With the figures: of files and states, and of latents."""
-    usual = (*USUAL[2:3], f"model.base={random_base}", "optimizer.lr=1e-3", f"hydra.run.dir={small_disk / 'run'}")
-    words = ("trainer.max_steps=1000", "callbacks.export.every_n_steps=1", "adapter.rank=4", "data.cache.latents=none")
-    said = command(*usual, *words, f"data.cache_folder={tmp_path / 'cache'}", where=tmp_path)
+    words = ("trainer.max_steps=1000", "callbacks.export.every_n_steps=1", "optimizer.lr=1e-3")
+    train(*words, f"hydra.run.dir={small_disk / 'run'}", code=1)
+    said = "".join(capsys.readouterr())
     assert "1001 adapter files of" in said
     assert "MB free" in said
     assert "finished" not in said
     fill(small_disk, room=200_000)
-    latents = (
-        f"data.cache_folder={tmp_path / 'cache'}",
-        "data.cache.latents=disk",
-        "data.resolution=256",
-        f"data.cache.folder={small_disk / 'latents'}",
-        "trainer.max_steps=1",
-    )
-    said = command(*USUAL[1:3], f"model.base={random_base}", *latents, "hydra.run.dir=run", where=tmp_path)
-    assert "latents need" in said
+    latents = ("data.cache.latents=disk", f"data.cache.folder={small_disk / 'latents'}")
+    train(*latents, "data.resolution=256", "trainer.max_steps=1", code=1)
+    assert "latents need" in "".join(capsys.readouterr())
 
 
 def test_metadata_that_no_file_can_hold(tmp_path: Path) -> None:

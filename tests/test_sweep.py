@@ -58,14 +58,16 @@ def statuses(folder: Path) -> list[str]:
     return [json.loads(file.read_text())["status"] for file in sorted(folder.glob("points/*/run.json"))]
 
 
-def test_runs_are_numbered_and_a_failed_one_does_not_end_the_sweep(sweep, tmp_path: Path) -> None:
+def test_runs_are_numbered_and_a_failed_one_does_not_end_the_sweep(
+    train, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """The second diverges, the third is refused when it starts: its output is there already."""
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "adapter.safetensors").touch()
     places = f"output.folder=null,{taken}"
-    code, said, wrong = sweep("-m", *BAD, places, "data/validation=split")
-    assert code == 1
+    train("-m", *BAD, places, "data/validation=split", f"hydra.sweep.dir={tmp_path / 'points'}", code=1)
+    said, wrong = capsys.readouterr()
     assert statuses(tmp_path) == ["finished", "failed", "diverged", "failed"]
     assert "run 1 of 4: optimizer.lr=1e-9 output.folder=" in said
     assert "run 4 of 4: optimizer.lr=1e3 output.folder=" in said

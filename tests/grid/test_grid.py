@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from loralab import signals
 from loralab.adapters.inject import inject
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
@@ -122,6 +127,28 @@ def test_only_what_is_missing_is_drawn(run: Path, drawn: Path, capfd: pytest.Cap
     assert {file for file in pictures if file.stat().st_mtime_ns != before[file]} == {*pictures[:2]}
     loralab("grid", run)
     assert differ(pixels(drawn), whole) <= 1
+
+
+def test_ctrl_c_keeps_what_is_drawn(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    words = ("--strength", 1, "--prompts=a", "--seeds=1,2,3,4,5,6,7,8,9", "--out", tmp_path / "g.png")
+
+    def stop() -> None:
+        while not [*tmp_path.glob("g/*.png")]:
+            time.sleep(0.01)
+        with suppress(signals.Interrupted):
+            signals.request(signal.SIGINT)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    loralab("grid", run, *words, "callbacks.samples.steps=20", code=128 + signal.SIGINT)
+    thread.join()
+    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("g/*.png")}
+    assert 0 < len(kept) < 27
+    assert f"interrupted: {len(kept)} of 27 pictures were drawn and are kept in" in capfd.readouterr().err
+    assert not (tmp_path / "g.png").exists()
+    loralab("grid", run, *words, "callbacks.samples.steps=20")
+    assert f"27 pictures, {27 - len(kept)} to draw" in capfd.readouterr().out
+    assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
 
 
 def test_a_large_grid_is_split(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

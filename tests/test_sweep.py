@@ -29,10 +29,10 @@ BAD = (*STEEP, "optimizer.lr=1e-9,1e3")
 def sweep(random_base: Path, tmp_path: Path):
     """sweep(*words) runs the command with three steps a point: the exit code, stdout, stderr.
 
-    until: when to kill all of its processes.
+    until: when to kill all of its processes; term: when to ask the first to end.
     """
 
-    def start(*words: str, until: Callable[[], bool] | None = None) -> tuple[int, str, str]:
+    def start(*words: str, until: Callable[[], bool] | None = None, term: bool = False) -> tuple[int, str, str]:
         given = {word.partition("=")[0] for word in words}
         usual = [f"model.base={random_base}", "trainer.max_steps=3", "adapter.rank=2", "data.batch_size=1"]
         usual += ["callbacks.samples.enabled=false", "callbacks.progress.enabled=false", "data.cache.latents=none"]
@@ -45,6 +45,9 @@ def sweep(random_base: Path, tmp_path: Path):
             subprocess.Popen(command, stdout=out, stderr=err, cwd=tmp_path, start_new_session=True) as process,
         ):
             while until and process.poll() is None:
+                if until() and term:
+                    process.terminate()
+                    break
                 if until():
                     os.killpg(process.pid, signal.SIGKILL)
                 time.sleep(0.05)
@@ -109,6 +112,18 @@ def test_each_run_of_a_parallel_sweep_has_a_gpu_of_its_own(sweep, tmp_path: Path
     assert code == 0, wrong
     logs = [(tmp_path / "points" / number / "train.log").read_text() for number in "012"]
     assert sorted(re.findall(r"^GPU       (.*)$", "\n".join(logs), re.MULTILINE)) == ["0", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_signal_ends_every_run_of_a_parallel_sweep_with_its_state_saved(sweep, tmp_path: Path) -> None:
+    """It is sent to the process of the sweep alone; the third run does not begin."""
+    both = lambda: len([*tmp_path.glob("points/*/states/*")]) > 1  # noqa: E731
+    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=5", "trainer.max_steps=2000")
+    code, said, _ = sweep("-m", "sweep=parallel", "seed=0,1,2", *states, until=both, term=True)
+    assert code == 143
+    assert statuses(tmp_path) == ["interrupted", "interrupted"]
+    assert "3 runs: 2 interrupted, 1 without a record" in said
 
 
 @pytest.mark.slow

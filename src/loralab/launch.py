@@ -5,11 +5,13 @@ Nothing heavy is imported before a configuration is known to be valid.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,11 +151,11 @@ def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Over
     try:
         if done:
             print(resumed_sweep.announced_as_done(done, swept, folder, sweep.count(swept)), flush=True)
-            start.points(point, words, left)
-        else:
-            start.sweep(point, words)
+        with signals.relayed(_to_workers) if "joblib" in str(cfg.hydra.launcher.get("_target_")) else nullcontext():
+            start.points(point, words, left) if done else start.sweep(point, words)
     finally:
         print(runs.table(), flush=True)
+    signals.check()
     if runs.runs:
         from loralab.report.report import of_sweep  # reads curves and pictures: not before there are any
 
@@ -188,6 +190,8 @@ def task(
     A single run that fails ends the process with exit code 1. A failed point of a sweep is reported and recorded, and
     the sweep continues: its value is None, or infinite if the training diverged.
     """
+    if os.getpid() in _interrupted:
+        return None
     context = HydraConfig.get()
     use_sources(context)
     folder, overrides, choices = Path(context.runtime.output_dir), list(context.overrides.task), choices_of(context)
@@ -205,6 +209,11 @@ def task(
                 print(f"{before.how} earlier", flush=True)
             else:
                 facts = _run(cfg, folder, overrides, choices, shared or Shared(), *looks)
+        except signals.Interrupted:
+            if sweeper in (None, os.getpid()):
+                raise
+            _interrupted.append(os.getpid())  # joblib would kill the others, which save their states
+            facts = {"status": "interrupted"}
         except Exception as error:  # here, so that the log has it
             _refused(error) if isinstance(error, UserError) else traceback.print_exc()
             record_failure(folder, overrides, error)
@@ -216,6 +225,17 @@ def task(
         sys.exit(1 if console.is_first() else 0)
     metric = sweep.metric()
     return worst(metric) if facts.get("status") == "diverged" else to_optimise(facts, metric)
+
+
+_interrupted: list[int] = []
+"""This process of a parallel sweep, where a signal has ended a run: it begins no other."""
+
+
+def _to_workers(number: int) -> None:
+    """Passes a signal on to the processes of a parallel sweep, of which each run saves its state."""
+    for pid in filter(None, (worker.pid for worker in multiprocessing.active_children())):
+        with suppress(OSError):
+            os.kill(pid, number)
 
 
 def _take_gpu(cfg: DictConfig) -> None:

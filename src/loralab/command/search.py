@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from loralab import signals
 from loralab.checks.metrics import VALIDATION, metrics
 from loralab.command.overrides import parse
 from loralab.errors import Problem, user_error
@@ -121,7 +122,9 @@ class Search(Sweeper):
         return [[*others, f"seed={seed + more}"] for more in range(1, self.seeds)]
 
     def _launch(self, points: list[list[str]], number: int) -> list[float | None]:
-        return [done.return_value for done in self.launcher.launch(points, initial_job_idx=number)]
+        ended = self.launcher.launch(points, initial_job_idx=number)
+        signals.check()  # runs in other processes end, and only these know of it
+        return [done.return_value for done in ended]
 
 
 def search_problems(node: DictConfig, tree: Tree) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from loralab.command.run_folder import folder_problems, planned
 from loralab.errors import UserError
 from loralab.schema.compose import PACKAGE
 from tests import ROOT
+from tests.support.clip_models import write_clip
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FAMILY_KEYS = {
@@ -75,6 +76,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unet = next((folder / "tuned_folder" / "unet").glob("*.safetensors"))
     save_file({key: value * 1.01 for key, value in load_file(unet).items()}, unet, {"format": "pt"})
     old = {"base_model": "model.safetensors", "img_folder": "images", "net_dim": 8, "mixed_precision": "no"}
+    write_clip(folder / "clip-vit-large-patch14")
     (folder / "my_settings").mkdir()
     for name in ("old.json", "old_settings.json", "my_settings/one.json"):
         (folder / name).write_text(json.dumps(old))

@@ -62,7 +62,7 @@ def test_a_signal_saves_adapter_and_state_and_the_run_can_go_on(
 
 def test_a_signal_while_the_last_pictures_are_drawn(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """The result is there; what is cut short is the pictures, and whatever waits for the exit code does not go on."""
-    from loralab.callbacks import samples
+    from loralab.callbacks import sampling
 
     def sample(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -70,7 +70,7 @@ def test_a_signal_while_the_last_pictures_are_drawn(train: Train, monkeypatch: p
         signals.check()
         pytest.fail("it went on drawing")
 
-    monkeypatch.setattr(samples, "sample", sample)
+    monkeypatch.setattr(sampling, "sample", sample)
     bare = "output.metadata=false"
     run = train("callbacks.samples.enabled=true", "callbacks.samples.before=false", bare, name="cut", code=143)
     assert record(run)["status"] == "interrupted"
@@ -129,11 +129,11 @@ def test_side_work_that_fails_for_a_while_is_tried_again(
 ) -> None:
     """Pictures that fail before training and at its last step, states that fail at the first two: each failure is said
     once, what comes later is drawn and saved, and the adapter is that of a run where nothing fails."""
-    from loralab.callbacks import samples
+    from loralab.callbacks import sampling
     from loralab.training.state import States
 
     words = ("output.metadata=false", "callbacks.state.enabled=true", "callbacks.state.every_n_steps=1")
-    calls, sample, save = [0, 0], samples.sample, States.save
+    calls, sample, save = [0, 0], sampling.sample, States.save
 
     def drawn(*given: object, **named: object) -> object:
         calls[0] += 1
@@ -147,7 +147,7 @@ def test_side_work_that_fails_for_a_while_is_tried_again(
             raise OSError("no room")
         return save(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(samples, "sample", drawn)
+    monkeypatch.setattr(sampling, "sample", drawn)
     monkeypatch.setattr(States, "save", saved)
     capsys.readouterr()
     pictures = ("callbacks.samples.enabled=true", "callbacks.samples.steps=1", "callbacks.samples.every_n_steps=1")

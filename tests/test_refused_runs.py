@@ -46,7 +46,7 @@ def test_an_option_without_a_meaning_for_what_the_base_predicts(tmp_path: Path, 
     assert not (tmp_path / "run").exists(), "before anything is loaded or written"
 
 
-@pytest.mark.parametrize("words", [["--steps", "0"], ["--warmup", "0"], ["--repeats", "0"], ["--batch-size", "-1"]])
+@pytest.mark.parametrize("words", [["--steps", "0"], ["--warmup", "0"], ["--rounds", "0"], ["--batch-size", "-1"]])
 def test_benchmarks_need_steps(words: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["bench", "train", *words])

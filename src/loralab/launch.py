@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from loralab import console, signals
 from loralab.command import flags, many, start, sweep
+from loralab.command.many_runs import many_runs
 from loralab.command.menu import menu
 from loralab.command.prepare import prepare, refuse
 from loralab.command.rerun import rerun
@@ -30,7 +31,6 @@ from loralab.command.run_folder import (
     RunFolder,
     claim,
     folder_problems,
-    many_runs,
     planned,
     refuse_to_overwrite,
     take,

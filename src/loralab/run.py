@@ -141,6 +141,7 @@ def _check_room(trainer: Trainer, module: LoraModule, data: DataModule, resume: 
 def _fit(trainer: Trainer, module: LoraModule, data: DataModule, resume: Resume | None) -> None:
     """Trains, from the start or from a state."""
     if resume:
+        module.run.resumed_from = resume.state.path.parents[1]  # RUN/states/STEP
         data.resume(resume.state.epoch, resume.state.batch)
         trainer.callbacks.append(Resumed(resume))  # type: ignore[attr-defined]
     try:

@@ -28,9 +28,7 @@ class SampleLosses(Callback):
     """
 
     def __init__(self, *, run: RunState) -> None:
-        self.folder = run.folder
-        self.earlier: Path | None = None
-        """The folder of the run that saved the state which is resumed."""
+        self.run = run
         self.file: Path | None = None
         self.numbers: dict[tuple[str, str], int] = {}
         """The image of a path and a caption, in the log."""
@@ -41,18 +39,17 @@ class SampleLosses(Callback):
         self.written_at = 0
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
-        self.file, self.written_at = file_of(self.folder, trainer.global_rank), trainer.global_step
-        own = self._take_over(trainer) if self.earlier else Losses()
+        self.file, self.written_at = file_of(self.run.folder, trainer.global_rank), trainer.global_step
+        own = self._take_over(trainer, self.run.resumed_from) if self.run.resumed_from else Losses()
         self.numbers = {(image.path, image.caption): number for number, image in own.images.items()}
 
-    def _take_over(self, trainer: Trainer) -> Losses:
+    def _take_over(self, trainer: Trainer, earlier: Path) -> Losses:
         """Of the earlier run's logs those that no other process takes over; returns what is now in this one's."""
         own = Losses()
-        assert self.earlier is not None
-        for source in sorted((self.earlier / FOLDER).glob("*.log")):
+        for source in sorted((earlier / FOLDER).glob("*.log")):
             rank = int(source.stem) if source.stem.isdigit() else 0
             if rank % trainer.world_size == trainer.global_rank:
-                found = cut(source, file_of(self.folder, rank), trainer.global_step)
+                found = cut(source, file_of(self.run.folder, rank), trainer.global_step)
                 own = found if rank == trainer.global_rank else own
         return own
 
@@ -97,9 +94,5 @@ class SampleLosses(Callback):
         with suppress(RuntimeError):  # of the device, where that is what happened
             self._write()
 
-    def state_dict(self) -> dict[str, Any]:
+    def on_save_checkpoint(self, trainer: Trainer, module: LoraModule, checkpoint: dict[str, Any]) -> None:
         self._write()
-        return {"folder": str(self.folder.absolute())}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.earlier = Path(state_dict["folder"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab import signals
-from loralab.command.run_folder import many_runs
+from loralab.command.many_runs import many_runs
 from loralab.errors import UserError, user_error
 from loralab.files import what_is_at
 from loralab.importers import content as contents

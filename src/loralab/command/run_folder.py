@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from loralab.errors import Problem, UserError, user_error
 from loralab.places import full
 from loralab.schema.compose import Composed
 from loralab.schema.tree import Tree, get
-from loralab.writing import hold, holding, is_held_by_another, make_new, try_to_write, unused, writing
+from loralab.writing import hold, make_new, try_to_write, unused, writing
 
 RECORD = "run.json"
 
@@ -99,20 +98,6 @@ def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
         for earlier in (run / RECORD, config, run / "samples" / "grid.png", *run.rglob("metrics.csv")):
             if earlier is not None and earlier.exists():
                 earlier.rename(unused(earlier))
-
-
-@contextmanager
-def many_runs(folder: Path, setting: str = "hydra.sweep.dir") -> Iterator[None]:
-    """Within it the folder of many runs is locked, also between two of them.
-
-    Raises a UserError where another process has locked it, or a run in it, which may survive the process of its sweep.
-    """
-    with holding(folder) as is_free:
-        runs = sorted(folder.iterdir()) if is_free else []
-        if busy := next(filter(is_held_by_another, runs), None if is_free else folder):
-            remedy = f"wait for its end, which loralab watch {folder} shows, or give another folder"
-            raise user_error(setting, f"another process runs what is in {busy}", remedy)
-        yield
 
 
 def refuse_to_overwrite(output: Tree, run: Path) -> None:

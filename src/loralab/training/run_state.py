@@ -23,6 +23,8 @@ class RunState:
     """The composed configuration, plain values."""
     own: list[str] = field(default_factory=list)
     """The overrides that differ from the other runs of its sweep."""
+    resumed_from: Path | None = None
+    """The folder of the run that saved the state which is resumed; set before training starts."""
     signature: dict[str, Any] = field(default_factory=dict)
     """What can change the result (see signature); set before training starts."""
     pace: Pace = field(default_factory=Pace)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from PIL import Image
@@ -62,6 +64,21 @@ def test_a_sweep_writes_its_report(sweep: tuple[Path, str]) -> None:
     assert [group["mean"] for group in values["groups"]] == pytest.approx(means)
     worse = 1 - values["best"]
     assert values["groups"][worse]["comparison"]["mean"] == pytest.approx(abs(means[0] - means[1]))
+
+
+def test_a_sweep_prints_its_losses_over_seeds(sweep: tuple[Path, str]) -> None:
+    folder, said = sweep
+    losses = [record(folder / str(number))["metrics"]["validation/loss"] for number in range(4)]
+    rows = {"1e-4": losses[:2], "1e-3": losses[2:]}
+    (low, lowest), (high, highest) = sorted(rows.items(), key=lambda row: mean(row[1]))
+    apart = [b - a for a, b in zip(lowest, highest, strict=True)]
+    reach = 12.706 * stdev(apart) / math.sqrt(2)  # Student's t for two pairs
+    bounds = f"(95 %: {mean(apart) - reach:.4f} to {mean(apart) + reach:.4f})"
+    same = ", not distinguishable from the lowest" if abs(mean(apart)) <= reach else ""
+    assert said.partition("over seeds:\n")[2].splitlines()[:2] == [
+        f"    optimizer.lr={low}  {mean(lowest):.4f} ± {stdev(lowest):.4f}",
+        f"    optimizer.lr={high}  {mean(highest):.4f} ± {stdev(highest):.4f}  +{mean(apart):.4f} {bounds}{same}",
+    ]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard's

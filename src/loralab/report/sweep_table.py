@@ -82,7 +82,31 @@ class Runs:
         for run, row in zip(self.runs, rows, strict=True):
             lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
             lines += [f"      {why}" for why in run.errors]
-        return "\n".join([*lines, *self._best()])
+        return "\n".join([*lines, *self._over_seeds(), *self._best()])
+
+    def _over_seeds(self) -> Iterator[str]:
+        """Where seeds are swept: mean and spread of the validation loss of runs that differ by their seed only, the
+        lowest mean first, and how far the others lie above it."""
+        groups: dict[str, dict[str, float]] = {}
+        for run in self.runs:
+            own = sweep.own(run.overrides, self.swept)
+            seed, loss = next((o for o in own if o.startswith("seed=")), None), run.metrics.get(VALIDATION)
+            if seed and is_finite(loss) and not run.has_failed:
+                groups.setdefault(" ".join(o for o in own if o != seed), {})[seed] = loss  # type: ignore[assignment]
+        if not groups:
+            return
+        from loralab.report.seeds import compared, mean_and_spread  # numpy: not where a mistake is to be told at once
+
+        means = {name: mean_and_spread([*values.values()]) for name, values in groups.items()}
+        best = min(means, key=lambda name: means[name][0])
+        yield f"  {VALIDATION} over seeds:"
+        for name in sorted(means, key=lambda name: means[name][0]):
+            (mean, spread), words = means[name], "" if name == best else "only one seed in common with the lowest"
+            if name != best and (found := compared(groups[name], groups[best])):
+                words = f"+{found.mean:.4f} (95 %: {found.low:.4f} to {found.high:.4f})"
+                words += "" if found.distinguishable else ", not distinguishable from the lowest"
+            figure = f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
+            yield f"    {'  '.join(filter(None, (name, figure, words)))}"
 
     def _best(self) -> Iterator[str]:
         """The run with the lowest validation loss; and that with the best value of what a search goes by."""

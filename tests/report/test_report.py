@@ -6,16 +6,19 @@ import json
 import math
 import os
 import shutil
-from contextlib import redirect_stdout
+import signal
+import sys
+import time
+from contextlib import ExitStack, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from statistics import mean, stdev
+from subprocess import PIPE, Popen
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from loralab.report import report as command
 from tests.support.board import rows, tensorboard
 from tests.support.reports import report, shown, variant
 from tests.support.runs import command as train_command
@@ -196,24 +199,22 @@ def test_pictures_follow_their_runs(run: Path, tmp_path: Path) -> None:
     assert all(abs(got - wanted) < 12 for got, wanted in zip(pixel, (10, 200, 30), strict=True))  # type: ignore[arg-type]
 
 
-def test_watching_writes_again_when_a_run_goes_on(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_writes_again_when_a_run_goes_on(run: Path, tmp_path: Path) -> None:
     """Until it is interrupted, and only when something has changed."""
     folder = variant(run, tmp_path / "run")
-    page, looks = folder / "report" / "index.html", []
-
-    class Enough(Exception):
-        pass
-
-    def sleep(_: float) -> None:
-        looks.append(page.stat().st_mtime_ns)
-        if len(looks) == 2:
-            facts = record(folder) | {"status": "interrupted"}
-            (folder / "run.json").write_text(json.dumps(facts))
-        if len(looks) == 3:
-            raise Enough
-
-    monkeypatch.setattr(command.time, "sleep", sleep)
-    with pytest.raises(Enough):
-        report(folder, "--watch", "0.1")
-    assert looks[0] == looks[1] < looks[2]
-    assert shown(page)["runs"][0]["status"] == "interrupted"
+    page = folder / "report" / "index.html"
+    words = [sys.executable, "-m", "loralab", "report", str(folder), "--watch", "0.05"]
+    with Popen(words, stdout=PIPE, stderr=PIPE, text=True) as watching, ExitStack() as end:
+        end.callback(watching.kill)
+        assert watching.stdout
+        assert watching.stderr
+        assert watching.stdout.readline().startswith(f"{page}: 1 run")
+        written = page.stat().st_mtime_ns
+        time.sleep(0.5)  # ten looks at an unchanged folder
+        assert page.stat().st_mtime_ns == written
+        (folder / "run.json").write_text(json.dumps(record(folder) | {"status": "interrupted"}))
+        assert watching.stdout.readline().startswith(f"{page}: 1 run")
+        assert shown(page)["runs"][0]["status"] == "interrupted"
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=60) == 128 + signal.SIGINT
+        assert "Traceback" not in watching.stderr.read()

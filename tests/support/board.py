@@ -25,7 +25,7 @@ def tensorboard(folder: Path, runs: int) -> Ask:
     from tensorboard.program import TensorBoard
 
     server = TensorBoard()
-    server.configure([None, "--logdir", str(folder), "--port", "0", "--load_fast", "false"])
+    server.configure([None, "--logdir", str(folder), "--port", "0", "--load_fast", "false", "--reload_interval", "0"])
     url = server.launch()
 
     def ask(path: str, **request: Any) -> Any:

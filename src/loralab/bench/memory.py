@@ -36,7 +36,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from loralab.adapters.targets import Targets
     from loralab.bench import shapes
     from loralab.bench.storages import Storages
-    from loralab.models.load import checkpoint_gradients
+    from loralab.models.checkpointing import checkpoint_gradients
 
     with FakeTensorMode(), Storages() as storages:
         family = shapes.full_size(args.shape, args.dtype)
@@ -51,7 +51,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         steps = []
         for checkpointing in (False, True):
             if checkpointing:
-                checkpoint_gradients(family.denoiser, family.text_encoders.values())
+                checkpoint_gradients(family.denoiser, family.text_encoders.values(), True)
             for side in args.resolution:
                 more = storages.more_in(partial(shapes.train_step, family, side, args.batch_size, args.precision))
                 adapters.zero_grad()

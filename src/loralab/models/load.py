@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from loralab.diffusion.process import Process, process
 from loralab.errors import user_error
 from loralab.models import hub, weights
+from loralab.models.checkpointing import checkpoint_gradients
 from loralab.models.probe import identify, look_at_base, look_at_vae
 from loralab.models.quantize import quantize_linears
 from loralab.models.registry import FAMILIES
@@ -104,23 +105,13 @@ def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:
     return wanted
 
 
-def prepare(base: Base, gradient_checkpointing: bool, quantize: str | None, dtype: str) -> None:
+def prepare(base: Base, gradient_checkpointing: bool | int, quantize: str | None, dtype: str) -> None:
     """Sets how the modules compute."""
     if quantize is not None:
         for module in (base.denoiser, *base.text_encoders.values()):
             quantize_linears(module, quantize, DTYPES[dtype])
     if gradient_checkpointing:
-        checkpoint_gradients(base.denoiser, base.text_encoders.values())
-
-
-def checkpoint_gradients(denoiser: Any, text_encoders: Iterable[Any]) -> None:
-    """Has activations computed again in backward rather than kept."""
-    denoiser.enable_gradient_checkpointing()
-    for encoder in text_encoders:
-        # newer versions of transformers call it activation checkpointing
-        enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-        encoder.train()  # transformers recomputes in training mode only; text encoders have no dropout
+        checkpoint_gradients(base.denoiser, base.text_encoders.values(), gradient_checkpointing)
 
 
 def empty(row: Row, part: str, config: Config) -> Any:

@@ -68,7 +68,7 @@ class Option:
         """Whether a command line of sd-scripts gives it without a value."""
         if not (self.key and self.sd_scripts) or "." in self.sd_scripts:
             return False
-        return self.coercion is coerce.flag or isinstance(self.coercion, coerce.Either)
+        return self.coercion in (coerce.flag, coerce.flag_or_count) or isinstance(self.coercion, coerce.Either)
 
     @property
     def is_row(self) -> bool:
@@ -328,7 +328,8 @@ PARAMETERS = (
     ),
     _row(
         OPTIMISATION, 45, "gradient_checkpointing", "gradient_checkpointing", "model.gradient_checkpointing",
-        "Recomputes activations in the backward pass: less memory, the same gradients.", ss=True,
+        "Recomputes activations in the backward pass: less memory, the same gradients. A number above one: of that "
+        "many blocks of the UNet.", kind=coerce.flag_or_count, ss=True,
     ),
     _row(
         OPTIMISATION, 47, "mixed_precision", "mixed_precision", "trainer.precision",

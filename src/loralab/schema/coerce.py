@@ -88,6 +88,21 @@ def flag(value: Any) -> bool:
     raise ValueError("true or false")
 
 
+def flag_or_count(value: Any) -> bool | int:
+    """A flag, or a number above one."""
+    try:
+        return flag(value)
+    except ValueError:
+        pass
+    try:
+        found = whole(value)
+    except ValueError:
+        found = 0
+    if found < 1:
+        raise ValueError("true, false or a number of blocks")
+    return found
+
+
 def extension(value: Any) -> str:
     """A file extension, with its dot."""
     found = text(value).strip()

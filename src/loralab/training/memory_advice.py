@@ -53,7 +53,7 @@ def _remedies(settings: Mapping[str, Any]) -> Iterator[str]:
         yield "data/cache=disk: the VAE is then needed only before training; also faster"
     if "8bit" not in settings["optimizer"]["_target_"].lower():
         yield "optimizer=adamw8bit: a quarter of the optimizer's state"
-    if model.get("gradient_checkpointing") is False:
+    if model.get("gradient_checkpointing", True) is not True:
         yield "model.gradient_checkpointing=true: the same result, a third slower"
     if batch > 1:
         accumulate = trainer["accumulate_grad_batches"]

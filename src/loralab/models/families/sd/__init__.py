@@ -82,7 +82,7 @@ def load(
     prediction_type: Literal["epsilon", "v_prediction"] | None = None,
     zero_terminal_snr: bool | None = None,
     resolution: Pixels = 512,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     convolutions: Literal["auto", "plain"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",

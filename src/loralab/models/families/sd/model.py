@@ -43,7 +43,7 @@ def prepare(
     base: load.Base,
     attention: Attention,
     convolutions: Convolutions,
-    gradient_checkpointing: bool,
+    gradient_checkpointing: bool | int,
     quantize: str | None,
     dtype: str,
 ) -> None:

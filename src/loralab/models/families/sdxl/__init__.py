@@ -11,7 +11,7 @@ from loralab.models.families.sd import SD1
 from loralab.models.families.sd.names import unet_and_clip_targets
 from loralab.models.families.sdxl.architecture import MINIATURE, SDXL
 from loralab.models.row import Blocks, Part, register
-from loralab.schema.ranges import Count, Pixels
+from loralab.schema.ranges import AtLeastOne, Count, Pixels
 
 if TYPE_CHECKING:
     from loralab.models.families.sdxl.model import StableDiffusionXL
@@ -86,7 +86,7 @@ def load(
     prediction_type: Literal["epsilon", "v_prediction"] | None = None,
     zero_terminal_snr: bool | None = None,
     resolution: Pixels = 1024,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     convolutions: Literal["auto", "plain"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
@@ -117,7 +117,7 @@ def miniature(
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
     zero_terminal_snr: bool = False,
     resolution: Pixels = 64,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     convolutions: Literal["auto", "plain"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",

@@ -11,7 +11,10 @@ from tests import ROOT
 
 SRC = ROOT / "src"
 LAYERS: list[tuple[str, ...]] = [
-    ("types", "rng", "errors", "files", "places", "writing", "packages", "gpus", "progress", "signals", "console"),
+    (
+        *("types", "rng", "errors", "files", "places", "writing", "packages", "gpus", "progress", "signals", "console"),
+        "stages",
+    ),
     ("schema",),
     ("diffusion", "data", "adapters", "models", "optim", "scorers"),
     (

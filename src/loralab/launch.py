@@ -46,6 +46,7 @@ from loralab.report.sweep_table import Runs, announced
 from loralab.schema.compose import Composed, Places, choices_of, composed_by_hydra, know_places, use_sources, values
 from loralab.schema.settings import written
 from loralab.shared import Shared
+from loralab.stages import Stages, process_start
 from loralab.writing import release
 
 Look = Callable[[dict[str, Any]], object]
@@ -54,9 +55,10 @@ Look = Callable[[dict[str, Any]], object]
 
 def main(argv: list[str] | None = None) -> None:
     """`python train.py …`: checks the command line, then lets Hydra run the task once or for each point of a sweep."""
+    stages = Stages(process_start() if argv is None else time.time())
     with signals.listening(for_good=argv is None), console.kept():
         try:
-            sys.exit(_main(sys.argv[1:] if argv is None else argv))
+            sys.exit(_main(sys.argv[1:] if argv is None else argv, stages))
         except signals.Interrupted as interrupted:
             if console.is_first():
                 print(f"interrupted by {interrupted}", file=sys.stderr)
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(interrupted.code if console.is_first() else 0)
 
 
-def _main(argv: list[str]) -> int:
+def _main(argv: list[str], stages: Stages) -> int:
     """Runs the command line; returns the exit code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
     given, overrides = flags.split(argv)
@@ -78,13 +80,13 @@ def _main(argv: list[str]) -> int:
         elif "shell_completion" in given:  # what is typed is not finished
             _hydra(given, overrides)
         else:
-            return _prepared(given, overrides)
+            return _prepared(given, overrides, stages)
     except UserError as error:
         return _refused(error)
     return 0
 
 
-def _prepared(given: flags.Flags, overrides: list[str]) -> int:
+def _prepared(given: flags.Flags, overrides: list[str], stages: Stages) -> int:
     """Checks the overrides, then lets Hydra do its work; returns the exit code."""
     if (of_sweep := resumed_sweep.expanded(overrides)) is not None:
         given, overrides = {**given, "multirun": True}, of_sweep
@@ -114,7 +116,7 @@ def _prepared(given: flags.Flags, overrides: list[str]) -> int:
         if swept is not None and folder:
             with many_runs(folder):
                 return _sweep(folder, [*overrides, *claimed], composed.cfg, swept)
-        start.run(partial(task, is_checked=True), composed.cfg, folder)
+        start.run(partial(task, is_checked=True, stages=stages), composed.cfg, folder)
     return 0
 
 
@@ -180,6 +182,7 @@ def task(
     looks: tuple[Look, ...] = (),
     shared: Shared | None = None,
     sweeper: int | None = None,
+    stages: Stages | None = None,
 ) -> float | None:
     """One run in the folder that Hydra made for it; returns the value that a sweeper optimises.
 
@@ -187,6 +190,7 @@ def task(
     looks: called with the facts of the run's record when it is about to train.
     shared: what the runs of a sweep hand on to each other.
     sweeper: the process of the sweep; where this is another one, it trains beside others, each on a GPU of its own.
+    stages: of its start; None: it begins now.
     A single run that fails ends the process with exit code 1. A failed point of a sweep is reported and recorded, and
     the sweep continues: its value is None, or infinite if the training diverged.
     """
@@ -196,6 +200,7 @@ def task(
     use_sources(context)
     folder, overrides, choices = Path(context.runtime.output_dir), list(context.overrides.task), choices_of(context)
     facts: dict[str, Any] = {}
+    stages = stages or Stages(time.time())
     log = None if cfg.settings.save_only or not console.is_first() else folder / "train.log"
     with signals.listening(), console.kept(log):  # also in the processes of a parallel sweep
         try:
@@ -208,7 +213,7 @@ def task(
                 facts = before.facts
                 print(f"{before.how} earlier", flush=True)
             else:
-                facts = _run(cfg, folder, overrides, choices, shared or Shared(), *looks)
+                facts = _run(cfg, folder, overrides, choices, shared or Shared(), stages, *looks)
         except signals.Interrupted:
             if sweeper in (None, os.getpid()):
                 raise
@@ -246,26 +251,40 @@ def _take_gpu(cfg: DictConfig) -> None:
 
 
 def _run(
-    cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any], shared: Shared, *looks: Look
+    cfg: DictConfig,
+    folder: Path,
+    overrides: list[str],
+    choices: dict[str, Any],
+    shared: Shared,
+    stages: Stages,
+    *looks: Look,
 ) -> dict[str, Any]:
     """Trains in a folder, or only saves the settings; returns the facts of the training."""
     take(folder, cfg.resume is not None)
     refuse_to_overwrite(values(cfg.output), folder)
     if cfg.settings.save_folder:
         print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
-    return {} if cfg.settings.save_only else _trained(cfg, folder, overrides, choices, shared, *looks)
+    return {} if cfg.settings.save_only else _trained(cfg, folder, overrides, choices, shared, stages, *looks)
 
 
 def _trained(
-    cfg: DictConfig, folder: Path, overrides: list[str], choices: dict[str, Any], shared: Shared, *looks: Look
+    cfg: DictConfig,
+    folder: Path,
+    overrides: list[str],
+    choices: dict[str, Any],
+    shared: Shared,
+    stages: Stages,
+    *looks: Look,
 ) -> dict[str, Any]:
     """The facts of a training; only this imports what trains."""
     from loralab.training.quiet import quiet
 
+    stages.end("settings")
     quiet()
     from loralab.run import train
 
-    return train(cfg, folder, overrides, choices, shared, *looks)
+    stages.end("imports")
+    return train(cfg, folder, overrides, choices, shared, stages, *looks)
 
 
 def _refused(error: UserError) -> int:

@@ -23,6 +23,7 @@ from loralab.callbacks.progress_file import ProgressFile
 from loralab.callbacks.pruning import Pruning
 from loralab.callbacks.resumed import Resumed
 from loralab.callbacks.side_work import SideWork
+from loralab.callbacks.start_up import StartUp
 from loralab.command import sweep
 from loralab.data.module import DataModule
 from loralab.diffusion.tag_rarity import Tags
@@ -37,6 +38,7 @@ from loralab.report.scoring import Scoring
 from loralab.report.summary import closing, ending, length, opening
 from loralab.schema.compose import values
 from loralab.shared import Shared, base_of
+from loralab.stages import Stages
 from loralab.training.describe import Describe
 from loralab.training.fallback import Fallback
 from loralab.training.memory_advice import memory_advice
@@ -56,18 +58,22 @@ def train(
     overrides: list[str],
     choices: dict[str, Any],
     shared: Shared,
+    stages: Stages,
     *looks: Callable[[dict[str, Any]], object],
 ) -> dict[str, Any]:
     """Builds the objects and trains; returns the facts that it records in `folder`/run.json.
 
-    shared: what the runs of a sweep hand on to each other. looks: called with these facts before the first step.
+    shared: what the runs of a sweep hand on to each other. stages: of its start, the first of which have ended.
+    looks: called with these facts before the first step.
     """
-    run, side_work = RunState(folder, values(cfg), sweep.own_of_run(overrides)), SideWork()
+    run, side_work = RunState(folder, values(cfg), sweep.own_of_run(overrides), stages=stages), SideWork()
     with Record(folder, overrides) as record, memory_advice(run.settings):
         base = base_of(run.settings)
         cache = shared.take("cache", (base, run.settings["data"]), lambda: instantiate(cfg.data.cache))
         data = instantiate(cfg.data)(seed=cfg.seed, cache=cache)  # before a model is loaded: it may find mistakes
+        stages.end("index")
         family = shared.take("base", base, lambda: _loaded(cfg, choices))
+        stages.end("model")
         module = _module(cfg, family, data, run)
         fallback = Fallback(folder, side_work.tell)
         describe = Describe(run.settings, recipe(run.settings, choices), module.family, module.adapters, data)
@@ -88,6 +94,7 @@ def train(
         print(opening(module, data, trainer, output), flush=True)
         for look in looks:
             look(record.facts)
+        stages.end("adapter")
         if not _is_taken_over(cfg, record, output, length(trainer, data.summary()["batches"])[0], run):
             _fit(trainer, module, data, resume)
             _end(record, side_work, ending(module, data, trainer, output), run)
@@ -178,11 +185,12 @@ def instantiate(node: Any, **given: Any) -> Any:
 
 
 def callbacks(cfg: DictConfig, side_work: SideWork, *own: RunState | Output | States) -> list[Callback]:
-    """Health, the enabled ones of the group `callbacks`, and those that write how far the run is and prune it.
+    """The clock of the start, health, the enabled ones of the group `callbacks`, and those that write how far the run
+    is and prune it.
 
     Each gets those of the run's own objects that its constructor has a parameter of the type of.
     """
-    built = [_given(instantiate(cfg.health), own)]
+    built = [StartUp(), _given(instantiate(cfg.health), own)]
     for name, node in (cfg.callbacks or {}).items():
         if node is not None and node.get("enabled", True):
             settings = {key: value for key, value in node.items() if key != "enabled"}

@@ -15,6 +15,7 @@ from loralab.callbacks.pruning import Pruning
 from loralab.data.module import DataModule
 from loralab.files import digest_file
 from loralab.optim.build import eight_bit
+from loralab.stages import told
 from loralab.training.memory_advice import peak_gigabytes
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
@@ -61,6 +62,7 @@ def ending(module: LoraModule, data: DataModule, trainer: Trainer, output: Outpu
     return {
         "steps": trainer.global_step,
         "epochs": trainer.current_epoch,
+        "start_seconds": module.run.stages.seconds,
         "training_seconds": round(pace.seconds, 3),
         "images": pace.images,
         "images_per_second": round(pace.rate, 3),
@@ -88,6 +90,8 @@ def closing(facts: dict[str, Any], folder: Path) -> str:
         )
     if replaced := facts["data"]["replaced"]:
         lines.append(f"  {len(replaced)} images could not be read and were replaced: {replaced[0]} … see run.json")
+    if start := facts.get("start_seconds"):
+        lines.append(f"  first step after {told(start)}")
     lines += [f"  {path}" for path in [*facts["files"], *sorted(folder.glob("fit-profile*.txt"))]]
     lines += [f"  {facts['stopped']}"] if facts.get("stopped") else []
     with suppress(OSError):  # the folder may be gone

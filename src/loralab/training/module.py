@@ -125,8 +125,10 @@ class LoraModule(L.LightningModule):
         return self.family.latents(batch, normal(seed, "vae", batch.draws, shape, self.device))
 
     def configure_optimizers(self) -> dict[str, Any]:
+        """When the modules are on their device."""
         optimizer = build_optimizer(self.make_optimizer, self.adapters.parameter_groups(self.lr))
         schedule = self.make_schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        self.run.stages.end("device")
         # a plateau schedule is stepped after a validation, by it
         return {
             "optimizer": optimizer,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loralab.stages import Stages
 from loralab.training.pace import Pace
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ class RunState:
     """What can change the result (see signature); set before training starts."""
     pace: Pace = field(default_factory=Pace)
     """The module counts; whoever does other work pauses it."""
+    stages: Stages = field(default_factory=lambda: Stages(time.time()))
+    """How long the start took; by who does the work."""
     loss: Tensor | None = None
     """() on the device of the training, smoothed over about 50 batches; by the module."""
     position: tuple[int, int] = (0, 0)

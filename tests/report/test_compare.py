@@ -1,13 +1,16 @@
-"""`loralab compare` over runs of which one is damaged: it is named, and the others are compared."""
+"""`loralab compare`: runs of several seeds are one; a damaged run is named, and the others are compared."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
 
 from loralab import cli
+from loralab.report.contents import contents
+from loralab.report.gather import gather
 
 RECORD = {"status": "finished", "steps": 3, "seconds": 1.5, "loss": 0.25, "metrics": {"validation/loss": 0.5}}
 CONFIG = "seed: {seed}\noptimizer:\n  lr: ${{suggested.lr}}\nsuggested:\n  lr: 0.5\n"
@@ -58,7 +61,7 @@ def test_one_damaged_run_is_named(
     runs: Path, capsys: pytest.CaptureFixture, record: object, config: str | None, words: str
 ) -> None:
     put(runs / "c", record, config)
-    compare(runs, "--json")
+    compare(runs, "--each", "--json")
     a, b, damaged = json.loads(capsys.readouterr().out)
     assert (a["seed"], b["seed"], a["loss"], b["validation/loss"]) == (1, 2, 0.25, 0.5)
     assert set(damaged) == {"run", "status"}
@@ -75,7 +78,7 @@ def test_what_an_interpolation_means_no_more_stays_as_written(runs: Path, capsys
         runs / "c",
         config=CONFIG.format(seed=3) + "output:\n  folder: ${oc.env:NOT_SET_ANYWHERE}\n1: {2: ['${nope}']}\n",
     )
-    compare(runs, "--json")
+    compare(runs, "--each", "--json")
     *_, c = json.loads(capsys.readouterr().out)
     assert c["output.folder"] == "${oc.env:NOT_SET_ANYWHERE}"
     assert c["seed"] == 3
@@ -93,7 +96,7 @@ def test_values_are_text_and_not_markup(runs: Path, capsys: pytest.CaptureFixtur
 def test_runs_are_named_by_what_tells_them_apart(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     compare(runs)
     assert str(tmp_path) not in capsys.readouterr().out.replace("\n", "")
-    compare(runs / "a", runs, "--json")
+    compare(runs / "a", runs, "--each", "--json")
     assert {row["run"] for row in json.loads(capsys.readouterr().out)} == {str(runs / "a"), str(runs / "b")}, "in full"
 
 
@@ -113,7 +116,63 @@ def test_a_folder_without_a_run_is_named(runs: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "empty").mkdir()
     compare(runs, tmp_path / "empty", tmp_path / "nowhere", "--json")
     rows = json.loads(capsys.readouterr().out)
-    assert [row["status"] for row in rows[2:]] == [
+    assert [row["status"] for row in rows[1:]] == [
         "not compared: contains no run.json",
         "not compared: folder not found",
     ]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Three learning rates: of two the losses over three seeds overlap, the third is worse, and failed for one seed."""
+    losses = {"0.1": (0.50, 0.54, 0.52), "0.2": (0.51, 0.51, 0.53), "0.3": (0.70, 0.74, None)}
+    for rate, values in losses.items():
+        for seed, loss in enumerate(values):
+            record = {**RECORD, "metrics": {} if loss is None else {"validation/loss": loss}}
+            record["status"] = "finished" if loss else "failed"
+            config = CONFIG.format(seed=seed).replace("0.5", rate) + f"output:\n  name: {rate}-{seed}\n"
+            put(tmp_path / "sweep" / f"{rate}-{seed}", record, config)
+    return tmp_path / "sweep"
+
+
+def test_runs_that_differ_by_their_seed_only_are_one(sweep: Path, capsys: pytest.CaptureFixture) -> None:
+    """Mean, standard deviation and number, by the statistics module."""
+    put(sweep / "other", config=CONFIG.format(seed=0) + "extra: 1\n")
+    compare(sweep, "--json")
+    first, second, third, alone = json.loads(capsys.readouterr().out)
+    assert first["run"] == [str(sweep / f"0.1-{seed}") for seed in range(3)]
+    assert (first["seed"], first["optimizer.lr"], first["status"]) == ([0, 1, 2], 0.1, "finished")
+    for row, values in ((first, [0.50, 0.54, 0.52]), (second, [0.51, 0.51, 0.53]), (third, [0.70, 0.74])):
+        expected = {"mean": statistics.fmean(values), "spread": statistics.stdev(values), "n": len(values)}
+        assert row["validation/loss"] == pytest.approx(expected)
+    assert third["status"] == "2 finished, 1 failed"
+    assert alone["run"] == str(sweep / "other")
+    assert alone["validation/loss"] == 0.5, "the lowest, but a single run"
+    verdicts = [row["validation/loss above the lowest"] for row in (first, second, third, alone)]
+    assert verdicts[3] == "the lowest"
+    assert set(verdicts[:3]) == {"fewer than two seeds in common with the lowest"}
+
+
+def test_what_cannot_be_told_apart_is_said_as_on_the_page(sweep: Path, capsys: pytest.CaptureFixture) -> None:
+    compare(sweep, "--json")
+    verdicts = [row["validation/loss above the lowest"] for row in json.loads(capsys.readouterr().out)]
+    assert verdicts[1] == "the lowest"
+    assert verdicts[0].startswith("+0.0033 (95 %: -0.0")
+    assert verdicts[0].endswith("not distinguishable from the lowest")
+    entries, _ = contents(gather([sweep])[0], {}, "media")
+    assert [group["comparison"] and group["comparison"]["distinguishable"] for group in entries["groups"]] == [
+        False,
+        None,
+        "not distinguishable" not in verdicts[2],
+    ]
+    compare(sweep)
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "0.52 ± 0.02 (3)" in told
+    assert "0, 1, 2" in told
+
+
+def test_each_seed_can_be_shown(sweep: Path, capsys: pytest.CaptureFixture) -> None:
+    compare(sweep, "--each", "--json")
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["seed"] for row in rows] == [0, 1, 2] * 3
+    assert not any("above" in name for row in rows for name in row)

@@ -15,7 +15,7 @@ from loralab.report.gather import differing, short_names
 from loralab.report.pictures import Picture, pictures
 from loralab.report.run import VALIDATION, Run
 from loralab.report.scored import Judge
-from loralab.report.seeds import SEED, compared, counts, groups, mean_and_spread
+from loralab.report.seeds import SEED, Standing, counts, groups, standings
 from loralab.scorers.scores import SCORES
 
 Entry = dict[str, Any]
@@ -120,13 +120,11 @@ def _groups(runs: list[Run], entries: list[Entry], metric: str) -> Entry:
         entry["group"], value = number, entry["figures"].get(metric)
         if value is not None:
             values[number][str(run.settings.get(SEED))] = value
-    rows: list[Entry] = []
-    for group in values:
-        mean, spread = mean_and_spread(list(group.values())) if group else (None, None)
-        rows.append({"mean": mean, "spread": spread, "seeds": len(group), "comparison": None})
-    best_of = max if metric in SCORES else min
-    best = best_of((i for i, row in enumerate(rows) if row["seeds"]), key=lambda i: rows[i]["mean"], default=None)
-    for i, row in enumerate(rows):
-        if best is not None and i != best and (found := compared(values[i], values[best])):
-            row["comparison"] = asdict(found) | {"distinguishable": found.distinguishable}
-    return {"groups": rows, "best": best}
+    found = standings(values, highest=metric in SCORES)
+    best = next((i for i, standing in enumerate(found) if standing.is_best), None)
+    return {"groups": [_standing(each) for each in found], "best": best}
+
+
+def _standing(found: Standing) -> Entry:
+    with_best = found.comparison and asdict(found.comparison) | {"distinguishable": found.comparison.distinguishable}
+    return {"mean": found.mean, "spread": found.spread, "seeds": len(found.values), "comparison": with_best}

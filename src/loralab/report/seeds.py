@@ -35,6 +35,46 @@ class Comparison:
         return not self.low <= 0 <= self.high
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a group of runs stands among others by a metric."""
+
+    values: Mapping[Any, float]
+    """By seed; empty where none of its runs has the metric."""
+    mean: float | None
+    spread: float | None
+    """The standard deviation between seeds; None for a single one."""
+    is_best: bool
+    comparison: Comparison | None
+    """With the best group; None for that itself, and for groups that share fewer than two seeds with it."""
+
+    def verdict(self, best: str) -> str:
+        """In words; best: "lowest" or "highest", whichever is better."""
+        if self.is_best:
+            return f"the {best}"
+        if self.comparison is None:
+            return f"fewer than two seeds in common with the {best}" if self.values else "no result"
+        found = self.comparison
+        words = f"{found.mean:+.4f} (95 %: {found.low:.4f} to {found.high:.4f})"
+        return words if found.distinguishable else f"{words}, not distinguishable from the {best}"
+
+
+def standings(groups: Sequence[Mapping[Any, float]], highest: bool = False) -> list[Standing]:
+    """Of groups of runs, each by its values of a metric by seed; highest: whether a high value is better."""
+    means = [mean_and_spread([*values.values()]) if values else (None, None) for values in groups]
+    known = [(mean, i) for i, (mean, _) in enumerate(means) if mean is not None]
+    _, best = (max if highest else min)(known, key=lambda pair: pair[0], default=(None, None))
+    return [
+        Standing(
+            values,
+            *means[i],
+            is_best=i == best,
+            comparison=compared(values, groups[best]) if best is not None and i != best else None,
+        )
+        for i, values in enumerate(groups)
+    ]
+
+
 def counts(key: str) -> bool:
     """Whether a setting can make two runs differ, besides the seed."""
     return key != SEED and not key.startswith(NOT_COUNTED)

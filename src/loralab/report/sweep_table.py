@@ -95,17 +95,13 @@ class Runs:
                 groups.setdefault(" ".join(o for o in own if o != seed), {})[seed] = loss  # type: ignore[assignment]
         if not groups:
             return
-        from loralab.report.seeds import compared, mean_and_spread  # numpy: not where a mistake is to be told at once
+        from loralab.report.seeds import standings  # numpy: not where a mistake is to be told at once
 
-        means = {name: mean_and_spread([*values.values()]) for name, values in groups.items()}
-        best = min(means, key=lambda name: means[name][0])
+        found = dict(zip(groups, standings([*groups.values()]), strict=True))
         yield f"  {VALIDATION} over seeds:"
-        for name in sorted(means, key=lambda name: means[name][0]):
-            (mean, spread), words = means[name], "" if name == best else "only one seed in common with the lowest"
-            if name != best and (found := compared(groups[name], groups[best])):
-                words = f"+{found.mean:.4f} (95 %: {found.low:.4f} to {found.high:.4f})"
-                words += "" if found.distinguishable else ", not distinguishable from the lowest"
-            figure = f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
+        for name, standing in sorted(found.items(), key=lambda pair: pair[1].mean or 0):
+            words = "" if standing.is_best else standing.verdict("lowest")
+            figure = f"{standing.mean:.4f}" + (f" ± {standing.spread:.4f}" if standing.spread is not None else "")
             yield f"    {'  '.join(filter(None, (name, figure, words)))}"
 
     def _best(self) -> Iterator[str]:

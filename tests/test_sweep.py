@@ -29,10 +29,12 @@ BAD = (*STEEP, "optimizer.lr=1e-9,1e3")
 def sweep(random_base: Path, tmp_path: Path):
     """sweep(*words) runs the command with three steps a point: the exit code, stdout, stderr.
 
-    until: when to kill all of its processes; term: when to ask the first to end.
+    until: when to kill all of its processes; ask: the signal that then asks the first to end instead.
     """
 
-    def start(*words: str, until: Callable[[], bool] | None = None, term: bool = False) -> tuple[int, str, str]:
+    def start(
+        *words: str, until: Callable[[], bool] | None = None, ask: signal.Signals | None = None
+    ) -> tuple[int, str, str]:
         given = {word.partition("=")[0] for word in words}
         usual = [f"model.base={random_base}", "trainer.max_steps=3", "adapter.rank=2", "data.batch_size=1"]
         usual += ["callbacks.samples.enabled=false", "callbacks.progress.enabled=false", "data.cache.latents=none"]
@@ -45,8 +47,8 @@ def sweep(random_base: Path, tmp_path: Path):
             subprocess.Popen(command, stdout=out, stderr=err, cwd=tmp_path, start_new_session=True) as process,
         ):
             while until and process.poll() is None:
-                if until() and term:
-                    process.terminate()
+                if until() and ask:
+                    process.send_signal(ask)
                     break
                 if until():
                     os.killpg(process.pid, signal.SIGKILL)
@@ -120,10 +122,44 @@ def test_a_signal_ends_every_run_of_a_parallel_sweep_with_its_state_saved(sweep,
     """It is sent to the process of the sweep alone; the third run does not begin."""
     both = lambda: len([*tmp_path.glob("points/*/states/*")]) > 1  # noqa: E731
     states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=5", "trainer.max_steps=2000")
-    code, said, _ = sweep("-m", "sweep=parallel", "seed=0,1,2", *states, until=both, term=True)
+    code, said, _ = sweep("-m", "sweep=parallel", "seed=0,1,2", *states, until=both, ask=signal.SIGTERM)
     assert code == 143
     assert statuses(tmp_path) == ["interrupted", "interrupted"]
     assert "3 runs: 2 interrupted, 1 without a record" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+@pytest.mark.parametrize("ask", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_every_run_of_a_sweep_by_ray(sweep, ask: signal.Signals, tmp_path: Path) -> None:
+    """Within half a minute, each with its state saved, and `sweep.resume` goes on."""
+    asked: list[float] = []
+
+    def both() -> bool:
+        if len([*tmp_path.glob("points/[01]/states/*/state.ckpt")]) < 4:
+            return False
+        asked.append(time.monotonic())
+        return True
+
+    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=5", "trainer.max_steps=500")
+    code, said, _ = sweep("-m", "sweep=ray", "seed=0,1,2", *states, until=both, ask=ask)
+    assert time.monotonic() - asked[0] < 30
+    assert code == 128 + ask
+    assert statuses(tmp_path) == ["interrupted", "interrupted"]
+    assert "3 runs: 2 interrupted, 1 without a record" in said
+    records = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("points/[01]/run.json"))]
+    for number, record in enumerate(records):
+        assert (tmp_path / "points" / str(number) / "states" / f"step{record['steps']:08}").is_dir()
+    resumed = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), f"sweep.resume={tmp_path / 'points'}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert statuses(tmp_path) == ["finished"] * 3
+    again = [json.loads(file.read_text())["resumed"] for file in sorted(tmp_path.glob("points/[01]/run.json"))]
+    assert [Path(state).name for state in again] == [f"step{record['steps']:08}" for record in records]
 
 
 @pytest.mark.slow

@@ -15,11 +15,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from loralab import signals
 from loralab.errors import Problem
 from loralab.packages import missing
 from loralab.schema.compose import values
 from loralab.schema.constructors import misfits
 from loralab.schema.ranges import AtLeastOne, NonNegative
+
+LOOK = 0.2
+"""Seconds between two looks whether a signal was received."""
 
 
 class RayLauncher(Launcher):
@@ -46,23 +50,43 @@ class RayLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         import ray
-        from ray.exceptions import RayError
+        from ray.exceptions import RayError, TaskCancelledError
 
         setup_globals()
         ray.init(**self.place, ignore_reinit_error=True)
+        signals.be_patient(None)  # Ray has installed a handler of its own
         run = ray.remote(**self.needs)(_run)
         started = [
             run.remote(number, list(overrides), *self.given, Singleton.get_state())
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
+        _wait(started)
         ended = []
         for number, task in enumerate(started, initial_job_idx):
             try:
                 ended.append(ray.get(task))
+            except TaskCancelledError:
+                ended.append(JobReturn(status=JobStatus.COMPLETED))
             except RayError as error:  # its process has died; its record says so
                 print(f"error: run {number + 1}: {type(error).__name__}", file=sys.stderr)
                 ended.append(JobReturn(status=JobStatus.COMPLETED))
         return ended
+
+
+def _wait(tasks: list[Any]) -> None:
+    """Until all have ended. The first signal ends the runs, which save their states, and no other begins; a second one
+    kills those that are left."""
+    import ray
+
+    received: list[int] = []
+    passed_on = 0
+    with signals.relayed(received.append):
+        while tasks:
+            _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=LOOK)
+            if len(received) > passed_on:
+                passed_on = len(received)
+                for task in tasks:
+                    ray.cancel(task, force=passed_on > 1)  # without force, as Ctrl-C in the process of the run
 
 
 def launcher_problems(node: DictConfig) -> Iterator[Problem]:

@@ -22,8 +22,11 @@ def run(random_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return command(random_base, folder, "trainer.max_steps=12", "data.reg_folder=null", "suggested.batch_size=8")
 
 
-def log(folder: Path, ranks: int = 1, images: int = 20, visits: int = 40, hard: int = 7) -> Path:
-    """The log of a run in which one image, `hard`, is three times as hard; images alternate between the ranks."""
+def log(folder: Path, ranks: int = 1, images: int = 20, visits: int = 40, hard: int = 7, base: float = np.nan) -> Path:
+    """The log of a run in which one image, `hard`, is three times as hard; images alternate between the ranks.
+
+    base: the base model's losses of every fourth sample, as multiples of the run's.
+    """
     random = np.random.default_rng(0)
     for rank in range(ranks):
         numbers = np.arange(rank, images, ranks)
@@ -35,6 +38,7 @@ def log(folder: Path, ranks: int = 1, images: int = 20, visits: int = 40, hard: 
         logs = 0.2 * random.standard_normal(len(records)) - records["timestep"] / 300
         logs += np.where(numbers[places] == hard, np.log(3), 0.02 * (numbers[places] % 5))
         records["loss"] = np.exp(logs)
+        records["base"] = np.where(np.arange(len(records)) % 4 == 0, base * records["loss"], np.nan)
         known = {
             i: LoggedImage(f"/data/{n:02d}.png", "", f"a, tag{n % 3}", ["a", f"tag{n % 3}"])
             for i, n in enumerate(numbers)
@@ -69,6 +73,34 @@ def test_a_hard_image_comes_first_from_the_logs_of_all_processes(tmp_path: Path,
     assert len(first.curve) == len(found.ends) == 10
     assert np.mean(first.curve) == pytest.approx(3, rel=0.1)
     assert [tag.images for tag in sorted(found.tags, key=lambda tag: tag.tag)] == [7, 7, 6]
+
+
+def test_losses_are_judged_by_the_base_model_where_its_losses_are_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """It has twice the loss of every image: all are half as hard as for it, and equally learnt. An older log, or one
+    with too few of its losses, is judged by the run's own; either is said."""
+    for name in ("own", "base", "few"):
+        (tmp_path / name).mkdir()
+    own, by_base = analyse(log(tmp_path / "own")), analyse(log(tmp_path / "base", base=2.0))
+    assert (own.by_base, own.compared, by_base.by_base, by_base.compared) == (False, 0, True, 200)
+    assert "no losses of the base model" in own.baseline
+    judged = {row.path: row for row in by_base.rows}
+    for row in own.rows:
+        other = judged[row.path]
+        assert row.learnt is None
+        assert other.loss.value == pytest.approx(row.loss.value / 2, rel=0.1)
+        assert other.learnt is None or other.learnt.value in (None, pytest.approx(0.5))
+        assert other.reasons == row.reasons
+    assert sum(row.learnt is not None and row.learnt.value is not None for row in by_base.rows) >= 5
+    assert np.nanmedian([row.curve[0] for row in by_base.rows]) == pytest.approx(0.5, rel=0.1)
+    few = log(tmp_path / "few", visits=3, base=2.0)
+    assert "too few" in analyse(few).baseline
+    (tmp_path / "base" / "run.json").write_text('{"status": "finished"}')
+    loralab("analyse", tmp_path / "base")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "multiples of the base model's usual loss at the same timesteps, which 200 of them tell" in told
+    assert "learnt ×" in told
 
 
 def test_losses_that_are_not_finite_are_told_and_do_not_count(tmp_path: Path) -> None:

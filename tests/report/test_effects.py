@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loralab.report.effects import Effects, effects, outliers, residuals, tag_effects
+from loralab.report.effects import (
+    Effects,
+    Residuals,
+    against_base,
+    effects,
+    learnt_by_log,
+    outliers,
+    residuals,
+    tag_effects,
+)
 
 
 def losses(truth: np.ndarray, visits: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -40,6 +49,57 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         guess = found(truth, 30, seed)
         hits += (np.abs(guess.mean - np.median(guess.mean) - truth + np.median(truth)) < 1.96 * guess.error).tolist()
     assert 0.92 < np.mean(hits) < 0.98
+
+
+def compared(gains: np.ndarray, visits: int, share: float, seed: int) -> tuple[np.ndarray, ...]:
+    """Images, their difficulties, timesteps, losses, and their ratios to the base model's, known of a share of them."""
+    random = np.random.default_rng(seed)
+    difficulties = 0.3 * random.standard_normal(len(gains))
+    images = np.repeat(np.arange(len(gains)), visits)
+    timesteps = random.uniform(0, 1000, len(images))
+    base = -6 * (timesteps / 1000) ** 0.4 + difficulties[images] + 0.4 * random.standard_normal(len(images))
+    ratios = gains[images] + 0.3 * (timesteps / 500 - 1) + 0.1 * random.standard_normal(len(images))
+    known = random.random(len(images)) < share
+    return images, difficulties, timesteps, np.exp(base + ratios), np.where(known, np.exp(ratios), np.nan)
+
+
+def usual(timesteps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The median of the hundred values at the nearest timesteps, another way."""
+    order = np.argsort(timesteps)
+    place = np.argsort(order)
+    windows = np.clip(place[:, None] + np.arange(-50, 50), 0, len(values) - 1)
+    return np.median(values[order][windows], 1)
+
+
+def test_few_known_losses_of_the_base_model_tell_its_usual_loss() -> None:
+    """By a tenth of the samples, each image's loss is found as a multiple of what the base model has at its timesteps,
+    as if all its losses were known."""
+    for seed in range(5):
+        gains = np.full(40, -0.5)
+        gains[3] = 0.0
+        images, difficulties, timesteps, losses, ratios = compared(gains, 40, 0.1, seed)
+        guess = effects(against_base(residuals(timesteps, losses), timesteps, ratios), images, 40)
+        truth = difficulties - np.median(difficulties) + gains
+        assert np.mean(guess.mean - truth) == pytest.approx(0, abs=0.1)
+        base = np.log(losses) - np.log(compared(gains, 40, 1.0, seed)[-1])
+        whole = effects(Residuals(np.log(losses) - usual(timesteps, base), np.ones(len(losses))), images, 40)
+        assert np.abs(guess.mean - whole.mean).max() < 0.1
+        plain = residuals(timesteps, losses)
+        halved = against_base(plain, timesteps, np.full(len(losses), 0.5))
+        assert halved.value == pytest.approx(plain.value + np.log(0.5)), "all losses are half of the base model's"
+
+
+def test_what_is_learnt_of_an_image_does_not_depend_on_its_difficulty() -> None:
+    hits, errors = [], []
+    for seed in range(10):
+        gains = -0.5 + 0.3 * np.random.default_rng(50 + seed).standard_normal(40)
+        images, _, timesteps, _, ratios = compared(gains, 20, 0.5, seed)
+        known = np.isfinite(ratios)
+        found = learnt_by_log(timesteps[known], ratios[known], images[known], 40)
+        hits += (np.abs(found.mean - gains) < 1.96 * found.error).tolist()
+        errors += found.error.tolist()
+    assert np.mean(hits) > 0.9
+    assert np.mean(errors) < 0.15
 
 
 @pytest.mark.parametrize(("images", "spread"), [(12, 0.0), (20, 0.3), (60, 0.3), (60, 0.0)])

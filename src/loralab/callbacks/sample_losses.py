@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from loralab.diffusion.objective import Losses as BatchLosses
+from loralab.rng import derive
+from loralab.schema.ranges import AtLeastOne
 from loralab.training.internals import is_accumulating
 from loralab.training.loss_log import FOLDER, RECORD, LoggedImage, Losses, append, cut, file_of
 from loralab.training.module import LoraModule
@@ -20,22 +24,38 @@ from loralab.training.run_state import RunState
 from loralab.types import Batch, Item
 
 
+@dataclass(slots=True)
+class _Collected:
+    """Of one batch."""
+
+    step: int
+    images: list[int]
+    """Their numbers, -1 for those that are not logged."""
+    timesteps: Tensor
+    losses: Tensor
+    """(B,)"""
+    base: Tensor | None = None
+    """(B,) the base model's losses."""
+
+
 class SampleLosses(Callback):
     """Appends to `losses/RANK.log` (see loss_log) every `trainer.log_every_n_steps` optimizer steps and with every
     training state; in between it collects, without waiting for the device. Regularisation images are not logged.
 
+    In one of every `base_every_n_steps` optimizer steps, at a random place among them, the batches are also given to
+    the base model, with the same noise, timesteps and captions; null: never.
+
     A resumed run continues the log of the run that saved its state, as it was at the state's step.
     """
 
-    def __init__(self, *, run: RunState) -> None:
-        self.run = run
+    def __init__(self, *, base_every_n_steps: AtLeastOne | None = 10, run: RunState) -> None:
+        self.base_every_n_steps, self.run = base_every_n_steps, run
         self.file: Path | None = None
         self.numbers: dict[tuple[str, str], int] = {}
         """The image of a path and a caption, in the log."""
         self.images: dict[int, LoggedImage] = {}
         """Those not written yet."""
-        self.collected: list[tuple[int, list[int], Tensor, Tensor]] = []
-        """Of each batch: step, image numbers, timesteps, losses (B,)."""
+        self.collected: list[_Collected] = []
         self.written_at = 0
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
@@ -57,14 +77,21 @@ class SampleLosses(Callback):
         self, trainer: Trainer, module: LoraModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         step, losses = trainer.global_step, module.last_losses
-        values = losses.unweighted
-        if batch.mask is not None:  # the mean over what the mask counts: otherwise small subjects look easy
-            values = values / batch.mask.mean((1, 2, 3))
         images = [-1 if item.is_reg else self._number(trainer, item) for item in batch.items]
-        self.collected.append((step + is_accumulating(trainer), images, losses.timesteps, values))
+        now = _Collected(step + is_accumulating(trainer), images, losses.timesteps, _values(losses, batch))
+        self.collected.append(now)  # before the base model is asked, which may fail
+        if self._asks_base(now.step):
+            with module.run.pace.pause(), module.adapters.enabled(False), module.at_rest():
+                now.base = _values(module.losses(batch, module.seed), batch)
         if step != self.written_at and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._write()
             self.written_at = step
+
+    def _asks_base(self, step: int) -> bool:
+        """At a place that differs from window to window: at a fixed one, an order that repeats would show the base
+        model the same images each time."""
+        every = self.base_every_n_steps
+        return every is not None and (step - 1) % every == derive(0, "base loss", (step - 1) // every) % every
 
     def _number(self, trainer: Trainer, item: Item) -> int:
         key = os.path.abspath(item.path), item.caption
@@ -77,13 +104,16 @@ class SampleLosses(Callback):
     def _write(self) -> None:
         if not (self.collected and self.file):
             return
-        steps, images, timesteps, losses = zip(*self.collected, strict=True)
-        records = np.empty(sum(map(len, images)), RECORD)
-        records["step"] = np.repeat(steps, [len(part) for part in images])
-        records["timestep"] = torch.cat(timesteps).float().numpy()
-        records["loss"] = torch.cat(losses).float().cpu().numpy()
-        numbers = np.concatenate(images)
+        parts = self.collected
+        numbers = np.concatenate([part.images for part in parts])
+        records = np.empty(len(numbers), RECORD)
+        records["step"] = np.repeat([part.step for part in parts], [len(part.images) for part in parts])
         records["image"] = np.maximum(numbers, 0)
+        records["timestep"] = torch.cat([part.timesteps for part in parts]).float().numpy()
+        records["loss"] = torch.cat([part.losses for part in parts]).float().cpu().numpy()
+        unknown = float("nan")
+        base = [torch.full_like(part.losses, unknown) if part.base is None else part.base for part in parts]
+        records["base"] = torch.cat(base).float().cpu().numpy()
         append(self.file, records[numbers >= 0], self.images)
         self.collected, self.images = [], {}
 
@@ -96,3 +126,8 @@ class SampleLosses(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, module: LoraModule, checkpoint: dict[str, Any]) -> None:
         self._write()
+
+
+def _values(losses: BatchLosses, batch: Batch) -> Tensor:
+    """(B,) before any weight, the mean over what the mask counts: otherwise small subjects look easy."""
+    return losses.unweighted if batch.mask is None else losses.unweighted / batch.mask.mean((1, 2, 3))

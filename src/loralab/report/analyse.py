@@ -14,7 +14,7 @@ from rich.text import Text
 from loralab.bench.at_least import at_least
 from loralab.files import as_json, printable
 from loralab.places import full
-from loralab.report.analysis import Analysis, ImageRow, Ratio, TagRow, analyse, name_of
+from loralab.report.analysis import LEARNT_BY_LOG, Analysis, ImageRow, Ratio, TagRow, analyse, name_of
 from loralab.report.measure import measure
 from loralab.report.run import read
 
@@ -64,14 +64,16 @@ def _tables(found: Analysis, top: int) -> Iterable[tuple[str, Table]]:
 
 
 def _images(rows: list[ImageRow]) -> Table:
-    measured = any(row.learnt for row in rows)
-    heads = ("learnt ×", "95 %", "fit ×", "loss ×") if measured else ("loss ×", "95 %", "change ×", "samples")
+    measured, learnt = any(row.fit for row in rows), any(row.learnt for row in rows)
+    by_log = ("loss ×", "95 %", *(("learnt ×", "95 %") if learnt else ("change ×", "samples")))
+    heads = ("learnt ×", "95 %", "fit ×", "loss ×") if measured else by_log
     table = _table("image", heads, Column("caption", overflow="fold", min_width=16))
     for row in rows:
         if measured:
             figures = (_number(row.learnt), _interval(row.learnt), _number(row.fit), _number(row.loss))
         else:
-            figures = (_number(row.loss), _interval(row.loss), _number(row.change), str(row.samples))
+            by_log = (_number(row.learnt), _interval(row.learnt)) if learnt else (_number(row.change), str(row.samples))
+            figures = (_number(row.loss), _interval(row.loss), *by_log)
         _add(table, name_of(row.path), *figures, "; ".join([*row.reasons, " ".join(row.caption.split())]))
     return table
 
@@ -100,10 +102,12 @@ def _add(table: Table, *cells: str) -> None:
 
 def _words(found: Analysis) -> Iterable[str]:
     yield (
-        f"{found.samples} samples of {len(found.rows)} images, steps {found.steps[0]} to {found.steps[1]}. Losses are "
-        "multiples of what is usual in this run at the same timesteps; change is that from the first to the last third "
-        f"of the run{'' if found.change is None else f', of the median image {found.change:.2f}'}."
+        f"{found.samples} samples of {len(found.rows)} images, steps {found.steps[0]} to {found.steps[1]}. "
+        f"{found.baseline} Change is that from the first to the last third of the "
+        f"run{'' if found.change is None else f', of the median image {found.change:.2f}'}."
     )
+    if not found.measured and any(row.learnt for row in found.rows):
+        yield LEARNT_BY_LOG
     if found.measured:
         yield (
             "Learnt is the loss with the adapter as a multiple of the base model's, fit the base model's loss with the "

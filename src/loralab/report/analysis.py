@@ -15,8 +15,10 @@ from loralab.report.effects import (
     Outliers,
     Residuals,
     TagEffect,
+    against_base,
     difference,
     effects,
+    learnt_by_log,
     measured,
     outliers,
     residuals,
@@ -29,6 +31,16 @@ from loralab.training.loss_log import FOLDER, RECORD, LoggedImage, read
 PERIODS = 10
 SAMPLES_A_PERIOD = 3
 """Of each image, on average; a short run has fewer periods."""
+FEWEST_COMPARED = 20
+"""Samples of which the base model's loss is known, without which it is no baseline."""
+BASELINES = {
+    True: "Losses are multiples of the base model's usual loss at the same timesteps, which {} of them tell.",
+    False: "Losses are multiples of what is usual in this run at the same timesteps: the log has {} losses of the base "
+    "model, too few for a baseline.",
+}
+LEARNT_BY_LOG = (
+    "Learnt is an image's loss in the second half of the run as a multiple of the base model's for the same noise."
+)
 MISLED = "its caption misleads the base model: probably wrong"
 WIDTH = 1.96
 """Standard errors on each side of a 95 % interval."""
@@ -52,19 +64,21 @@ class ImageRow:
     digest: str
     samples: int
     loss: Ratio
-    """As a multiple of what is usual in this run at the same timesteps."""
+    """As a multiple of what is usual at the same timesteps, of the baseline of Analysis."""
     change: Ratio
     """Of its loss, from the first to the last third of the run."""
     learnt: Ratio | None
-    """Its loss with the adapter as a multiple of that of the base model, where it was measured (see measure)."""
+    """Its loss with the adapter as a multiple of that of the base model: where it was measured (see measure), by that;
+    else by the samples of the run's second half of which both are known, where there are enough."""
     fit: Ratio | None
-    """The base model's loss with its caption as a multiple of that without one, likewise."""
+    """The base model's loss with its caption as a multiple of that without one, where it was measured."""
     distance: float
     """Of its loss from that of the median image (see Outliers)."""
     reasons: list[str]
     """Why it is to be looked at first; empty for most images."""
     curve: list[float | None]
-    """Its loss in each period, as a multiple of that of the median image in the first."""
+    """Its loss in each period, as a multiple of the base model's usual loss; where that is not the baseline, of that of
+    the median image in the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +106,14 @@ class Analysis:
     """That of the median image."""
     limit: float | None
     """Distances beyond it are outliers; None where there are too few images to tell."""
+    compared: int
+    """Samples of which the base model's loss is known, too."""
+    by_base: bool
+    """Whether the base model's usual loss is the baseline, or, where too few samples are compared, this run's."""
+    baseline: str
+    """The same in words."""
     measured: bool
-    """Whether it is known what the adapter has learnt, and not only how hard images are."""
+    """Whether it was measured what the adapter has learnt of each image."""
     rows: list[ImageRow]
     tags: list[TagRow]
     notes: list[str] = field(default_factory=list)
@@ -111,14 +131,18 @@ def analyse(run: Path) -> Analysis:
     kept = records[finite]
     if (first := int(kept["step"].min())) > 1:
         notes.append(f"the log begins at step {first}: that of the run it resumed from was not found")
+    ratios, compared = _ratios(kept)
     values, of = residuals(kept["timestep"], kept["loss"]), kept["image"]
+    if by_base := compared >= FEWEST_COMPARED:
+        values = against_base(values, kept["timestep"], ratios)
     overall = effects(values, of, len(images))
     third = _period(kept["step"], 3)
     parts = [effects(_some(values, third == i), of[third == i], len(images)) for i in (0, 2)]
     change = difference(parts[1], parts[0])
     far, lagging = outliers(overall), outliers(change)
-    curves, ends = _curves(values, kept, len(images))
-    learnt, fit = _measured(run, images, notes)
+    curves, ends = _curves(values, kept, len(images), by_base)
+    by_measure, fit = _measured(run, images, notes)
+    learnt = by_measure or _learnt(kept, ratios, len(images))
     misled = outliers(fit).high & (fit.mean > WIDTH * fit.error) if fit else np.zeros(len(images), bool)
     rows = [
         ImageRow(
@@ -142,16 +166,35 @@ def analyse(run: Path) -> Analysis:
         ends=ends,
         change=_plain(math.exp(float(np.nanmedian(change.mean)))) if np.isfinite(change.mean).any() else None,
         limit=round(far.limit, 2) if math.isfinite(far.limit) else None,
-        measured=learnt is not None,
-        rows=sorted(rows, key=_place),
-        tags=_tags([image.tags for image in images], overall, change, learnt),
+        compared=compared,
+        by_base=by_base,
+        baseline=BASELINES[by_base].format(compared or "no"),
+        measured=by_measure is not None,
+        rows=sorted(rows, key=lambda row: _place(row, by_measure is not None)),
+        tags=_tags([image.tags for image in images], overall, change, by_measure),
         notes=notes,
     )
 
 
-def _place(row: ImageRow) -> tuple[bool, float]:
+def _ratios(records: np.ndarray) -> tuple[np.ndarray, int]:
+    """Losses over the base model's (N,), NaN where that is not known; and of how many it is."""
+    known = np.isfinite(records["base"]) & (records["base"] > 0)
+    ratios = np.full(len(records), np.nan)
+    ratios[known] = records["loss"][known] / records["base"][known]
+    return ratios, int(known.sum())
+
+
+def _learnt(records: np.ndarray, ratios: np.ndarray, images: int) -> Effects | None:
+    """Of the second half of the run; None where it has too few samples to tell how much they scatter."""
+    chosen = np.isfinite(ratios) & (_period(records["step"], 2) == 1)
+    if chosen.sum() < max(FEWEST_COMPARED, 2 * images):
+        return None
+    return learnt_by_log(records["timestep"][chosen], ratios[chosen], records["image"][chosen], images)
+
+
+def _place(row: ImageRow, measured: bool) -> tuple[bool, float]:
     """In the order of the rows: see Analysis."""
-    learnt = row.learnt.value if row.learnt else None
+    learnt = row.learnt.value if row.learnt and measured else None
     return not row.reasons, -abs(row.distance) if row.reasons else -(row.distance if learnt is None else learnt)
 
 
@@ -215,13 +258,13 @@ def _period(steps: np.ndarray, count: int) -> np.ndarray:
     return ((steps.astype(np.int64) - first) * count) // (last - first + 1)
 
 
-def _curves(values: Residuals, records: np.ndarray, images: int) -> tuple[np.ndarray, list[int]]:
+def _curves(values: Residuals, records: np.ndarray, images: int, by_base: bool) -> tuple[np.ndarray, list[int]]:
     """The loss (periods, images), and the last step of each period."""
     count = int(np.clip(len(records) // (images * SAMPLES_A_PERIOD), 1, PERIODS))
     period = _period(records["step"], count)
     means = [effects(_some(values, period == i), records["image"][period == i], images).mean for i in range(count)]
     ends = [int(records["step"][period == i].max(initial=0)) for i in range(count)]
-    start = np.nanmedian(means[0]) if np.isfinite(means[0]).any() else 0.0
+    start = np.nanmedian(means[0]) if not by_base and np.isfinite(means[0]).any() else 0.0
     return np.exp(np.stack(means) - start), ends
 
 

@@ -1,9 +1,10 @@
 """What per-sample losses say of images and tags, and how sure that is. Arrays only.
 
 Losses differ far more by timestep than by image, and by factors: everything is computed in logarithms. The residual of
-a record is r = log(loss) − b(timestep), where b is the median of all records of the run at about that timestep. The
-effect of an image is the mean of its residuals, each weighted by 1/σ(timestep), the spread of residuals there; so
-exp(effect) is its loss as a multiple of what is usual at the same timesteps.
+a record is r = log(loss) − b(timestep), where b is the median of all records of the run at about that timestep, or, as
+far as the base model was asked (`against_base`), its usual loss there. The effect of an image is the mean of
+its residuals, each weighted by 1/σ(timestep), the spread of residuals there; so exp(effect) is its loss as a multiple
+of what is usual at the same timesteps.
 
 Its standard error follows from the scatter of residuals within images, pooled over all: with few samples an image, the
 errors are wide and the ranking is mostly noise, which the intervals show. Images also differ in difficulty, for good
@@ -21,6 +22,7 @@ import numpy as np
 
 SAMPLES_A_BIN = 20
 MOST_BINS = 40
+MOST_BINS_OF_RATIOS = 10
 FEWEST = 8
 """Images, below which none is called an outlier."""
 TAIL = 0.15
@@ -52,13 +54,43 @@ class Residuals:
 def residuals(timesteps: np.ndarray, losses: np.ndarray) -> Residuals:
     """log(loss) − b(timestep), and 1/σ(timestep); b and σ are medians of bins of equally many records, in between and
     beyond linear, σ as 1.4826 × the median absolute deviation."""
-    order, values = np.argsort(timesteps, kind="stable"), np.log(losses)
-    bins = np.array_split(order, int(np.clip(len(order) // SAMPLES_A_BIN, 1, MOST_BINS)))
-    centres = np.array([np.median(timesteps[rows]) for rows in bins], float)
-    found = values - _line(timesteps, centres, np.array([np.median(values[rows]) for rows in bins]))
+    values, bins = np.log(losses), _bins(timesteps, MOST_BINS)
+    centres, usual = _medians(bins, timesteps), _medians(bins, values)
+    found = values - _line(timesteps, centres, usual)
     spreads = [1.4826 * np.median(np.abs(found[rows] - np.median(found[rows]))) for rows in bins]
     typical = float(np.median(spreads)) or 1.0
     return Residuals(found, 1 / np.interp(timesteps, centres, np.maximum(spreads, typical / 10)))
+
+
+def against_base(found: Residuals, timesteps: np.ndarray, ratios: np.ndarray) -> Residuals:
+    """The residuals of log(loss) against the base model's usual loss in the place of the run's.
+
+    ratios (N,): each loss over the base model's for the same noise, NaN where that is not known; from all of the run.
+    Their median at about a timestep is how far the two usual losses are apart there. It takes few ratios to know it, as
+    they scatter far less than losses do.
+    """
+    known = np.isfinite(ratios)
+    bins = _bins(timesteps[known], MOST_BINS_OF_RATIOS)
+    apart = _line(timesteps, _medians(bins, timesteps[known]), _medians(bins, np.log(ratios[known])))
+    return Residuals(found.value + apart, found.weight)
+
+
+def learnt_by_log(timesteps: np.ndarray, ratios: np.ndarray, images: np.ndarray, number: int) -> Effects:
+    """Of images 0 … number − 1, from losses over the base model's for the same noise (N,): the mean of all records, and
+    how far the image's own lie from what is usual at their timesteps."""
+    found = residuals(timesteps, ratios)
+    common = np.average(np.log(ratios) - found.value, weights=found.weight)
+    return effects(Residuals(found.value + common, found.weight), images, number)
+
+
+def _bins(timesteps: np.ndarray, most: int) -> list[np.ndarray]:
+    """The records by timestep, about equally many in each bin."""
+    order = np.argsort(timesteps, kind="stable")
+    return np.array_split(order, int(np.clip(len(order) // SAMPLES_A_BIN, 1, most)))
+
+
+def _medians(bins: list[np.ndarray], values: np.ndarray) -> np.ndarray:
+    return np.array([np.median(values[rows]) for rows in bins], float)
 
 
 def _line(at: np.ndarray, centres: np.ndarray, values: np.ndarray) -> np.ndarray:

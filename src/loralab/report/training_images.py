@@ -15,7 +15,7 @@ from PIL import Image
 from loralab.data import images
 from loralab.errors import UserError
 from loralab.files import digest_file
-from loralab.report.analysis import Analysis, ImageRow, analyse, name_of
+from loralab.report.analysis import LEARNT_BY_LOG, Analysis, ImageRow, analyse, name_of
 from loralab.writing import atomic_path
 
 FOLDER = "training_images"
@@ -37,7 +37,9 @@ def training_images(run: Path, media: Path) -> tuple[dict[str, Any] | None, list
     groups = {title: [_card(row, media) for row in rows] for title, rows in _chosen(found).items() if rows}
     tags = found.tags if len(found.tags) <= 2 * TAGS else [*found.tags[:TAGS], *found.tags[-TAGS:]]
     facts = {"images": len(found.rows), "samples": found.samples, "steps": found.steps, "change": found.change}
-    facts["measured"] = found.measured
+    facts |= {"measured": found.measured, "baseline": found.baseline}
+    if not found.measured and any(row.learnt for row in found.rows):
+        facts["baseline"] += f" {LEARNT_BY_LOG}"
     return {**facts, "groups": groups, "tags": [asdict(tag) for tag in tags]}, found.notes
 
 

@@ -1,4 +1,4 @@
-"""The log of losses sample by sample: `losses/RANK.log` in a run's folder, 16 bytes a sample, less when compressed.
+"""The log of losses sample by sample: `losses/RANK.log` in a run's folder, 20 bytes a sample, less when compressed.
 
 A file is a row of blocks, each appended as a whole: a header with the length and the CRC-32 of what follows, then
 zlib-compressed records, or the images that later records name by number. A block that a killed process has not
@@ -20,11 +20,15 @@ from loralab.writing import atomic_path, writing
 
 FOLDER = "losses"
 SETTING = "hydra.run.dir"
-RECORD = np.dtype([("step", "<u4"), ("image", "<u4"), ("timestep", "<f4"), ("loss", "<f4")])
+_WITHOUT_BASE = [("step", "<u4"), ("image", "<u4"), ("timestep", "<f4"), ("loss", "<f4")]
+RECORD = np.dtype([*_WITHOUT_BASE, ("base", "<f4")])
 """The optimizer step that the sample was part of, counted from 1; the number of its image; its timestep, 0 to 1000;
-its loss before any weight, the mean over the latent elements that its mask counts."""
+its loss before any weight, the mean over the latent elements that its mask counts; the base model's for the same noise
+and caption, NaN where it was not asked."""
 _HEADER = struct.Struct("<4sc3xII")
-_MAGIC, _RECORDS, _IMAGES = b"LLL1", b"r", b"i"
+_MAGIC, _IMAGES = b"LLL1", b"i"
+_RECORDS = {b"b": RECORD, b"r": np.dtype(_WITHOUT_BASE)}
+"""By the kind of their block; the second was written by earlier versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,8 @@ def read(file: Path) -> Losses:
             found.damaged += following - at if following >= 0 else 0
             at = following if following >= 0 else len(data)
             continue
-        if data[at + 4 : at + 5] == _RECORDS:
-            parts.append(np.frombuffer(content, RECORD))
+        if kind := _RECORDS.get(data[at + 4 : at + 5]):
+            parts.append(_records(np.frombuffer(content, kind)))
         else:
             found.images |= {number: LoggedImage(**image) for number, image in json.loads(content)}
         at = end
@@ -97,10 +101,21 @@ def read(file: Path) -> Losses:
     return found
 
 
+def _records(found: np.ndarray) -> np.ndarray:
+    """As RECORD has them."""
+    if found.dtype == RECORD:
+        return found
+    records = np.zeros(len(found), RECORD)
+    records["base"] = np.nan
+    for name in found.dtype.names or ():
+        records[name] = found[name]
+    return records
+
+
 def _blocks(records: np.ndarray, images: dict[int, LoggedImage]) -> bytes:
     rows = json.dumps([[number, asdict(image)] for number, image in images.items()])
     blocks = [(_IMAGES, rows.encode())] if images else []
-    blocks += [(_RECORDS, records.tobytes())] if len(records) else []
+    blocks += [(b"b", records.tobytes())] if len(records) else []
     packed = [(kind, zlib.compress(content)) for kind, content in blocks]
     return b"".join(_HEADER.pack(_MAGIC, kind, len(part), zlib.crc32(part)) + part for kind, part in packed)
 
@@ -112,6 +127,6 @@ def _block(data: bytes, at: int) -> tuple[bytes | None, int]:
     magic, kind, length, checksum = _HEADER.unpack_from(data, at)
     end = at + _HEADER.size + length
     part = data[at + _HEADER.size : end]
-    if magic != _MAGIC or kind not in (_RECORDS, _IMAGES) or len(part) < length or zlib.crc32(part) != checksum:
+    if magic != _MAGIC or kind not in (*_RECORDS, _IMAGES) or len(part) < length or zlib.crc32(part) != checksum:
         return None, end
     return zlib.decompress(part), end

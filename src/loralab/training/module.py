@@ -168,10 +168,16 @@ class LoraModule(L.LightningModule):
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Inside the block the evaluation weights are used without dropout and gradients, in training precision."""
+        with self.evaluation_weights(), self.at_rest():
+            yield
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Inside the block there are no dropout and no gradients; the precision is that of training."""
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            with self.evaluation_weights(), torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 yield
         finally:
             for module, training in modes.items():

@@ -13,8 +13,8 @@ function drawImages() {
   const { images } = RUNS[find("images-run").value], groups = Object.entries(images.groups);
   const cards = groups.flatMap(([, some]) => some), extent = extentOf(cards.flatMap(card => card.curve));
   find("images-facts").textContent = `${images.samples} samples of ${images.images} images, steps ${images.steps.join(" to ")}. ` +
-    "Losses are multiples of what is usual in this run at the same timesteps, with 95 % intervals; change is that from the first to " +
-    `the last third of the run${images.change === null ? "" : `, of the median image ${ratioText(images.change)}`}.` +
+    `${images.baseline} In brackets are 95 % intervals. Change is that from the first to the last third of the run` +
+    `${images.change === null ? "" : `, of the median image ${ratioText(images.change)}`}.` +
     (images.measured ? " Learnt is the loss with the adapter as a multiple of the base model's, fit the base model's loss with the " +
       "caption as a multiple of that without: above 1, the caption misleads it." : "");
   find("images-groups").replaceChildren(...groups.flatMap(([title, some]) =>
@@ -30,14 +30,14 @@ function imageCard(card, extent) {
   return make("div", { class: "card", title: card.path }, shown,
     make("b", {}, card.name),
     ...card.reasons.map(words => make("span", { class: "error" }, words)),
-    ...card.learnt ? [make("span", {}, `learnt × ${intervalText(card.learnt)}`), make("span", {}, `fit × ${intervalText(card.fit)}`)] : [],
+    ...["learnt", "fit"].filter(name => card[name]).map(name => make("span", {}, `${name} × ${intervalText(card[name])}`)),
     make("span", {}, `loss × ${intervalText(card.loss)}`),
     make("span", {}, `change × ${intervalText(card.change)}`),
     spark(card.curve, extent),
     make("span", { class: "caption", title: card.caption }, card.caption));
 }
 
-// The loss over the run, on a logarithmic scale that all images share; the line is the median image at the beginning.
+// The loss over the run, on a logarithmic scale that all images share; the line is the baseline, at 1.
 function spark(curve, [low, high]) {
   const place = value => 32 - 30 * (Math.log(value) - Math.log(low)) / (Math.log(high) - Math.log(low) || 1);
   const known = curve.map((value, i) => [100 * i / Math.max(1, curve.length - 1), value]).filter(([, value]) => value !== null);

@@ -10,6 +10,7 @@ import pytest
 
 from loralab.command.prepare import checked
 from loralab.errors import UserError
+from loralab.importers.recognition import PEERS
 from loralab.schema.catalogue import OPTIONS
 from loralab.schema.compose import CONF, compose, group_options
 from loralab.schema.elsewhere import SHORT, option_of
@@ -52,10 +53,17 @@ def test_keys_of_comments() -> None:
 
 
 def test_keys_of_messages() -> None:
-    for file in {*(ROOT / "src").rglob("*.py")} - {ROOT / "src/loralab/schema/renamed.py"}:
+    theirs = {*(ROOT / "src/loralab/importers/peers").glob("*.py")}  # keys of other trainers
+    for file in {*(ROOT / "src").rglob("*.py")} - {ROOT / "src/loralab/schema/renamed.py"} - theirs:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not wrong(node.value), (file, node.lineno)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_keys_of_what_is_said_of_other_trainers_keys(peer: str) -> None:
+    for row in PEERS[peer].ROWS.values():
+        assert not wrong(row.why if row.key else row.what), row.name
 
 
 def wrong(text: str) -> list[str]:

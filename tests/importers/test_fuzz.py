@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from loralab.errors import UserError
 from loralab.importers.conversion import read
-from loralab.importers.dialects import NAMES
+from loralab.importers.recognition import NAMES
 from loralab.importers.rules.folders import DATA, FOLDER
 from loralab.schema.quoting import as_text, to_paste
 from loralab.schema.settings import written

@@ -12,8 +12,8 @@ from loralab.command.prepare import prepare
 from loralab.errors import UserError
 from loralab.importers.content import NotSettings
 from loralab.importers.conversion import read
-from loralab.importers.dialects import NAMES
 from loralab.importers.expand import expand
+from loralab.importers.recognition import NAMES
 from loralab.schema.compose import compose
 from loralab.schema.tree import get
 
@@ -276,8 +276,6 @@ FOREIGN = {
     "diffusion-pipe": "output_dir = 'x'\nepochs = 9\nmicro_batch_size_per_gpu = 1\nsave_every_n_epochs = 2\n"
     "[model]\ntype = 'sdxl'\n[adapter]\ntype = 'lora'\nrank = 32\n[optimizer]\nlr = 1e-4\n",
     "SimpleTuner": {"--model_type": "lora", "--model_family": "sdxl", "--learning_rate": 1e-4, "--lora_rank": 16},
-    "OneTrainer": {"__version": 6, "training_method": "LORA", "learning_rate": 3e-4, "base_model_name": "x"},
-    "list of concepts of OneTrainer": [{"__version": 1, "image": {}, "text": {}, "path": "x"}],
     "musubi-tuner": "[general]\nresolution = [960, 544]\n[[datasets]]\nimage_directory = 'x'\ncache_directory = 'y'\n",
     "PEFT": {"peft_type": "LORA", "r": 8, "lora_alpha": 16},
     "diffusers model": {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30"},

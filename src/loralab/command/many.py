@@ -18,8 +18,8 @@ from loralab.files import what_is_at
 from loralab.importers import content as contents
 from loralab.importers.content import NotSettings, shown
 from loralab.importers.conversion import converted
-from loralab.importers.dialects import dialect_of
 from loralab.importers.expand import value_of
+from loralab.importers.recognition import dialect_of
 from loralab.schema.settings import written
 from loralab.writing import atomic_path, try_to_write
 

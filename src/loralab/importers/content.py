@@ -72,7 +72,7 @@ def no_settings(path: Path, found: str, remedy: str = "") -> NotSettings:
     )
 
 
-READ = "JSON, TOML or a start script for sd-scripts, kohya_ss or LoRA Easy Training, or a LoRA file"
+READ = "JSON, TOML or a start script for sd-scripts, kohya_ss or LoRA Easy Training; JSON of OneTrainer; or a LoRA file"
 
 
 def shown(name: Any, most: int = 80) -> str:

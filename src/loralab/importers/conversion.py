@@ -12,6 +12,7 @@ from loralab.importers import content as contents
 from loralab.importers.content import Content
 from loralab.importers.foreign import OFF, Foreign, Left
 from loralab.importers.layers import layers
+from loralab.importers.recognition import PEERS
 from loralab.importers.rules import catalogue_rows, data, network, scheduler, targets
 from loralab.importers.rules.block_lists import blocks
 from loralab.importers.rules.folders import folders
@@ -23,7 +24,6 @@ from loralab.importers.rules.ours import Ours
 from loralab.importers.rules.samples import samples
 from loralab.importers.rules.saving import saving
 from loralab.importers.rules.timesteps import timesteps
-from loralab.schema.catalogue import OPTIONS
 from loralab.schema.settings import Settings
 
 RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
@@ -113,7 +113,7 @@ def converted(content: Content, skip: Iterable[str] = (), given: Settings | None
     foreign, section = layers(content, skip)
     ours = Ours(given=given or Settings())
     _drop_unsure(foreign, ours)
-    for rule in RULES:
+    for rule in PEERS[foreign.dialect].RULES if foreign.dialect in PEERS else RULES:
         rule(foreign, ours)
     _leave_the_rest(foreign, ours)
     taken = _taken(foreign) or len(section.settings.values)
@@ -134,14 +134,15 @@ def converted(content: Content, skip: Iterable[str] = (), given: Settings | None
 
 
 def _taken(foreign: Foreign) -> int:
-    gone = {left.key for left in foreign.left}
-    return len({key.partition(".")[0] for key in foreign.keys.values()} - gone) + len(foreign.datasets_taken - gone)
+    gone, nested = {left.key for left in foreign.left}, foreign.dialect in PEERS
+    keys = {key if nested else key.partition(".")[0] for key in foreign.keys.values()}
+    return len(keys - gone) + len(foreign.datasets_taken - gone)
 
 
 def _drop_unsure(foreign: Foreign, ours: Ours) -> None:
     """Drops options whose values depend on running a script: the command line has to give them."""
     for name, why in dict(foreign.unsure).items():
-        key = OPTIONS[name].key if name in OPTIONS else ""
+        key = foreign.rows[name].key if name in foreign.rows else ""
         if key and ours.value(key) is None:
             remedy = f"write its value into the file, or set {key}=… and settings.skip=[{name}]"
             foreign.problem(name, why, remedy)
@@ -167,7 +168,7 @@ def _leave_the_rest(foreign: Foreign, ours: Ours) -> None:
     """Reports every option that did not become a setting: nothing is dropped silently."""
     used = {name for names in ours.origins.values() for name in names}
     for name in list(foreign.options):
-        option = OPTIONS[name]
+        option = foreign.rows[name]
         if not option.key:
             foreign.leave(name, option.what)
         elif foreign.has(name) and used.isdisjoint((name, *option.by.split())):

@@ -12,7 +12,7 @@ from loralab.errors import Problem, UserError
 from loralab.importers import content as contents
 from loralab.importers.content import Content, shown
 from loralab.schema import coerce
-from loralab.schema.catalogue import OPTIONS
+from loralab.schema.catalogue import OPTIONS, Option
 from loralab.schema.coerce import Coercion, Within
 
 SPECIAL = re.compile(r"_\w+_")
@@ -57,6 +57,8 @@ class Foreign:
     """The dialect's defaults for options that the file does not contain."""
     blank: Mapping[str, Any] = field(default_factory=dict)
     """The values of options that the file contains but leaves empty."""
+    rows: Mapping[str, Option] = field(default_factory=lambda: OPTIONS)
+    """The table that the names of its options are those of."""
     options: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     """Option → its key in the file."""
@@ -107,7 +109,7 @@ class Foreign:
 
     def add(self, key: str, name: str, value: Any, empty: bool = False) -> None:
         """Adds the value at `key` of the file as the option `name`."""
-        if name not in OPTIONS:
+        if name not in self.rows:
             self._add_unknown(key)
             return
         if name in self.options:
@@ -139,7 +141,8 @@ class Foreign:
         """The value of an option, the dialect's default where the file does not set it; None where there is neither."""
         if not self.has(name):
             return (self.blank if name in self.options else self.absent).get(name)
-        return self.checked(name, self.options[name], OPTIONS[name].coercion)
+        found = self.checked(name, self.options[name], self.rows[name].coercion)
+        return self.absent.get(name) if found is None else found  # an invalid value is a problem anyway
 
     def checked(self, name: str, value: Any, kind: Coercion) -> Any:
         """A value of the option `name`, converted; None where it is invalid, which is noted as a problem."""
@@ -181,11 +184,12 @@ class Foreign:
         content = self.files.get(name, self.content)
         self.problems += content.error(self.keys[name], found, remedy).problems
 
-    def leave(self, name: str, why: str, group: str = "") -> None:
-        """Reports an option of the file as not applied."""
+    def leave(self, name: str, why: str, group: str = "", neutral: bool = False) -> None:
+        """Reports an option of the file as not applied. neutral: it would not have changed the result either."""
         if name in self.options and self.keys[name] not in {left.key for left in self.left}:
             file = self.files[name].path.name if name in self.files else ""
-            self.left.append(Left(self.keys[name], self.options[name], why, group, file=file))
+            counts = not (neutral or (name in self.rows and self.rows[name].neutral))
+            self.left.append(Left(self.keys[name], self.options[name], why, group, counts, file))
 
     def drop(self, name: str) -> None:
         """Continues as if the file did not contain the option."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from loralab.importers import content as contents
 from loralab.importers.content import Content
-from loralab.importers.dialects import DIALECTS, dialect_of
 from loralab.importers.foreign import Foreign
+from loralab.importers.recognition import DIALECTS, dialect_of
 from loralab.importers.section import Section, section_of
 
 SKIP = "json_load_skip_list"

@@ -120,7 +120,7 @@ def section_of(content: Content, warnings: list[str]) -> Section:
 
 def _given(content: Content) -> Any:
     """The section of a JSON file, or of the metadata of an adapter file, where it is a JSON text."""
-    if content.format not in ("json", "safetensors"):
+    if content.format not in ("json", "safetensors") or not isinstance(content.data, dict):
         return {}
     table = content.data if content.format == "json" else content.data.get("__metadata__", {})
     given = table.get(NAME, {})

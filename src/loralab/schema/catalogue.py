@@ -44,6 +44,8 @@ class Option:
     """What is reported where it has no effect, if it is not that `only` does not hold."""
     by: str = ""
     """The function in importers/rules that computes the setting, or the options whose rows have it as a condition."""
+    neutral: bool = False
+    """Whether it cannot change the result: not applied, it is counted, not listed."""
 
     @property
     def name(self) -> str:

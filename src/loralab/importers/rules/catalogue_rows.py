@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
-from loralab.schema.catalogue import OPTIONS, Option
+from loralab.schema.catalogue import Option
 
 TOGETHER = {
     "objective/noise": ("offset", "multires", "input_perturbation"),
@@ -15,7 +15,7 @@ TOGETHER = {
 
 def plain(foreign: Foreign, ours: Ours) -> None:
     """Rows without conditions."""
-    for option in OPTIONS.values():
+    for option in foreign.rows.values():
         if option.is_row and not option.only and (value := foreign.take(option.name)) is not None:
             key, _, word = option.key.partition("=")
             if word == "…":
@@ -27,7 +27,7 @@ def plain(foreign: Foreign, ours: Ours) -> None:
 def switches(foreign: Foreign, ours: Ours) -> None:
     """Options that are chosen together, each by a row of its own, where it is on."""
     for group, order in TOGETHER.items():
-        rows = [next(o for o in OPTIONS.values() if o.is_row and o.key == f"{group}={word}") for word in order]
+        rows = [row for word in order for row in foreign.rows.values() if row.is_row and row.key == f"{group}={word}"]
         on = [row for row in rows if foreign.take(row.name)]
         for row in rows:
             if row not in on:
@@ -43,7 +43,7 @@ def switches(foreign: Foreign, ours: Ours) -> None:
 
 def conditional(foreign: Foreign, ours: Ours) -> None:
     """Rows with conditions, after what they depend on."""
-    for option in OPTIONS.values():
+    for option in foreign.rows.values():
         if not (option.is_row and option.only):
             continue
         value, conditions = foreign.take(option.name), option.only.split()

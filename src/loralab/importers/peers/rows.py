@@ -1,0 +1,57 @@
+"""The rows of a trainer's keys, and how the keys of a file find theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from loralab.importers.foreign import Foreign, Left
+from loralab.schema.catalogue import Option
+
+Rows = Mapping[str, Option]
+
+
+def row(name: str, key: str, **more: Any) -> Option:
+    """The row of a supported key: its dotted name in the file, and our key."""
+    return Option(name, key, "", **more)
+
+
+def without(reasons: Mapping[str, str], neutral: bool = False) -> Iterable[Option]:
+    """Rows of keys without a counterpart, by the reason. A name may contain *."""
+    return (Option(name, "", why, neutral=neutral) for why, names in reasons.items() for name in names.split())
+
+
+def table(*options: Option) -> Rows:
+    """Rows by name."""
+    return {option.name: option for option in options}
+
+
+def of(rows: Rows, name: str) -> Option | None:
+    """The row of a key: its own, or the first with a * that matches it."""
+    if name in rows:
+        return rows[name]
+    return next((option for known, option in rows.items() if "*" in known and fnmatchcase(name, known)), None)
+
+
+def take(found: Foreign, given: Mapping[str, Any], aliases: Mapping[str, str] | None = None, at: str = "") -> None:
+    """Adds each key of nested tables to a file's options. aliases: other names of keys → their names in the rows."""
+    for key, value in given.items():
+        place = f"{at}{key}"
+        name = (aliases or {}).get(place, place)
+        option = of(found.rows, name)
+        if option is not None and "*" not in option.name:
+            found.add(place, name, value, empty=value in (None, ""))
+        elif option is not None:
+            found.left.append(Left(place, value, option.what, is_setting=not option.neutral))
+        elif isinstance(value, dict):
+            take(found, value, aliases, f"{place}.")
+        else:
+            found.add(place, name, value)
+
+
+def tables(value: Any) -> list[dict[str, Any]]:
+    """A list of tables."""
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+        raise ValueError("a list of tables")
+    return value

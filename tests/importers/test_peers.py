@@ -1,0 +1,207 @@
+"""Files of trainers with a vocabulary of their own: public examples of each, what they come to, and a run of each."""
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loralab import launch
+from loralab.errors import UserError
+from loralab.importers import content as contents
+from loralab.importers.conversion import converted, read
+from loralab.importers.expand import expand
+from loralab.schema.compose import compose
+from loralab.schema.tree import get
+from tests import GOLDEN
+from tests.support.images import picture
+
+PEERS = GOLDEN / "peers"
+
+STRAY = {
+    "onetrainer_whole.json": ["max_train_steps", "sample_definitions", "samples_config_path"],
+}
+"""Keys of those files that the trainer does not know either."""
+
+
+def whole(tmp_path):
+    """A file with every key, of a family that there is."""
+    table = json.loads((PEERS / "onetrainer_flux2.json").read_text("utf8"))
+    path = tmp_path / "onetrainer_whole.json"
+    concepts = str(PEERS / "onetrainer_concepts.json")
+    table |= {"model_type": "STABLE_DIFFUSION_XL_10_BASE", "concept_file_name": concepts}
+    path.write_text(json.dumps(table), "utf8")
+    return path
+
+
+FILES = [
+    *("onetrainer_sd15.json", "onetrainer_sd15_held.json", "onetrainer_sdxl.json", "onetrainer_whole.json"),
+    "onetrainer_concepts.json",
+]
+
+
+@pytest.fixture
+def file(tmp_path):
+    return lambda name: whole(tmp_path) if name == "onetrainer_whole.json" else PEERS / name
+
+
+def composed(path, *overrides):
+    expanded = expand([f"settings.load={path}", *overrides])
+    assert not expanded.problems
+    return compose(expanded.overrides)
+
+
+def said(content, data):
+    try:
+        found = converted(replace(content, data=data))
+    except UserError as error:
+        return str(error)
+    assert not any("${" in line for line in found.overrides)
+    return found.as_json(), found.taken
+
+
+def without(data, path):
+    """The data without the value at a path of keys and numbers."""
+    found = deepcopy(data)
+    node = found
+    for part in path[:-1]:
+        node = node[part]
+    del node[path[-1]]
+    return found
+
+
+def paths(data, above=()):
+    """The path of every value that says something: null and an empty text are words for a key that is not there."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
+            yield from paths(value, (*above, key))
+        elif value not in (None, "") and not (isinstance(data, list)):
+            yield (*above, key)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_key_is_used_or_named(file, name):
+    """Leaving out any one of them changes what is said of the file."""
+    content = contents.read(file(name))
+    assert read(file(name)).unknown == STRAY.get(name, [])
+    whole = said(content, content.data)
+    keys = list(paths(content.data))
+    assert len(keys) >= 10
+    assert [key for key in keys if said(content, without(content.data, key)) == whole] == []
+
+
+EXPECTED = {
+    "onetrainer_sd15.json": {
+        "model.base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "model.clip_skip": 1, "model.dtype": "fp16",
+        "optimizer.lr": 3e-4, "optimizer.weight_decay": 0.01, "adapter.rank": 16, "adapter.alpha": 1.0,
+        "adapter.conv_rank": None, "targets.unet": True, "targets.text_encoder": True, "targets.in_out": False,
+        "data.batch_size": 4, "data.resolution": 512, "data.buckets.partial": "drop", "trainer.max_epochs": 100,
+        "trainer.max_steps": None, "scheduler.warmup_steps": 200, "trainer.precision": "16-mixed",
+        "output.precision": "fp32", "output.name": "lora", "output.folder": "models", "ema.decay": 0.0,
+        "trainer.accumulate_grad_batches": 1, "trainer.gradient_clip_val": 1.0,
+    },
+    "onetrainer_sdxl.json": {
+        "model.base": "stabilityai/stable-diffusion-xl-base-1.0", "optimizer.lr": 3e-4, "targets.unet_lr": 3e-4,
+        "targets.text_encoder": False, "targets.text_encoder_2": True, "adapter.rank": 16, "adapter.conv_rank": 16,
+        "targets.in_out": True, "objective.noise.offset.strength": 0.05, "data.resolution": 1024, "data.batch_size": 4,
+    },
+    "onetrainer_sd15_held.json": {
+        "optimizer.lr": 3e-4, "data.batch_size": 4, "model.dtype": "fp16", "adapter.rank": 16, "adapter.alpha": 1.0,
+        "adapter.conv_rank": 16, "targets.in_out": True, "trainer.max_epochs": 100, "data.resolution": 512,
+    },
+    "onetrainer_whole.json": {
+        "optimizer._target_": "bitsandbytes.optim.AdamW8bit", "optimizer.lr": 1e-4, "adapter.rank": 32,
+        "adapter.alpha": 16.0, "output.precision": "bf16", "output.name": "smoke", "output.folder": "C:/out/smoke",
+        "objective.timesteps._target_": "loralab.diffusion.timesteps.LogitNormal", "objective.timesteps.std": 1.0,
+        "data.folders": [{"augment": {"flip": False}, "repeats": 1, "captions": {"shuffle": False},
+                          "path": "/data/sumi", "weight": 1.0}],
+        "targets.patterns": [{"match": r"^unet\.(?!.*(?:transformer_block))", "rank": 0}], "trainer.max_epochs": 1,
+    },
+}  # fmt: skip
+"""Worked out by hand from the file and the trainer's own defaults."""
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_a_file_comes_to(file, name):
+    tree = composed(file(name)).tree
+    assert {key: get(tree, key) for key in EXPECTED[name]} == EXPECTED[name]
+
+
+FAMILIES = {
+    "onetrainer_flux2.json": "model_type (in onetrainer_flux2.json): Flux 2 is not supported",
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_another_family_is_named_with_what_is_supported(name):
+    with pytest.raises(UserError) as caught:
+        read(PEERS / name)
+    assert FAMILIES[name] in str(caught.value)
+    assert "supported: SD 1.x, SD 2.x or SDXL" in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_told_by_its_content(file, name, tmp_path):
+    path = tmp_path / "train.cfg"
+    path.write_bytes(file(name).read_bytes())
+    assert converted(contents.read(path)).dialect == name.partition("_")[0].replace("-", "_")
+
+
+@pytest.fixture
+def images(tmp_path):
+    for number, colour in enumerate(("red", "green", "blue", "white")):
+        picture(tmp_path / "images" / f"{number}.png", (64, 64), colour, f"a {colour} thing")
+    return tmp_path / "images"
+
+
+def trained(path: Path, folder: Path, *overrides: str) -> dict:
+    """Two steps of the public command on the embedded model; the run's record."""
+    argv = [
+        *(f"settings.load={path}", "model=tiny", "data.resolution=64", "data.buckets.step=8", "trainer.max_steps=2"),
+        *("trainer.precision=32-true", "callbacks.progress.enabled=false", "callbacks.samples.enabled=false"),
+        *(f"data.cache_folder={folder}/cache", f"hydra.run.dir={folder}/run", "output.folder=null"),
+        *("model.dtype=fp32", *overrides),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train.py"])
+        with pytest.raises(SystemExit) as stop:
+            launch.main(argv)
+    assert not stop.value.code
+    assert list((folder / "run").glob("*.safetensors"))
+    return json.loads((folder / "run" / "run.json").read_text("utf8"))
+
+
+def test_onetrainer_trains(images, tmp_path):
+    (concept,) = json.loads((PEERS / "onetrainer_concepts.json").read_text("utf8"))
+    concept |= {"path": str(images), "balancing": 2.0}
+    (tmp_path / "concepts.json").write_text(json.dumps([concept]), "utf8")
+    table = json.loads((PEERS / "onetrainer_sd15.json").read_text("utf8"))
+    table |= {"concept_file_name": "concepts.json", "learning_rate_warmup_steps": 0}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(table), "utf8")
+    record = trained(path, tmp_path)
+    assert record["steps"] == 2
+    assert get(composed(path).tree, "data.folders")[0]["repeats"] == 2
+
+
+ODD = (True, 0, -3, 1e30, "x", "", None, [], {}, ["a"], {"a": 1}, "1,2", "${x}", 1.5)
+
+
+def set_at(data, path, value):
+    found = deepcopy(data)
+    node = found
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_value_is_a_setting_or_a_user_s_mistake(file, name):
+    """Never a traceback."""
+    content = contents.read(file(name))
+    for number, key in enumerate(paths(content.data)):
+        for value in ODD[number % 4 :: 4]:
+            said(content, set_at(content.data, key, value))

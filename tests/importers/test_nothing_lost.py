@@ -271,7 +271,6 @@ def test_every_version_of_the_old_scripts(write, given, expected):
 
 
 FOREIGN = {
-    "ai-toolkit": "job: extension\nconfig:\n  name: x  # --name\n  process:\n    - type: sd_trainer\n      steps: 4\n",
     "concept sliders": "prompts_file: a.yaml\npretrained_model:\n  v2: false\nnetwork:\n  type: c3lier\n",
     "diffusion-pipe": "output_dir = 'x'\nepochs = 9\nmicro_batch_size_per_gpu = 1\nsave_every_n_epochs = 2\n"
     "[model]\ntype = 'sdxl'\n[adapter]\ntype = 'lora'\nrank = 32\n[optimizer]\nlr = 1e-4\n",
@@ -339,12 +338,12 @@ def test_a_pipe_is_refused_at_once(tmp_path):
 def test_a_folder_with_other_files(write, tmp_path, capsys):
     write({"net_dim": 4}, "a.json")
     write("network_dim = ", "broken.toml")
-    write(FOREIGN["ai-toolkit"], "slider.yml")
+    write(FOREIGN["concept sliders"], "slider.yml")
     write("--- notes --- do not --forget\n", "notes.txt")
     files = [path.name for path in many.settings_files(tmp_path)]
     assert files == ["a.json", "broken.toml"]  # what is damaged fails, and is not passed over
     told = capsys.readouterr().err
-    assert "slider.yml is a configuration of ai-toolkit" in told
+    assert "slider.yml is a configuration of concept sliders" in told
     assert "notes.txt" in told
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from loralab import launch
 from loralab.errors import UserError
@@ -21,7 +22,12 @@ PEERS = GOLDEN / "peers"
 
 STRAY = {
     "onetrainer_whole.json": ["max_train_steps", "sample_definitions", "samples_config_path"],
-}
+    "ai-toolkit_held.json": [
+        "train.lr_scheduler_kwargs.eta_min", "train.mixed_precision", "train.zero_terminal_snr",
+        "train.scale_weight_norms", "train.cache_text_encoder_outputs", "train.cache_text_encoder_outputs_to_disk",
+        "sample.cfg_rescale", "datasets.0.bucket_step_size", "datasets.0.bucket_no_upscale", "datasets.0.center_crop",
+    ],
+}  # fmt: skip
 """Keys of those files that the trainer does not know either."""
 
 
@@ -37,7 +43,8 @@ def whole(tmp_path):
 
 FILES = [
     *("onetrainer_sd15.json", "onetrainer_sd15_held.json", "onetrainer_sdxl.json", "onetrainer_whole.json"),
-    "onetrainer_concepts.json",
+    *("onetrainer_concepts.json", "ai-toolkit_sdxl.yaml", "ai-toolkit_quick.yaml", "ai-toolkit_held.json"),
+    "ai-toolkit_sd15_held.yaml",
 ]
 
 
@@ -71,19 +78,33 @@ def without(data, path):
     return found
 
 
+WHOLE = ("optimizer_params",)
+"""Tables that are one value."""
+
+
 def paths(data, above=()):
     """The path of every value that says something: null and an empty text are words for a key that is not there."""
     for key, value in data.items() if isinstance(data, dict) else enumerate(data):
-        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value)):
+        if (key not in WHOLE and isinstance(value, dict)) or (
+            isinstance(value, list) and any(isinstance(v, dict) for v in value)
+        ):
             yield from paths(value, (*above, key))
         elif value not in (None, "") and not (isinstance(data, list)):
             yield (*above, key)
 
 
+def content_of(path):
+    """The content of a file, a YAML as the table that it is."""
+    content = contents.read(path)
+    if content.format != "text" or path.suffix != ".yaml":
+        return content
+    return replace(content, format="json", data=OmegaConf.to_container(OmegaConf.create(content.data)))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_key_is_used_or_named(file, name):
     """Leaving out any one of them changes what is said of the file."""
-    content = contents.read(file(name))
+    content = content_of(file(name))
     assert read(file(name)).unknown == STRAY.get(name, [])
     whole = said(content, content.data)
     keys = list(paths(content.data))
@@ -118,6 +139,30 @@ EXPECTED = {
                           "path": "/data/sumi", "weight": 1.0}],
         "targets.patterns": [{"match": r"^unet\.(?!.*(?:transformer_block))", "rank": 0}], "trainer.max_epochs": 1,
     },
+    "ai-toolkit_sdxl.yaml": {
+        "optimizer._target_": "bitsandbytes.optim.AdamW8bit", "optimizer.lr": 1e-4, "optimizer.eps": 1e-6,
+        "optimizer.weight_decay": 0.01, "adapter.rank": 16, "adapter.alpha": 16.0, "adapter.conv_rank": None,
+        "targets.unet": True, "targets.text_encoder": False, "data.resolution": 1024, "data.batch_size": 1,
+        "trainer.max_steps": 1500, "trainer.precision": "32-true", "callbacks.export.every_n_steps": 250,
+        "callbacks.export.keep_last": 3, "output.name": "sdxl_lora_training", "ema.decay": 0.0,
+        "data.folders": [{"captions": {"extension": ".txt"}, "path": "/workspace/training_data/input"}],
+    },
+    "ai-toolkit_quick.yaml": {
+        "optimizer._target_": "prodigyopt.Prodigy", "optimizer.lr": 1.0, "objective.noise.offset.strength": 0.05,
+        "trainer.max_steps": 150, "trainer.precision": "bf16-mixed", "model.dtype": "bf16", "data.resolution": 1024,
+    },
+    "ai-toolkit_held.json": {
+        "adapter.rank": 32, "adapter.conv_rank": 16, "adapter.conv_alpha": 16.0, "targets.text_encoder": True,
+        "targets.text_encoder_lr": 5e-5, "optimizer.lr": 1e-4, "ema.decay": 0.99, "ema.warmup": False,
+        "objective.weighting.min_snr.gamma": 5.0, "objective.noise.offset.strength": 0.1, "trainer.max_steps": 3000,
+        "scheduler._target_": "loralab.optim.schedules.cosine", "scheduler.end_ratio": 0.0, "data.batch_size": 2,
+        "output.layout": "diffusers", "output.precision": "bf16",
+    },
+    "ai-toolkit_sd15_held.yaml": {  # each of the 1000 steps is a batch, of which 4 make an update
+        "trainer.max_steps": 250, "trainer.accumulate_grad_batches": 4, "optimizer.lr": 4e-4, "adapter.rank": 16,
+        "data.captions.trigger": "Matt", "data.cache.latents": "disk", "callbacks.export.every_n_steps": 62,
+        "data.resolution": 512,
+    },
 }  # fmt: skip
 """Worked out by hand from the file and the trainer's own defaults."""
 
@@ -130,6 +175,7 @@ def test_what_a_file_comes_to(file, name):
 
 FAMILIES = {
     "onetrainer_flux2.json": "model_type (in onetrainer_flux2.json): Flux 2 is not supported",
+    "ai-toolkit_flux.yaml": "model.is_flux (in ai-toolkit_flux.yaml): flux is not supported",
 }
 
 
@@ -146,7 +192,7 @@ def test_another_family_is_named_with_what_is_supported(name):
 def test_a_file_is_told_by_its_content(file, name, tmp_path):
     path = tmp_path / "train.cfg"
     path.write_bytes(file(name).read_bytes())
-    assert converted(contents.read(path)).dialect == name.partition("_")[0].replace("-", "_")
+    assert converted(contents.read(path)).dialect == name.partition("_")[0]
 
 
 @pytest.fixture
@@ -186,6 +232,16 @@ def test_onetrainer_trains(images, tmp_path):
     assert get(composed(path).tree, "data.folders")[0]["repeats"] == 2
 
 
+def test_ai_toolkit_trains(images, tmp_path):
+    text = (PEERS / "ai-toolkit_sd15_held.yaml").read_text("utf8")
+    path = tmp_path / "config.txt"
+    path.write_text(
+        text.replace('folder_path: "/workspace/training_data/matt_training_test"', f"folder_path: {images}")
+    )
+    record = trained(path, tmp_path, "trainer.accumulate_grad_batches=1")
+    assert record["steps"] == 2
+
+
 ODD = (True, 0, -3, 1e30, "x", "", None, [], {}, ["a"], {"a": 1}, "1,2", "${x}", 1.5)
 
 
@@ -201,7 +257,7 @@ def set_at(data, path, value):
 @pytest.mark.parametrize("name", FILES)
 def test_any_value_is_a_setting_or_a_user_s_mistake(file, name):
     """Never a traceback."""
-    content = contents.read(file(name))
+    content = content_of(file(name))
     for number, key in enumerate(paths(content.data)):
         for value in ODD[number % 4 :: 4]:
             said(content, set_at(content.data, key, value))

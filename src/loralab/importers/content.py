@@ -72,7 +72,10 @@ def no_settings(path: Path, found: str, remedy: str = "") -> NotSettings:
     )
 
 
-READ = "JSON, TOML or a start script for sd-scripts, kohya_ss or LoRA Easy Training; JSON of OneTrainer; or a LoRA file"
+READ = (
+    "JSON, TOML or a start script of sd-scripts, kohya_ss or LoRA Easy Training, JSON of OneTrainer, "
+    "YAML of ai-toolkit, or a LoRA file"
+)
 
 
 def shown(name: Any, most: int = 80) -> str:

@@ -19,8 +19,6 @@ MARKS: tuple[tuple[str, str], ...] = (
         "a composed configuration of loralab (settings.save_folder writes a file that can be loaded)",
         "_target_ suggested",
     ),
-    ("a configuration of ai-toolkit", "job config process"),
-    ("a configuration of ai-toolkit", "process sd_trainer"),
     ("a configuration of concept sliders", "prompts_file pretrained_model network"),
     ("the prompts of concept sliders", "target positive unconditional neutral"),
     ("a configuration of diffusion-pipe", "micro_batch_size_per_gpu"),

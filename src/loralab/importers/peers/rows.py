@@ -34,18 +34,29 @@ def of(rows: Rows, name: str) -> Option | None:
     return next((option for known, option in rows.items() if "*" in known and fnmatchcase(name, known)), None)
 
 
-def take(found: Foreign, given: Mapping[str, Any], aliases: Mapping[str, str] | None = None, at: str = "") -> None:
-    """Adds each key of nested tables to a file's options. aliases: other names of keys → their names in the rows."""
+def take(
+    found: Foreign,
+    given: Mapping[str, Any],
+    aliases: Mapping[str, str] | None = None,
+    off: Mapping[str, Any] | None = None,
+    at: str = "",
+) -> None:
+    """Adds each key of nested tables to a file's options.
+
+    aliases: other names of keys → their names in the rows; off: values of unsupported keys that say nothing.
+    """
     for key, value in given.items():
         place = f"{at}{key}"
         name = (aliases or {}).get(place, place)
         option = of(found.rows, name)
-        if option is not None and "*" not in option.name:
-            found.add(place, name, value, empty=value in (None, ""))
+        is_off = off is not None and name in off and off[name] == value
+        if option is not None and (is_off or "*" in option.name):
+            why = "is off" if is_off else option.what
+            found.left.append(Left(place, value, why, is_setting=not (is_off or option.neutral)))
         elif option is not None:
-            found.left.append(Left(place, value, option.what, is_setting=not option.neutral))
-        elif isinstance(value, dict):
-            take(found, value, aliases, f"{place}.")
+            found.add(place, name, value, empty=value in (None, ""))
+        elif isinstance(value, dict) and value:
+            take(found, value, aliases, off, f"{place}.")
         else:
             found.add(place, name, value)
 

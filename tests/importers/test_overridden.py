@@ -76,26 +76,12 @@ rank = 32
 type = "adamw_optimi"
 lr = 2e-5
 """
-SIMPLE_TUNER = {
-    "lora_rank": 64,
-    "lora_type": "standard",
-    "max_train_steps": 10000,
-    "pretrained_model_name_or_path": "/models/sdxl",
-    "resolution": 1024,
-    "resolution_type": "pixel_area",
-    "train_batch_size": 1,
-    "mixed_precision": "bf16",
-    "optimizer": "adamw_bf16",
-    "learning_rate": "8e-5",
-}
 
 
 @pytest.mark.parametrize(
     ("text", "program"),
     [
         (DIFFUSION_PIPE, "a configuration of diffusion-pipe"),
-        (json.dumps(SIMPLE_TUNER), "a configuration of SimpleTuner"),
-        (json.dumps({f"--{key}": value for key, value in SIMPLE_TUNER.items()}), "a configuration of SimpleTuner"),
     ],
 )
 def test_files_of_other_programs_are_named(tmp_path, text, program):

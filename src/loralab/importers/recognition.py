@@ -16,7 +16,7 @@ from loralab.importers.dialects import (
     old_json,
     sd_scripts_toml,
 )
-from loralab.importers.peers import ai_toolkit, onetrainer
+from loralab.importers.peers import ai_toolkit, onetrainer, simpletuner
 from loralab.importers.strangers import is_yaml, stranger
 from loralab.schema.nearest import nearest
 
@@ -25,6 +25,7 @@ YAML = "convert it to TOML (name = value), or to a YAML in conf/experiment"
 PEERS: dict[str, ModuleType] = {
     "onetrainer": onetrainer,
     "ai-toolkit": ai_toolkit,
+    "simpletuner": simpletuner,
 }
 """Trainers with a vocabulary of their own: each has recognises(content) and RULES, too."""
 

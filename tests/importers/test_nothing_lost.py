@@ -272,8 +272,6 @@ def test_every_version_of_the_old_scripts(write, given, expected):
 
 FOREIGN = {
     "concept sliders": "prompts_file: a.yaml\npretrained_model:\n  v2: false\nnetwork:\n  type: c3lier\n",
-    "diffusion-pipe": "output_dir = 'x'\nepochs = 9\nmicro_batch_size_per_gpu = 1\nsave_every_n_epochs = 2\n"
-    "[model]\ntype = 'sdxl'\n[adapter]\ntype = 'lora'\nrank = 32\n[optimizer]\nlr = 1e-4\n",
     "musubi-tuner": "[general]\nresolution = [960, 544]\n[[datasets]]\nimage_directory = 'x'\ncache_directory = 'y'\n",
     "PEFT": {"peft_type": "LORA", "r": 8, "lora_alpha": 16},
     "diffusers model": {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30"},

@@ -58,39 +58,6 @@ def test_an_invalid_size_in_a_dataset_configuration(tmp_path):
     assert "datasets.0.resolution" in str(caught.value)
 
 
-DIFFUSION_PIPE = """output_dir = "/out"
-dataset = "dataset.toml"
-epochs = 100
-gradient_accumulation_steps = 1
-save_every_n_epochs = 2
-save_dtype = "bfloat16"
-[model]
-type = "sdxl"
-checkpoint_path = "/models/sdxl.safetensors"
-unet_lr = 4e-5
-min_snr_gamma = 5
-[adapter]
-type = "lora"
-rank = 32
-[optimizer]
-type = "adamw_optimi"
-lr = 2e-5
-"""
-
-
-@pytest.mark.parametrize(
-    ("text", "program"),
-    [
-        (DIFFUSION_PIPE, "a configuration of diffusion-pipe"),
-    ],
-)
-def test_files_of_other_programs_are_named(tmp_path, text, program):
-    """Though they have many keys of sd-scripts."""
-    with pytest.raises(UserError) as caught:
-        found_in(tmp_path, text)
-    assert f"is {program}, which is not supported" in str(caught.value)
-
-
 @pytest.mark.parametrize("key", ["dit", "_diffusers_version"])
 def test_our_own_section_is_no_mark_of_another_program(tmp_path, key):
     assert found_in(tmp_path, json.dumps({"net_dim": 4, "loralab": {"values": {key: 1}}})).dialect == "old-json"

@@ -45,7 +45,8 @@ FILES = [
     *("onetrainer_sd15.json", "onetrainer_sd15_held.json", "onetrainer_sdxl.json", "onetrainer_whole.json"),
     *("onetrainer_concepts.json", "ai-toolkit_sdxl.yaml", "ai-toolkit_quick.yaml", "ai-toolkit_held.json"),
     *("ai-toolkit_sd15_held.yaml", "simpletuner_lokr.json", "simpletuner_lora.json", "simpletuner_backends.json"),
-    *("simpletuner_held.json", "simpletuner_held.env"),
+    *("simpletuner_held.json", "simpletuner_held.env", "diffusion-pipe_sdxl.toml", "diffusion-pipe_held.toml"),
+    *("diffusion-pipe_dataset.toml", "diffusion-pipe_dataset_held.toml"),
 ]
 
 
@@ -120,7 +121,7 @@ def test_every_key_is_used_or_named(file, name):
     assert read(file(name)).unknown == STRAY.get(name, [])
     whole = said(content, content.data)
     keys = list(paths(content.data))
-    assert len(keys) >= 10
+    assert len(keys) >= 8
     silent = {key for key in keys if said(content, without(content.data, key)) == whole}
     assert silent <= SAME.get(name, set())
 
@@ -201,6 +202,20 @@ EXPECTED = {
         "model.base": "segmind/SSD-1B", "optimizer.lr": 4e-7, "data.batch_size": 8, "trainer.max_steps": 1000,
         "scheduler.power": 0.8, "scheduler.end_ratio": 0.025, "scheduler.warmup_steps": 10,
     },
+    "diffusion-pipe_sdxl.toml": {  # aspect ratios of 0.5 to 2 at 512: sides of 362 to 724, in steps of 32
+        "adapter.rank": 32, "adapter.alpha": None, "targets.unet_lr": 4e-5, "targets.text_encoder_lr": 2e-5,
+        "targets.text_encoder_2_lr": 2e-5, "optimizer.lr": 2e-5, "optimizer.betas": [0.9, 0.99],
+        "trainer.max_epochs": 10, "trainer.max_steps": None, "objective.weighting.min_snr.gamma": 5.0,
+        "trainer.precision": "bf16-mixed", "data.buckets.min_resolution": 352, "data.buckets.max_resolution": 736,
+        "data.buckets.step": 32, "data.buckets.partial": "drop", "callbacks.export.every_n_epochs": 2,
+        "targets.patterns": [{"match": r"^unet\..*time_emb_proj"}], "data.batch_size": 1,
+    },
+    "diffusion-pipe_held.toml": {
+        "optimizer._target_": "bitsandbytes.optim.AdamW8bit", "optimizer.lr": 1e-4, "optimizer.weight_decay": 1e-4,
+        "scheduler.warmup_steps": 100, "trainer.max_steps": 1000, "callbacks.export.every_n_steps": 250,
+        "model.gradient_checkpointing": True,
+        "data.folders": [{"captions": {"prefix": "je, "}, "path": "/data/images", "repeats": 1}],
+    },
 }  # fmt: skip
 """Worked out by hand from the file and the trainer's own defaults."""
 
@@ -215,6 +230,7 @@ FAMILIES = {
     "onetrainer_flux2.json": "model_type (in onetrainer_flux2.json): Flux 2 is not supported",
     "ai-toolkit_flux.yaml": "model.is_flux (in ai-toolkit_flux.yaml): flux is not supported",
     "simpletuner_flux.json": "model_family (in simpletuner_flux.json): flux is not supported",
+    "diffusion-pipe_hunyuan.toml": "model.type (in diffusion-pipe_hunyuan.toml): hunyuan-video is not supported",
 }
 
 
@@ -290,6 +306,18 @@ def test_simpletuner_trains(images, tmp_path):
     path.write_text(json.dumps(table), "utf8")
     assert trained(path, tmp_path)["steps"] == 2
     assert get(composed(path).tree, "data.folders")[0]["repeats"] == 2
+
+
+def test_diffusion_pipe_trains(images, tmp_path):
+    dataset = f"resolutions = [512]\n[[directory]]\npath = '{images}'\nnum_repeats = 2\n"
+    (tmp_path / "images.toml").write_text(dataset, "utf8")
+    path = tmp_path / "config.toml"
+    text = (PEERS / "diffusion-pipe_sdxl.toml").read_text("utf8")
+    path.write_text(text.replace("diffusion-pipe_dataset.toml", "images.toml"), "utf8")
+    assert trained(path, tmp_path)["steps"] == 2
+    tree = composed(path).tree
+    assert get(tree, "data.folders")[0]["repeats"] == 2
+    assert not get(tree, "data.buckets.enabled")
 
 
 ODD = (True, 0, -3, 1e30, "x", "", None, [], {}, ["a"], {"a": 1}, "1,2", "${x}", 1.5)

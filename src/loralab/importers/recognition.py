@@ -16,7 +16,7 @@ from loralab.importers.dialects import (
     old_json,
     sd_scripts_toml,
 )
-from loralab.importers.peers import ai_toolkit, onetrainer, simpletuner
+from loralab.importers.peers import ai_toolkit, diffusion_pipe, onetrainer, simpletuner
 from loralab.importers.strangers import is_yaml, stranger
 from loralab.schema.nearest import nearest
 
@@ -26,6 +26,7 @@ PEERS: dict[str, ModuleType] = {
     "onetrainer": onetrainer,
     "ai-toolkit": ai_toolkit,
     "simpletuner": simpletuner,
+    "diffusion-pipe": diffusion_pipe,
 }
 """Trainers with a vocabulary of their own: each has recognises(content) and RULES, too."""
 

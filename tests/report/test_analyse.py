@@ -94,7 +94,7 @@ def test_losses_are_judged_by_the_base_model_where_its_losses_are_known(
         assert other.reasons == row.reasons
     assert sum(row.learnt is not None and row.learnt.value is not None for row in by_base.rows) >= 5
     assert np.nanmedian([row.curve[0] for row in by_base.rows]) == pytest.approx(0.5, rel=0.1)
-    few = log(tmp_path / "few", visits=3, base=2.0)
+    few = log(tmp_path / "few", images=15, visits=1, base=2.0)
     assert "too few" in analyse(few).baseline
     (tmp_path / "base" / "run.json").write_text('{"status": "finished"}')
     loralab("analyse", tmp_path / "base")

@@ -46,11 +46,16 @@ def test_a_wrong_caption_is_found_and_an_adapter_without_effect_has_learnt_nothi
     assert analysed(run, capsys) == rows, "what was measured is kept"
     (run / "losses" / "measured.json").write_text("{")
     assert rows.keys() == analysed(run, capsys).keys()
-    shutil.rmtree(images)
+    shutil.move(images, tmp_path / "elsewhere")
     loralab("analyse", run, "--measure", code=1)
     told = capsys.readouterr().err
     assert "data.folder" in told
     assert "Traceback" not in told
+    assert analysed(run, capsys, f"data.folder={tmp_path / 'elsewhere'}", "--measure", "6") == rows
+    assert analysed(run, capsys) == rows, "an image is known by its content"
+    for words, found in (((f"data.folder={tmp_path}",), "--measure"), (("seed=1", "--measure"), "valid: data.folder")):
+        loralab("analyse", run, *words, code=1)
+        assert found in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -126,6 +126,14 @@ def changed(run: Path, folder: Path, file: str, **values: object) -> Path:
     return copy
 
 
+def test_without_its_scorer_it_is_not_scored(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    scored = changed(whole, tmp_path / "scored", "config", **{"report.scorer": str(tmp_path / "gone")})
+    loralab("rerun", scored, "--folder", tmp_path / "again")
+    said = capsys.readouterr().out
+    assert f"note: the pictures will not be scored: report.scorer: '{tmp_path / 'gone'}' was not found" in said
+    assert SAME in said
+
+
 def test_a_folder_of_others_cannot_run_code(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,15 +12,18 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from loralab.bench.at_least import at_least
+from loralab.errors import user_error
 from loralab.files import as_json, printable
 from loralab.places import full
 from loralab.report.analysis import LEARNT_BY_LOG, Analysis, ImageRow, Ratio, TagRow, analyse, name_of
-from loralab.report.measure import measure
+from loralab.report.measure import MOVED, measure, places
 from loralab.report.run import read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, also of one that still trains")
+    words = f"where files are now, for --measure: {', '.join(f'{key}=PATH' for key in MOVED)}"
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=words)
     parser.add_argument(
         "--top", type=at_least(0), default=10, metavar="N", help="length of each list (10); 0: all images"
     )
@@ -34,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     run = read(full(args.run))
     if args.measure:
-        measure(run, args.measure, args.allow)
+        measure(run, args.measure, args.allow, places(args.overrides))
+    elif args.overrides:
+        raise user_error(args.overrides[0], "has no effect without --measure", "add --measure")
     found = analyse(run.folder)
     if args.json:
         print(as_json(asdict(found)))

@@ -24,15 +24,15 @@ from loralab.report.effects import (
     residuals,
     tag_effects,
 )
-from loralab.report.measure import FILE, OutOfDate
+from loralab.report.measure import FILE, Measured, OutOfDate
 from loralab.report.measure import read as read_measured
-from loralab.training.loss_log import FOLDER, RECORD, LoggedImage, read
+from loralab.training.loss_log import FOLDER, LoggedImage, read_all
 
 PERIODS = 10
 SAMPLES_A_PERIOD = 3
 """Of each image, on average; a short run has fewer periods."""
-FEWEST_COMPARED = 20
-"""Samples of which the base model's loss is known, without which it is no baseline."""
+FEWEST_COMPARED, FEWEST_FOR_LEARNT = 5, 20
+"""Samples of which the base model's loss is known, without which it is no baseline, and tells nothing of images."""
 BASELINES = {
     True: "Losses are multiples of the base model's usual loss at the same timesteps, which {} of them tell.",
     False: "Losses are multiples of what is usual in this run at the same timesteps: the log has {} losses of the base "
@@ -121,16 +121,8 @@ class Analysis:
 
 def analyse(run: Path) -> Analysis:
     """Raises a UserError where the folder has no log, or one without a record."""
-    images, records, notes = _logs(run)
-    finite = np.isfinite(records["loss"]) & (records["loss"] > 0)
-    if not finite.any():
-        found = "has no log of losses: losses/*.log" if not len(records) else "has logged no finite loss"
-        remedy = "give the folder of a run that was trained with callbacks.sample_losses.enabled=true"
-        raise user_error(str(run), found, remedy)
-    lost = np.bincount(records["image"][~finite], minlength=len(images))
-    kept = records[finite]
-    if (first := int(kept["step"].min())) > 1:
-        notes.append(f"the log begins at step {first}: that of the run it resumed from was not found")
+    images, records, notes = read_all(run)
+    kept, lost = _finite(run, images, records, notes)
     ratios, compared = _ratios(kept)
     values, of = residuals(kept["timestep"], kept["loss"]), kept["image"]
     if by_base := compared >= FEWEST_COMPARED:
@@ -162,7 +154,7 @@ def analyse(run: Path) -> Analysis:
     ]
     return Analysis(
         samples=len(records),
-        steps=(first, int(kept["step"].max())),
+        steps=(int(kept["step"].min()), int(kept["step"].max())),
         ends=ends,
         change=_plain(math.exp(float(np.nanmedian(change.mean)))) if np.isfinite(change.mean).any() else None,
         limit=round(far.limit, 2) if math.isfinite(far.limit) else None,
@@ -176,6 +168,20 @@ def analyse(run: Path) -> Analysis:
     )
 
 
+def _finite(
+    run: Path, images: list[LoggedImage], records: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The records with a finite loss, and how many others each image has. Raises a UserError where there are none."""
+    finite = np.isfinite(records["loss"]) & (records["loss"] > 0)
+    if not finite.any():
+        found = "has no log of losses: losses/*.log" if not len(records) else "has logged no finite loss"
+        remedy = "give the folder of a run that was trained with callbacks.sample_losses.enabled=true"
+        raise user_error(str(run), found, remedy)
+    if (first := int(records["step"][finite].min())) > 1:
+        notes.append(f"the log begins at step {first}: that of the run it resumed from was not found")
+    return records[finite], np.bincount(records["image"][~finite], minlength=len(images))
+
+
 def _ratios(records: np.ndarray) -> tuple[np.ndarray, int]:
     """Losses over the base model's (N,), NaN where that is not known; and of how many it is."""
     known = np.isfinite(records["base"]) & (records["base"] > 0)
@@ -187,7 +193,7 @@ def _ratios(records: np.ndarray) -> tuple[np.ndarray, int]:
 def _learnt(records: np.ndarray, ratios: np.ndarray, images: int) -> Effects | None:
     """Of the second half of the run; None where it has too few samples to tell how much they scatter."""
     chosen = np.isfinite(ratios) & (_period(records["step"], 2) == 1)
-    if chosen.sum() < max(FEWEST_COMPARED, 2 * images):
+    if chosen.sum() < max(FEWEST_FOR_LEARNT, 2 * images):
         return None
     return learnt_by_log(records["timestep"][chosen], ratios[chosen], records["image"][chosen], images)
 
@@ -207,7 +213,8 @@ def _measured(run: Path, images: list[LoggedImage], notes: list[str]) -> tuple[E
     """learnt and fit of the images, NaN for those that were not measured."""
     try:
         found = read_measured(run)
-        rows = np.array([found[image.path, image.caption] for image in images if (image.path, image.caption) in found])
+        keys = [_key(image, found) for image in images]
+        rows = np.array([found[key] for key in keys if key])
         if rows.ndim != 3:  # (I, 2, K)
             return None, None
     except OutOfDate:
@@ -216,7 +223,7 @@ def _measured(run: Path, images: list[LoggedImage], notes: list[str]) -> tuple[E
     except (OSError, ValueError, KeyError, TypeError):
         notes.append(f"{FOLDER}/{FILE} is damaged; measure again")
         return None, None
-    known = [i for i, image in enumerate(images) if (image.path, image.caption) in found]
+    known = [i for i, key in enumerate(keys) if key]
     both = []
     for part in (measured(rows[:, 0]), measured(rows[:, 1])):
         mean, error = (np.full(len(images), np.nan) for _ in range(2))
@@ -225,31 +232,10 @@ def _measured(run: Path, images: list[LoggedImage], notes: list[str]) -> tuple[E
     return both[0], both[1]
 
 
-def _logs(run: Path) -> tuple[list[LoggedImage], np.ndarray, list[str]]:
-    """The images and records of all processes of a run, an image being a path with a caption."""
-    numbers: dict[tuple[str, str], int] = {}
-    images: list[LoggedImage] = []
-    parts, notes = [np.empty(0, RECORD)], []
-    for file in sorted((run / FOLDER).glob("*.log")):
-        try:
-            log = read(file)
-        except (OSError, ValueError, TypeError) as error:
-            notes.append(f"{FOLDER}/{file.name} cannot be read: {type(error).__name__}")
-            continue
-        place = np.full(max(log.images, default=-1) + 2, -1)
-        for number, image in log.images.items():
-            key = image.path, image.caption
-            if key not in numbers:
-                numbers[key] = len(images)
-                images.append(image)
-            place[number] = numbers[key]
-        records = log.records.copy()
-        known = place[np.minimum(records["image"], len(place) - 1)]
-        records["image"] = np.maximum(known, 0)
-        parts.append(records[known >= 0])
-        if log.damaged or (known < 0).any():
-            notes.append(f"{FOLDER}/{file.name} is damaged in part: {len(parts[-1])} samples could be read")
-    return images, np.concatenate(parts), notes
+def _key(image: LoggedImage, found: Measured) -> tuple[str, str] | None:
+    """Of what was measured of an image; by its content, where it was measured at another place."""
+    keys = (image.path, image.caption), (image.digest, image.caption)
+    return next((key for key in keys if key in found), None)
 
 
 def _period(steps: np.ndarray, count: int) -> np.ndarray:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loralab.errors import user_error
+from loralab.command.overrides import plain_value
+from loralab.errors import Problem, UserError, user_error
 from loralab.files import as_json, digest_file
+from loralab.places import full
 from loralab.progress import progress
 from loralab.report.run import Run, glance
 from loralab.training.loss_log import FOLDER
@@ -32,20 +34,33 @@ if TYPE_CHECKING:
 
 FILE = "measured.json"
 Measured = dict[tuple[str, str], tuple[list[float], list[float]]]
-"""Path and caption of an image → the logarithms of learnt and of fit at each timestep."""
+"""Path and caption of an image, or its digest and caption → the logarithms of learnt and of fit at each timestep."""
+MOVED = ("data.folder", "data.reg_folder", "data.mask_folder", "data.metadata", "model.base")
+"""Settings that may name other places than those of the run."""
 
 
-def measure(run: Run, timesteps: int, allow: list[str]) -> None:
-    """Writes `losses/measured.json`. Raises a UserError where adapter, base model or images are not found."""
+def places(overrides: list[str]) -> dict[str, str]:
+    """Where files are now, by the settings that name them. Raises a UserError for other overrides."""
+    given = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in overrides)}
+    if strange := [key for key in given if key not in MOVED]:
+        raise UserError(*(Problem(key, "has no effect here", f"valid: {', '.join(MOVED)}") for key in strange))
+    return {key: str(full(str(plain_value(f"{key}={value}")))) for key, value in given.items()}
+
+
+def measure(run: Run, timesteps: int, allow: list[str], moved: dict[str, str]) -> None:
+    """Writes `losses/measured.json`. moved: see `places`.
+
+    Raises a UserError where adapter, base model or images are not found.
+    """
     adapter = _adapter(run)
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    for paths, values in _losses(run, adapter, timesteps, allow):
-        for key, row in zip(paths, values, strict=True):
+    found: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    for images, values in _losses(run, adapter, timesteps, allow, moved):
+        for key, row in zip(images, values, strict=True):
             found.setdefault(key, []).append(row)
     rows = []
-    for (path, caption), several in found.items():
+    for (path, digest, caption), several in found.items():
         learnt, fit = np.mean(several, 0).round(5).tolist()  # over the resolutions
-        rows.append({"path": path, "caption": caption, "learnt": learnt, "fit": fit})
+        rows.append({"path": path, "digest": digest, "caption": caption, "learnt": learnt, "fit": fit})
     with atomic_path(run.folder / FOLDER / FILE, "RUN") as beside:
         beside.write_text(
             as_json({"adapter": adapter.name, "digest": digest_file(adapter), "images": rows}), encoding="utf8"
@@ -68,7 +83,9 @@ def read(run: Path) -> Measured:
     digests = glance(run).facts.get("digests")
     if isinstance(digests, dict) and digests.get(found["adapter"], found["digest"]) != found["digest"]:
         raise OutOfDate
-    return {(row["path"], row["caption"]): (row["learnt"], row["fit"]) for row in found["images"]}
+    rows = [(row, (row["learnt"], row["fit"])) for row in found["images"]]
+    by_content = {(row["digest"], row["caption"]): values for row, values in rows if row.get("digest")}
+    return by_content | {(row["path"], row["caption"]): values for row, values in rows}
 
 
 def _adapter(run: Run) -> Path:
@@ -80,9 +97,10 @@ def _adapter(run: Run) -> Path:
     return files[-1].absolute()
 
 
-def _losses(run: Run, adapter: Path, timesteps: int, allow: list[str]) -> Any:
-    """For each batch, path and caption of its images, and their logarithms of learnt and fit (B, 2, timesteps)."""
+def _losses(run: Run, adapter: Path, timesteps: int, allow: list[str], moved: dict[str, str]) -> Any:
+    """For each batch, the path, digest and caption of its images; their logarithms of learnt and fit (B, 2, K)."""
     import torch
+    from omegaconf import OmegaConf
 
     from loralab.adapters import file
     from loralab.adapters.attach import attach
@@ -91,6 +109,8 @@ def _losses(run: Run, adapter: Path, timesteps: int, allow: list[str]) -> Any:
     from loralab.run import instantiate
 
     cfg, folder = of_folder(run.folder.absolute(), allow), run.folder.absolute()
+    for key, place in moved.items():
+        OmegaConf.update(cfg, key, place)
     stand_where_it_stood(folder)
     data = instantiate(cfg.data)(seed=cfg.seed, cache=instantiate(cfg.data.cache))
     family: Family = instantiate(cfg.model)
@@ -110,7 +130,7 @@ def _losses(run: Run, adapter: Path, timesteps: int, allow: list[str]) -> Any:
             with torch.no_grad(), torch.autocast(device.type, half, enabled=half is not None):
                 values = _of_batch(family, adapters, batch, times)
             advance(len(batch))
-            yield [(os.path.abspath(item.path), item.caption) for item in batch.items], values
+            yield [(os.path.abspath(item.path), item.digest, item.caption) for item in batch.items], values
 
 
 def _of_batch(family: Family, adapters: AdapterSet, batch: Batch, times: Tensor) -> np.ndarray:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from loralab.command import start
 from loralab.command.prepare import refuse
@@ -24,6 +24,7 @@ from loralab.report.diff import INPUTS, differences, in_words
 from loralab.report.environment import environment
 from loralab.report.run import Run, read
 from loralab.schema.compose import Composed
+from loralab.scorers.scorer import SETTING, scorer_problems
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = of_folder(earlier.folder, args.allow)
     folder = _folder(cfg, args.folder)
     stand_where_it_stood(earlier.folder)
-    _say(f"again: {earlier.folder}", *_beforehand(earlier))
+    _say(f"again: {earlier.folder}", *_beforehand(earlier), *_unscored(cfg))
     _from_its_state(cfg, earlier)
     composed = Composed(cfg, list(cfg.hydra.overrides.task), [])
     refuse(composed)
@@ -64,6 +65,14 @@ def _beforehand(earlier: Run) -> Iterator[str]:
     yield from (f"  {line}" for line in in_words(found))
     if earlier.status != "finished":
         yield f"note: that run is {earlier.status}; this one trains to its end"
+
+
+def _unscored(cfg: DictConfig) -> Iterator[str]:
+    """A scorer that is gone costs the scores alone."""
+    if problems := [*scorer_problems(OmegaConf.select(cfg, SETTING))]:
+        with open_dict(cfg):
+            OmegaConf.update(cfg, SETTING, None)
+        yield f"note: the pictures will not be scored: {problems[0].setting}: {problems[0].found}"
 
 
 def _compare_inputs(earlier: Run, facts: dict[str, Any]) -> None:

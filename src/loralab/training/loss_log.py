@@ -101,6 +101,33 @@ def read(file: Path) -> Losses:
     return found
 
 
+def read_all(run: Path) -> tuple[list[LoggedImage], np.ndarray, list[str]]:
+    """The images and records of all processes of a run, an image being a path with a caption; and notes on damage."""
+    numbers: dict[tuple[str, str], int] = {}
+    images: list[LoggedImage] = []
+    parts, notes = [np.empty(0, RECORD)], []
+    for file in sorted((run / FOLDER).glob("*.log")):
+        try:
+            log = read(file)
+        except (OSError, ValueError, TypeError) as error:
+            notes.append(f"{FOLDER}/{file.name} cannot be read: {type(error).__name__}")
+            continue
+        place = np.full(max(log.images, default=-1) + 2, -1)
+        for number, image in log.images.items():
+            key = image.path, image.caption
+            if key not in numbers:
+                numbers[key] = len(images)
+                images.append(image)
+            place[number] = numbers[key]
+        records = log.records.copy()
+        known = place[np.minimum(records["image"], len(place) - 1)]
+        records["image"] = np.maximum(known, 0)
+        parts.append(records[known >= 0])
+        if log.damaged or (known < 0).any():
+            notes.append(f"{FOLDER}/{file.name} is damaged in part: {len(parts[-1])} samples could be read")
+    return images, np.concatenate(parts), notes
+
+
 def _records(found: np.ndarray) -> np.ndarray:
     """As RECORD has them."""
     if found.dtype == RECORD:

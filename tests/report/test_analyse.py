@@ -99,7 +99,7 @@ def test_losses_are_judged_by_the_base_model_where_its_losses_are_known(
     (tmp_path / "base" / "run.json").write_text('{"status": "finished"}')
     loralab("analyse", tmp_path / "base")
     told = " ".join(capsys.readouterr().out.split())
-    assert "multiples of the base model's usual loss at the same timesteps, which 200 of them tell" in told
+    assert "multiples of the base model's usual loss at the same timesteps, known from 200 of these samples" in told
     assert "learnt ×" in told
 
 

@@ -34,7 +34,7 @@ SAMPLES_A_PERIOD = 3
 FEWEST_COMPARED, FEWEST_FOR_LEARNT = 5, 20
 """Samples of which the base model's loss is known, without which it is no baseline, and tells nothing of images."""
 BASELINES = {
-    True: "Losses are multiples of the base model's usual loss at the same timesteps, which {} of them tell.",
+    True: "Losses are multiples of the base model's usual loss at the same timesteps, known from {} of these samples.",
     False: "Losses are multiples of what is usual in this run at the same timesteps: the log has {} losses of the base "
     "model, too few for a baseline.",
 }

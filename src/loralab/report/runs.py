@@ -68,14 +68,15 @@ def _age(row: dict[str, Any]) -> tuple[datetime, str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
+    names = [" ".join([row["name"], *(f"#{tag}" for tag in row["tags"])]).strip() for row in rows]
+    shown = ["name"] if any(names) else []
     whole = (Column(head, no_wrap=True) for head in ("started", "status", "result"))
-    table = Table(*whole, *(Column(head, overflow="fold") for head in ("name", "folder")))
-    for row in rows:
-        name = " ".join([row["name"], *(f"#{tag}" for tag in row["tags"])]).strip()
+    table = Table(*whole, *(Column(head, overflow="fold") for head in (*shown, "folder")))
+    for row, name in zip(rows, names, strict=True):
         result = "" if row["result"] is None else f"{row['figure']} {row['result']:.4f}"
         if progress := row["progress"]:
             result = f"step {progress['step']}/{progress['steps'] or '?'}"
         started = str(row["started"] or "")[:19].replace("T", " ")
-        cells = (started, row["status"], result, name, row["folder"])
+        cells = (started, row["status"], result, *(name for _ in shown), row["folder"])
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

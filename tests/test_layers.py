@@ -23,13 +23,13 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("training", "data.module", "data.loader"),
     ("callbacks", "checks", "importers"),
-    ("command", "tools", "launch", "shared", "run", "report", "cli", "bench", "grid"),
+    ("command", "tools", "launch", "shared", "run", "report", "cli", "bench", "grid", "memory"),
 ]
 ROOMS: dict[str, tuple[str, ...]] = {
     "diffusers": ("models", "tools.extract", "tools.merge", "bench"),
     "transformers": ("models", "scorers.clip", "tools.doctor", "bench"),
     "lightning": ("training", "data.module", "callbacks", "run", "report", "bench"),
-    "hydra": ("schema", "command", "importers", "launch", "run", "report"),
+    "hydra": ("schema", "command", "importers", "launch", "run", "report", "memory"),
     "hydra._internal": ("schema.compose", "command.start", "command.flags"),
     "omegaconf": ("schema", "command", "checks", "importers", "launch", "run", "report", "grid"),
     "PIL": ("data.images", "callbacks", "tools", "report", "bench", "grid"),

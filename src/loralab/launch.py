@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from loralab import console, signals
 from loralab.command import flags, many, start, sweep
 from loralab.command.many_runs import many_runs
+from loralab.command.memory_plan import with_plan
 from loralab.command.menu import menu
 from loralab.command.prepare import prepare, refuse
 from loralab.command.rerun import rerun
@@ -49,8 +50,15 @@ from loralab.shared import Shared
 from loralab.stages import Stages, process_start
 from loralab.writing import release
 
+if TYPE_CHECKING:
+    from loralab.memory.plan import Plan
+
 Look = Callable[[dict[str, Any]], object]
 """What sees the record of a run."""
+
+
+SHOWING = {"cfg", "info", "hydra_help", "dry_run"}
+"""Flags that show something in place of training."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -91,6 +99,9 @@ def _prepared(given: flags.Flags, overrides: list[str], stages: Stages) -> int:
     if (of_sweep := resumed_sweep.expanded(overrides)) is not None:
         given, overrides = {**given, "multirun": True}, of_sweep
     prepared = prepare(overrides, "multirun" in given)
+    plan = None
+    if SHOWING.isdisjoint(given) and not many.run_folder(prepared.overrides):
+        plan, prepared = with_plan(prepared, overrides, "multirun" in given)
     overrides, swept = prepared.overrides, prepared.swept
     composed = prepared.composed
     place = planned(composed, swept is not None)
@@ -107,7 +118,7 @@ def _prepared(given: flags.Flags, overrides: list[str], stages: Stages) -> int:
         return many.run(folder, overrides, flags.spelt(given))
     if swept is not None and "cfg" in given:
         _show_points(given, swept)
-    elif not {"cfg", "info", "hydra_help"}.isdisjoint(given):
+    elif not SHOWING.isdisjoint(given):
         _hydra(given, overrides)
     else:
         folder = claim(place, is_resumed=composed.cfg.resume is not None) if place else None
@@ -115,8 +126,8 @@ def _prepared(given: flags.Flags, overrides: list[str], stages: Stages) -> int:
         sys.argv[1:] = [*_words(given), *overrides, *claimed]  # Lightning starts the processes of other devices so
         if swept is not None and folder:
             with many_runs(folder):
-                return _sweep(folder, [*overrides, *claimed], composed.cfg, swept)
-        start.run(partial(task, is_checked=True, stages=stages), composed.cfg, folder)
+                return _sweep(folder, [*overrides, *claimed], composed.cfg, swept, plan)
+        start.run(partial(task, is_checked=True, stages=stages, shared=Shared(plan)), composed.cfg, folder)
     return 0
 
 
@@ -142,14 +153,14 @@ def _show_points(given: flags.Flags, swept: list[Override]) -> None:
         _hydra({name: value for name, value in given.items() if name != "multirun"}, [*point, "hydra.mode=RUN"])
 
 
-def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Override]) -> int:
+def _sweep(folder: Path, overrides: list[str], cfg: DictConfig, swept: list[Override], plan: Plan | None) -> int:
     """A run for each point, then a table of them; returns the exit code, 1 if one failed."""
     search, started = sweep.is_search(), time.time()
     total = _total(swept)
     done, left = resumed_sweep.unfinished(folder, swept) if cfg.resume == "auto" and not search else ([], [])
     expected = 0 if cfg.settings.save_only or search else total  # a search may need fewer
     runs = Runs(folder, swept, 0.0 if cfg.resume == "auto" else started, expected, sweep.metric())
-    point, words = partial(task, shared=Shared(), sweeper=os.getpid()), [*overrides, announced(swept, total)]
+    point, words = partial(task, shared=Shared(plan), sweeper=os.getpid()), [*overrides, announced(swept, total)]
     try:
         if done:
             print(resumed_sweep.announced_as_done(done, swept, folder, sweep.count(swept)), flush=True)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from loralab import signals
 from loralab.adapters.inject import inject
+from loralab.callbacks.memory_limit import MemoryLimit
 from loralab.callbacks.progress_file import ProgressFile
 from loralab.callbacks.pruning import Pruning
 from loralab.callbacks.resumed import Resumed
@@ -29,6 +30,7 @@ from loralab.data.module import DataModule
 from loralab.diffusion.tag_rarity import Tags
 from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
+from loralab.memory.plan import compared
 from loralab.models.family import Family
 from loralab.report.gather import ROOTS
 from loralab.report.loggers import alone, placed
@@ -39,6 +41,7 @@ from loralab.report.summary import closing, ending, length, opening
 from loralab.schema.compose import values
 from loralab.shared import Shared, base_of
 from loralab.stages import Stages
+from loralab.training import heap
 from loralab.training.describe import Describe
 from loralab.training.fallback import Fallback
 from loralab.training.memory_advice import memory_advice
@@ -68,6 +71,10 @@ def train(
     """
     run, side_work = RunState(folder, values(cfg), sweep.own_of_run(overrides), stages=stages), SideWork()
     with Record(folder, overrides) as record, memory_advice(run.settings):
+        if plan := shared.plan:
+            heap.keep_small()
+            record.add(memory=plan.facts(run.settings))
+            print(plan.told(run.settings), flush=True)
         base = base_of(run.settings)
         cache = shared.take("cache", (base, run.settings["data"]), lambda: instantiate(cfg.data.cache))
         data = instantiate(cfg.data)(seed=cfg.seed, cache=cache)  # before a model is loaded: it may find mistakes
@@ -79,8 +86,9 @@ def train(
         describe = Describe(run.settings, recipe(run.settings, choices), module.family, module.adapters, data)
         output = instantiate(cfg.output)(fallback=fallback, describe=describe)
         states = States(run, fallback)
+        limit = [MemoryLimit(plan.limit_gb)] if plan else []
         trainer = instantiate(cfg.trainer)(
-            callbacks=callbacks(cfg, side_work, run, output, states),
+            callbacks=[*callbacks(cfg, side_work, run, output, states), *limit],
             logger=loggers(cfg.get("logger"), side_work, run) or False,
             default_root_dir=folder,
         )
@@ -164,6 +172,9 @@ def _end(record: Record, side_work: SideWork, facts: dict[str, Any], run: RunSta
     interrupted = signals.received() or (signal.SIGTERM if run.interrupted else None)
     status = "interrupted" if interrupted else "finished with errors" if side_work.errors else "finished"
     record.add(**facts, status=status, errors=list(side_work.errors.values()))
+    if memory := record.facts.get("memory"):
+        record.add(memory={**memory, "measured_gb": facts["peak_memory_gb"]})
+        print(compared(memory, facts["peak_memory_gb"]), flush=True)
     if record.unwritten and status == "finished":
         record.facts["status"] = "finished with errors"
     print(closing(record.facts, run.folder), flush=True)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loralab.files import stamp
+
+if TYPE_CHECKING:
+    from loralab.memory.plan import Plan
 
 T = TypeVar("T")
 
 
 class Shared:
-    """Objects by name, each with the settings that it was built from."""
+    """Objects by name, each with the settings that it was built from; and how all the runs fit into memory, where that
+    is limited."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan | None = None) -> None:
+        self.plan = plan
         self._kept: dict[str, tuple[Any, Any]] = {}
 
     def take(self, name: str, settings: Any, build: Callable[[], T]) -> T:

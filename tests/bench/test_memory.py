@@ -12,7 +12,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loralab.bench import memory, shapes
-from loralab.bench.storages import Storages
+from loralab.memory.quantized import quantized_bytes
+from loralab.memory.storages import Storages
 
 MIB = 2**20
 
@@ -44,9 +45,9 @@ def test_quantized_weights_have_bitsandbytes_size(size: tuple[int, int]) -> None
     weight = bnb.Params4bit(linear.weight.data.clone(), requires_grad=False, quant_type="nf4").to("cpu")
     state = weight.quant_state
     held = [weight.data, state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
-    assert shapes.quantized_bytes(linear, "nf4") == sum(tensor.nbytes for tensor in held)
+    assert quantized_bytes(linear, "nf4") == sum(tensor.nbytes for tensor in held)
     eight, rows, _ = functional.int8_vectorwise_quant(linear.weight.data.half())
-    assert shapes.quantized_bytes(linear, "int8") == eight.nbytes + rows.nbytes
+    assert quantized_bytes(linear, "int8") == eight.nbytes + rows.nbytes
 
 
 @pytest.mark.parametrize("elements", [16, 4095, 4096, 320 * 16, 10240 * 16])

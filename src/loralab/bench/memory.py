@@ -35,14 +35,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from loralab.adapters.lora import LoRA
     from loralab.adapters.targets import Targets
     from loralab.bench import shapes
-    from loralab.bench.storages import Storages
+    from loralab.memory.quantized import quantization_saves
+    from loralab.memory.storages import Storages
     from loralab.models.checkpointing import checkpoint_gradients
 
     with FakeTensorMode(), Storages() as storages:
         family = shapes.full_size(args.shape, args.dtype)
         linears = [m for part in family.parts().values() for m in part.modules() if type(m) is nn.Linear]
         kinds = ("int8", "nf4") if args.dtype == "bf16" else ()  # fp32 ones are cast for each product, and kept so
-        smaller = {kind: shapes.quantization_saves(linears, kind) for kind in kinds}
+        smaller = {kind: quantization_saves(linears, kind) for kind in kinds}
         weights = {args.dtype: storages.now, **{kind: storages.now - saved for kind, saved in smaller.items()}}
         adapters = inject(family, LoRA(rank=args.rank), Targets(text_encoder=args.targets == "both"))
         trained = list(adapters.parameters())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
 
-from loralab.bench.storages import norms_in_fp32
 from loralab.bench.train import TINY
 from loralab.diffusion.process import Epsilon
+from loralab.memory.storages import norms_in_fp32
 from loralab.models.families.sd.model import StableDiffusion, prepare
 from loralab.models.families.sd.text import encoders
 from loralab.models.families.sdxl.model import StableDiffusionXL
@@ -49,24 +47,6 @@ def train_step(family: Family, resolution: int, batch_size: int, precision: str)
             prediction = family.predict(noisy, timesteps, conditioning)
             loss = nn.functional.mse_loss(prediction, torch.randn_like(noisy))
         loss.backward()
-
-
-def quantized_bytes(linear: nn.Linear, kind: str) -> int:
-    """Bytes of a weight as bitsandbytes stores it.
-
-    int8: a byte for each element and a float for each row. nf4: half a byte, and for each block of 64 its largest value
-    in 8 bits, those in blocks of 256 with a float each and their mean; a code book of 16 floats, and one of 256.
-    """
-    elements = linear.weight.numel()
-    if kind == "int8":
-        return elements + 4 * linear.out_features
-    blocks = -(-elements // 64)
-    return -(-elements // 2) + blocks + 4 * -(-blocks // 256) + 4 * (1 + 16 + 256)
-
-
-def quantization_saves(linears: Iterable[nn.Linear], kind: str) -> int:
-    """Bytes that quantizing their weights saves."""
-    return sum(linear.weight.nbytes - quantized_bytes(linear, kind) for linear in linears)
 
 
 def optimizer_bytes(elements: int, optimizer: str) -> int:

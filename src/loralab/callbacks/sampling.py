@@ -23,7 +23,7 @@ BATCH = 8
 def sampled(family: Family, prompts: Sequence[Prompt]) -> Generator[Image]:
     """Pictures in the order of the prompts; neighbours of the same size and steps share a batch."""
     for kind, group in groupby(prompts, lambda p: replace(p, prompt="", seed=0)):
-        count = max(1, min(BATCH, BATCH_PIXELS // (kind.width * kind.height)))
+        count = together(kind.width, kind.height)
         for batch in _chunks(list(group), count):
             pixels = sample(
                 family,
@@ -36,6 +36,11 @@ def sampled(family: Family, prompts: Sequence[Prompt]) -> Generator[Image]:
                 guidance=kind.guidance,
             )
             yield from map(to_image, pixels)
+
+
+def together(width: int, height: int) -> int:
+    """How many pictures of so many pixels are drawn at a time."""
+    return max(1, min(BATCH, BATCH_PIXELS // (width * height)))
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -275,6 +275,22 @@ def _validation_is_watched(tree: Tree, choices: dict[str, Any], overrides: list[
         yield Problem("callbacks.early_stopping", "needs a validation loss, but there is no validation set", remedy)
 
 
+def _batch_parts(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    parts, accumulate = get(tree, "data.batch_parts"), get(tree, "trainer.accumulate_grad_batches")
+    if accumulate % parts:
+        found = (
+            f"{accumulate} is no multiple of data.batch_parts={parts}, so an optimizer step would end within a batch"
+        )
+        yield Problem("trainer.accumulate_grad_batches", found, f"set trainer.accumulate_grad_batches={parts}")
+
+
+def _memory(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    limit = get(tree, "memory.limit_gb")
+    is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+    if limit not in (None, "auto") and not (is_number and limit > 0):
+        yield invalid("memory.limit_gb", limit, "a number of GB above 0, auto, or null for no limit")
+
+
 Rule = Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]]
 
 RULES: tuple[Rule, ...] = (
@@ -289,6 +305,8 @@ RULES: tuple[Rule, ...] = (
     _precision_of_base,
     _cached_texts,
     _validation_is_watched,
+    _batch_parts,
+    _memory,
 )
 """Rules that depend on the settings alone."""
 

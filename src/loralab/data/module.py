@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from loralab.data.augment import Augment
 from loralab.data.buckets import Buckets
 from loralab.data.cache import Cache
 from loralab.data.captions import Captions
-from loralab.data.dataset import Dataset
+from loralab.data.dataset import Dataset, collate
 from loralab.data.epoch.draws import Draws
 from loralab.data.epoch.plan import fixed_caption, fixed_rules
 from loralab.data.epoch.planner import Planner
@@ -29,7 +30,7 @@ from loralab.data.validation import Validation, fixed_batches
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
 from loralab.schema.ranges import AtLeastOne, Count, Pixels
-from loralab.types import Item, Place
+from loralab.types import Batch, Item, Place
 
 if TYPE_CHECKING:
     from loralab.models.family import Family
@@ -40,7 +41,8 @@ class DataModule(L.LightningDataModule):
 
     folder, reg_folder: training and regularisation images. folders: several, each with settings of its own (see Folder;
     its `captions` and `augment` contain what differs from those here). resolution: the pixel budget, a side or [w, h],
-    or a list of several. batch_pixels: a pixel budget per batch, instead of a number of samples. on_error: what is done
+    or a list of several. batch_pixels: a pixel budget per batch, instead of a number of samples. batch_parts: in which
+    each is trained, one after the other. on_error: what is done
     with files that cannot be used. min_image_size, max_image_size: of the shorter and the longer side, pixels.
     alpha_mask: transparency is the loss mask. mask_folder: loss masks, named like the images. metadata: one file with
     the captions. cache_folder: of the index; null: $LORALAB_CACHE or ~/.cache/loralab.
@@ -60,6 +62,7 @@ class DataModule(L.LightningDataModule):
         resolution: Pixels | list[Pixels | list[Pixels]] = 512,
         batch_size: AtLeastOne = 1,
         batch_pixels: AtLeastOne | None = None,
+        batch_parts: AtLeastOne = 1,
         num_workers: Count = 0,
         persistent_workers: bool = False,
         on_error: OnError = "skip",
@@ -88,6 +91,7 @@ class DataModule(L.LightningDataModule):
             resolution=resolution,
             batch_size=batch_size,
             batch_pixels=batch_pixels,
+            batch_parts=batch_parts,
             augment=augment,
             captions=captions,
             buckets=buckets,
@@ -174,6 +178,15 @@ class DataModule(L.LightningDataModule):
         rules = fixed_rules(self.planner.all_folders)
         datasets = [self._dataset(draws, rules, 0) for draws in self.plan.validation]
         return [self._loader(dataset, fixed_batches(dataset.draws)) for dataset in datasets]
+
+    def largest_batch(self) -> Batch:
+        """The training batch of the most pixels that comes first, as it is in its epoch; the caches are filled."""
+        draws, dataset = self.plan.draws, self._dataset(self.plan.draws, self.folders, self.seed)
+
+        def pixels(batch: list[Place]) -> int:
+            return len(batch) * math.prod(draws.groups[draws.group_of[batch[0].draw.index]].bucket)
+
+        return collate([dataset[place] for place in max(self._attached_sampler(), key=pixels)])
 
     def each_image(self) -> DataLoader:
         """Each training image once (at each resolution), without anything random; needs no attached trainer, and uses

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -17,7 +19,7 @@ from loralab.diffusion.process import Process, process
 from loralab.errors import user_error
 from loralab.models import hub, weights
 from loralab.models.checkpointing import checkpoint_gradients
-from loralab.models.probe import identify, look_at_base, look_at_vae
+from loralab.models.probe import identify, look_at_base, look_at_vae, on_disk
 from loralab.models.quantize import quantize_linears
 from loralab.models.registry import FAMILIES
 from loralab.models.row import Config, Row
@@ -58,6 +60,20 @@ class Base:
         return {part: self.modules[part] for part in self.row.text_encoders}
 
 
+_has_weights = ContextVar("has_weights", default=True)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Within it `load_base` reads configs alone, downloads nothing, and leaves the weights as they are initialised: for
+    a FakeTensorMode, under which they take no memory."""
+    before = _has_weights.set(False)
+    try:
+        yield
+    finally:
+        _has_weights.reset(before)
+
+
 def load_base(
     family: str,
     base: str,
@@ -70,6 +86,8 @@ def load_base(
 
     vae: another one, a path or Hub id. prediction_type, zero_terminal_snr: None takes what the base declares.
     """
+    if not _has_weights.get():
+        return _shapes(FAMILIES[family], base, dtype)
     row, with_vae = FAMILIES[family], vae is None
     path = hub.locate(base, "model.base", lambda path: look_at_base(path, with_vae), hub.folders(row))
     found = identify(str(path), family, with_vae, says_what=prediction_type is None)
@@ -85,12 +103,36 @@ def load_base(
     return Base(row, base, modules, scheduler, goes, path if path.is_dir() else None)
 
 
+def _shapes(row: Row, base: str, dtype: str) -> Base:
+    """A base model by its configs, or where these are not on this disk by those of its family."""
+    path = on_disk(base, "model.base", look_at_base)
+    folder = path if path is not None and path.is_dir() else None
+    modules = {}
+    for part in (*row.parts, "vae"):
+        config = folder / part / "config.json" if folder else None
+        known = json.loads(config.read_text()) if config and config.is_file() else row.architecture[part]
+        modules[part] = _shape(row, part, known, dtype)
+    return Base(row, base, modules, row.scheduler, process(row.predictions[0], False), folder)
+
+
+def _shape(row: Row, part: str, config: Config, dtype: str) -> Any:
+    """A module whose weights are not initialised."""
+    wanted = torch.float32 if part == "vae" else DTYPES[dtype]
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in empty(row, part, config).state_dict().items()}
+    return build(row, part, config, {name: torch.empty(shape, dtype=wanted) for name, shape in shapes.items()}, wanted)
+
+
 def random_base(row: Row, path: str, seed: int, configs: Mapping[str, Config], goes: Process, dtype: str) -> Base:
     """A model of a family, with these configs by part and weights drawn from a seed; path: what it is called."""
+    parts = (*row.text_encoders, row.denoiser, "vae")
+    if not _has_weights.get():
+        modules = {part: _shape(row, part, configs[part], dtype) for part in parts}
+        return Base(row, path, modules, row.scheduler, goes)
     modules = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for part in (*row.text_encoders, row.denoiser, "vae"):
+        for part in parts:
             made = empty(row, part, configs[part])
             modules[part] = made.to(torch.float32 if part == "vae" else DTYPES[dtype]).eval()
     return Base(row, path, modules, row.scheduler, goes)

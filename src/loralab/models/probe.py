@@ -209,6 +209,17 @@ def weight_files(folder: Path, setting: str) -> list[str]:
     return sorted(set(_json(folder / chosen, setting)["weight_map"].values()))
 
 
+def weights_size(base: str | None) -> int:
+    """Bytes of the largest file, or part of several files, of a base model; 0 where it is not on this disk."""
+    path = on_disk(base, "model.base", look_at_base) if base else None
+    if path is None or path.is_file():
+        return path.stat().st_size if path else 0
+    parts = [folder for folder in path.iterdir() if (folder / "config.json").is_file()]
+    names = {part: choose_weights(file.name for file in part.iterdir()) for part in parts}
+    found = [(part, weight_files(part, "model.base")) for part, name in names.items() if name]
+    return max((sum((part / name).stat().st_size for name in files) for part, files in found), default=0)
+
+
 def choose_weights(names: Iterable[str]) -> str | None:
     """Which of a component's file names to load, safetensors and full precision first; an index names its shards."""
     names = set(names)

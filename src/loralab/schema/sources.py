@@ -31,7 +31,7 @@ class Sources:
         if given := self.given(path):
             return given
         for file, package in reversed(self._files):
-            if (inside := _inside(package, path)) and exists(raw(file), inside):
+            if (inside := within(package, path)) and exists(raw(file), inside):
                 return f" (in {file.relative_to(CONF.parent) if file.is_relative_to(CONF) else file})"
         return ""
 
@@ -55,7 +55,7 @@ class Sources:
         """The node at a path as written in the composed YAML files; {} where it is in none."""
         found: dict[str, Any] = {}
         for file, package in self._files:
-            inside = _inside(package, path)
+            inside = within(package, path)
             node: Any = raw(file) if inside == "" else inside and get(raw(file), inside)
             if isinstance(node, dict):
                 target = current_target("_target_", node.get("_target_"))
@@ -71,7 +71,7 @@ def raw(file: Path) -> dict[str, Any]:
     return written if isinstance(written, dict) else {}  # type: ignore[return-value]
 
 
-def _inside(package: str, path: str) -> str | None:
+def within(package: str, path: str) -> str | None:
     """The path of a setting in a file of that package; "" for the whole file, None where it is elsewhere."""
     if package in ("", path):
         return "" if package else path

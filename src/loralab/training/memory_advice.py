@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loralab.errors import user_error
@@ -23,6 +24,9 @@ def peak_gigabytes(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     if sys.platform == "win32":
         return 0.0
+    with suppress(OSError, StopIteration):  # ru_maxrss counts the process that started this one, too
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

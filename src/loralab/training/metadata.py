@@ -197,7 +197,8 @@ def _images(settings: Settings, data: Data, devices: int) -> dict[str, Any]:
 
     buckets = {str(i): {"resolution": list(size), "count": count} for i, (size, count) in enumerate(data.buckets)}
     info = {"buckets": buckets, "mean_img_ar_error": data.aspect_error}
-    size = get(settings, "data.batch_size") * devices * (get(settings, "trainer.accumulate_grad_batches") or 1)
+    together = (get(settings, "trainer.accumulate_grad_batches") or 1) // (get(settings, "data.batch_parts") or 1)
+    size = get(settings, "data.batch_size") * devices * together
     return {
         "ss_num_train_images": data.images,
         "ss_num_reg_images": data.reg_images,

@@ -30,7 +30,7 @@ PLACES = (
 DEVICES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 LOADING = ("data.num_workers", "data.persistent_workers")
 THIS_RUN = (
-    *("allow", "logger", "resume", "resume_force", "reuse", "run", "sweep"),
+    *("allow", "logger", "memory", "resume", "resume_force", "reuse", "run", "sweep"),
     *("trainer.log_every_n_steps", "trainer.profiler", "trainer.max_time"),
 )
 """What is allowed, watched and continued this time, and what the run is called."""

@@ -107,6 +107,26 @@ def test_ranks_together_see_what_one_device_would(counts, batch, world, epoch, d
         assert sum(means) / world == pytest.approx(sum(place.draw.index for place in whole) / len(whole))
 
 
+@given(count=st.integers(1, 60), batch=st.integers(1, 7), world=st.integers(1, 3), parts=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_the_parts_of_a_batch_are_the_batch(count, batch, world, parts):
+    """On each rank, in place of each batch its parts, whose shares make up for their sizes."""
+    plan = draws(images(count), batch=batch)
+    for rank in range(world):
+        whole = list(BucketSampler(plan, 0, rank=rank, world=world))
+        sampler = BucketSampler(plan, 0, rank=rank, world=world, parts=parts, accumulate=parts)
+        split = list(sampler)
+        assert len(split) == len(sampler) == len(whole) * parts
+        for number, one in enumerate(whole):
+            own = split[number * parts : (number + 1) * parts]
+            assert {place.step for part in own for place in part} == {number}
+            counted = [place.draw for part in own for place in part if place.share > 0]
+            assert sorted(counted) == sorted(place.draw for place in one if place.share > 0)
+            means = [sum(place.draw.index * place.share for place in part) / len(part) for part in own]
+            expected = sum(place.draw.index * place.share for place in one) / len(one)
+            assert sum(means) / parts == pytest.approx(expected)
+
+
 def test_steps_count_the_accumulated_batches(plan):
     sampler = BucketSampler(plan, 0, accumulate=4)
     steps = []

@@ -21,7 +21,17 @@ from loralab.errors import user_error
 from loralab.types import Fit, Item
 
 _PLANNED = (
-    *("folder", "folders", "reg_folder", "mask_folder", "metadata", "resolution", "batch_size", "batch_pixels"),
+    *(
+        "folder",
+        "folders",
+        "reg_folder",
+        "mask_folder",
+        "metadata",
+        "resolution",
+        "batch_size",
+        "batch_pixels",
+        "batch_parts",
+    ),
     *("on_error", "min_image_size", "max_image_size", "cache_folder", "alpha_mask"),
 )
 
@@ -33,7 +43,7 @@ class Planner:
     sizes: the pixel budgets. batch: batch size of a bucket. captions: the rules of a folder without its own.
     on_error: what is done with files that cannot be used. min_image_size, max_image_size: of the shorter and the longer
     side, pixels. cache_folder: of the index (see store.cache_folder). hashed: images are hashed, as caches and
-    training states need. alpha_mask: transparency is the loss mask.
+    training states need. batch_parts: in which each batch is given. alpha_mask: transparency is the loss mask.
     """
 
     folders: Sequence[Folder]
@@ -47,6 +57,7 @@ class Planner:
     max_image_size: int | None = None
     cache_folder: str | None = None
     hashed: bool = False
+    batch_parts: int = 1
     alpha_mask: bool = False
 
     @classmethod
@@ -107,7 +118,8 @@ class Planner:
     def sampler(self, plan: Plan, seed: int, *, rank: int = 0, world: int = 1, accumulate: int = 1) -> BucketSampler:
         """The training batches of one rank of several; accumulate: batches in an optimizer step."""
         full_only = self.buckets.partial == "drop"
-        sampler = BucketSampler(plan.draws, seed, rank=rank, world=world, accumulate=accumulate, full_only=full_only)
+        given = {"parts": self.batch_parts, "accumulate": accumulate, "full_only": full_only}
+        sampler = BucketSampler(plan.draws, seed, rank=rank, world=world, **given)
         if not len(sampler):
             found = "no bucket fills a batch, so drop leaves no batches"
             raise user_error("data.buckets.partial", found, "use keep or merge, or lower data.batch_size")

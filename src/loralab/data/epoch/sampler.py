@@ -18,13 +18,24 @@ class BucketSampler:
     see what one device with that batch size would; every rank gets the same number of batches. If a part is smaller
     than the others, its samples' shares compensate for it; if it would be empty, it has one sample of share 0.
 
-    accumulate: batches per optimizer step. full_only: skips batches that are not full (other samples each epoch).
+    parts: each batch is given in so many parts, one after the other, with shares in the same way.
+    accumulate: batches, or parts of them, per optimizer step. full_only: skips batches that are not full (other samples
+    each epoch).
     """
 
     def __init__(
-        self, draws: Draws, seed: int, *, rank: int = 0, world: int = 1, accumulate: int = 1, full_only: bool = False
+        self,
+        draws: Draws,
+        seed: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        parts: int = 1,
+        accumulate: int = 1,
+        full_only: bool = False,
     ) -> None:
         assert 0 <= rank < world, (rank, world)
+        self.parts = parts
         self.draws, self.seed, self.rank, self.world, self.accumulate = draws, seed, rank, world, accumulate
         self.epoch = 0
         self._resumed = (0, 0)
@@ -46,8 +57,8 @@ class BucketSampler:
         return np.concatenate([np.zeros(0, int), *starts]), np.concatenate([np.zeros(0, int), *stops])
 
     def __len__(self) -> int:
-        """Batches in an epoch, for each rank."""
-        return len(self._start)
+        """Batches, or their parts, in an epoch, for each rank."""
+        return len(self._start) * self.parts
 
     @property
     def left_out(self) -> int:
@@ -73,21 +84,22 @@ class BucketSampler:
         draws, order = self._order(epoch)
         steps = -(-len(self) // self.accumulate)  # an epoch's last window may be short
         for position in range(start, len(self)):
-            batch = order[position]
+            batch, part = order[position // self.parts], position % self.parts
             step = epoch * steps + position // self.accumulate
-            yield self._part(draws[self._start[batch] : self._stop[batch]], epoch, step)
+            yield self._part(draws[self._start[batch] : self._stop[batch]], part, epoch, step)
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The epoch's draws sorted by group, shuffled within each; and the order of the batches."""
         rng = np.random.default_rng(derive(self.seed, "order", epoch))
         shuffled = rng.permutation(len(self.draws)).astype(np.int32)
         by_group = shuffled[np.argsort(self.draws.group_of[shuffled], kind="stable")]
-        return by_group, rng.permutation(len(self))
+        return by_group, rng.permutation(len(self._start))
 
-    def _part(self, indices: np.ndarray, epoch: int, step: int) -> list[Place]:
-        """This rank's part of a batch."""
-        own = indices[self.rank :: self.world].tolist()
-        share = len(own) * self.world / len(indices) if self.world > 1 else 1.0
+    def _part(self, indices: np.ndarray, part: int, epoch: int, step: int) -> list[Place]:
+        """A part of this rank's part of a batch."""
+        count = self.world * self.parts
+        own = indices[self.rank + self.world * part :: count].tolist()
+        share = len(own) * count / len(indices) if count > 1 else 1.0
         if not own:
             own, share = indices[:1].tolist(), 0.0
         return [Place(Draw(epoch, index), step, share) for index in own]

@@ -1,0 +1,129 @@
+"""A model without its weights, and what a run does with it: shapes alone, under torch's FakeTensorMode.
+
+Every storage counts from the operation that makes it until it is freed (see storages). Fake tensors are on the CPU; for
+a CUDA device the operations are those of a GPU: norms in fp32 under autocast, no weights laid out for the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from loralab.adapters.inject import inject
+from loralab.memory.storages import Storages, norms_in_fp32
+from loralab.models.checkpointing import checkpoint_gradients, outermost
+from loralab.models.convolutions import FrozenConv2d, can_pack
+from loralab.models.load import without_weights
+
+CAPTION = "a red star on a blue ground"
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Weightless:
+    """A base model with adapters, built from a run's settings as training builds them."""
+
+    def __init__(self, settings: Mapping[str, Any], device: str) -> None:
+        can_pack()  # computes, so not among fake tensors
+        self.device, self.precision = device, settings["trainer"]["precision"]
+        self.mode, self.storages = FakeTensorMode(), Storages()
+        model = {**settings["model"], "gradient_checkpointing": settings["model"].get("gradient_checkpointing") is True}
+        for key, value in {"quantize": None, **({"convolutions": "plain"} if device == "cuda" else {})}.items():
+            if key in model:
+                model[key] = value
+        model = {key: value for key, value in model.items() if key in settings["model"]}
+        with self._counting(), without_weights():
+            self.family = instantiate(model, _convert_="all")
+            self.weights = self.storages.now
+            kind = instantiate({**settings["adapter"], "weights": None}, _convert_="all")
+            adapters = inject(self.family, kind, instantiate(settings["targets"], _convert_="all"), 0)
+            self.trained: list[Tensor] = [p for p in adapters.parameters() if p.requires_grad]
+            self.adapter = self.storages.now - self.weights
+            self._lay_out()
+        self.laid_out = self.storages.now - self.weights - self.adapter
+        self.blocks = len(outermost(self.family.denoiser))
+        self.linears = [m for part in self.family.parts().values() for m in part.modules() if type(m) is nn.Linear]
+
+    @contextmanager
+    def _counting(self):
+        with self.mode, self.storages:
+            yield
+
+    def _lay_out(self) -> None:
+        """Gives convolutions that compute with packed weights fake ones of the same size."""
+        for layer in self.family.denoiser.modules():
+            if isinstance(layer, FrozenConv2d) and layer.kernel_size != (1, 1):
+                layer.packed = partial(_packed, layer, {})  # type: ignore[method-assign]
+                layer.packed(AUTOCAST.get(self.precision, layer.weight.dtype))
+
+    def step(self, side: tuple[int, int], count: int, blocks: bool | int) -> int:
+        """Bytes that a training step of so many images (width, height) takes beside the weights, gradients included.
+
+        blocks: of the denoiser that are computed again; all where the model was built so.
+        """
+        for weight in self.trained:
+            weight.grad = None
+        with self._counting(), self._as_on_device():
+            self._checkpoint(blocks)
+            return self.storages.more_in(lambda: self._loss(side, count).backward())
+
+    def kept(self, side: tuple[int, int], count: int, blocks: bool | int) -> int:
+        """Bytes that the forward pass of a step keeps for backward."""
+        with self._counting(), self._as_on_device():
+            self._checkpoint(blocks)
+            before = self.storages.now
+            loss = self._loss(side, count)
+            kept = self.storages.now - before
+            del loss
+        return kept
+
+    def _checkpoint(self, blocks: bool | int) -> None:
+        if blocks is not True and self.blocks:
+            checkpoint_gradients(self.family.denoiser, (), int(blocks))
+
+    def _loss(self, side: tuple[int, int], count: int) -> Tensor:
+        noisy = torch.randn(count, *self.family.latent_shape(side[1], side[0]))
+        with self._autocast():
+            conditioning = self.family.encode_text([CAPTION] * count)
+            prediction = self.family.predict(noisy, torch.full((count,), 500), conditioning)
+            return nn.functional.mse_loss(prediction, torch.randn_like(noisy))
+
+    def encode(self, side: tuple[int, int]) -> int:
+        """Bytes that the VAE takes to encode an image."""
+        return self._more(lambda: self.family.encode_image(torch.zeros(1, 3, side[1], side[0])))
+
+    def pictures(self, side: tuple[int, int], count: int) -> int:
+        """Bytes that drawing so many pictures together takes: two predictions for each, then the VAE."""
+        shape = self.family.latent_shape(side[1], side[0])
+
+        def draw() -> None:
+            with self._autocast():
+                conditioning = self.family.encode_text([CAPTION] * 2 * count, size=(side[1], side[0]))
+                self.family.predict(torch.zeros(2 * count, *shape), torch.full((2 * count,), 500), conditioning)
+            self.family.decode(torch.zeros(count, *shape))
+
+        return self._more(draw)
+
+    def _more(self, work: Callable[[], object]) -> int:
+        with self._counting(), self._as_on_device(), torch.no_grad():
+            return self.storages.more_in(work)
+
+    def _as_on_device(self) -> AbstractContextManager[Any]:
+        return norms_in_fp32() if self.device == "cuda" else nullcontext()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", AUTOCAST.get(self.precision, torch.bfloat16), enabled=self.precision in AUTOCAST)
+
+
+def _packed(layer: nn.Conv2d, kept: dict[Any, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Both weights of a packed convolution, made at the first use and kept."""
+    if dtype not in kept:
+        weight = layer.weight.detach().to(dtype)
+        kept[dtype] = weight.clone(), weight.transpose(0, 1).contiguous() if layer.stride == (1, 1) else None
+    return kept[dtype]

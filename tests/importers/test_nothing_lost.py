@@ -294,7 +294,6 @@ TEXTS = [
     "# How to train\n\nRun it with --network_dim and --learning_rate, as you like.\n",
     "To train, run python train_network.py --network_dim 4 and wait for it.\n",
     "a cat --n bad --w 512\na dog --n worse\n",
-    "python train_dreambooth_lora.py --instance_data_dir x --rank 4\n",
     "python train_network.py --rank 4 --steps 3 --lr 1 --foo\n",
     {"net_dim": 4, "epochs_total": 3, "rankk": 4, "stepz": 5},
     "network_dim = 4\na = 1\nb = 2\nc = 3\n",

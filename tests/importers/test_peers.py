@@ -1,6 +1,7 @@
 """Files of trainers with a vocabulary of their own: public examples of each, what they come to, and a run of each."""
 
 import json
+import shlex
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from loralab.errors import UserError
 from loralab.importers import content as contents
 from loralab.importers.conversion import converted, read
 from loralab.importers.expand import expand
+from loralab.importers.peers import diffusers_scripts
+from loralab.importers.peers.diffusers_scripts import PROGRAM
 from loralab.schema.compose import compose
 from loralab.schema.tree import get
 from tests import GOLDEN
@@ -46,7 +49,8 @@ FILES = [
     *("onetrainer_concepts.json", "ai-toolkit_sdxl.yaml", "ai-toolkit_quick.yaml", "ai-toolkit_held.json"),
     *("ai-toolkit_sd15_held.yaml", "simpletuner_lokr.json", "simpletuner_lora.json", "simpletuner_backends.json"),
     *("simpletuner_held.json", "simpletuner_held.env", "diffusion-pipe_sdxl.toml", "diffusion-pipe_held.toml"),
-    *("diffusion-pipe_dataset.toml", "diffusion-pipe_dataset_held.toml"),
+    *("diffusion-pipe_dataset.toml", "diffusion-pipe_dataset_held.toml", "diffusers_dreambooth.sh"),
+    *("diffusers_sdxl.sh", "diffusers_sdxl_held.sh", "diffusers_prior_held.sh", "diffusers_accumulated_held.sh"),
 ]
 
 
@@ -63,11 +67,18 @@ def composed(path, *overrides):
 
 def said(content, data):
     try:
-        found = converted(replace(content, data=data))
+        found = converted(replace(content, data=data) if content.path.suffix != ".sh" else as_command(content, data))
     except UserError as error:
         return str(error)
     assert not any("${" in line for line in found.overrides)
     return found.as_json(), found.taken
+
+
+def as_command(content, data):
+    """The content with a command of options."""
+    given = [key if value is True else f"{key}={shlex.quote(str(value))}" for key, value in data.items()]
+    program = PROGRAM.search(contents.read(content.path).data)
+    return replace(content, format="text", data=f"accelerate launch {program[0]} {' '.join(given)}\n")
 
 
 def without(data, path):
@@ -109,6 +120,10 @@ def content_of(path):
     if path.suffix == ".env":
         lines = [line.removeprefix("export ").partition("=")[::2] for line in content.data.splitlines()]
         return replace(content, format="json", data={key: value.strip('"') for key, value in lines})
+    if path.suffix == ".sh":
+        foreign = diffusers_scripts.read(content)
+        data = {f"--{name}": value for name, value in foreign.options.items()}
+        return replace(content, format="json", data=data)
     if content.format != "text" or path.suffix != ".yaml":
         return content
     return replace(content, format="json", data=OmegaConf.to_container(OmegaConf.create(content.data)))
@@ -216,6 +231,32 @@ EXPECTED = {
         "model.gradient_checkpointing": True,
         "data.folders": [{"captions": {"prefix": "je, "}, "path": "/data/images", "repeats": 1}],
     },
+    "diffusers_dreambooth.sh": {
+        "model.base": "stable-diffusion-v1-5/stable-diffusion-v1-5", "adapter.rank": 4, "adapter.alpha": None,
+        "optimizer._target_": "torch.optim.AdamW", "optimizer.weight_decay": 0.01, "optimizer.lr": 1e-4,
+        "scheduler._target_": "loralab.optim.schedules.constant", "scheduler.warmup_steps": 0, "seed": 0,
+        "trainer.max_steps": 500, "trainer.precision": "32-true", "data.batch_size": 1,
+        "data.resolution": 512, "data.buckets.enabled": False, "data.augment.random_crop": True,
+        "targets.text_encoder": False, "targets.feed_forward": False, "targets.attention": True,
+        "callbacks.export.every_n_steps": 100, "callbacks.samples.every_n_epochs": 50, "data.folders": [
+            {"path": "/data/dog", "class_tokens": "a photo of sks dog", "captions": {"extension": ".no_captions"}}],
+    },
+    "diffusers_sdxl.sh": {
+        "data.resolution": 1024, "data.augment.flip": True, "trainer.max_epochs": 2, "trainer.max_steps": None,
+        "trainer.precision": "16-mixed", "model.dtype": "fp16", "model.vae": "madebyollin/sdxl-vae-fp16-fix",
+        "data.folders": [{"path": "/data/naruto"}], "callbacks.samples.every_n_epochs": 1,
+    },
+    "diffusers_sdxl_held.sh": {
+        "data.augment.random_crop": False, "targets.text_encoder": True, "trainer.max_steps": 250, "seed": 1337,
+        "trainer.precision": "32-true", "callbacks.export.every_n_steps": 50, "optimizer.lr": 1e-4,
+    },
+    "diffusers_prior_held.sh": {  # two instance images and two class images
+        "data.batch_size": 4, "optimizer._target_": "bitsandbytes.optim.AdamW8bit", "adapter.rank": 8,
+        "trainer.max_epochs": 50, "objective.prior_loss_weight": 1.0, "model.gradient_checkpointing": True,
+    },
+    "diffusers_accumulated_held.sh": {
+        "trainer.accumulate_grad_batches": 4, "optimizer.lr": 1e-5, "trainer.max_steps": 500, "data.batch_size": 1,
+    },
 }  # fmt: skip
 """Worked out by hand from the file and the trainer's own defaults."""
 
@@ -230,6 +271,7 @@ FAMILIES = {
     "onetrainer_flux2.json": "model_type (in onetrainer_flux2.json): Flux 2 is not supported",
     "ai-toolkit_flux.yaml": "model.is_flux (in ai-toolkit_flux.yaml): flux is not supported",
     "simpletuner_flux.json": "model_family (in simpletuner_flux.json): flux is not supported",
+    "diffusers_flux.sh": "train_dreambooth_lora_flux.py (in diffusers_flux.sh): flux is not supported",
     "diffusion-pipe_hunyuan.toml": "model.type (in diffusion-pipe_hunyuan.toml): hunyuan-video is not supported",
 }
 
@@ -318,6 +360,26 @@ def test_diffusion_pipe_trains(images, tmp_path):
     tree = composed(path).tree
     assert get(tree, "data.folders")[0]["repeats"] == 2
     assert not get(tree, "data.buckets.enabled")
+
+
+def test_diffusers_scripts_train(images, tmp_path):
+    text = (PEERS / "diffusers_prior_held.sh").read_text("utf8")
+    path = tmp_path / "train.txt"
+    path.write_text(text.replace("/data/me", str(images)).replace("/data/class", str(images)), "utf8")
+    assert trained(path, tmp_path, "optimizer=adamw", "optimizer.weight_decay=0.01")["steps"] == 2
+
+
+def test_the_launcher_s_precision_and_unknown_values(tmp_path):
+    path = tmp_path / "train.sh"
+    command = "train_text_to_image_lora.py --pretrained_model_name_or_path=m --train_data_dir=d --scale_lr"
+    path.write_text(f"accelerate launch --mixed_precision=bf16 {command} --gradient_acc=2 --lr_sch polynomial\n")
+    tree = composed(path).tree
+    assert get(tree, "trainer.precision") == "bf16-mixed"
+    assert get(tree, "optimizer.lr") == pytest.approx(1e-4 * 2 * 16)
+    assert (get(tree, "scheduler.warmup_steps"), get(tree, "trainer.max_epochs")) == (500, 100)
+    path.write_text(f"accelerate launch {command} --learning_rate=$RATE\n")
+    with pytest.raises(UserError, match="RATE is not assigned"):
+        read(path)
 
 
 ODD = (True, 0, -3, 1e30, "x", "", None, [], {}, ["a"], {"a": 1}, "1,2", "${x}", 1.5)

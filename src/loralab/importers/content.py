@@ -74,7 +74,8 @@ def no_settings(path: Path, found: str, remedy: str = "") -> NotSettings:
 
 READ = (
     "JSON, TOML or a start script of sd-scripts, kohya_ss or LoRA Easy Training, JSON of OneTrainer, "
-    "YAML of ai-toolkit, JSON or config.env of SimpleTuner, TOML of diffusion-pipe, or a LoRA file"
+    "YAML of ai-toolkit, JSON or config.env of SimpleTuner, TOML of diffusion-pipe, "
+    "a command of diffusers' LoRA scripts, or a LoRA file"
 )
 
 

@@ -16,7 +16,7 @@ from loralab.importers.dialects import (
     old_json,
     sd_scripts_toml,
 )
-from loralab.importers.peers import ai_toolkit, diffusion_pipe, onetrainer, simpletuner
+from loralab.importers.peers import ai_toolkit, diffusers_scripts, diffusion_pipe, onetrainer, simpletuner
 from loralab.importers.strangers import is_yaml, stranger
 from loralab.schema.nearest import nearest
 
@@ -27,6 +27,7 @@ PEERS: dict[str, ModuleType] = {
     "ai-toolkit": ai_toolkit,
     "simpletuner": simpletuner,
     "diffusion-pipe": diffusion_pipe,
+    "diffusers": diffusers_scripts,
 }
 """Trainers with a vocabulary of their own: each has recognises(content) and RULES, too."""
 

@@ -54,7 +54,7 @@ def recognises(text: str) -> bool:
 def read(content: Content) -> Foreign:
     found = Foreign("command-line", content, NAMES, SD_SCRIPTS, SD_SCRIPTS)
     given = script(content.data, content.path.parent)
-    launcher, program, own = _parts(content, words(found, _one_of(content, given.commands)))
+    launcher, program, own = command(content, words(found, _one_of(content, given.commands)))
     if program:
         _program(found, program)
     for key, _, value in options(found, launcher):
@@ -84,7 +84,7 @@ def _one_of(content: Content, commands: list[str]) -> str:
     return training[0] if training else content.data
 
 
-def _parts(content: Content, given: list[str]) -> tuple[list[str], str, list[str]]:
+def command(content: Content, given: list[str]) -> tuple[list[str], str, list[str]]:
     """The launcher's arguments, the program, and the program's arguments."""
     at = next((i for i, word in enumerate(given) if word.endswith(".py")), -1)
     before, own = given[: max(at, 0)], given[at + 1 :]
@@ -190,7 +190,7 @@ def _program(found: Foreign, path: str) -> None:
     elif OTHER_TRAININGS.fullmatch(name):
         found.left.append(Left(name, path, "does not train a LoRA", "adapter"))
     elif "train_network" not in name:
-        known = "train_network.py and sdxl_train_network.py of sd-scripts"
+        known = "train_network.py and sdxl_train_network.py of sd-scripts, or train_*_lora.py of diffusers"
         raise no_settings(
             found.content.path, f"starts {name}.py, which is not supported", f"give a start script of {known}"
         )

@@ -35,10 +35,15 @@ ADAPTIVE = ("prodigy", "dadapt_adam")
 
 
 def optimizer(
-    foreign: Foreign, ours: Ours, name: str, options: Mapping[str, Chosen], given: Mapping[str, tuple[Any, str]]
+    foreign: Foreign,
+    ours: Ours,
+    name: str,
+    options: Mapping[str, Chosen],
+    given: Mapping[str, tuple[Any, str]],
+    word: str = "",
 ) -> None:
-    """Chooses the optimizer. given: our argument → its value and the file's key, where the file sets it."""
-    word = str(foreign.take(name))
+    """Chooses the optimizer. given: our argument → its value and the file's key; word: where not that of `name`."""
+    word = word or str(foreign.take(name))
     chosen = options.get(word)
     if chosen is None:
         foreign.leave(name, "not supported: add a YAML to conf/optimizer for it", "optimizer")

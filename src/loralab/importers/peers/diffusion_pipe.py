@@ -27,10 +27,11 @@ _NEUTRAL = {
     "does not change what is trained": (
         "pipeline_stages partition_method partition_split blocks_to_swap disable_block_swap_for_eval "
         "caching_batch_size map_num_proc compile steps_per_print logging_steps x_axis_examples "
-        "reentrant_activation_checkpointing video_clip_mode resume_from_checkpoint regenerate_cache adapter.dtype optimizer.gradient_release "
-        "checkpoint_every_n_minutes eval_micro_batch_size_per_gpu image_eval_micro_batch_size_per_gpu "
-        "eval_gradient_accumulation_steps eval_before_first_step eval_every_n_epochs eval_every_n_steps "
-        "eval_every_n_examples monitoring.wandb* upload_hf* huggingface* optimizer.kahan_sum optimizer.foreach"
+        "reentrant_activation_checkpointing video_clip_mode resume_from_checkpoint regenerate_cache adapter.dtype "
+        "optimizer.gradient_release checkpoint_every_n_minutes eval_micro_batch_size_per_gpu "
+        "image_eval_micro_batch_size_per_gpu eval_gradient_accumulation_steps eval_before_first_step "
+        "eval_every_n_epochs eval_every_n_steps eval_every_n_examples "
+        "monitoring.wandb* upload_hf* huggingface* optimizer.kahan_sum optimizer.foreach"
     ),
     "for another model family": (
         "model.transformer_dtype model.diffusion_model_dtype model.timestep_sample_method model.guidance model.shift "
@@ -67,7 +68,8 @@ ROWS = table(
     row("force_constant_lr", "optimizer.lr", kind=coerce.number, by="rates"),
     row("lr_scheduler", "scheduler=…", kind=coerce.name, by="schedule"),
     row("warmup_steps", "scheduler.warmup_steps", kind=coerce.whole, by="schedule"),
-    row("epochs", "trainer.max_epochs"),
+    row("epochs", "trainer.max_epochs", kind=coerce.whole, by="length", 
+        why="max_steps decides, even where epochs end sooner"),
     row("max_steps", "trainer.max_steps", by="length", kind=coerce.whole),
     row("micro_batch_size_per_gpu", "data.batch_size", kind=coerce.whole, by="batch"),
     row("image_micro_batch_size_per_gpu", "data.batch_size", kind=coerce.whole, by="batch"),
@@ -265,7 +267,10 @@ def batch(foreign: Foreign, ours: Ours) -> None:
     size = foreign.take(names[0]) or foreign.take(names[1])
     ours.set("data.batch_size", size, *[name for name in names if foreign.has(name)][:1])
     ours.set("data.buckets.partial", "drop", *names[1:])
-    ours.set("trainer.max_steps", foreign.take("max_steps"), "max_steps")
+    steps, epochs = foreign.take("max_steps"), foreign.take("epochs")
+    ours.set("trainer.max_steps", steps, "max_steps")
+    if steps is None and epochs is not None:
+        ours.set("trainer.max_epochs", epochs, "epochs")
     if "callbacks.state.every_n_epochs" in ours.values:
         ours.set("callbacks.state.enabled", True, "checkpoint_every_n_epochs")
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from loralab.models import convolutions
+from loralab.models import onednn
 from loralab.models.quantize import dequantized
 from loralab.schema.ranges import Chance, Positive, Rank
 
@@ -257,7 +257,7 @@ def working_dtype(x: Tensor) -> torch.dtype:
 def apply(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
     """The layer's operation with another weight, without bias."""
     if not isinstance(layer, nn.Conv2d):
-        return F.linear(x, weight.to(x.dtype))
+        return onednn.linear(x, weight.to(x.dtype))
     if layer.kernel_size == (1, 1) and layer.stride == (1, 1):
         return pointwise(x, weight)
     return F.conv2d(x, weight.to(x.dtype), None, layer.stride, layer.padding, layer.dilation)
@@ -267,8 +267,8 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
     """A weight (out, in) or (out, in, 1, 1) applied to the features of (B, T, D) or (B, C, H, W)."""
     weight = weight.to(x.dtype)
     if weight.dim() == 2:
-        return F.linear(x, weight)
-    return convolutions.pointwise(x, weight) if x.device.type == "cpu" else F.conv2d(x, weight)
+        return onednn.linear(x, weight)
+    return onednn.pointwise(x, weight) if x.device.type == "cpu" else F.conv2d(x, weight)
 
 
 def drawn(probability: float) -> bool:

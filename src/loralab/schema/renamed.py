@@ -9,11 +9,12 @@ RENAMED = {
     "adapter.rank_stabilised": "adapter.rs_lora",
     "data.validation.share": "data.validation.split",
     "health.movement": "health.stop_if_unchanged",
+    "model.convolutions": "model.kernels",
     "targets.ends": "targets.in_out",
 }
 """The old key → the key."""
 
-OPTIONS = {("data/validation", "share"): "split"}
+OPTIONS = {("data/validation", "share"): "split", ("model.convolutions", "plain"): "torch"}
 """Group and old option → the option."""
 
 TARGETS = {

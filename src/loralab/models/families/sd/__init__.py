@@ -84,7 +84,7 @@ def load(
     resolution: Pixels = 512,
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
-    convolutions: Literal["auto", "plain"] = "auto",
+    kernels: Literal["auto", "torch"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> StableDiffusion:
@@ -100,5 +100,5 @@ def load(
 
     loaded = load_base(family, base, vae, prediction_type, zero_terminal_snr, dtype)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip)
-    prepare(loaded, attention, convolutions, gradient_checkpointing, quantize, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype)
     return StableDiffusion(loaded, texts, resolution)

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from loralab.models import load
-from loralab.models.convolutions import Convolutions, set_convolutions
 from loralab.models.families.sd.attention import Attention, set_attention
 from loralab.models.families.sd.sampling import make_scheduler
 from loralab.models.family import Family
+from loralab.models.onednn import Kernels, set_kernels
 from loralab.models.target import Target
 from loralab.types import Conditioning
 
@@ -42,12 +42,13 @@ class StableDiffusion(Family):
 def prepare(
     base: load.Base,
     attention: Attention,
-    convolutions: Convolutions,
+    kernels: Kernels,
     gradient_checkpointing: bool | int,
     quantize: str | None,
     dtype: str,
 ) -> None:
     """Sets how the modules compute."""
     load.prepare(base, gradient_checkpointing, quantize, dtype)
-    set_convolutions(base.denoiser, convolutions)
+    for model in (base.denoiser, *base.text_encoders.values()):
+        set_kernels(model, kernels)
     set_attention(base.denoiser, list(base.text_encoders.values()), attention)

@@ -88,7 +88,7 @@ def load(
     resolution: Pixels = 1024,
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
-    convolutions: Literal["auto", "plain"] = "auto",
+    kernels: Literal["auto", "torch"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> StableDiffusionXL:
@@ -104,7 +104,7 @@ def load(
 
     loaded = load_base("sdxl", base, vae, prediction_type, zero_terminal_snr, dtype)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
-    prepare(loaded, attention, convolutions, gradient_checkpointing, quantize, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype)
     return StableDiffusionXL(loaded, texts, resolution)
 
 
@@ -119,7 +119,7 @@ def miniature(
     resolution: Pixels = 64,
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
-    convolutions: Literal["auto", "plain"] = "auto",
+    kernels: Literal["auto", "torch"] = "auto",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
 ) -> StableDiffusionXL:
     """A miniature with weights drawn from `seed`, for any CLIP tokenizer: runs every step of SDXL training offline, in
@@ -137,5 +137,5 @@ def miniature(
     goes = process(prediction_type, zero_terminal_snr)
     loaded = random_base(_SDXL, f"miniature-sdxl-{seed}", seed, configs, goes, dtype)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
-    prepare(loaded, attention, convolutions, gradient_checkpointing, None, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype)
     return StableDiffusionXL(loaded, texts, resolution)

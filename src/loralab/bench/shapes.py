@@ -29,7 +29,7 @@ def full_size(shape: str, dtype: str) -> Family:
         torch.set_default_dtype(torch.float32)
     modules["vae"] = empty(row, "vae", row.architecture["vae"]).eval()
     base = Base(row, "", modules, row.scheduler, Epsilon())
-    prepare(base, "sdpa", "plain", False, None, dtype)
+    prepare(base, "sdpa", "torch", False, None, dtype)
     tokenizer = str(TINY)  # affects no shape
     if row.encoder_layer:
         texts = encoders(base, tokenizer, 75, False, clip_skip=row.encoder_layer, final_norm=False)

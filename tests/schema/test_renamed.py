@@ -18,6 +18,7 @@ VALUES = {
     "adapter.rank_stabilised": True,
     "data.validation.share": 0.25,
     "health.movement": False,
+    "model.convolutions": "auto",
     "targets.ends": True,
 }
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from loralab.importers.content import Content
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.peers.choices import Chosen, choose, one_rate, optimizer, other_family
@@ -295,6 +293,8 @@ def read(content: Content) -> Foreign:
 
 
 def _yaml(content: Content) -> dict[str, Any]:
+    from omegaconf import OmegaConf  # slow to import
+
     try:
         found = OmegaConf.to_container(OmegaConf.create(content.data), resolve=False)
     except Exception as error:  # of PyYAML and OmegaConf, which have no common one

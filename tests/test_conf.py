@@ -22,7 +22,7 @@ from loralab.training.state import States
 SHAPES = Path(run.__file__).parent / "assets" / "shapes" / "train"
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
 RECIPES = ("experiment", "debug", "sweep")
-OF_OTHER_FAMILIES = ("sd2", "sd2_v", "sdxl")
+OF_OTHER_FAMILIES = ("sd2", "sd2_v", "sdxl", "sdxl_flow")
 """Models whose constructors are sd15's and tiny_sdxl's, for bases that no test has in small."""
 NOT_HERE = ("no GPU found on this machine", "needs a GPU", "not installed", "every GPU")
 PARTS = ("adapter", "targets", "objective", "optimizer", "scheduler", "callbacks", "logger", "data")
@@ -42,8 +42,10 @@ def test_every_option_builds(group: str, option: str, random_family, random_base
     overrides += [] if option == "shapes" else [f"data.folder={SHAPES}"]
     overrides += [] if group == "data" else ["data=folder"]
     overrides += [f"model.base={random_base}"] if option == "sd15" else []
+    overrides += ["model.base=owner/name"] if option == "sdxl_flow" else []
     overrides += ["data/validation=split"] if option == "plateau" else []
     overrides += ["model.prediction_type=v_prediction"] if option == "scaled_v" else []
+    overrides += ["model=tiny_sdxl_flow"] if option in ("cosmap", "sigma_sqrt") else []
     cfg, problems = composed(overrides)
     if problems:
         assert [words for problem in problems for words in NOT_HERE if words in problem.found], problems

@@ -282,9 +282,11 @@ def options(group: str) -> list[str]:
 )
 def test_every_option_composes_and_changes_the_loss(override: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = instantiate(compose(overrides=["+objective=default", override]).objective)
-        default = instantiate(compose(overrides=["+objective=default"]).objective)
-    process = VELOCITY if "scaled_v" in override else EPSILON
+        given = ["+objective=default", "+suggested.shift=1.0"]
+        chosen = instantiate(compose(overrides=[*given, override]).objective)
+        default = instantiate(compose(overrides=given).objective)
+    needs = {"scaled_v": VELOCITY, "cosmap": Flow(), "sigma_sqrt": Flow()}
+    process = needs.get(override.partition("=")[2], EPSILON)
     found, plain = run(chosen, SAMPLES, process=process).loss, run(default, SAMPLES, process=process).loss
     is_default = override.partition("=")[2] in ("plain", "uniform", "l2", "none")
     assert found.isfinite().all()

@@ -92,7 +92,7 @@ def test_twenty_gigabytes_are_not_read(tmp_path: Path):
 
 
 def test_a_folder_is_what_its_configs_say(random_base: Path, tmp_path: Path):
-    assert identify(str(random_base), "sd1") == Found("sd1", "epsilon", False)
+    assert identify(str(random_base), "sd1") == Found("sd1", "epsilon", False, 4)
     assert "model=sd15" in found(identify, str(random_base), "sdxl")
     copy = tmp_path / "copy"
     shutil.copytree(random_base, copy)

@@ -150,7 +150,10 @@ class Check:
                 self._unknown(f"{path}.{key}", [f"{path}.{k}" for k in signature])
                 continue
             if wrong := signature[key].mismatch(value):
-                self._invalid(f"{path}.{key}", value, wrong)
+                if value is None and signature[key].required:
+                    self._add(f"{path}.{key}", "is missing", f"set {path}.{key}=…")
+                else:
+                    self._invalid(f"{path}.{key}", value, wrong)
             elif signature[key].is_built:
                 self._nested(f"{path}.{key}", value)
         if not node.get("_partial_"):

@@ -17,7 +17,7 @@ from loralab.checks.metrics import is_validated
 from loralab.checks.places import place_problems
 from loralab.checks.rates import rate_problems
 from loralab.checks.targets import target_problems
-from loralab.diffusion.predictions import meaningless
+from loralab.diffusion.predictions import WORDS, meaningless
 from loralab.errors import Problem, UserError, invalid
 from loralab.models.probe import check, predicted
 from loralab.models.registry import FAMILIES, of_model
@@ -225,6 +225,18 @@ def _meaningless(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> I
         yield from meaningless(options, prediction)
 
 
+def _of_flows(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """A flow ends in pure noise as it is, and it alone has sigmas to shift."""
+    model = get(tree, "model")
+    if not isinstance(model, dict) or not (prediction := predicted(model)):
+        return
+    if prediction == "flow" and model.get("zero_terminal_snr"):
+        yield Problem("model.zero_terminal_snr", "has no effect with a model that predicts a flow", "remove it")
+    if prediction != "flow" and model.get("flow_shift") is not None:
+        found = f"needs a model that predicts a flow, but this one predicts {WORDS.get(prediction, prediction)}"
+        yield Problem("model.flow_shift", found, "remove it, or set model.prediction_type=flow")
+
+
 def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """The state exists, is complete, and has the same settings, as far as they are known yet."""
     path, root = get(tree, "resume"), get(tree, "resume_root")
@@ -316,6 +328,7 @@ RULES_HERE: tuple[Rule, ...] = (
     _places,
     _base_model,
     _meaningless,
+    _of_flows,
     _device,
     _packages,
     _pictures,

@@ -98,7 +98,7 @@ class Objective:
         For preservation_weight, predict_base is the base's prediction for preservation_caption (adapter off) and
         predict_prior the adapted model's; without predict_prior, the prediction for the sample's own caption.
         """
-        times = timesteps_for(self.timesteps, batch.draws, seed) if timesteps is None else timesteps.cpu()
+        times = timesteps_for(self.timesteps, batch, seed) if timesteps is None else timesteps.cpu()
         steps = process.timesteps(times)
         there = to_device(steps, latents.device)
         target_noise, noise = noise_for(self.noise, latents, batch.draws, seed)

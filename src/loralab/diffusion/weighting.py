@@ -7,6 +7,7 @@ taken as no more than 1000 and no less than 1/1000.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from loralab.schema.ranges import NonNegative, Positive
@@ -83,3 +84,22 @@ class Debiased:
 
     def __call__(self, snr: Tensor, process: Process) -> Tensor:
         return self.factors[process.prediction](snr)
+
+
+class SigmaSqrt:
+    """Clean timesteps count more: 1/σ², at most about 1000 (diffusers' and sd-scripts' `sigma_sqrt`)."""
+
+    predictions = ("flow",)
+
+    def __call__(self, snr: Tensor, process: Process) -> Tensor:
+        return (snr.clamp(max=BOUND).sqrt() + 1) ** 2
+
+
+class Cosmap:
+    """Middle timesteps count more, as under a cosine schedule: 2/(π·(1 − 2σ + 2σ²)) (Esser et al. 2024, 3.1)."""
+
+    predictions = ("flow",)
+
+    def __call__(self, snr: Tensor, process: Process) -> Tensor:
+        sigma = 1 / (snr.sqrt() + 1)
+        return 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from loralab.models import fingerprint
 from loralab.models.load import Base
 from loralab.models.row import Table
+from loralab.models.scaling import scaling_of
 from loralab.models.target import Target
 from loralab.models.text.encoder import Text, TextEncoder
 from loralab.types import Batch, Conditioning, Fit
@@ -76,7 +77,7 @@ class Family(ABC):
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latents of images of so many pixels."""
-        return self.row.latent_channels, height // self.row.cell, width // self.row.cell
+        return self.vae.config.latent_channels, height // self.row.cell, width // self.row.cell
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,19 +93,19 @@ class Family(ABC):
         return mean, std
 
     def latents(self, batch: Batch, noise: Tensor) -> Tensor:
-        """A sample of each image's posterior, scaled: (mean + std · noise (B, C, h, w) − shift) · factor."""
+        """A sample of each image's posterior, mean + std · noise (B, C, h, w), scaled."""
         if batch.latent_mean is not None and batch.latent_std is not None:
             mean, std = batch.latent_mean.to(self.device), batch.latent_std.to(self.device)
         else:
             assert batch.pixels is not None, "a batch has pixels or latents"
             mean, std = self.encode_image(batch.pixels)
-        return (mean + std * noise.to(mean) - self._shift) * self.vae.config.scaling_factor
+        return scaling_of(self.vae).scaled(mean + std * noise.to(mean))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels of scaled latents."""
         with self._vae_precision():
-            unscaled = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor + self._shift
+            unscaled = scaling_of(self.vae).unscaled(latents.to(self.device, self.vae.dtype))
             try:
                 pixels = self.vae.decode(unscaled, return_dict=False)[0]
             except torch.OutOfMemoryError:  # beside a training there may be little room: in overlapping tiles
@@ -112,10 +113,6 @@ class Family(ABC):
                 self.vae.tile_latent_min_size, self.vae.tile_sample_min_size = 64, 512
                 pixels = self.vae.tiled_decode(unscaled, return_dict=False)[0]
             return pixels.float().clamp(-1, 1)
-
-    @property
-    def _shift(self) -> float:
-        return self.vae.config.get("shift_factor") or 0.0
 
     def _vae_precision(self) -> torch.autocast:
         """The VAE runs in its own precision: fp16 is too narrow for some, and a cache must not depend on it."""

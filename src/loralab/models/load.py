@@ -22,13 +22,14 @@ from loralab.models.checkpointing import checkpoint_gradients
 from loralab.models.probe import identify, look_at_base, look_at_vae, on_disk
 from loralab.models.quantize import quantize_linears
 from loralab.models.registry import FAMILIES
-from loralab.models.row import Config, Row
+from loralab.models.row import VAE_STARTS, Config, Row
 from loralab.progress import progress
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-VAE = "diffusers.AutoencoderKL"
+VAES = ("AutoencoderKL", "AutoencoderKLFlux2")
+"""Classes of diffusers, the usual first."""
 
 
 @dataclass(slots=True)
@@ -158,7 +159,9 @@ def prepare(base: Base, gradient_checkpointing: bool | int, quantize: str | None
 
 def empty(row: Row, part: str, config: Config) -> Any:
     """The module of a part, or the "vae", before it gets its weights."""
-    cls = resolve_name(VAE if part == "vae" else row.parts[part].module)
+    name = config.get("_class_name")
+    vae = f"diffusers.{name if name in VAES else VAES[0]}"
+    cls = resolve_name(vae if part == "vae" else row.parts[part].module)
     return cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
 
 
@@ -191,7 +194,8 @@ def build(
         tensors = {}
         for name in wanted:
             advance(state[name].nbytes / 2**20)
-            tensors[name] = state.pop(name).to(dtype)
+            tensor = state.pop(name)
+            tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     model.load_state_dict(tensors | {name: tensors[first] for name, first in names.items()}, assign=True)
     for module in model.modules():
         if hasattr(module, "position_ids"):  # not among the weights, so still on meta
@@ -223,32 +227,49 @@ def read_folder(path: Path, row: Row, parts: list[str], dtype: torch.dtype) -> d
 
 def read_single_file(path: Path, row: Row, parts: list[str], dtype: torch.dtype) -> dict[str, Any]:
     state, modules = weights.read(path, "model.base"), {}
-    for part in parts:
-        config = row.architecture[part]
+    configs = {part: row.file_config(row, part, _sizes(state)) for part in parts}
+    for part, config in configs.items():
         tensors = row.file_tensors(row, part, state, config)
         modules[part] = build(row, part, config, tensors, torch.float32 if part == "vae" else dtype)
     return modules
 
 
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
 def load_vae(path: Path, row: Row, setting: str = "model.vae") -> Any:
-    """An AutoencoderKL in fp32 from a folder, of it or of a whole model, or from a file of either layout."""
+    """A VAE in fp32 from a folder, of it or of a whole model, or from a file of either layout."""
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path
         config, state = json.loads((folder / "config.json").read_text()), weights.read_component(folder, setting)
     else:
-        config, state = row.architecture["vae"], weights.read(path, setting)
+        state = weights.read(path, setting)
+        config = row.file_config(row, "vae", _sizes(state))
     return build(row, "vae", config, state, torch.float32, setting)
 
 
 _OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+_INNER_CONVS = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
+"""Of AutoencoderKLFlux2 in the original layout."""
 
 
 def diffusers_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """A VAE's weights under diffusers' present names, from its earlier ones or the original layout."""
+    start = next((start for start in VAE_STARTS if any(name.startswith(start) for name in state)), "")
+    state = {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
+    statistics = {name: tensor for name, tensor in state.items() if name.startswith("bn.")}
+    if statistics:
+        statistics.setdefault("bn.num_batches_tracked", torch.tensor(0))
     if any(".down_blocks." in name for name in state):
-        for old, new in _OLD_VAE_NAMES.items():
-            state = {name.replace(old, new): value for name, value in state.items()}
-        return state
+        return {_replaced(name, _OLD_VAE_NAMES): tensor for name, tensor in state.items()} | statistics
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    return convert_ldm_vae_checkpoint(state, config)
+    state = {_replaced(name, _INNER_CONVS): tensor for name, tensor in state.items()}
+    return convert_ldm_vae_checkpoint(state, config) | statistics
+
+
+def _replaced(name: str, pieces: Mapping[str, str]) -> str:
+    for old, new in pieces.items():
+        name = name.replace(old, new)
+    return name

@@ -14,6 +14,7 @@ from loralab.errors import Problem, UserError, user_error
 from loralab.models import registry
 from loralab.models.checkpoint import Contents, examine
 from loralab.models.registry import FAMILIES, Row
+from loralab.models.row import VAE_STARTS
 from loralab.packages import missing
 
 ADAPTER_PARTS = ("lora_", "lora.down", "hada_w1", "lokr_w1")
@@ -28,6 +29,7 @@ class Found:
     family: str
     prediction_type: str | None = None
     zero_terminal_snr: bool | None = None
+    latent_channels: int | None = None
 
 
 def check(model: Mapping[str, Any]) -> list[Problem]:
@@ -39,6 +41,8 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
         problems += _problems(lambda: identify(base, row.name, with_vae=model.get("vae") is None, says_what=says))
     if isinstance(vae := model.get("vae"), str):
         problems += _problems(lambda: on_disk(vae, "model.vae", look_at_vae))
+    if not problems and vae and row:
+        problems += _problems(lambda: _fits(model["base"], vae))
     if isinstance(tokenizer := model.get("tokenizer"), str):
         problems += _problems(lambda: on_disk(tokenizer, "model.tokenizer", look_at_tokenizer))
     if model.get("attention") == "xformers":
@@ -46,6 +50,25 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
     if model.get("quantize"):
         problems += missing("model.quantize", "bitsandbytes")
     return problems
+
+
+def _fits(base: str, vae: str) -> None:
+    """Raises UserError where both are on disk, and the VAE has not as many latent channels as the base model reads."""
+    paths = on_disk(base, "model.base", lambda _: None), on_disk(vae, "model.vae", lambda _: None)
+    if paths[0] is None or paths[1] is None:
+        return
+    reads, has = look_at_base(paths[0], with_vae=False).latent_channels, _vae_channels(paths[1])
+    if None not in (reads, has) and reads != has:
+        found = f"{vae} has {has} latent channels, but {base} reads {reads}"
+        raise user_error("model.vae", found, "use the VAE that the base model was trained with")
+
+
+def _vae_channels(path: Path) -> int | None:
+    if path.is_dir():
+        folder = path / "vae" if (path / "vae").is_dir() else path
+        return _json(folder / "config.json", "model.vae").get("latent_channels")
+    shapes = examine(path, "model.vae").shapes
+    return next((shape[1] for name, shape in shapes.items() if name.endswith("decoder.conv_in.weight")), None)
 
 
 def predicted(model: Mapping[str, Any]) -> str | None:
@@ -183,11 +206,21 @@ def _folder(path: Path, with_vae: bool, setting: str) -> Found:
     if row is None:
         found = f"{path} is {config.get('_class_name', 'a model')}, which is not supported"
         raise user_error(setting, found, f"use {registry.named()}")
+    if problem := row.folder_foreign(config):
+        raise user_error(setting, f"{path} is {problem[0]}", problem[1])
     for name in (*row.text_encoders, *(["vae"] if with_vae else [])):
         _component(path / name, setting)
     scheduler = path / "scheduler" / "scheduler_config.json"
     says = _json(scheduler, setting) if scheduler.is_file() else {}
-    return Found(row.name, says.get("prediction_type"), says.get("rescale_betas_zero_snr"))
+    channels = config.get("in_channels") if row.file_latents else None
+    return Found(row.name, _prediction(says), says.get("rescale_betas_zero_snr"), channels)
+
+
+def _prediction(scheduler: Mapping[str, Any]) -> str | None:
+    """What a config of a diffusers scheduler says that the model predicts."""
+    is_flow = str(scheduler.get("_class_name")).startswith("FlowMatch") or scheduler.get("use_flow_sigmas")
+    said = scheduler.get("prediction_type")
+    return "flow" if is_flow or said == "flow_prediction" else said
 
 
 def _component(folder: Path, setting: str) -> dict[str, Any]:
@@ -263,13 +296,15 @@ def _file(path: Path, with_vae: bool, setting: str) -> Found:
         )
     folders = {part: f"{start.partition('.')[0]}." for part, start in row.file_parts.items()}
     lacks = [] if any(_any(inside, folders[part]) for part in row.text_encoders) else ["text encoder"]
-    if with_vae and not _any(inside, folders["vae"]):
+    if with_vae and not _any(inside, folders["vae"], *VAE_STARTS):
         lacks.append("VAE")
     if lacks:
         remedy = "set model.vae=FILE" if lacks == ["VAE"] else "use a complete checkpoint"
         raise user_error(setting, f"{path} has no {' and no '.join(lacks)}", remedy)
-    marked_v = "v_prediction" if "v_pred" in inside.names else None
-    return Found(row.name, marked_v, True if "ztsnr" in inside.names else None)
+    channels = next(iter(inside.shapes.get(row.file_latents, ())[1:2]), None)
+    marked = "v_prediction" if "v_pred" in inside.names else None
+    predicts = "flow" if channels in row.flow_channels else marked
+    return Found(row.name, predicts, True if "ztsnr" in inside.names else None, channels)
 
 
 def _any(inside: Contents, *prefixes: str) -> bool:
@@ -291,7 +326,8 @@ def _foreign(inside: Contents) -> tuple[str, str] | None:
     """What a file is that is not a base model, and what to do."""
     if any(part in name for name in inside.names for part in ADAPTER_PARTS):
         return "an adapter, not a base model", "to start from it, set adapter.weights=FILE"
-    if said := next(filter(None, (row.file_foreign(inside) for row in FAMILIES.values())), None):
+    rows = [row] if (row := _family(inside)) else FAMILIES.values()
+    if said := next(filter(None, (row.file_foreign(inside) for row in rows)), None):
         return said
     if not _with_denoiser(inside):
         if _any(inside, *(row.file_parts["vae"] for row in FAMILIES.values() if row.file_parts), "decoder.conv_in."):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]
 """What diffusers or transformers builds a module from."""
+VAE_STARTS = ("first_stage_model.", "vae.")
+"""How the names of a VAE's tensors begin in a single file."""
 Table = Mapping[str, list[Target]]
 """The modules that can be adapted, by part."""
 
@@ -44,6 +46,10 @@ class Blocks(NamedTuple):
 def _plain_tensors(row: Row, part: str, state: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
     prefix = row.file_parts[part]
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _plain_config(row: Row, part: str, shapes: Mapping[str, Sequence[int]]) -> Config:
+    return row.architecture[part]
 
 
 def _plain_key(row: Row, part: str, path: str, config: Config) -> tuple[str, int | None]:
@@ -76,7 +82,6 @@ class Row:
     """Config of the diffusers scheduler of models that come without one."""
     predictions: tuple[str, ...] = ("epsilon", "v_prediction")
     """What its models may predict (Process.prediction), the usual first."""
-    latent_channels: int = 4
     cell: int = 8
     """Pixels along the side of one latent cell."""
     bucket_step: int = 8
@@ -98,6 +103,14 @@ class Row:
     """Its tensor in a single file that shows `context`."""
     file_foreign: Callable[[Contents], tuple[str, str] | None] = lambda _: None
     """What a single file is that looks like one of the family and is none, and what to do."""
+    folder_foreign: Callable[[Config], tuple[str, str] | None] = lambda _: None
+    """The same of a diffusers folder, by the denoiser's config."""
+    file_latents: str = ""
+    """Its tensor (out, in, …) in a single file that shows how many channels latents have."""
+    flow_channels: tuple[int, ...] = ()
+    """A single file with latents of so many channels predicts a flow."""
+    file_config: Callable[[Row, str, Mapping[str, Sequence[int]]], Config] = _plain_config
+    """(row, part or "vae", shapes of a single file's tensors) → the config of the part."""
     file_tensors: Callable[[Row, str, dict[str, Tensor], Config], dict[str, Tensor]] = _plain_tensors
     """(row, part, a single file's tensors, config of the part) → the part's, under the names of its class."""
     file_key: Callable[[Row, str, str, Config], tuple[str, int | None]] = _plain_key

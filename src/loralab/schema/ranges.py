@@ -66,6 +66,9 @@ BucketStep = Annotated[int, Range(8, 256)]
 """Bucket sides are multiples of this many pixels."""
 
 Timestep = Annotated[int, Range(0, 1000)]
+ModeScale = Annotated[float, Range(-1, 1.75)]
+"""Within it the density of Esser et al. 2024, eq. 20, is one: at most 2/(π − 2)."""
+
 Bands = Annotated[int, Range(1, 1000)]
 """Number of bands that the timesteps are divided into."""
 

@@ -81,7 +81,6 @@ ROW = register(
         architecture=ARCHITECTURE,
         measure=lambda model: measure(model["max_token_length"]),
         predictions=("flow",),
-        latent_channels=16,
         bucket_step=16,  # tokens of two by two latent cells
         config={"_class_name": "SD3Transformer2DModel"},
         file_parts={"transformer": "flow.", "text_encoder": "bytes.", "vae": "pixels."},

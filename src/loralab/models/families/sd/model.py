@@ -8,7 +8,7 @@ from torch import Tensor
 
 from loralab.models import load
 from loralab.models.families.sd.attention import Attention, set_attention
-from loralab.models.families.sd.sampling import make_scheduler
+from loralab.models.families.sd.sampling import flow_config, make_scheduler
 from loralab.models.family import Family
 from loralab.models.onednn import Kernels, set_kernels
 from loralab.models.target import Target
@@ -37,6 +37,12 @@ class StableDiffusion(Family):
     def scheduler(self) -> Any:
         """The base's own, with the prediction type and zero-terminal SNR applied."""
         return make_scheduler(self._scheduler, self.process.prediction, self.process.zero_terminal_snr)
+
+
+def follow_flow(base: load.Base, shift: float | None) -> None:
+    """Has a flow sampled along its line, with this shift of the sigmas; None: the base's own, or the usual one."""
+    if base.process.prediction == "flow":
+        base.scheduler = flow_config(base.scheduler, shift)
 
 
 def prepare(

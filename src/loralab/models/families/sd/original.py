@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from loralab.models.checkpoint import Contents
 from loralab.models.families.sd.names import ENDS, RESIDUAL_BLOCK, slots
-from loralab.models.row import Config, Row
+from loralab.models.row import VAE_STARTS, Config, Row
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LATENTS = "model.diffusion_model.input_blocks.0.0.weight"
+"""The tensor that reads latents."""
 
 NORMS = {"norm1": "in_layers.0", "norm2": "out_layers.0"}
 
@@ -88,12 +91,33 @@ def tensors_of(row: Row, part: str, state: dict[str, Tensor], config: Config) ->
     if part != "vae" and is_open_clip(row, part):
         model: Any = SimpleNamespace(config=SimpleNamespace(**config))
         return single_file_utils.convert_open_clip_checkpoint(model, state, prefix)
+    if part == "vae":
+        return {name: tensor for name, tensor in state.items() if name.startswith((prefix, *VAE_STARTS))}
     prefix = prefix.removesuffix("text_model.")
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def foreign(inside: Contents) -> tuple[str, str] | None:
-    """What a file is that looks like a model and is none, and what to do."""
-    if inside.shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 4))[1:2] not in ((), (4,)):
+def foreign(inside: Contents, channels: tuple[int, ...] = (4,)) -> tuple[str, str] | None:
+    """What a file is that looks like a model and is none, and what to do. channels: how many its latents may have."""
+    reads = _size(inside, LATENTS, 1, channels[0])
+    return _foreign(reads, _size(inside, "model.diffusion_model.out.2.weight", 0, channels[0]), channels)
+
+
+def _size(inside: Contents, name: str, axis: int, usual: int) -> int:
+    """That of a convolution along an axis; the usual one where the index of the file does not show it."""
+    shape = inside.shapes.get(name, ())
+    return shape[axis] if len(shape) == 4 else usual
+
+
+def foreign_folder(config: Config, channels: tuple[int, ...] = (4,)) -> tuple[str, str] | None:
+    """The same of a UNet's config."""
+    return _foreign(config.get("in_channels", channels[0]), config.get("out_channels", channels[0]), channels)
+
+
+def _foreign(reads: int, predicts: int, channels: tuple[int, ...]) -> tuple[str, str] | None:
+    if reads != predicts:
         return "an inpainting or editing model, which has other inputs", "use the plain text-to-image model"
+    if reads not in channels:
+        valid = " or ".join(map(str, channels))
+        return f"a model of {reads} latent channels, which is not supported", f"use one of {valid} channels"
     return None

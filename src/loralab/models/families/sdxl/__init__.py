@@ -7,22 +7,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from loralab.models.checkpoint import Contents
-from loralab.models.families.sd import SD1
+from loralab.models.families.sd import SD1, original
 from loralab.models.families.sd.names import unet_and_clip_targets
-from loralab.models.families.sdxl.architecture import MINIATURE, SDXL
+from loralab.models.families.sdxl.architecture import MINIATURE, SDXL, VAES, of_file, with_channels
 from loralab.models.row import Blocks, Part, register
-from loralab.schema.ranges import AtLeastOne, Count, Pixels
+from loralab.schema.ranges import AtLeastOne, Count, Pixels, Positive, Real
 
 if TYPE_CHECKING:
     from loralab.models.families.sdxl.model import StableDiffusionXL
 
+CHANNELS = tuple(VAES)
 REFINER = "conditioner.embedders.0.model."
 """How names begin that only a single file of the refiner has."""
 
 
 def _foreign(inside: Contents) -> tuple[str, str] | None:
     refiner = any(name.startswith(REFINER) for name in inside.names)
-    return ("an SDXL refiner", "use the SDXL base model") if refiner else None
+    return ("an SDXL refiner", "use the SDXL base model") if refiner else original.foreign(inside, CHANNELS)
 
 
 _SDXL = replace(
@@ -30,7 +31,7 @@ _SDXL = replace(
     name="sdxl",
     title="SDXL",
     short="SDXL",
-    options=("sdxl",),
+    options=("sdxl", "sdxl_flow"),
     loader="loralab.models.families.sdxl.load",
     parts={
         "unet": SD1.parts["unet"],
@@ -42,6 +43,7 @@ _SDXL = replace(
     ),
     architecture=SDXL,
     public=None,
+    predictions=(*SD1.predictions, "flow"),
     bucket_step=32,  # its UNet halves latents twice
     encoder_layer=2,
     blocks=Blocks(1, 9, 3, 9, 1),
@@ -55,19 +57,22 @@ _SDXL = replace(
     },
     file_has=("conditioner.embedders.1.", "model.diffusion_model.label_emb."),
     file_foreign=_foreign,
+    folder_foreign=partial(original.foreign_folder, channels=CHANNELS),
+    flow_channels=CHANNELS[1:],  # as all public ones do
+    file_config=of_file,
     # more than one block in a transformer, too
     adapter_has=r"^lora_te[12]_|^text_encoder_2\.|^lora_unet_(input|output|middle)_|transformer_blocks[._][1-9]",
     context=2048,
-    versions=dict.fromkeys(("epsilon", "v_prediction"), "sdxl_base_v1-0"),
+    versions=dict.fromkeys(("epsilon", "v_prediction", "flow"), "sdxl_base_v1-0"),
     version_starts="sdxl",
-    architectures=dict.fromkeys(("epsilon", "v_prediction"), "stable-diffusion-xl-v1-base"),
+    architectures=dict.fromkeys(("epsilon", "v_prediction", "flow"), "stable-diffusion-xl-v1-base"),
     flag="sdxl",
 )
 _MINIATURE = replace(
     _SDXL,
     name="tiny_sdxl",
     title="the miniature of SDXL",
-    options=("tiny_sdxl",),
+    options=("tiny_sdxl", "tiny_sdxl_flow"),
     loader="loralab.models.families.sdxl.miniature",
     architecture=MINIATURE,
     bucket_step=8,
@@ -83,8 +88,11 @@ def load(
     tokenizer: str | None = None,
     max_token_length: Literal[75, 150, 225] = 75,
     emphasis: bool = False,
-    prediction_type: Literal["epsilon", "v_prediction"] | None = None,
+    prediction_type: Literal["epsilon", "v_prediction", "flow"] | None = None,
     zero_terminal_snr: bool | None = None,
+    flow_shift: Positive | None = None,
+    latent_scale: Positive | None = None,
+    latent_shift: Real | None = None,
     resolution: Pixels = 1024,
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
@@ -95,14 +103,19 @@ def load(
     """An SDXL model from a diffusers folder, a Hub id, or a single file; see `loralab.models.families.sd.load`.
 
     Both text encoders give the states of their last layer but one, without the final norm. In a single file the empty
-    keys `v_pred` and `ztsnr` decide where `prediction_type` and `zero_terminal_snr` are None.
+    keys `v_pred` and `ztsnr` decide where `prediction_type` and `zero_terminal_snr` are None; one of 16 or 32 latent
+    channels predicts a flow. `flow_shift` is of the sigmas that a flow's pictures are sampled at; `latent_scale` and
+    `latent_shift` take the place of the VAE's own: (latents − shift)·scale.
     """
-    from loralab.models.families.sd.model import prepare
+    from loralab.models.families.sd.model import follow_flow, prepare
     from loralab.models.families.sd.text import encoders
     from loralab.models.families.sdxl.model import StableDiffusionXL
     from loralab.models.load import load_base
+    from loralab.models.scaling import rescale
 
     loaded = load_base("sdxl", base, vae, prediction_type, zero_terminal_snr, dtype)
+    follow_flow(loaded, flow_shift)
+    rescale(loaded.vae, latent_scale, latent_shift)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
     prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype)
     return StableDiffusionXL(loaded, texts, resolution)
@@ -114,8 +127,10 @@ def miniature(
     seed: Count = 0,
     max_token_length: Literal[75, 150, 225] = 75,
     emphasis: bool = False,
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
+    prediction_type: Literal["epsilon", "v_prediction", "flow"] = "epsilon",
     zero_terminal_snr: bool = False,
+    flow_shift: Positive | None = None,
+    latent_channels: Literal[4, 16, 32] = 4,
     resolution: Pixels = 64,
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
@@ -125,17 +140,20 @@ def miniature(
     """A miniature with weights drawn from `seed`, for any CLIP tokenizer: runs every step of SDXL training offline, in
     seconds; it draws only noise. See `load`."""
     from loralab.diffusion.process import process
-    from loralab.models.families.sd.model import prepare
+    from loralab.models.families.sd.model import follow_flow, prepare
     from loralab.models.families.sd.text import encoders, load_tokenizers
     from loralab.models.families.sdxl.model import StableDiffusionXL
     from loralab.models.load import random_base
+    from loralab.models.scaling import draw_statistics
 
-    configs = dict(MINIATURE)
+    configs = with_channels(latent_channels, MINIATURE)
     for part, known in load_tokenizers(_SDXL, tokenizer).items():
         ids = {f"{name}_token_id": getattr(known, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         configs[part] = {**configs[part], "vocab_size": len(known), **ids}
     goes = process(prediction_type, zero_terminal_snr)
     loaded = random_base(_SDXL, f"miniature-sdxl-{seed}", seed, configs, goes, dtype)
+    follow_flow(loaded, flow_shift)
+    draw_statistics(loaded.vae, seed)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
     prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype)
     return StableDiffusionXL(loaded, texts, resolution)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from loralab.models.families.sd.architecture import text, unet, vae
+from loralab.models.row import Config, Row
 
 SDXL = {
     "unet": unet(
@@ -30,6 +33,7 @@ SDXL = {
     "vae": vae(sample_size=1024, scaling_factor=0.13025, force_upcast=True),
 }
 
+
 MINIATURE = {
     "unet": unet(
         sample_size=8,
@@ -53,3 +57,33 @@ MINIATURE = {
     "vae": vae(block_out_channels=(16, 16, 32, 32), layers_per_block=1, norm_num_groups=8, sample_size=64),
 }
 """Its structure at a hundredth of its width."""
+
+
+VAES: dict[int, Config] = {
+    4: {},
+    16: {  # that of FLUX.1
+        "latent_channels": 16,
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    },
+    # that of FLUX.2, which has statistics of its latents instead of a factor
+    32: {"latent_channels": 32, "_class_name": "AutoencoderKLFlux2"},
+}
+"""How the config of a VAE differs from SDXL's own, by its latent channels."""
+
+
+def with_channels(channels: int, configs: Mapping[str, Config]) -> dict[str, Config]:
+    """Configs by part of a model with so many latent channels."""
+    vae = {**configs["vae"], **VAES.get(channels, {})}
+    if "_class_name" in vae:
+        del vae["scaling_factor"]
+    return {**configs, "unet": {**configs["unet"], "in_channels": channels, "out_channels": channels}, "vae": vae}
+
+
+def of_file(row: Row, part: str, shapes: Mapping[str, Sequence[int]]) -> Config:
+    """The config of a part of a single file, by the latent channels that it shows."""
+    shows = "decoder.conv_in.weight" if part == "vae" else row.file_latents
+    channels = next((shape[1] for name, shape in shapes.items() if name.endswith(shows)), 4)
+    return with_channels(channels, row.architecture)[part]

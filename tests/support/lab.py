@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from loralab.errors import UserError
 from loralab.importers.expand import expand
 from loralab.schema.compose import Composed, compose, values, without_hydra
 from loralab.shared import Shared
+from loralab.stages import Stages
 from loralab.training.quiet import quiet
 from loralab.types import Draw, Place
 
@@ -181,7 +183,9 @@ class Lab:
         quiet()
         folder = self.fresh()
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            run.train(without_hydra(composed.cfg), folder, composed.overrides, composed.choices, Shared())
+            run.train(
+                without_hydra(composed.cfg), folder, composed.overrides, composed.choices, Shared(), Stages(time.time())
+            )
         return Run(folder, Path(composed.cfg.output.folder or folder), composed.cfg.output.name, said.getvalue())
 
     def command(self, *overrides: str) -> tuple[int, Path, str]:

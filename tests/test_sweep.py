@@ -136,12 +136,12 @@ def test_a_signal_ends_every_run_of_a_sweep_by_ray(sweep, ask: signal.Signals, t
     asked: list[float] = []
 
     def both() -> bool:
-        if len([*tmp_path.glob("points/[01]/states/*/state.ckpt")]) < 4:
+        if not all([*tmp_path.glob(f"points/{number}/states/*/state.ckpt")] for number in "01"):
             return False
         asked.append(time.monotonic())
         return True
 
-    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=5", "trainer.max_steps=500")
+    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=25", "trainer.max_steps=300")
     code, said, _ = sweep("-m", "sweep=ray", "seed=0,1,2", *states, until=both, ask=ask)
     assert time.monotonic() - asked[0] < 30
     assert code == 128 + ask

@@ -44,11 +44,11 @@ def step(family: Any) -> torch.Tensor:
 
 
 KINDS = [
-    ["model.convolutions=plain"],
-    ["model.convolutions=plain", "model.gradient_checkpointing=4"],
-    ["model.convolutions=plain", "model.gradient_checkpointing=true", "targets=unet_only"],
-    ["model.convolutions=plain", "model.attention=eager", "adapter=dora"],
-    ["model=tiny_sdxl", "model.convolutions=plain", "adapter=loha"],
+    ["model.kernels=torch"],
+    ["model.kernels=torch", "model.gradient_checkpointing=4"],
+    ["model.kernels=torch", "model.gradient_checkpointing=true", "targets=unet_only"],
+    ["model.kernels=torch", "model.attention=eager", "adapter=dora"],
+    ["model=tiny_sdxl", "model.kernels=torch", "adapter=loha"],
 ]
 
 
@@ -72,7 +72,7 @@ def test_a_step_takes_what_a_real_one_does(overrides: list[str]) -> None:
 @pytest.mark.parametrize("blocks", [False, 6])
 def test_activations_are_what_autograd_saves(blocks: bool | int) -> None:
     """At the end of the forward pass: the tensors that it keeps, each storage once, weights left out."""
-    tree = settings("model.convolutions=plain", f"model.gradient_checkpointing={str(blocks).lower()}")
+    tree = settings("model.kernels=torch", f"model.gradient_checkpointing={str(blocks).lower()}")
     family, adapters = family_of(tree)
     own = [*adapters.parameters(), *(p for part in family.parts().values() for p in part.parameters())]
     weights = {parameter.untyped_storage().data_ptr() for parameter in own}
@@ -89,18 +89,6 @@ def test_activations_are_what_autograd_saves(blocks: bool | int) -> None:
     counted = Weightless(tree, "cpu")
     assert loss.requires_grad
     assert counted.kept(SIDE, COUNT, blocks) == pytest.approx(sum(saved.values()), rel=0.02)
-
-
-def test_packed_convolutions_are_counted() -> None:
-    """Twice the weight of each convolution without a stride, once that of the others, in the dtype that computes."""
-    plain = Weightless(settings("model.convolutions=plain"), "cpu")
-    for precision, share in (("32-true", 1.0), ("bf16-mixed", 0.5)):
-        packed = Weightless(settings(f"trainer.precision={precision}"), "cpu")
-        wide = [m for m in packed.family.denoiser.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-        sizes = [m.weight.nbytes * (2 if m.stride == (1, 1) else 1) for m in wide if min(m.weight.shape[:2]) >= 16]
-        assert packed.weights == plain.weights
-        assert packed.laid_out == share * sum(sizes)
-        assert plain.laid_out == 0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "adafactor", "prodigy", "adamw8bit"])

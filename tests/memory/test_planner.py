@@ -68,7 +68,7 @@ def names(*overrides: str, device: str = "cpu") -> list[str]:
 
 
 def test_the_options_in_the_order_of_their_cost() -> None:
-    every = ["caches", "attention", "convolutions", "blocks", "dtype", "quantisation", "batch"]
+    every = ["caches", "attention", "blocks", "dtype", "quantisation", "batch"]
     pytest.importorskip("bitsandbytes")
     assert names() == every
     assert names(device="cuda") == ["caches", "blocks", "dtype", "quantisation", "batch"]
@@ -80,7 +80,6 @@ def test_the_options_in_the_order_of_their_cost() -> None:
         ("data.cache.latents=memory", "caches"),
         ("data/cache=memory", "caches"),
         ("model.attention=auto", "attention"),
-        ("model.convolutions=auto", "convolutions"),
         ("model.gradient_checkpointing=false", "blocks"),
         ("model.dtype=fp32", "dtype"),
         ("trainer.accumulate_grad_batches=1", "batch"),

@@ -76,7 +76,6 @@ def estimate(settings: Settings, device: str) -> Estimate:
     blocks = settings["model"].get("gradient_checkpointing", False)
     frozen = {"process": PROCESS if device == "cpu" else 0, "frozen weights": model.weights}
     trained = {
-        "weights laid out": model.laid_out,
         "adapter": model.adapter * (2 if settings["ema"]["decay"] else 1),
         "optimizer": _optimizer(json.dumps(settings["optimizer"]), _shapes(model.trained)),
         "cached latents": _cached(settings, model, largest),

@@ -35,7 +35,6 @@ def options(settings: Settings, device: str, blocks: int, is_explicit: Callable[
     found = {
         "caches": _cache(settings["data"]),
         "attention": _attention(settings["model"], device),
-        "convolutions": _convolutions(settings["model"], device),
         "blocks": _checkpointing(settings["model"], blocks),
         "dtype": _dtype(settings["model"]),
         "quantisation": _quantize(settings["model"]),
@@ -56,11 +55,6 @@ def _cache(data: Settings) -> Iterator[Choice]:
 def _attention(model: Settings, device: str) -> Iterator[Choice]:
     if model.get("attention") == "eager" or (model.get("attention") == "auto" and device == "cpu"):
         yield Choice({"model.attention": "sdpa"}, "slower in bf16 on a CPU, where the image is small")
-
-
-def _convolutions(model: Settings, device: str) -> Iterator[Choice]:
-    if model.get("convolutions") == "auto" and device == "cpu":
-        yield Choice({"model.convolutions": "plain"}, "up to a fifth more time")
 
 
 def _checkpointing(model: Settings, blocks: int) -> Iterator[Choice]:

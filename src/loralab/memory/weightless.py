@@ -1,14 +1,13 @@
 """A model without its weights, and what a run does with it: shapes alone, under torch's FakeTensorMode.
 
 Every storage counts from the operation that makes it until it is freed (see storages). Fake tensors are on the CPU; for
-a CUDA device the operations are those of a GPU: norms in fp32 under autocast, no weights laid out for the CPU.
+a CUDA device the operations are those of a GPU: norms in fp32 under autocast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loralab.adapters.inject import inject
 from loralab.memory.storages import Storages, norms_in_fp32
+from loralab.models import onednn
 from loralab.models.checkpointing import checkpoint_gradients, outermost
-from loralab.models.convolutions import FrozenConv2d, can_pack
 from loralab.models.load import without_weights
 
 CAPTION = "a red star on a blue ground"
@@ -30,11 +29,11 @@ class Weightless:
     """A base model with adapters, built from a run's settings as training builds them."""
 
     def __init__(self, settings: Mapping[str, Any], device: str) -> None:
-        can_pack()  # computes, so not among fake tensors
+        onednn.works()  # computes, so not among fake tensors
         self.device, self.precision = device, settings["trainer"]["precision"]
         self.mode, self.storages = FakeTensorMode(), Storages()
         model = {**settings["model"], "gradient_checkpointing": settings["model"].get("gradient_checkpointing") is True}
-        for key, value in {"quantize": None, **({"convolutions": "plain"} if device == "cuda" else {})}.items():
+        for key, value in {"quantize": None, **({"kernels": "torch"} if device == "cuda" else {})}.items():
             if key in model:
                 model[key] = value
         model = {key: value for key, value in model.items() if key in settings["model"]}
@@ -45,22 +44,13 @@ class Weightless:
             adapters = inject(self.family, kind, instantiate(settings["targets"], _convert_="all"), 0)
             self.trained: list[Tensor] = [p for p in adapters.parameters() if p.requires_grad]
             self.adapter = self.storages.now - self.weights
-            self._lay_out()
-        self.laid_out = self.storages.now - self.weights - self.adapter
         self.blocks = len(outermost(self.family.denoiser))
-        self.linears = [m for part in self.family.parts().values() for m in part.modules() if type(m) is nn.Linear]
+        self.linears = [m for part in self.family.parts().values() for m in part.modules() if isinstance(m, nn.Linear)]
 
     @contextmanager
     def _counting(self):
         with self.mode, self.storages:
             yield
-
-    def _lay_out(self) -> None:
-        """Gives convolutions that compute with packed weights fake ones of the same size."""
-        for layer in self.family.denoiser.modules():
-            if isinstance(layer, FrozenConv2d) and layer.kernel_size != (1, 1):
-                layer.packed = partial(_packed, layer, {})  # type: ignore[method-assign]
-                layer.packed(AUTOCAST.get(self.precision, layer.weight.dtype))
 
     def step(self, side: tuple[int, int], count: int, blocks: bool | int) -> int:
         """Bytes that a training step of so many images (width, height) takes beside the weights, gradients included.
@@ -119,11 +109,3 @@ class Weightless:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cpu", AUTOCAST.get(self.precision, torch.bfloat16), enabled=self.precision in AUTOCAST)
-
-
-def _packed(layer: nn.Conv2d, kept: dict[Any, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Both weights of a packed convolution, made at the first use and kept."""
-    if dtype not in kept:
-        weight = layer.weight.detach().to(dtype)
-        kept[dtype] = weight.clone(), weight.transpose(0, 1).contiguous() if layer.stride == (1, 1) else None
-    return kept[dtype]

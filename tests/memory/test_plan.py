@@ -67,7 +67,7 @@ def test_a_plan_says_what_training_does(train, below, random_base: Path, capsys,
     loralab("plan", f"model.base={random_base}", *overrides)
     assert lines(capsys.readouterr().out) == trained
     chosen = [choice["settings"] for choice in record(run)["memory"]["choices"]]
-    assert next(iter(chosen[0])) == "model.gradient_checkpointing"
+    assert chosen[0].keys() <= {"model.attention", "model.gradient_checkpointing"}
     config = OmegaConf.load(run / "config" / "config.yaml")
     for key, value in ((key, value) for settings in chosen for key, value in settings.items()):
         assert OmegaConf.select(config, key) == value, "what was chosen is among the run's settings"
@@ -75,7 +75,7 @@ def test_a_plan_says_what_training_does(train, below, random_base: Path, capsys,
 
 def test_what_is_set_stays_and_what_fits_nowhere_is_refused(train, below, capsys) -> None:
     """Before the model is loaded, with single changes that would be enough."""
-    stays = ["model.gradient_checkpointing=false", "model.dtype=fp32", "targets=unet_only"]
+    stays = ["model.attention=auto", "model.gradient_checkpointing=false", "model.dtype=fp32", "targets=unet_only"]
     run = train(*below(0.1, *stays, "trainer.accumulate_grad_batches=1"), code=1)
     said = capsys.readouterr()
     assert "memory.limit_gb" in said.err
@@ -88,6 +88,11 @@ def test_what_is_set_stays_and_what_fits_nowhere_is_refused(train, below, capsys
 def test_other_limits_are_refused(train, capsys, value: str) -> None:
     train(f"memory.limit_gb={value}", code=1)
     assert "memory.limit_gb: invalid value" in capsys.readouterr().err
+
+
+def test_shared_weights_are_not_planned(train, capsys) -> None:
+    train(ALL_FITS, "trainer.strategy=fsdp", code=1)
+    assert "memory.limit_gb: cannot be combined with trainer.strategy=fsdp" in capsys.readouterr().err
 
 
 def test_auto_is_what_is_free(capsys) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,13 +65,13 @@ class Largest(NamedTuple):
     """(width, height), pixels."""
     count: int
     latents: int
-    """Latent cells of all cached images."""
+    """Numbers in the latents of all images, of which mean and standard deviation are cached in fp32."""
 
 
 def estimate(settings: Settings, device: str) -> Estimate:
     """Of a run with these settings on "cpu" or "cuda"."""
     model = _weightless(_key(settings, device))
-    largest = _largest(settings["data"], model.family.row.cell)
+    largest = _largest(settings["data"], model)
     kind = settings["model"].get("quantize")
     saved = quantization_saves(model.linears, kind) if kind else 0
     blocks = settings["model"].get("gradient_checkpointing", False)
@@ -78,10 +79,12 @@ def estimate(settings: Settings, device: str) -> Estimate:
     trained = {
         "adapter": model.adapter * (2 if settings["ema"]["decay"] else 1),
         "optimizer": _optimizer(json.dumps(settings["optimizer"]), _shapes(model.trained)),
-        "cached latents": _cached(settings, model, largest),
+        "cached latents": 8 * largest.latents if settings["data"]["cache"]["latents"] == "memory" else 0,
     }
     beside = {**frozen, "frozen weights": model.weights - saved, **trained}
-    activations = _step(model, largest.side, largest.count, blocks)
+    objective = settings["objective"]  # of a caption of its own, what the base knows is kept by a pass of its own
+    passes = 2 if objective["preservation_weight"] and objective["preservation_caption"] is not None else 1
+    activations = _step(model, largest.side, largest.count, blocks, passes)
     encoded = {"the VAE on an image": model.encode(largest.side), "images": 12 * largest.count * _area(largest.side)}
     is_cached = settings["data"]["cache"]["latents"] != "none"
     step = {**beside, "activations and gradients": activations}
@@ -129,28 +132,23 @@ def _weightless(key: str) -> Weightless:
 
 
 @cache
-def _step(model: Weightless, side: tuple[int, int], count: int, blocks: bool | int) -> int:
-    return model.step(side, count, blocks)
+def _step(model: Weightless, side: tuple[int, int], count: int, blocks: bool | int, passes: int) -> int:
+    return model.step(side, count, blocks, passes)
 
 
-def _largest(data: Settings, cell: int) -> Largest:
+def _largest(data: Settings, model: Weightless) -> Largest:
     planner, parts = Planner.of_settings(data), data["batch_parts"]
     draws = planner.plan(planner.scan(), lambda text: Fit(1, 0)).draws
     counts = Counter(draws.groups[group] for group in draws.group_of)
     batches = [(group.bucket, -(-min(count, draws.batch(group.bucket)) // parts)) for group, count in counts.items()]
     side, count = max(batches, key=lambda batch: batch[1] * _area(batch[0]))
-    cells = sum(_area(draws.entry(row)[1]) // cell**2 for row in range(draws.rows))
-    return Largest(side, count, cells * (2 if data["augment"]["flip"] else 1))
+    sides = (draws.entry(row).bucket for row in range(draws.rows))
+    numbers = sum(prod(model.family.latent_shape(height, width)) for width, height in sides)
+    return Largest(side, count, numbers * (2 if data["augment"]["flip"] else 1))
 
 
 def _area(side: tuple[int, int]) -> int:
     return side[0] * side[1]
-
-
-def _cached(settings: Settings, model: Weightless, largest: Largest) -> int:
-    """Mean and standard deviation in fp32."""
-    in_memory = settings["data"]["cache"]["latents"] == "memory"
-    return 8 * model.family.row.latent_channels * largest.latents if in_memory else 0
 
 
 def _pictures(settings: Settings, model: Weightless) -> tuple[tuple[int, int], int] | None:

@@ -1,13 +1,14 @@
 """A model without its weights, and what a run does with it: shapes alone, under torch's FakeTensorMode.
 
 Every storage counts from the operation that makes it until it is freed (see storages). Fake tensors are on the CPU; for
-a CUDA device the operations are those of a GPU: norms in fp32 under autocast.
+a CUDA device the operations are those of a GPU: norms in fp32 under autocast, torch's own products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loralab.adapters.inject import inject
 from loralab.memory.storages import Storages, norms_in_fp32
-from loralab.models import onednn
 from loralab.models.checkpointing import checkpoint_gradients, outermost
 from loralab.models.load import without_weights
+from loralab.models.onednn import works
 
 CAPTION = "a red star on a blue ground"
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -29,7 +30,7 @@ class Weightless:
     """A base model with adapters, built from a run's settings as training builds them."""
 
     def __init__(self, settings: Mapping[str, Any], device: str) -> None:
-        onednn.works()  # computes, so not among fake tensors
+        works()  # computes, so not among fake tensors
         self.device, self.precision = device, settings["trainer"]["precision"]
         self.mode, self.storages = FakeTensorMode(), Storages()
         model = {**settings["model"], "gradient_checkpointing": settings["model"].get("gradient_checkpointing") is True}
@@ -52,16 +53,18 @@ class Weightless:
         with self.mode, self.storages:
             yield
 
-    def step(self, side: tuple[int, int], count: int, blocks: bool | int) -> int:
+    def step(self, side: tuple[int, int], count: int, blocks: bool | int, passes: int = 1) -> int:
         """Bytes that a training step of so many images (width, height) takes beside the weights, gradients included.
 
-        blocks: of the denoiser that are computed again; all where the model was built so.
+        blocks: of the denoiser that are computed again; all where the model was built so. passes: forward passes whose
+        loss is taken together.
         """
         for weight in self.trained:
             weight.grad = None
         with self._counting(), self._as_on_device():
             self._checkpoint(blocks)
-            return self.storages.more_in(lambda: self._loss(side, count).backward())
+            losses = partial(map, lambda _: self._loss(side, count), range(passes))
+            return self.storages.more_in(lambda: sum(losses(), torch.zeros(())).backward())
 
     def kept(self, side: tuple[int, int], count: int, blocks: bool | int) -> int:
         """Bytes that the forward pass of a step keeps for backward."""

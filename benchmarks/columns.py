@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from loralab.bench.at_least import at_least
 from loralab.data.index.blocks import Blocks, Fact
 from loralab.data.index.walk import Files
 
@@ -131,8 +132,8 @@ def _round(make: Callable[[Path], Columns], place: Path, folders: int) -> tuple[
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folders", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folders", type=at_least(1), default=200)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         print(json.dumps(measure(Path(scratch), given.folders, given.rounds), indent=1))

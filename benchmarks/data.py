@@ -133,7 +133,7 @@ def encoding(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Speed of the VAE alone, of filling the cache with the same images, of the loader on that cache, and of a step."""
     import torch
 
-    from loralab.bench.train import TINY
+    from loralab.bench.ways import TINY
     from loralab.models.families.sd import load
 
     family = load(args.base or str(TINY), vae=args.vae)
@@ -209,13 +209,13 @@ def _loading(folder: Path, family: Any, args: argparse.Namespace, latents: str, 
 
 def _training(folder: Path, args: argparse.Namespace) -> float:
     """Samples per second that a training of the embedded model, the fastest there is, consumes."""
-    from loralab.bench import train
+    from loralab.bench import train, ways
 
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     words = [f"--resolution={args.resolution}", f"--batch-size={args.batch_size}", "--steps=5", "--warmup=2"]
     folder.mkdir()
-    train.prepare(folder, "tiny", args.resolution)
+    ways.prepare(folder, "tiny", args.resolution)
     return train.ours(parser.parse_args(words), folder)["images_per_second"]
 
 

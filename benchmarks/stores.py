@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from loralab.bench.at_least import at_least
 from loralab.data.storage.shards import Shards
 
 RECORD = 2 * 4 * 64 * 64 * 4
@@ -112,8 +113,8 @@ def _round(store: Store, count: int) -> tuple[float, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--records", type=at_least(1), default=2000)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         print(json.dumps(measure(Path(scratch), given.records, given.rounds), indent=1))

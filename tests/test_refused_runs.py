@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from loralab import cli
 
@@ -52,6 +53,27 @@ def test_benchmarks_need_steps(words: list[str], capsys) -> None:
         cli.main(["bench", "train", *words])
     assert stop.value.code == 2
     assert f"argument {words[0]}: invalid value {words[1]}; valid: at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trainer.max_steps=1"], "trainer.max_steps=1: is set by the benchmark itself"),
+        (["--resolution=100"], "--resolution: invalid value 100"),
+        (["--folder=nowhere"], "--folder: 'nowhere' is not a folder"),
+        pytest.param(
+            ["--device=cuda"],
+            "--device: no CUDA device found",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["train", "start"])
+def test_what_no_benchmark_can_measure(kind: str, words: list[str], said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", kind, *words])
+    assert stop.value.code == 1
+    assert said in capsys.readouterr().err
 
 
 def test_a_benchmark_whose_training_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from loralab.bench.train import TINY
+from loralab.bench.ways import TINY
 from loralab.diffusion.process import Epsilon
 from loralab.memory.storages import norms_in_fp32
 from loralab.models.families.sd.model import StableDiffusion, prepare

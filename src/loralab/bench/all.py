@@ -1,0 +1,100 @@
+"""All of them: runs each benchmark, keeps its result in docs/benchmarks, and writes docs/benchmarks.md from these."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from loralab.bench import page
+from loralab.bench.machine import machine
+from loralab.errors import UserError, user_error
+from loralab.files import as_json
+from loralab.schema.nearest import nearest
+from loralab.writing import atomic_path
+
+SDXL = "loralab bench train --shape sdxl --dtype bf16 --precision bf16-mixed --steps 2 --warmup 1"
+SD1 = "loralab bench train --shape sd1 --steps 3 --warmup 1"
+
+
+class Benchmark(NamedTuple):
+    """A command that prints JSON."""
+
+    command: str
+    quick: str | None = None
+    """The one for --quick; None: then it is not run."""
+
+
+BENCHMARKS = {
+    "start-tiny": Benchmark("loralab bench start --rounds 3", "loralab bench start"),
+    "start-sd1": Benchmark("loralab bench start --shape sd1 --rounds 2"),
+    "train-tiny": Benchmark("loralab bench train --steps 60 --rounds 3", "loralab bench train --steps 10"),
+    "train-tiny-8": Benchmark("loralab bench train --batch-size 8 --steps 30 --rounds 3"),
+    "train-sd1-256": Benchmark(f"{SD1} --rounds 2"),
+    "train-sd1-512": Benchmark(f"{SD1} --resolution 512"),
+    "train-sd1-768": Benchmark(f"{SD1} --resolution 768"),
+    "train-sdxl-512": Benchmark(f"{SDXL} --resolution 512"),
+    "train-sdxl-768": Benchmark(f"{SDXL} --resolution 768"),
+    "train-sdxl-1024": Benchmark(f"{SDXL} --resolution 1024"),
+    "growth": Benchmark("loralab bench growth", "loralab bench growth --steps 3 --warmup 1 --points 2"),
+    "images": Benchmark(
+        "python benchmarks/data.py --pictures 0", "python benchmarks/data.py --pictures 0 --images 1000"
+    ),
+    "latents": Benchmark("python benchmarks/data.py --images --pictures 24"),
+    "stores": Benchmark("python benchmarks/stores.py --records 1000 --rounds 3"),
+    "columns": Benchmark("python benchmarks/columns.py", "python benchmarks/columns.py --folders 20 --rounds 2"),
+}
+"""By the name of the file of its result."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quick", action="store_true", help="small ones, in minutes; replaces results of the same name"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of them: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--docs", default="docs", help="folder of benchmarks.md (default: docs, in a clone)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """What was measured and what failed, by name; a failed one leaves its earlier result."""
+    docs, names = Path(args.docs), args.only or list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            raise user_error("--only", f"unknown benchmark {name!r}", f"did you mean {nearest(name, BENCHMARKS)}?")
+    if not docs.is_dir():
+        raise user_error("--docs", f"'{docs}' is not a folder", "run it in a clone, or give a folder: --docs FOLDER")
+    done: dict[str, Any] = {"measured": [], "failed": {}}
+    for name in names:
+        command = BENCHMARKS[name].quick if args.quick else BENCHMARKS[name].command
+        if command is None:
+            continue
+        print(f"{name}: {command}", file=sys.stderr, flush=True)
+        try:
+            write(docs, name, command, _result(command))
+            done["measured"].append(name)
+        except UserError as error:
+            done["failed"][name] = str(error)
+    page.write(docs)
+    return done
+
+
+def _result(command: str) -> Any:
+    """What a command prints."""
+    program, *words = shlex.split(command)
+    started = [sys.executable, *(["-m", "loralab.cli"] if program == "loralab" else []), *words]
+    done = subprocess.run(started, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise user_error(command, "failed", "see its messages above")
+    return json.loads(done.stdout)
+
+
+def write(docs: Path, name: str, command: str, result: Any) -> None:
+    """Keeps a result with what it was measured by and on."""
+    place = docs / page.RESULTS / f"{name}.json"
+    place.parent.mkdir(exist_ok=True)
+    with atomic_path(place, "--docs") as beside:
+        beside.write_text(as_json({"command": command, "machine": machine(), "result": result}) + "\n", encoding="utf8")

@@ -1,10 +1,11 @@
-"""Digests and time stamps of files, and texts that are safe to write and to show."""
+"""Digests and time stamps of files, the cache folder, and texts that are safe to write and to show."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import Any
 from unicodedata import category
 
@@ -16,6 +17,11 @@ def digest_file(path: str | os.PathLike) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def cache_folder(folder: str | None = None) -> Path:
+    """The folder given, else $LORALAB_CACHE, else ~/.cache/loralab."""
+    return Path(folder or os.environ.get("LORALAB_CACHE") or "~/.cache/loralab").expanduser().absolute()
 
 
 def what_is_at(path: str | os.PathLike) -> str:

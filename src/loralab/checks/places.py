@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from loralab.data.index.index import keep_outside
-from loralab.data.storage.sqlite import cache_folder
 from loralab.errors import Problem, UserError
-from loralab.files import what_is_at
+from loralab.files import cache_folder, what_is_at
 from loralab.places import full, invisible_characters, not_for_windows, shortened, too_long, unusable
 from loralab.schema.tree import Tree, get
 from loralab.training import file_names

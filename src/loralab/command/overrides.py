@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 
 from loralab.errors import Problem
-from loralab.schema.compose import OPTIONAL, compose, group_options, option_file
+from loralab.schema.compose import OPTIONAL, Composed, compose, group_options, option_file
 from loralab.schema.elsewhere import remedy_for
 from loralab.schema.nearest import did_you_mean, nearest
 from loralab.schema.quoting import as_text, to_paste
@@ -131,19 +131,20 @@ def with_options(parsed: list[Override]) -> tuple[list[Override], list[Problem]]
     return [o for o in good if wrong.isdisjoint(_groups_above(o.key_or_group))], problems
 
 
-def with_keys(parsed: list[Override]) -> tuple[list[Override], list[Problem]]:
+def with_keys(parsed: list[Override]) -> tuple[list[Override], list[Problem], Composed]:
     """The overrides whose keys exist in the chosen groups and can have the given value, and a problem for each of the
-    others.
+    others; and the configuration of the chosen groups alone.
 
     Raises hydra.errors.HydraException where the groups themselves do not compose.
     """
     groups = group_options()
     chosen = [o for o in parsed if o.key_or_group in groups or o.is_hydra_override()]
-    tree = compose(first_point(chosen)).tree
+    of_groups = compose(first_point(chosen))
+    tree = of_groups.tree
     keys = [o for o in parsed if o not in chosen]
     bad = {id(o): p for o in keys if (p := _bad_key(o, tree, groups))}
     bad = bad or {id(o): p for o in keys if (p := _bad_merge(o, chosen, tree))}
-    return [o for o in parsed if id(o) not in bad], list(bad.values())
+    return [o for o in parsed if id(o) not in bad], list(bad.values()), of_groups
 
 
 def _bad_merge(override: Override, chosen: list[Override], tree: dict[str, Any]) -> Problem | None:

@@ -144,8 +144,9 @@ def refuse(composed: Composed) -> None:
 def _drop_unknown_keys(overrides: list[str], error: HydraException) -> tuple[Composed, list[Problem]]:
     """The configuration composed without the overrides of unknown keys, and a problem for each of those."""
     try:
-        good, problems = with_keys(parse(overrides)[0])
-        composed = compose([o.input_line or "" for o in good])
+        good, problems, of_groups = with_keys(parse(overrides)[0])
+        words = [o.input_line or "" for o in good]
+        composed = of_groups if words == of_groups.overrides else compose(words)  # which takes a while
     except HydraException as other:
         raise UserError(composition_problem(other)) from other
     if not problems:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from loralab.data.decoding import Decoded, Decoding, Job, View, batches, gather
 from loralab.data.geometry import Corner, Size, crop_corner
 from loralab.data.storage.records import InMemory, OnDisk, Store, Tensors, row_of
-from loralab.data.storage.sqlite import cache_folder
+from loralab.files import cache_folder
 from loralab.progress import progress
 from loralab.rng import python_random
 from loralab.schema.ranges import AtLeastOne, Count, Repeats

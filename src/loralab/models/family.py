@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loralab.models import fingerprint
+from loralab.models.digests import remembered
 from loralab.models.load import Base
 from loralab.models.row import Table
 from loralab.models.scaling import scaling_of
@@ -34,7 +35,7 @@ class Family(ABC):
         """Native side length, pixels."""
         self.process = base.process
         self._scheduler = base.scheduler
-        self._digests: dict[str, str] = {}
+        self._origins, self._digests = base.origins, dict[str, str]()
         for module in (*self.parts().values(), self.vae):
             module.requires_grad_(False)
 
@@ -180,7 +181,7 @@ class Family(ABC):
         """A digest of a part's weights, taken once, and its settings."""
         module = self.vae if part == "vae" else self.parts()[part]
         if part not in self._digests:
-            self._digests[part] = fingerprint.weights(module)
+            self._digests[part] = remembered(self._origins.get(part), partial(fingerprint.weights, module))
         return self._digests[part], fingerprint.settings(module.config)
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -19,6 +19,7 @@ from loralab.diffusion.process import Process, process
 from loralab.errors import user_error
 from loralab.models import hub, weights
 from loralab.models.checkpointing import checkpoint_gradients
+from loralab.models.digests import origin
 from loralab.models.probe import identify, look_at_base, look_at_vae, on_disk
 from loralab.models.quantize import quantize_linears
 from loralab.models.registry import FAMILIES
@@ -47,6 +48,8 @@ class Base:
     """The way from an image to noise, and what the model predicts."""
     folder: Path | None = None
     """Where it is, if it is a diffusers folder."""
+    origins: dict[str, str | None] = field(default_factory=dict)
+    """What the weights of each part were made from (see digests)."""
 
     @property
     def denoiser(self) -> Any:
@@ -93,15 +96,24 @@ def load_base(
     path = hub.locate(base, "model.base", lambda path: look_at_base(path, with_vae), hub.folders(row))
     found = identify(str(path), family, with_vae, says_what=prediction_type is None)
     parts = [*row.parts, *["vae"] * with_vae]
+    origins = {part: _origin(path / part if path.is_dir() else path, row, part, dtype) for part in parts}
     modules = (read_folder if path.is_dir() else read_single_file)(path, row, parts, DTYPES[dtype])
     if vae is not None:
-        modules["vae"] = load_vae(hub.locate(vae, "model.vae", look_at_vae, hub.VAE), row)
+        other = hub.locate(vae, "model.vae", look_at_vae, hub.VAE)
+        origins["vae"] = _origin(other, row, "vae", dtype)
+        modules["vae"] = load_vae(other, row)
     predicts = _settled("prediction_type", prediction_type, found.prediction_type, row.predictions[0])
     ends_in_noise = _settled("zero_terminal_snr", zero_terminal_snr, found.zero_terminal_snr, False)
     says = path / "scheduler" / "scheduler_config.json"
     scheduler = json.loads(says.read_text()) if says.is_file() else row.scheduler
     goes = process(predicts, ends_in_noise)
-    return Base(row, base, modules, scheduler, goes, path if path.is_dir() else None)
+    return Base(row, base, modules, scheduler, goes, path if path.is_dir() else None, origins)
+
+
+def _origin(path: Path, row: Row, part: str, dtype: str) -> str | None:
+    """Of the weights of a part, read from a file or a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return origin(files, row.name, part, "fp32" if part == "vae" else dtype)
 
 
 def _shapes(row: Row, base: str, dtype: str) -> Base:
@@ -151,6 +163,7 @@ def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:
 def prepare(base: Base, gradient_checkpointing: bool | int, quantize: str | None, dtype: str) -> None:
     """Sets how the modules compute."""
     if quantize is not None:
+        base.origins.clear()  # the weights are no longer those of the files
         for module in (base.denoiser, *base.text_encoders.values()):
             quantize_linears(module, quantize, DTYPES[dtype])
     if gradient_checkpointing:

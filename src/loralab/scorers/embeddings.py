@@ -15,7 +15,7 @@ from torch import Tensor
 from loralab import signals
 from loralab.data import images
 from loralab.data.storage.records import OnDisk
-from loralab.data.storage.sqlite import cache_folder
+from loralab.files import cache_folder
 from loralab.progress import progress
 from loralab.scorers import scorer as scorers
 

@@ -18,8 +18,8 @@ from loralab.data.epoch.plan import fixed_caption, fixed_rules
 from loralab.data.epoch.planner import Planner
 from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.geometry import Size, crop_corner
-from loralab.data.storage.sqlite import cache_folder
 from loralab.errors import Problem, UserError
+from loralab.files import cache_folder
 from loralab.models.registry import USUAL, of_model
 from loralab.models.text.tokens import Measure
 from loralab.places import check_place

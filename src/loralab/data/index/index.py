@@ -25,9 +25,8 @@ from loralab.data.index.reader import Reader
 from loralab.data.index.rows import ORIGINS, Origin, Rows
 from loralab.data.index.texts import Texts
 from loralab.data.index.walk import Skipped
-from loralab.data.storage.sqlite import cache_folder
 from loralab.errors import Problem, UserError, user_error
-from loralab.files import printable
+from loralab.files import cache_folder, printable
 from loralab.progress import progress
 from loralab.schema.ranges import Count
 from loralab.types import Item

@@ -17,11 +17,6 @@ log = logging.getLogger(__name__)
 _REMEDY = "free some space, or choose another folder; what is cached so far is kept"
 
 
-def cache_folder(folder: str | None = None) -> Path:
-    """The folder given, else $LORALAB_CACHE, else ~/.cache/loralab."""
-    return Path(folder or os.environ.get("LORALAB_CACHE") or "~/.cache/loralab").expanduser().absolute()
-
-
 def connect(path: Path, schema: str, setting: str = "data.cache_folder") -> sqlite3.Connection:
     """Opens a database that several processes may use at once; one that is damaged is renamed and created anew.
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from loralab.bench.at_least import at_least
+from loralab.at_least import at_least
 from loralab.data.index.blocks import Blocks, Fact
 from loralab.data.index.walk import Files
 

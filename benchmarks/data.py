@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from loralab.bench.at_least import at_least
+from loralab.at_least import at_least
 from loralab.data.buckets import Buckets
 from loralab.data.epoch.draws import BatchSize, Draws
 from loralab.data.epoch.sampler import BucketSampler

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from loralab.bench.at_least import at_least
+from loralab.at_least import at_least
 from loralab.data.storage.shards import Shards
 
 RECORD = 2 * 4 * 64 * 64 * 4

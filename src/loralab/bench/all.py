@@ -14,11 +14,11 @@ from loralab.bench import page
 from loralab.bench.machine import machine
 from loralab.errors import UserError, user_error
 from loralab.files import as_json
-from loralab.schema.nearest import nearest
+from loralab.schema.nearest import did_you_mean
 from loralab.writing import atomic_path
 
 SDXL = "loralab bench train --shape sdxl --dtype bf16 --precision bf16-mixed --steps 2 --warmup 1"
-SD1 = "loralab bench train --shape sd1 --steps 3 --warmup 1"
+SD1 = "loralab bench train --shape sd1 --steps 4 --warmup 2"
 
 
 class Benchmark(NamedTuple):
@@ -31,10 +31,10 @@ class Benchmark(NamedTuple):
 
 BENCHMARKS = {
     "start-tiny": Benchmark("loralab bench start --rounds 3", "loralab bench start"),
-    "start-sd1": Benchmark("loralab bench start --shape sd1 --rounds 2"),
+    "start-sd1": Benchmark("loralab bench start --shape sd1"),
     "train-tiny": Benchmark("loralab bench train --steps 60 --rounds 3", "loralab bench train --steps 10"),
     "train-tiny-8": Benchmark("loralab bench train --batch-size 8 --steps 30 --rounds 3"),
-    "train-sd1-256": Benchmark(f"{SD1} --rounds 2"),
+    "train-sd1-256": Benchmark(SD1),
     "train-sd1-512": Benchmark(f"{SD1} --resolution 512"),
     "train-sd1-768": Benchmark(f"{SD1} --resolution 768"),
     "train-sdxl-512": Benchmark(f"{SDXL} --resolution 512"),
@@ -42,7 +42,8 @@ BENCHMARKS = {
     "train-sdxl-1024": Benchmark(f"{SDXL} --resolution 1024"),
     "growth": Benchmark("loralab bench growth", "loralab bench growth --steps 3 --warmup 1 --points 2"),
     "images": Benchmark(
-        "python benchmarks/data.py --pictures 0", "python benchmarks/data.py --pictures 0 --images 1000"
+        "python benchmarks/data.py --pictures 0",
+        "python benchmarks/data.py --pictures 0 --images 1000",
     ),
     "latents": Benchmark("python benchmarks/data.py --images --pictures 24"),
     "stores": Benchmark("python benchmarks/stores.py --records 1000 --rounds 3"),
@@ -64,7 +65,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     docs, names = Path(args.docs), args.only or list(BENCHMARKS)
     for name in names:
         if name not in BENCHMARKS:
-            raise user_error("--only", f"unknown benchmark {name!r}", f"did you mean {nearest(name, BENCHMARKS)}?")
+            raise user_error("--only", f"unknown benchmark '{name}'", did_you_mean(name, BENCHMARKS) or "see --help")
     if not docs.is_dir():
         raise user_error("--docs", f"'{docs}' is not a folder", "run it in a clone, or give a folder: --docs FOLDER")
     done: dict[str, Any] = {"measured": [], "failed": {}}

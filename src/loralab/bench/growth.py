@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from loralab.at_least import at_least
 from loralab.bench import train, ways
-from loralab.bench.at_least import at_least
 
-IMAGES = (8, 64, 512, 4096)
+IMAGES = (16, 128, 1024)
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (64, 96, 128, 192, 256)
 TOKENS = (75, 150, 225)

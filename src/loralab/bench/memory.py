@@ -11,7 +11,7 @@ import argparse
 from functools import partial
 from typing import Any
 
-from loralab.bench.at_least import at_least
+from loralab.at_least import at_least
 from loralab.models.registry import FAMILIES, USUAL
 
 

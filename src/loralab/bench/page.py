@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment, PackageLoader, Undefined
 
 from loralab.bench.plot import Points, plot
 from loralab.writing import atomic_path
@@ -36,8 +36,8 @@ def read(docs: Path) -> dict[str, Any]:
 
 def text_of(results: dict[str, Any]) -> str:
     loader = PackageLoader("loralab", "assets/pages")
-    pages = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.filters |= {"machine": machine, "figure": figure}
+    pages = Environment(loader=loader, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.filters |= {"machine": machine, "figure": figure, "milliseconds": milliseconds}
     return pages.get_template(PAGE).render(results=results, plots=plots(results), prefix=PLOTS, growth=GROWTH) + "\n"
 
 
@@ -75,13 +75,17 @@ def machine(of: dict[str, Any]) -> str:
     words += [" ".join(of["flags"])] if of.get("flags") else []
     words += [f"{of['memory_gb']} GB"] if of.get("memory_gb") else []
     versions = ", ".join(f"{name} {version}" for name, version in of["versions"].items())
-    return " · ".join([*words, *of["gpus"], versions])
+    return " · ".join([*words, *of["gpus"], *([versions] if versions else [])])
 
 
-def figure(value: float | None) -> str:
-    """Three significant digits, without an exponent."""
-    if value is None:
+def figure(value: float | Undefined | None) -> str:
+    """Three significant digits, without an exponent; nothing of what an older result lacks."""
+    if value is None or isinstance(value, Undefined):
         return ""
     if abs(value) >= 100:
         return f"{value:,.0f}".replace(",", " ")
     return f"{float(f'{value:.3g}'):f}".rstrip("0").rstrip(".")
+
+
+def milliseconds(seconds: float | Undefined) -> str:
+    return "" if isinstance(seconds, Undefined) else f"{figure(seconds * 1000)} ms"

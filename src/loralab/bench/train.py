@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from loralab.at_least import at_least
 from loralab.bench import ways
-from loralab.bench.at_least import at_least
 
 WAYS = ("loralab", "plain")
 

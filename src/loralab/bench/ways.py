@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loralab.bench.at_least import at_least
+from loralab.at_least import at_least
 from loralab.bench.random_base import random_base
 from loralab.errors import UserError, user_error
 from loralab.models.registry import FAMILIES

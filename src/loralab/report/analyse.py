@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from loralab.bench.at_least import at_least
+from loralab.at_least import at_least
 from loralab.errors import user_error
 from loralab.files import as_json, printable
 from loralab.places import full

@@ -1,4 +1,4 @@
-"""Argument types of the benchmarks."""
+"""Argument types of command lines."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("diffusion", "data", "adapters", "models", "optim", "scorers"),
     (
         *("data.dataset", "adapters.inject", "adapters.attach", "adapters.file"),
-        *("training.metadata", "training.network_metadata"),
+        *("training.metadata", "training.flow_metadata", "training.network_metadata"),
     ),
     ("training", "data.module", "data.loader"),
     ("callbacks", "checks", "importers"),

@@ -194,6 +194,8 @@ def test_a_resumed_run_gives_the_file_of_one_that_was_not_stopped(train, capsys:
     told = file.read_metadata(whole / "adapter.safetensors")
     assert told["ss_base_model_version"] == "sdxl_base_v1-0"
     assert told["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+    assert (told["ss_timestep_sampling"], told["ss_discrete_flow_shift"]) == ("shift", "2.5")
+    assert (told["ss_weighting_scheme"], told["ss_model_prediction_type"]) == ("cosmap", "raw")
     assert "modelspec.prediction_type" not in told, "the specification has no word for a flow"
     with pytest.raises(SystemExit) as stop:
         cli.main(["inspect", str(whole / "adapter.safetensors"), "--json"])

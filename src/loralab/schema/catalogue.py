@@ -409,8 +409,36 @@ FURTHER = (
         kind=coerce.whole, by="images", why="has no effect: there is nothing to repeat",
     ),
     Option("debiased_estimation_loss", "objective/weighting=debiased", "Noisy timesteps count more."),
+    Option(
+        "discrete_flow_shift", "objective.timesteps.shift", "Moves the timesteps of a flow towards noise.",
+        by="timesteps",
+    ),
     Option("enable_wildcard", "data.captions.wildcards", "Picks one of `{a|b}` and one line at random."),
     Option("epoch", "trainer.max_epochs", "The GUI's number of epochs, where neither maximum is set.", by="length"),
+    Option(
+        "flow_logit_mean", "objective.timesteps.mean", "In sd-scripts' forks for flows of SDXL.", by="timesteps",
+    ),
+    Option("flow_logit_std", "objective.timesteps.std", "In sd-scripts' forks for flows of SDXL.", by="timesteps"),
+    Option(
+        "flow_model", "model.prediction_type", "The model predicts a flow, in sd-scripts' forks: `model=sdxl_flow`.",
+        kind=coerce.flag, by="model",
+    ),
+    Option(
+        "flow_timestep_distribution", "objective/timesteps=…", "uniform or logit_normal, in sd-scripts' forks.",
+        kind=coerce.words("uniform logit_normal"), by="timesteps",
+    ),
+    Option(
+        "flow_uniform_base_pixels", "objective.timesteps.shift_side", "Pixels at which a shift by resolution is none.",
+        kind=coerce.number, by="timesteps",
+    ),
+    Option(
+        "flow_uniform_shift", "objective.timesteps.shift_side", "Shifts timesteps by resolution.",
+        kind=coerce.flag, by="timesteps",
+    ),
+    Option(
+        "flow_uniform_static_ratio", "objective.timesteps.shift", "Shifts timesteps alike at all resolutions.",
+        by="timesteps",
+    ),
     Option(
         "height_resolution", "data.resolution", "The height, where it differs from `train_resolution`.",
         by="resolution",
@@ -439,6 +467,11 @@ FURTHER = (
         "log_with", "logger=…", "tensorboard, wandb, or all.",
         kind=coerce.OneOf(tensorboard="tensorboard", wandb="wandb", all="many"),
     ),
+    Option(
+        "logit_mean", "objective.timesteps.mean", "With weighting_scheme logit_normal: above 0 for clean timesteps.",
+        by="timesteps",
+    ),
+    Option("logit_std", "objective.timesteps.std", "With weighting_scheme logit_normal.", by="timesteps"),
     Option(
         "loss_type", "objective/loss=…", "l2, l1, huber, smooth_l1.",
         kind=coerce.OneOf(l2="l2", l1="l1", huber="huber", smooth_l1="smooth_l1"),
@@ -486,6 +519,7 @@ FURTHER = (
         "min_timestep", "objective.timesteps.low", "The first timestep that is trained.",
         by="timesteps", why=_EVERY,
     ),
+    Option("mode_scale", "objective.timesteps.scale", "With weighting_scheme mode.", by="timesteps"),
     Option(
         "multires_noise_discount", "objective.noise.multires.discount", "Weight of each coarser noise.",
         ss=True, only="objective/noise=multires",
@@ -561,6 +595,12 @@ FURTHER = (
     Option("sdpa", "model.attention=sdpa", "torch's attention.", by="model"),
     Option("sdxl", "model=sdxl", "The file is for SDXL (`sdxl`, `use_sdxl`, `sdxl_train_network.py`).", by="model"),
     Option("secondary_separator", "data.captions.secondary_separator", "Separator inside groups of tags."),
+    Option("sigmoid_scale", "objective.timesteps.std", "With timestep_sampling sigmoid or shift.", by="timesteps"),
+    Option(
+        "timestep_sampling", "objective/timesteps=…", "How timesteps of a flow are drawn.",
+        kind=coerce.words("sigma uniform sigmoid shift flux_shift qwen_shift"),
+        by="timesteps",
+    ),
     Option(
         "token_warmup_min", "data.captions.token_warmup_min",
         "Number of tags at the start of the token warm-up.",
@@ -576,6 +616,14 @@ FURTHER = (
         holder="objective.weighting.v_like.strength",
     ),
     Option(
+        "vae_custom_scale", "model.latent_scale", "Scale of latents, in sd-scripts' forks.",
+        only="model=sdxl|sdxl_flow",
+    ),
+    Option(
+        "vae_custom_shift", "model.latent_shift", "Shift of latents, in sd-scripts' forks.",
+        only="model=sdxl|sdxl_flow",
+    ),
+    Option(
         "validation_split", "data.validation.split",
         "Share of the images that is held out as validation set.", ss=True,
     ),
@@ -584,6 +632,11 @@ FURTHER = (
         kind=coerce.text, only="logger=wandb wandb_run_name", why="has no effect without Weights & Biases",
     ),
     Option("weighted_captions", "model.emphasis", "Weighted words: `(tag:1.2)`."),
+    Option(
+        "weighting_scheme", "objective/weighting=…", "Weights of a flow's timesteps, or how often they are drawn.",
+        kind=coerce.words("none uniform sigma_sqrt logit_normal mode cosmap"),
+        by="timesteps",
+    ),
     Option(
         "zero_terminal_snr", "model.zero_terminal_snr", "The noise schedule ends in pure noise.",
         only="zero_terminal_snr",
@@ -724,14 +777,18 @@ _NO_COUNTERPART = {
     "an option of the GUI, not of the training": (
         "model_list training_preset save_as_bool save_as headless print_only use_shell conv_dims conv_alphas"
     ),
+    "optimal transport between noise and images of a batch is not supported": "flow_use_ot",
+    "contrastive flow matching is not supported": "contrastive_flow_matching cfm_lambda",
+    "reflection padding of the VAE is not supported": "vae_reflection_padding",
+    "found in the base model and its VAE": "vae_type latent_channels",
     "for another model family": (
         "ae clip_l clip_g t5xxl gemma2 t5xxl_device t5xxl_dtype t5xxl_max_token_length clip_l_dropout_rate "
-        "clip_g_dropout_rate t5_dropout_rate discrete_flow_shift model_prediction_type timestep_sampling sigmoid_scale "
+        "clip_g_dropout_rate t5_dropout_rate model_prediction_type "
         "guidance_scale split_mode split_qkv train_blocks apply_t5_attn_mask apply_lg_attn_mask double_blocks_to_swap "
         "single_blocks_to_swap enable_all_linear in_dims img_attn_dim img_mlp_dim img_mod_dim single_dim "
         "single_mod_dim "
         "txt_attn_dim txt_mlp_dim txt_mod_dim train_double_block_indices train_single_block_indices train_t5xxl "
-        "weighting_scheme logit_mean logit_std mode_scale training_shift pos_emb_random_crop_rate "
+        "training_shift pos_emb_random_crop_rate "
         "enable_scaled_pos_embed "
         "save_clip save_t5xxl disable_mmap use_flash_attn use_sage_attn system_prompt cfg_trunc renorm_cfg"
     ),

@@ -161,6 +161,11 @@ class Either:
         return value == self.on
 
 
+def words(text: str) -> OneOf:
+    """One of the words of a text."""
+    return OneOf(**{word: word for word in text.split()})
+
+
 precision = OneOf(no="32-true", fp16="16-mixed", bf16="bf16-mixed", true="16-mixed", false="32-true")
 save_precision = OneOf(fp16="fp16", bf16="bf16", float="fp32", fp32="fp32", true="fp16", false="fp32")
 

@@ -19,6 +19,7 @@ from loralab.models.registry import FAMILIES, Row
 from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS, UNUSED
 from loralab.schema.tree import get
+from loralab.training import flow_metadata
 from loralab.training.network_metadata import network
 
 Settings = Mapping[str, Any]
@@ -113,6 +114,7 @@ def metadata(
     told |= (
         network(settings, _rank(settings, model), model.alpha)
         | _training(settings, progress)
+        | (flow_metadata.flow(settings) if model.prediction_type == "flow" else {})
         | _images(settings, data, progress.devices)
         | _modelspec(settings, model)
     )

@@ -14,7 +14,7 @@ BASE = "pretrained_model_name_or_path"
 
 
 def model(foreign: Foreign, ours: Ours) -> None:
-    velocity = foreign.take("v_parameterization")
+    velocity, flow = foreign.take("v_parameterization"), foreign.take("flow_model")
     group, names = _group(foreign)
     if group == "sd2" and velocity:
         group, names = "sd2_v", (*names, "v_parameterization")
@@ -25,6 +25,9 @@ def model(foreign: Foreign, ours: Ours) -> None:
         foreign.warnings.append(f"names no base model: {stays}")
     if velocity:
         ours.set("model.prediction_type", "v_prediction", "v_parameterization")
+    elif flow:
+        ours.choose("model", "sdxl_flow", "flow_model", *names)
+        ours.set("model.prediction_type", "flow", "flow_model")
     _clip_skip(foreign, ours)
     _attention(foreign, ours)
 

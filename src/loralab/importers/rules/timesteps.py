@@ -1,9 +1,17 @@
-"""The range of timesteps that are trained."""
+"""Which timesteps are trained: their range, and how those of a flow are drawn and weighted."""
 
 from __future__ import annotations
 
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
+from loralab.models.registry import of_option
+
+NOT_A_FLOW = "has no effect: only models that predict a flow have it"
+SD_SCRIPTS = ("timestep_sampling", "weighting_scheme", "sigmoid_scale", "logit_mean", "logit_std", "mode_scale")
+"""Options of sd-scripts for flows, beside discrete_flow_shift."""
+FORK = ("flow_timestep_distribution", "flow_logit_mean", "flow_logit_std")
+"""Those of its forks for SDXL, beside the shift."""
+SHIFT = ("flow_uniform_static_ratio", "flow_uniform_shift", "flow_uniform_base_pixels")
 
 
 def timesteps(foreign: Foreign, ours: Ours) -> None:
@@ -13,3 +21,61 @@ def timesteps(foreign: Foreign, ours: Ours) -> None:
         ours.choose("objective/timesteps", "range", "min_timestep", "max_timestep")
         ours.set("objective.timesteps.low", low, "min_timestep")
         ours.set("objective.timesteps.high", high, "max_timestep")
+    if _is_flow(ours):
+        is_fork = foreign.has("flow_model") and not foreign.has("timestep_sampling")
+        (_of_a_fork if is_fork else _of_sd_scripts)(foreign, ours)
+    else:
+        for name in (*SD_SCRIPTS, "discrete_flow_shift", *FORK, *SHIFT):
+            foreign.leave(name, NOT_A_FLOW)
+
+
+def _is_flow(ours: Ours) -> bool:
+    row = of_option(ours.chosen("model"))
+    return ours.value("model.prediction_type") == "flow" or bool(row and row.predictions == ("flow",))
+
+
+def _of_sd_scripts(foreign: Foreign, ours: Ours) -> None:
+    """`sigma` draws by the weighting scheme, turned round; others by the sigmoid of a normal number, or evenly."""
+    sampling, scheme = foreign.take("timestep_sampling"), foreign.take("weighting_scheme")
+    names = ("timestep_sampling", "weighting_scheme")
+    if sampling in ("sigmoid", "shift"):
+        ours.choose("objective/timesteps", "logit_normal", "timestep_sampling")
+        _set(foreign, ours, "objective.timesteps.std", "sigmoid_scale")
+    elif scheme == "logit_normal" and sampling != "uniform":
+        ours.choose("objective/timesteps", "logit_normal", *names)
+        if (mean := foreign.take("logit_mean")) is not None:
+            ours.set("objective.timesteps.mean", -mean or 0.0, "logit_mean")
+        _set(foreign, ours, "objective.timesteps.std", "logit_std")
+    elif scheme == "mode" and sampling != "uniform":
+        ours.choose("objective/timesteps", "mode", *names)
+        _set(foreign, ours, "objective.timesteps.scale", "mode_scale")
+    elif sampling in ("sigma", "uniform"):
+        ours.choose("objective/timesteps", ours.chosen("objective/timesteps") or "uniform", "timestep_sampling")
+    if scheme in ("sigma_sqrt", "cosmap"):
+        ours.choose("objective/weighting", scheme, "weighting_scheme")
+    if sampling in ("sigmoid", "uniform"):
+        ours.set("objective.timesteps.shift", 1.0, "timestep_sampling")
+    else:
+        _set(foreign, ours, "objective.timesteps.shift", "discrete_flow_shift")
+
+
+def _of_a_fork(foreign: Foreign, ours: Ours) -> None:
+    """A shift that is given counts, else one by resolution."""
+    distribution = foreign.take("flow_timestep_distribution") or "logit_normal"
+    ours.choose("objective/timesteps", distribution, "flow_timestep_distribution")
+    if distribution == "logit_normal":
+        _set(foreign, ours, "objective.timesteps.mean", "flow_logit_mean")
+        _set(foreign, ours, "objective.timesteps.std", "flow_logit_std")
+    if foreign.take("flow_uniform_static_ratio") is not None:
+        _set(foreign, ours, "objective.timesteps.shift", "flow_uniform_static_ratio")
+    elif foreign.take("flow_uniform_shift"):
+        side = round((foreign.take("flow_uniform_base_pixels") or 1024**2) ** 0.5)
+        ours.set("objective.timesteps.shift", 1.0, "flow_uniform_shift")
+        ours.set("objective.timesteps.shift_side", side, "flow_uniform_shift", "flow_uniform_base_pixels")
+    else:
+        ours.set("objective.timesteps.shift", 1.0, "flow_timestep_distribution")
+
+
+def _set(foreign: Foreign, ours: Ours, key: str, name: str) -> None:
+    if (value := foreign.take(name)) is not None:
+        ours.set(key, value, name)

@@ -45,10 +45,10 @@ def step(family: Any) -> torch.Tensor:
 
 KINDS = [
     ["model.kernels=torch"],
-    ["model.gradient_checkpointing=4"],
-    ["model.gradient_checkpointing=true", "targets=unet_only"],
-    ["model.attention=eager", "adapter=dora"],
-    ["model=tiny_sdxl", "adapter=loha"],
+    ["model.kernels=torch", "model.gradient_checkpointing=4"],
+    ["model.kernels=torch", "model.gradient_checkpointing=true", "targets=unet_only"],
+    ["model.kernels=torch", "model.attention=eager", "adapter=dora"],
+    ["model=tiny_sdxl", "model.kernels=torch", "adapter=loha"],
 ]
 
 
@@ -82,7 +82,7 @@ def test_a_preserved_caption_is_a_pass_of_its_own() -> None:
 @pytest.mark.parametrize("blocks", [False, 6])
 def test_activations_are_what_autograd_saves(blocks: bool | int) -> None:
     """At the end of the forward pass: the tensors that it keeps, each storage once, weights left out."""
-    tree = settings(f"model.gradient_checkpointing={str(blocks).lower()}")
+    tree = settings("model.kernels=torch", f"model.gradient_checkpointing={str(blocks).lower()}")
     family, adapters = family_of(tree)
     own = [*adapters.parameters(), *(p for part in family.parts().values() for p in part.parameters())]
     weights = {parameter.untyped_storage().data_ptr() for parameter in own}

@@ -26,14 +26,16 @@ def test_a_share_of_the_batches_that_is_none(override: str, words: str, train, c
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("prediction_type", ["sample", "flow_prediction"])
-def test_a_base_that_predicts_something_else(prediction_type: str, random_base: Path, tmp_path: Path, train, capsys):
+@pytest.mark.parametrize(("prediction_type", "told"), [("sample", "sample"), ("flow_prediction", "flow")])
+def test_a_base_that_predicts_something_else(
+    prediction_type: str, told: str, random_base: Path, tmp_path: Path, train, capsys
+):
     base = shutil.copytree(random_base, tmp_path / "base")
     file = base / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": prediction_type}))
     train(f"model.base={base}", code=1)
     said = capsys.readouterr().err
-    assert f"model.prediction_type: {base} predicts '{prediction_type}'" in said
+    assert f"model.prediction_type: {base} predicts '{told}'" in said
     assert not (tmp_path / "run").exists(), "before anything is loaded or written"
 
 

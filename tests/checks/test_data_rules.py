@@ -101,9 +101,9 @@ def test_runs_are_not_kept_among_the_images(tmp_path, monkeypatch, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_what_works_is_not_complained_of():
+def test_what_works_is_not_complained_of(tmp_path):
     prepare(["data.resolution=[[64,64],[32,32]]", "data.buckets.step=32"])
     prepare(["targets=unet_only", "data.cache.text=true"])
     prepare(["data.cache.latents=disk", "data.cache.variants=3", "data.augment.random_crop=true"])
-    entry = "{path: /tmp, repeats: 3, weight: 0.5, captions: {shuffle: true}, augment: {flip: true}}"
+    entry = f"{{path: {tmp_path}, repeats: 3, weight: 0.5, captions: {{shuffle: true}}, augment: {{flip: true}}}}"
     prepare(["data=folder", f"data.folders=[{entry}]"])

@@ -17,8 +17,9 @@ KINDS = [
     pytest.param({"kernel_size": (3, 5), "padding": (1, 2)}, id="3x5"),
     pytest.param({"kernel_size": 1}, id="1x1"),
     pytest.param({"kernel_size": 1, "bias": False}, id="1x1 without bias"),
+    pytest.param({"kernel_size": 1, "stride": 2}, id="1x1 with a stride"),
 ]
-IN, OUT = 256, 192
+IN, OUT = 512, 480
 SIZES = [(1, IN, 9, 12), (2, IN, 8, 8), (3, IN, 16, 16)]
 """Of images; the last has too many pixels for a product."""
 
@@ -72,7 +73,7 @@ def test_autocast_computes_in_bf16(kind: dict) -> None:
     torch.testing.assert_close(gradient, wanted_gradient, atol=5e-2, rtol=5e-2)
 
 
-SHAPES = [(64, 512, 640), (300, 640, 16), (512, 16, 400), (1, 1500, 1500)]
+SHAPES = [(64, 512, 640), (1024, 640, 16), (1400, 16, 400), (4, 1500, 1500)]
 
 
 def views(rows: int, columns: int) -> dict[str, Tensor]:
@@ -90,9 +91,7 @@ def views(rows: int, columns: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", views(1, 1))
-@pytest.mark.parametrize(
-    ("rows", "inside", "outputs"), [(64, 512, 640), (300, 640, 16), (512, 16, 400), (1, 1500, 1500)]
-)
+@pytest.mark.parametrize(("rows", "inside", "outputs"), SHAPES)
 def test_a_product_and_its_gradients_equal_those_of_torch(name: str, rows: int, inside: int, outputs: int) -> None:
     assert rows * inside * outputs >= WORTHWHILE
     found: dict[str, list[Tensor]] = {}
@@ -127,8 +126,9 @@ def test_what_is_not_faster_is_exactly_as_it_was() -> None:
     set_kernels(frozen, "auto")
     assert type(frozen) is FrozenLinear
     assert torch.equal(frozen(random(4, 8)), layer(random(4, 8)))
-    grouped, dilated = nn.Conv2d(32, 32, 3, groups=2), nn.Conv2d(32, 32, 3, dilation=2)
-    model = nn.Sequential(grouped, dilated, nn.Conv2d(32, 32, 3, padding_mode="circular", padding=1))
+    grouped, dilated = nn.Conv2d(IN, 1024, 3, groups=2), nn.Conv2d(IN, IN, 3, dilation=2)
+    around, small = nn.Conv2d(IN, IN, 3, padding_mode="circular", padding=1), nn.Conv2d(64, 64, 3)
+    model = nn.Sequential(grouped, dilated, around, small)
     set_kernels(model, "auto")
     assert {type(layer) for layer in model} == {nn.Conv2d}
     kept = nn.Sequential(nn.Conv2d(32, 48, 3), nn.Linear(2, 2))

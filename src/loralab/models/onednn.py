@@ -17,8 +17,10 @@ from torch.autograd.function import once_differentiable
 
 Kernels = Literal["auto", "torch"]
 DTYPES = (torch.float32, torch.bfloat16)
-WORTHWHILE = 2**21
+WORTHWHILE = 2**23
 """Multiplications below which a product takes less time than choosing how to compute it."""
+LARGE_POINTWISE, LARGE_KERNEL = 2**16, 2**21
+"""Weights of a 1×1 and of a k×k convolution below which torch's own is as fast."""
 FEW_PIXELS = 256
 """Pixels of a batch up to which a k×k convolution is faster as a product, which needs k² times the memory of x."""
 
@@ -55,11 +57,10 @@ class FrozenConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         sides = zip(input.shape[2:], self.kernel_size, self.stride, self._around, strict=True)
         height, width = ((size + 2 * pad - kernel) // step + 1 for size, kernel, step, pad in sides)
-        is_product = self.kernel_size == self.stride == (1, 1)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
         if input.device.type != "cpu" or dtype not in DTYPES or self.weight.requires_grad:
             return super().forward(input)
-        if is_product:
+        if self.kernel_size == self.stride == (1, 1):
             return pointwise(input, self.weight, self.bias)
         if len(input) * height * width > FEW_PIXELS:
             return super().forward(input)
@@ -114,7 +115,8 @@ def set_kernels(model: nn.Module, kernels: Kernels) -> None:
 
 def _can_be_product(layer: nn.Conv2d) -> bool:
     usual = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
-    return usual and isinstance(layer.padding, tuple) and (layer.kernel_size != (1, 1) or layer.stride == (1, 1))
+    is_large = layer.weight.numel() >= (LARGE_POINTWISE if layer.kernel_size == (1, 1) else LARGE_KERNEL)
+    return usual and is_large and isinstance(layer.padding, tuple)
 
 
 @cache

@@ -82,7 +82,7 @@ CONFIGS = {
 }
 
 
-def close(ours, theirs, tolerance=4e-6):
+def close(ours, theirs, tolerance=2e-6):
     torch.testing.assert_close(ours, theirs, atol=tolerance * max(1.0, theirs.abs().max().item()), rtol=0)
 
 

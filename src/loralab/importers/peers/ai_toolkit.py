@@ -11,7 +11,7 @@ from typing import Any
 from loralab.importers.content import Content
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.peers.choices import Chosen, choose, one_rate, optimizer, other_family
-from loralab.importers.peers.entries import entry
+from loralab.importers.peers.entries import entry, share
 from loralab.importers.peers.pictures import pictures
 from loralab.importers.peers.rows import row, table, tables, take, without
 from loralab.importers.rules import catalogue_rows
@@ -457,7 +457,7 @@ def images(foreign: Foreign, ours: Ours) -> None:
     for number, one in enumerate(given):
         where = f"datasets.{number}"
         for key in SHARED & one.keys():
-            _share(foreign, shared, where, key, one[key])
+            share(foreign, shared, where, key, one[key])
         rest = {
             key: value for key, value in one.items() if key not in (*DATA, "cache_latents", "cache_latents_to_disk")
         }
@@ -469,15 +469,6 @@ def images(foreign: Foreign, ours: Ours) -> None:
         ours.set("data.folders", found, "datasets")
     ours.set("data.cache.latents", "disk" if disk else "memory" if cached else "none", "datasets")
     _data(foreign, ours, shared)
-
-
-def _share(foreign: Foreign, shared: dict[str, tuple[str, Any]], where: str, key: str, value: Any) -> None:
-    """Notes a value that applies to all data; another one of a later dataset is reported."""
-    foreign.datasets_taken.add(f"{where}.{key}")
-    first = shared.setdefault(key, (where, value))
-    if first[1] != value:
-        why = f"only one value is supported for all data: {first[1]} of {first[0]} is used"
-        foreign.left.append(Left(f"{where}.{key}", value, why))
 
 
 def _data(foreign: Foreign, ours: Ours, shared: dict[str, tuple[str, Any]]) -> None:

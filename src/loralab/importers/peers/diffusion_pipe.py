@@ -13,7 +13,7 @@ from loralab.importers import content as contents
 from loralab.importers.content import Content
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.peers.choices import Chosen, choose, one_rate, optimizer, other_family
-from loralab.importers.peers.entries import entry
+from loralab.importers.peers.entries import entry, share
 from loralab.importers.peers.rows import row, table, tables, take, without
 from loralab.importers.rules import catalogue_rows
 from loralab.importers.rules.groups import drop_unknown
@@ -292,7 +292,7 @@ def images(foreign: Foreign, ours: Ours) -> None:
         where = f"directory.{number}"
         for key in SHARED:
             if key in one:
-                _share(foreign, shared, where, key, one[key])
+                share(foreign, shared, where, key, one[key])
         own = {key: value for key, value in one.items() if key not in SHARED}
         folder = entry(foreign, "datasets", inherited, FOLDER, {}, {}) if inherited else {}
         found.append(_merged(folder, entry(foreign, where, own, FOLDER, {}, {})))
@@ -307,15 +307,6 @@ def images(foreign: Foreign, ours: Ours) -> None:
 
 def _merged(general: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {**general, **{k: {**general.get(k, {}), **v} if isinstance(v, dict) else v for k, v in own.items()}}
-
-
-def _share(foreign: Foreign, shared: dict[str, tuple[str, Any]], where: str, key: str, value: Any) -> None:
-    """Notes a value that applies to all data; another one of a later folder is reported."""
-    foreign.datasets_taken.add(f"{where}.{key}")
-    first = shared.setdefault(key, (where, value))
-    if first[1] != value:
-        why = f"only one value is supported for all data: {first[1]} of {first[0]} is used"
-        foreign.left.append(Left(f"{where}.{key}", value, why))
 
 
 def _sizes(foreign: Foreign, ours: Ours, shared: dict[str, tuple[str, Any]]) -> None:

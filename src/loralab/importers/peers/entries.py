@@ -57,3 +57,12 @@ def entry(
 def kind_of(option: Any) -> coerce.Coercion:
     """How values of a row of an entry are converted."""
     return option.kind or KINDS.get(option.key) or coerce.of(f"data.{option.key}")
+
+
+def share(foreign: Foreign, shared: dict[str, tuple[str, Any]], where: str, key: str, value: Any) -> None:
+    """Notes a value of an entry that applies to all data; another one of a later entry is reported."""
+    foreign.datasets_taken.add(f"{where}.{key}")
+    first = shared.setdefault(key, (where, value))
+    if first[1] != value:
+        why = f"only one value is supported for all data: {first[1]} of {first[0]} is used"
+        foreign.left.append(Left(f"{where}.{key}", value, why))

@@ -21,10 +21,11 @@ from loralab.models.families.sd import load
 from loralab.models.families.sd.original import tensors_of
 from loralab.models.families.sd.text import load_tokenizers
 from loralab.models.families.sdxl import miniature as sdxl
-from loralab.models.load import diffusers_vae, read_single_file
+from loralab.models.load import read_single_file
 from loralab.models.preview import sample, start_noise
 from loralab.models.quantize import dequantized, quantize_linears
 from loralab.models.registry import FAMILIES
+from loralab.models.vae import diffusers_vae
 from loralab.types import Batch, Conditioning, Draw
 from tests import GOLDEN
 from tests.support.base_models import TEXT, UNET, VAE, write_base

@@ -284,7 +284,7 @@ def test_every_tensor_at_full_size(channels: int) -> None:
 
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    from loralab.models.load import diffusers_vae
+    from loralab.models.vae import diffusers_vae
 
     configs = with_channels(channels, ROW.architecture)
     with torch.device("meta"):

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from loralab.models import fingerprint
 from loralab.models.digests import remembered
 from loralab.models.load import Base
-from loralab.models.row import Table
+from loralab.models.row import Table, latent_channels
 from loralab.models.scaling import scaling_of
 from loralab.models.target import Target
 from loralab.models.text.encoder import Text, TextEncoder
+from loralab.models.vae import decode, decode_in_tiles, encode
 from loralab.types import Batch, Conditioning, Fit
 
 
@@ -78,7 +79,9 @@ class Family(ABC):
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of the latents of images of so many pixels."""
-        return self.vae.config.latent_channels, height // self.row.cell, width // self.row.cell
+        channels = latent_channels(self.vae.config)
+        assert channels is not None
+        return channels, height // self.row.cell, width // self.row.cell
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,8 +92,8 @@ class Family(ABC):
         """
         with self._vae_precision():
             images = pixels.to(self.device, self.vae.dtype).split(1)
-            posteriors = [self.vae.encode(image).latent_dist for image in images]
-        mean, std = (torch.cat([getattr(p, name) for p in posteriors]).float() for name in ("mean", "std"))
+            posteriors = [encode(self.vae, image) for image in images]
+        mean, std = (torch.cat(values).float() for values in zip(*posteriors, strict=True))
         return mean, std
 
     def latents(self, batch: Batch, noise: Tensor) -> Tensor:
@@ -108,11 +111,10 @@ class Family(ABC):
         with self._vae_precision():
             unscaled = scaling_of(self.vae).unscaled(latents.to(self.device, self.vae.dtype))
             try:
-                pixels = self.vae.decode(unscaled, return_dict=False)[0]
-            except torch.OutOfMemoryError:  # beside a training there may be little room: in overlapping tiles
+                pixels = decode(self.vae, unscaled)
+            except torch.OutOfMemoryError:  # beside a training there may be little room
                 torch.cuda.empty_cache()
-                self.vae.tile_latent_min_size, self.vae.tile_sample_min_size = 64, 512
-                pixels = self.vae.tiled_decode(unscaled, return_dict=False)[0]
+                pixels = decode_in_tiles(self.vae, unscaled)
             return pixels.float().clamp(-1, 1)
 
     def _vae_precision(self) -> torch.autocast:

@@ -23,14 +23,13 @@ from loralab.models.digests import origin
 from loralab.models.probe import identify, look_at_base, look_at_vae, on_disk
 from loralab.models.quantize import quantize_linears
 from loralab.models.registry import FAMILIES
-from loralab.models.row import VAE_STARTS, Config, Row
+from loralab.models.row import Config, Row
+from loralab.models.vae import diffusers_vae, vae_class
 from loralab.progress import progress
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-VAES = ("AutoencoderKL", "AutoencoderKLFlux2")
-"""Classes of diffusers, the usual first."""
 
 
 @dataclass(slots=True)
@@ -172,9 +171,7 @@ def prepare(base: Base, gradient_checkpointing: bool | int, quantize: str | None
 
 def empty(row: Row, part: str, config: Config) -> Any:
     """The module of a part, or the "vae", before it gets its weights."""
-    name = config.get("_class_name")
-    vae = f"diffusers.{name if name in VAES else VAES[0]}"
-    cls = resolve_name(vae if part == "vae" else row.parts[part].module)
+    cls = resolve_name(vae_class(config) if part == "vae" else row.parts[part].module)
     return cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
 
 
@@ -260,29 +257,3 @@ def load_vae(path: Path, row: Row, setting: str = "model.vae") -> Any:
         state = weights.read(path, setting)
         config = row.file_config(row, "vae", _sizes(state))
     return build(row, "vae", config, state, torch.float32, setting)
-
-
-_OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-_INNER_CONVS = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
-"""Of AutoencoderKLFlux2 in the original layout."""
-
-
-def diffusers_vae(state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A VAE's weights under diffusers' present names, from its earlier ones or the original layout."""
-    start = next((start for start in VAE_STARTS if any(name.startswith(start) for name in state)), "")
-    state = {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
-    statistics = {name: tensor for name, tensor in state.items() if name.startswith("bn.")}
-    if statistics:
-        statistics.setdefault("bn.num_batches_tracked", torch.tensor(0))
-    if any(".down_blocks." in name for name in state):
-        return {_replaced(name, _OLD_VAE_NAMES): tensor for name, tensor in state.items()} | statistics
-    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-
-    state = {_replaced(name, _INNER_CONVS): tensor for name, tensor in state.items()}
-    return convert_ldm_vae_checkpoint(state, config) | statistics
-
-
-def _replaced(name: str, pieces: Mapping[str, str]) -> str:
-    for old, new in pieces.items():
-        name = name.replace(old, new)
-    return name

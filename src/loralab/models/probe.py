@@ -14,11 +14,13 @@ from loralab.errors import Problem, UserError, user_error
 from loralab.models import registry
 from loralab.models.checkpoint import Contents, examine
 from loralab.models.registry import FAMILIES, Row
-from loralab.models.row import VAE_STARTS
+from loralab.models.row import VAE_STARTS, latent_channels
 from loralab.packages import missing
 
 ADAPTER_PARTS = ("lora_", "lora.down", "hada_w1", "lokr_w1")
 """What is in the names of an adapter's tensors, and in no model's: those of the kohya layout all begin with lora_."""
+VAE_READS = ("decoder.conv_in.weight", "decoder.conv1.weight")
+"""How the name of the tensor ends by which a VAE reads latents; the second is that of VAEs of videos."""
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -66,9 +68,9 @@ def _fits(base: str, vae: str) -> None:
 def _vae_channels(path: Path) -> int | None:
     if path.is_dir():
         folder = path / "vae" if (path / "vae").is_dir() else path
-        return _json(folder / "config.json", "model.vae").get("latent_channels")
+        return latent_channels(_json(folder / "config.json", "model.vae"))
     shapes = examine(path, "model.vae").shapes
-    return next((shape[1] for name, shape in shapes.items() if name.endswith("decoder.conv_in.weight")), None)
+    return next((shape[1] for name, shape in shapes.items() if name.endswith(VAE_READS)), None)
 
 
 def predicted(model: Mapping[str, Any]) -> str | None:
@@ -127,7 +129,7 @@ def look_at_vae(path: Path) -> None:
     """Raises UserError where a path contains no VAE."""
     if path.is_dir():
         _component(path / "vae" if (path / "vae").is_dir() else path, "model.vae")
-    elif not any("decoder.conv_in" in name for name in examine(path, "model.vae").names):
+    elif not any(name.endswith(VAE_READS) for name in examine(path, "model.vae").names):
         raise user_error(
             "model.vae", f"{path} contains no VAE", "give an AutoencoderKL: a file, a diffusers folder or a Hub id"
         )
@@ -330,7 +332,7 @@ def _foreign(inside: Contents) -> tuple[str, str] | None:
     if said := next(filter(None, (row.file_foreign(inside) for row in rows)), None):
         return said
     if not _with_denoiser(inside):
-        if _any(inside, *(row.file_parts["vae"] for row in FAMILIES.values() if row.file_parts), "decoder.conv_in."):
+        if _any(inside, *(row.file_parts["vae"] for row in FAMILIES.values() if row.file_parts), *VAE_READS):
             return "a VAE", "to use it, set model.vae=FILE"
         if _any(inside, "down_blocks."):
             return "one component of a diffusers model", "give the folder that holds model_index.json"

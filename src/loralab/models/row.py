@@ -33,6 +33,11 @@ class Part(NamedTuple):
     """The dotted name of its class, in diffusers or transformers."""
 
 
+def latent_channels(vae: Mapping[str, Any]) -> int | None:
+    """Those of a VAE with this config."""
+    return vae.get("latent_channels", vae.get("z_dim"))
+
+
 class Blocks(NamedTuple):
     """How the list of a UNet's blocks is made up, by which ranks and rates are given per block."""
 

@@ -27,10 +27,13 @@ class Scaling(NamedTuple):
 
 
 def scaling_of(vae: Any) -> Scaling:
-    """That of an AutoencoderKL's config; of an AutoencoderKLFlux2, whose statistics are those of 2 × 2 cells, entry
-    4c + 2i + j that of channel c at row i and column j, by them, unless its config has a factor."""
-    if not hasattr(vae, "bn") or "scaling_factor" in vae.config:
+    """By the factor and shift of a VAE's config, else by its statistics: of an AutoencoderKLQwenImage those of its
+    channels, of an AutoencoderKLFlux2 those of 2 × 2 cells, entry 4c + 2i + j that of channel c at row i, column j."""
+    if "scaling_factor" in vae.config:
         return Scaling(vae.config.get("shift_factor") or 0.0, vae.config.scaling_factor)
+    if "latents_mean" in vae.config:
+        mean, std = (torch.tensor(vae.config[name]).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std"))
+        return Scaling(mean, 1 / std)
     cells = (1, -1, *vae.config.patch_size)
     return Scaling(vae.bn.running_mean.view(cells), (vae.bn.running_var + vae.bn.eps).rsqrt().view(cells))
 
@@ -40,7 +43,7 @@ def rescale(vae: Any, factor: float | None, shift: float | None) -> None:
 
     Raises UserError for a shift alone where the VAE has statistics instead of a factor.
     """
-    if factor is None and shift is not None and hasattr(vae, "bn"):
+    if factor is None and shift is not None and "scaling_factor" not in vae.config:
         found = "cannot be set alone: this VAE has statistics of each channel, and no scale"
         raise user_error("model.latent_shift", found, "set model.latent_scale too")
     given = {"scaling_factor": factor, "shift_factor": shift}

@@ -21,7 +21,7 @@ from loralab.models.families.sd import load
 from loralab.models.family import Family
 from loralab.schema.compose import compose, values, without_hydra
 from loralab.schema.tree import leaves
-from loralab.training.signature import HARMLESS, is_harmless, of_settings
+from loralab.training.signature import HARMLESS, differences, is_harmless, of_settings
 from tests.support.base_models import write_base
 from tests.support.images import picture
 
@@ -87,6 +87,16 @@ def test_callbacks_that_train_along_count() -> None:
     assert of_settings(settings([*plateau, *often])) != of_settings(settings(plateau)), (
         "its rate follows the validation"
     )
+
+
+def test_a_setting_younger_than_the_state_counts_unless_it_has_its_default() -> None:
+    old = of_settings(settings(["data=folder"]))
+    assert old.pop("objective.timesteps.shift") == old.pop("model.clip_skip") == 1
+    assert differences(old, of_settings(settings(["data=folder"]))) == []
+    changed = of_settings(settings(["data=folder", "objective.timesteps.shift=3", "model.clip_skip=2"]))
+    named = [("model.clip_skip", "None", "2"), ("objective.timesteps.shift", "None", "3")]
+    assert differences(old, changed) == named
+    assert [key for key, _, _ in differences(changed, old)] == [key for key, _, _ in named], "the state has more"
 
 
 # the base model

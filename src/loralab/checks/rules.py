@@ -246,7 +246,8 @@ def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) 
         state = checked(path, [Path(root)] if isinstance(root, str) else [])
         if not get(tree, "resume_force"):
             known = of_settings(tree)
-            refuse_other_settings(replace(state, signature={k: state.signature.get(k) for k in known}), known)
+            told = {key: value for key, value in state.signature.items() if key in known}
+            refuse_other_settings(replace(state, signature=told), known)
     except UserError as error:
         yield from error.problems
 

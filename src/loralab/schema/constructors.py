@@ -24,7 +24,19 @@ class Parameter:
     """One parameter of a constructor."""
 
     annotation: ast.expr | None
-    required: bool
+    default: ast.expr | None
+    """None: it is required."""
+
+    @property
+    def required(self) -> bool:
+        return self.default is None
+
+    def is_default(self, value: Any) -> bool:
+        """Whether `value` is what is written as its default."""
+        try:
+            return self.default is not None and ast.literal_eval(self.default) == value
+        except ValueError:
+            return False
 
     def mismatch(self, value: Any) -> str | None:
         """The valid values in words, where `value` is not one; None where it is valid."""
@@ -125,11 +137,10 @@ def _annotation(module: str, annotation: ast.expr | None) -> ast.expr | None:
 def _of_function(module: str, function: ast.FunctionDef) -> dict[str, Parameter]:
     args = function.args
     positional = [*args.posonlyargs, *args.args]
-    first_default = len(positional) - len(args.defaults)
-    required = {a.arg: i < first_default for i, a in enumerate(positional)}
-    required |= {a.arg: default is None for a, default in zip(args.kwonlyargs, args.kw_defaults, strict=True)}
-    annotated = [*positional, *args.kwonlyargs]
-    found = {a.arg: Parameter(_annotation(module, a.annotation), required[a.arg]) for a in annotated}
+    required = len(positional) - len(args.defaults)
+    defaults = [*[None] * required, *args.defaults, *args.kw_defaults]
+    annotated = zip([*positional, *args.kwonlyargs], defaults, strict=True)
+    found = {a.arg: Parameter(_annotation(module, a.annotation), default) for a, default in annotated}
     found.pop("self", None)
     return found
 
@@ -143,7 +154,7 @@ def _of_class(module: str, definition: ast.ClassDef) -> dict[str, Parameter]:
         found.update(_of_base(module, base))
     for node in definition.body if _is_dataclass(definition) else ():
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not _is_derived(node):
-            found[node.target.id] = Parameter(_annotation(module, node.annotation), node.value is None)
+            found[node.target.id] = Parameter(_annotation(module, node.annotation), node.value)
     return found
 
 

@@ -95,7 +95,7 @@ def _newest(roots: Sequence[Path], signature: Signature, force: bool, say: Say) 
     for path in below(roots):
         try:
             state = read(path)
-            if state.signature == signature:
+            if not differences(state.signature, signature):
                 state = state.check().open()
                 say(f"resuming from step {state.step} of {state.path}")
                 return state

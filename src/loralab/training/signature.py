@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from loralab.schema.constructors import parameters
 from loralab.schema.tree import leaves
 
 if TYPE_CHECKING:
@@ -119,12 +120,21 @@ def is_harmless(key: str) -> bool:
 
 
 def differences(state: Signature, run: Signature) -> list[tuple[str, str, str]]:
-    """(setting, what the state has, what the run has) of all that differs."""
+    """(setting, what the state has, what the run has) of all that differs.
+
+    A setting that is younger than the state is as it was if it has the default of its constructor.
+    """
     return [
         (key, repr(state.get(key)), repr(run.get(key)))
         for key in sorted(state.keys() | run.keys())
-        if state.get(key) != run.get(key)
+        if state.get(key) != run.get(key) and (key in state or not _is_default(key, run))
     ]
+
+
+def _is_default(key: str, run: Signature) -> bool:
+    node, _, name = key.rpartition(".")
+    found = parameters(str(run.get(f"{node}._target_"))) or {}
+    return name in found and found[name].is_default(run[key])
 
 
 def _trains_along(callback: Any) -> bool:

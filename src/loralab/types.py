@@ -144,10 +144,19 @@ class Conditioning:
     """(B, T, D) text-encoder hidden states."""
     pooled: Tensor | None = None
     """(B, D) pooled text, where the family has one."""
+    lengths: tuple[int, ...] | None = None
+    """(B) how many of the T states are of the caption, where the others are padding; None: all. Numbers, as a tensor's
+    would have to be waited for."""
     added: dict[str, Tensor] = field(default_factory=dict)
     """Further named inputs, such as time_ids (B, 6)."""
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
         """This conditioning with every tensor changed."""
         pooled = None if self.pooled is None else change(self.pooled)
-        return Conditioning(change(self.hidden), pooled, {name: change(value) for name, value in self.added.items()})
+        added = {name: change(value) for name, value in self.added.items()}
+        return Conditioning(change(self.hidden), pooled, self.lengths, added)
+
+    def by_caption(self) -> list[Tensor]:
+        """The states of each caption without padding, (T_i, D)."""
+        lengths = self.lengths or [self.hidden.shape[1]] * len(self.hidden)
+        return [states[:length] for states, length in zip(self.hidden, lengths, strict=True)]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from loralab.models.load import empty, load_vae
+from loralab.models.load import empty, load_part
 from loralab.models.probe import look_at_vae
 from loralab.models.registry import FAMILIES, Row
 from tests.support.names import golden
@@ -68,10 +68,10 @@ def test_a_vae_of_one_file(tmp_path: Path):
         original[vae_name(name, 4)] = tensor[:, :, None, None] if pointwise else tensor
     torch.save({"state_dict": original}, tmp_path / "original.ckpt")
     save_file({f"first_stage_model.{name}": t for name, t in original.items()}, tmp_path / "whole.safetensors")
-    expected = load_vae(tmp_path, FAMILIES["sd1"]).state_dict()
+    expected = load_part(tmp_path, FAMILIES["sd1"], "vae").state_dict()
     for file in (path, tmp_path / "original.ckpt", tmp_path / "whole.safetensors"):
         look_at_vae(file)
-        found = load_vae(file, FAMILIES["sd1"]).state_dict()
+        found = load_part(file, FAMILIES["sd1"], "vae").state_dict()
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 

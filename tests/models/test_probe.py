@@ -214,7 +214,8 @@ def test_of_a_repository_only_what_is_needed_is_fetched():
     shards = ["text_encoder/model-00001-of-00002.safetensors", "text_encoder/model-00002-of-00002.safetensors"]
     index = ["text_encoder/model.safetensors.index.json", "model_index.json", "scheduler/scheduler_config.json"]
     first = [f"{name}.safetensors" for name in weights]
-    found = hub.needed([*config, *text, *extra, *variants, *shards, *index, *first], hub.folders(USUAL), weights=True)
+    folders = hub.folders(USUAL, [*USUAL.parts, "vae"])
+    found = hub.needed([*config, *text, *extra, *variants, *shards, *index, *first], folders, weights=True)
     assert found == sorted([*config[:3], *text, *shards, *index, *first])
     root = ["config.json", "model.safetensors", "vocab.json", "merges.txt"]
     assert hub.needed(root, hub.TOKENIZER, weights=False) == ["config.json", "merges.txt", "vocab.json"]

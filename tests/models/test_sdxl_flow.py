@@ -27,7 +27,7 @@ from loralab.models import probe
 from loralab.models.families import sdxl
 from loralab.models.families.sd.original import LATENTS
 from loralab.models.families.sdxl.architecture import MINIATURE, with_channels
-from loralab.models.load import empty, load_vae, read_single_file
+from loralab.models.load import empty, load_part, read_single_file
 from loralab.models.preview import sample, start_noise
 from loralab.models.registry import FAMILIES
 from loralab.models.scaling import scaling_of
@@ -262,7 +262,7 @@ def test_a_single_file_is_read(channels: int, start: str, tokenizer: str, tmp_pa
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     alone = {name.removeprefix(start): t for name, t in layout.items() if name.startswith(start)}
     save_file({name: t.detach().contiguous().clone() for name, t in alone.items()}, tmp_path / "vae.safetensors")
-    vae = load_vae(tmp_path / "vae.safetensors", small)
+    vae = load_part(tmp_path / "vae.safetensors", small, "vae")
     assert type(vae) is type(family.vae)
     assert all(torch.equal(tensor, vae.state_dict()[name]) for name, tensor in family.vae.state_dict().items())
 

@@ -121,15 +121,12 @@ class Cache:
             for start in range(0, len(todo), batch_size):
                 batch = todo[start : start + batch_size]
                 text = family.encode_text([keys[key] for key in batch])
-                named = _kept({"hidden": text.hidden, **({} if text.pooled is None else {"pooled": text.pooled})})
-                self._texts.put(
-                    {key: {name: t[row : row + 1] for name, t in named.items()} for row, key in enumerate(batch)}
-                )
+                self._texts.put({key: _text_row(text, row) for row, key in enumerate(batch)})
                 advance(len(batch))
         self._texts.seal()
 
     def lookup_text(self, caption: str) -> Conditioning:
-        """The cached states of a caption, hidden (1, T, D) and pooled (1, D)."""
+        """The cached states of a caption, hidden (1, T, D) without padding and pooled (1, D)."""
         tensors = self._texts.get(self._text_key(caption))
         return Conditioning(tensors["hidden"], tensors.get("pooled"))
 
@@ -149,6 +146,12 @@ class Cache:
 
     def _text_key(self, caption: str) -> bytes:
         return _digest(f"text 1 {self._text_id} {caption}")
+
+
+def _text_row(text: Conditioning, row: int) -> Tensors:
+    """What is stored of a caption."""
+    pooled = {} if text.pooled is None else {"pooled": text.pooled[row : row + 1]}
+    return _kept({"hidden": text.by_caption()[row][None], **pooled})
 
 
 def _least_bytes(job: Job, family: Family) -> int:

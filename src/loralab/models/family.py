@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from loralab.models import fingerprint
 from loralab.models.digests import remembered
@@ -153,6 +154,12 @@ class Family(ABC):
     def scheduler(self) -> Any:
         """A fresh diffusers scheduler, by which pictures are drawn from predictions."""
 
+    def schedule(self, steps: int, height: int, width: int) -> Any:
+        """A scheduler that is set to so many steps for pictures of a size, pixels."""
+        scheduler = self.scheduler()
+        scheduler.set_timesteps(steps)
+        return scheduler
+
     # identity, for caches and training states
 
     @cached_property
@@ -188,6 +195,8 @@ class Family(ABC):
 
 
 def _joined(texts: list[Conditioning]) -> Text:
-    """Cached texts of single samples, hidden (1, T, D) and pooled (1, D), as one batch."""
+    """Cached texts of single samples, hidden (1, T, D) and pooled (1, D), as one batch, padded where they differ."""
     pooled = [text.pooled for text in texts if text.pooled is not None]
-    return Text(torch.cat([text.hidden for text in texts]), torch.cat(pooled) if pooled else None)
+    lengths = tuple(text.hidden.shape[1] for text in texts)
+    hidden = pad_sequence([text.hidden[0] for text in texts], batch_first=True)
+    return Text(hidden, torch.cat(pooled) if pooled else None, lengths if len(set(lengths)) > 1 else None)

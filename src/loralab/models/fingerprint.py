@@ -43,9 +43,18 @@ def plain(config: Any) -> Mapping[str, Any]:
 
 def tokenizer(tokenizer: Any) -> str:
     """A digest of what decides how a tokenizer splits a text; how it would pad and cut one is not used here."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    used = {name: rules.get(name) for name in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+    used = _used(tokenizer.backend_tokenizer.to_str())
     return digest((used, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id))
+
+
+def tokenizer_rules(text: str) -> str:
+    """The same of what a tokenizer.json says."""
+    return digest(_used(text))
+
+
+def _used(text: str) -> dict[str, Any]:
+    rules = json.loads(text)
+    return {name: rules.get(name) for name in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
 
 
 def digest(value: Any) -> str:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from loralab.errors import user_error
 from loralab.models.probe import choose_weights, on_disk
 from loralab.models.row import Row
 
-VAE = ("vae", "")
 TOKENIZER = ("tokenizer", "tokenizer_2", "")
 """Folders of a repository that may hold what is wanted; "" is its root."""
 
 
-def folders(row: Row) -> tuple[str, ...]:
-    """Those of a whole model of a family."""
+def folders(row: Row, parts: Collection[str]) -> tuple[str, ...]:
+    """Those of a model of a family, with the weights of these parts and the "vae"."""
     tokenizers = (part.replace("text_encoder", "tokenizer") for part in row.text_encoders)
-    return (*row.parts, "vae", *tokenizers, "scheduler", "")
+    return (*parts, *tokenizers, "scheduler", "")
 
 
 def locate(

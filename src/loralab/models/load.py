@@ -20,7 +20,7 @@ from loralab.errors import user_error
 from loralab.models import hub, weights
 from loralab.models.checkpointing import checkpoint_gradients
 from loralab.models.digests import origin
-from loralab.models.probe import identify, look_at_base, look_at_vae, on_disk
+from loralab.models.probe import identify, look_at_base, look_at_text_encoder, look_at_vae, on_disk
 from loralab.models.quantize import quantize_linears
 from loralab.models.registry import FAMILIES
 from loralab.models.row import Config, Row
@@ -30,6 +30,7 @@ from loralab.progress import progress
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LOOKS = {"vae": look_at_vae, "text_encoder": look_at_text_encoder}
 
 
 @dataclass(slots=True)
@@ -84,23 +85,27 @@ def load_base(
     prediction_type: str | None = None,
     zero_terminal_snr: bool | None = None,
     dtype: str = "fp32",
+    text_encoder: str | None = None,
 ) -> Base:
     """The base model of a family at a path or Hub id, on the CPU; the VAE in fp32.
 
-    vae: another one, a path or Hub id. prediction_type, zero_terminal_snr: None takes what the base declares.
+    vae, text_encoder: others, paths or Hub ids. prediction_type, zero_terminal_snr: None takes what the base declares.
     """
     if not _has_weights.get():
         return _shapes(FAMILIES[family], base, dtype)
-    row, with_vae = FAMILIES[family], vae is None
-    path = hub.locate(base, "model.base", lambda path: look_at_base(path, with_vae), hub.folders(row))
-    found = identify(str(path), family, with_vae, says_what=prediction_type is None)
-    parts = [*row.parts, *["vae"] * with_vae]
+    row, others = FAMILIES[family], {"text_encoder": text_encoder, "vae": vae}
+    parts = [part for part in (*row.parts, "vae") if others.get(part) is None]
+    path = hub.locate(
+        base, "model.base", lambda path: look_at_base(path, parts, family=family), hub.folders(row, parts)
+    )
+    found = identify(str(path), family, parts, says_what=prediction_type is None)
     origins = {part: _origin(path / part if path.is_dir() else path, row, part, dtype) for part in parts}
     modules = (read_folder if path.is_dir() else read_single_file)(path, row, parts, DTYPES[dtype])
-    if vae is not None:
-        other = hub.locate(vae, "model.vae", look_at_vae, hub.VAE)
-        origins["vae"] = _origin(other, row, "vae", dtype)
-        modules["vae"] = load_vae(other, row)
+    for part, place in others.items():
+        if place is not None:
+            other = hub.locate(place, f"model.{part}", LOOKS[part], (part, ""))
+            origins[part] = _origin(other, row, part, dtype)
+            modules[part] = load_part(other, row, part, DTYPES[dtype])
     predicts = _settled("prediction_type", prediction_type, found.prediction_type, row.predictions[0])
     ends_in_noise = _settled("zero_terminal_snr", zero_terminal_snr, found.zero_terminal_snr, False)
     says = path / "scheduler" / "scheduler_config.json"
@@ -221,9 +226,13 @@ def _tied(model: nn.Module) -> dict[str, str]:
 
 def _named(state: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """Tensors by the first names of their parameters. Some versions of transformers keep layers of a text encoder under
-    `text_model`, others don't."""
-    inside = {name.removeprefix("text_model."): first for name, first in names.items()}
-    return {inside.get(name.removeprefix("text_model."), name): state.pop(name) for name in list(state)}
+    `text_model`, others don't; a language model with a head keeps them under `model`."""
+    inside = {_inner(name): first for name, first in names.items()}
+    return {inside.get(_inner(name), name): state.pop(name) for name in list(state)}
+
+
+def _inner(name: str) -> str:
+    return name.removeprefix("text_model.").removeprefix("model.")
 
 
 def read_folder(path: Path, row: Row, parts: list[str], dtype: torch.dtype) -> dict[str, Any]:
@@ -237,6 +246,9 @@ def read_folder(path: Path, row: Row, parts: list[str], dtype: torch.dtype) -> d
 
 def read_single_file(path: Path, row: Row, parts: list[str], dtype: torch.dtype) -> dict[str, Any]:
     state, modules = weights.read(path, "model.base"), {}
+    usual, start = row.file_parts[row.denoiser], row.denoiser_start(state)
+    if start not in (None, usual):  # the denoiser alone
+        state = {usual + name.removeprefix(start): tensor for name, tensor in state.items()}
     configs = {part: row.file_config(row, part, _sizes(state)) for part in parts}
     for part, config in configs.items():
         tensors = row.file_tensors(row, part, state, config)
@@ -248,12 +260,13 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
 
 
-def load_vae(path: Path, row: Row, setting: str = "model.vae") -> Any:
-    """A VAE in fp32 from a folder, of it or of a whole model, or from a file of either layout."""
+def load_part(path: Path, row: Row, part: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A text encoder, or the "vae" in fp32, from a folder, of it or of a whole model, or from a file of its own."""
+    setting = f"model.{part}"
     if path.is_dir():
-        folder = path / "vae" if (path / "vae").is_dir() else path
+        folder = path / part if (path / part).is_dir() else path
         config, state = json.loads((folder / "config.json").read_text()), weights.read_component(folder, setting)
     else:
         state = weights.read(path, setting)
-        config = row.file_config(row, "vae", _sizes(state))
-    return build(row, "vae", config, state, torch.float32, setting)
+        config = row.file_config(row, part, _sizes(state))
+    return build(row, part, config, state, torch.float32 if part == "vae" else dtype, setting)

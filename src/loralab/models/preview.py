@@ -36,8 +36,7 @@ def sample(
     """
     assert len(prompts) == len(seeds), "a seed for each prompt"
     height, width = height or family.resolution, width or family.resolution
-    scheduler = family.scheduler()
-    scheduler.set_timesteps(steps)
+    scheduler = family.schedule(steps, height, width)
     guided = guidance != 1
     captions = [negative] * len(prompts) + prompts if guided else prompts
     conditioning = family.encode_text(captions, size=(height, width))

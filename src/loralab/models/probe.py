@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,12 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
     problems: list[Problem] = []
     if (row := registry.of_model(model)) and isinstance(base := model.get("base"), str):
         says = model.get("prediction_type") is None
-        problems += _problems(lambda: identify(base, row.name, with_vae=model.get("vae") is None, says_what=says))
+        needs = [part for part in (*row.parts, "vae") if model.get(part) is None]
+        problems += _problems(lambda: identify(base, row.name, needs, says_what=says))
     if isinstance(vae := model.get("vae"), str):
         problems += _problems(lambda: on_disk(vae, "model.vae", look_at_vae))
+    if isinstance(encoder := model.get("text_encoder"), str):
+        problems += _problems(lambda: on_disk(encoder, "model.text_encoder", look_at_text_encoder))
     if not problems and vae and row:
         problems += _problems(lambda: _fits(model["base"], vae))
     if isinstance(tokenizer := model.get("tokenizer"), str):
@@ -59,7 +62,7 @@ def _fits(base: str, vae: str) -> None:
     paths = on_disk(base, "model.base", lambda _: None), on_disk(vae, "model.vae", lambda _: None)
     if paths[0] is None or paths[1] is None:
         return
-    reads, has = look_at_base(paths[0], with_vae=False).latent_channels, _vae_channels(paths[1])
+    reads, has = look_at_base(paths[0], needs=()).latent_channels, _vae_channels(paths[1])
     if None not in (reads, has) and reads != has:
         found = f"{vae} has {has} latent channels, but {base} reads {reads}"
         raise user_error("model.vae", found, "use the VAE that the base model was trained with")
@@ -95,14 +98,15 @@ def _problems(call: Callable[[], object]) -> tuple[Problem, ...]:
     return ()
 
 
-def identify(base: str, family: str, with_vae: bool = True, says_what: bool = True) -> Found:
+def identify(base: str, family: str, needs: Collection[str] | None = None, says_what: bool = True) -> Found:
     """What the base at a path or hub id is. Raises UserError where it cannot be used as a model of `family`.
 
-    `with_vae`: whether a VAE is to be taken from it. `says_what`: whether its declared prediction type is used.
+    `needs`: the parts, and the "vae", that are to be taken from it; None: all. `says_what`: whether its declared
+    prediction type is used.
     """
 
     def look(path: Path) -> Found:
-        return look_at_base(path, with_vae)
+        return look_at_base(path, needs, family=family)
 
     path = on_disk(base, "model.base", look)
     if path is None:
@@ -120,9 +124,12 @@ def identify(base: str, family: str, with_vae: bool = True, says_what: bool = Tr
     return found
 
 
-def look_at_base(path: Path, with_vae: bool = True, setting: str = "model.base") -> Found:
-    """What a folder or file is. Raises UserError naming `setting` where it is no base model, or not a whole one."""
-    return (_folder if path.is_dir() else _file)(path, with_vae, setting)
+def look_at_base(
+    path: Path, needs: Collection[str] | None = None, setting: str = "model.base", family: str | None = None
+) -> Found:
+    """What a folder or file is. Raises UserError naming `setting` where it is no base model, or where one of `family`
+    (None: of any) has not all parts, and the "vae", that are needed of it; None: all."""
+    return (_folder if path.is_dir() else _file)(path, needs, setting, family)
 
 
 def look_at_vae(path: Path) -> None:
@@ -133,6 +140,19 @@ def look_at_vae(path: Path) -> None:
         raise user_error(
             "model.vae", f"{path} contains no VAE", "give an AutoencoderKL: a file, a diffusers folder or a Hub id"
         )
+
+
+def look_at_text_encoder(path: Path) -> None:
+    """Raises UserError where a path contains no language model."""
+    if path.is_dir():
+        _component(path / "text_encoder" if (path / "text_encoder").is_dir() else path, "model.text_encoder")
+        return
+    inside = examine(path, "model.text_encoder")
+    if said := _packed(inside):
+        raise user_error("model.text_encoder", f"{path} is {said[0]}", said[1])
+    if not any("embed_tokens." in name for name in inside.names):
+        remedy = "give a file, a folder or a Hub id of the language model that the base model reads"
+        raise user_error("model.text_encoder", f"{path} contains no text encoder", remedy)
 
 
 def look_at_tokenizer(path: Path) -> None:
@@ -194,7 +214,7 @@ def cached_snapshot(repository: str) -> Path | None:
 # diffusers folders
 
 
-def _folder(path: Path, with_vae: bool, setting: str) -> Found:
+def _folder(path: Path, needs: Collection[str] | None, setting: str, family: str | None) -> Found:
     denoisers = {name: path / name for name in dict.fromkeys(row.denoiser for row in FAMILIES.values())}
     there = [name for name, folder in denoisers.items() if (folder / "config.json").is_file()]
     if not there:
@@ -210,8 +230,9 @@ def _folder(path: Path, with_vae: bool, setting: str) -> Found:
         raise user_error(setting, found, f"use {registry.named()}")
     if problem := row.folder_foreign(config):
         raise user_error(setting, f"{path} is {problem[0]}", problem[1])
-    for name in (*row.text_encoders, *(["vae"] if with_vae else [])):
-        _component(path / name, setting)
+    for name in (*row.text_encoders, "vae") if family in (None, row.name) else ():
+        if needs is None or name in needs:
+            _component(path / name, setting)
     scheduler = path / "scheduler" / "scheduler_config.json"
     says = _json(scheduler, setting) if scheduler.is_file() else {}
     channels = config.get("in_channels") if row.file_latents else None
@@ -285,8 +306,8 @@ def _json(path: Path, setting: str) -> dict[str, Any]:
 # single files
 
 
-def _file(path: Path, with_vae: bool, setting: str) -> Found:
-    inside = examine(path, setting)
+def _file(path: Path, needs: Collection[str] | None, setting: str, family: str | None) -> Found:
+    inside = whole_names(examine(path, setting))
     if problem := _foreign(inside):
         raise user_error(setting, f"{path} is {problem[0]}", problem[1])
     row = _family(inside)
@@ -296,17 +317,40 @@ def _file(path: Path, with_vae: bool, setting: str) -> Found:
             f"{path} is not an {registry.named()} model",
             "use a single file in the original layout, or a diffusers folder",
         )
-    folders = {part: f"{start.partition('.')[0]}." for part, start in row.file_parts.items()}
-    lacks = [] if any(_any(inside, folders[part]) for part in row.text_encoders) else ["text encoder"]
-    if with_vae and not _any(inside, folders["vae"], *VAE_STARTS):
-        lacks.append("VAE")
-    if lacks:
-        remedy = "set model.vae=FILE" if lacks == ["VAE"] else "use a complete checkpoint"
-        raise user_error(setting, f"{path} has no {' and no '.join(lacks)}", remedy)
+    if family in (None, row.name) and (lacks := _lacking(inside, row, needs)):
+        words = {part: known.words for part, known in row.parts.items()} | {"vae": "VAE"}
+        settings = [f"model.{part}=FILE" for part in lacks]
+        remedy = f"set {' and '.join(settings)}" if lacks == ["vae"] or row.in_parts else "use a complete checkpoint"
+        raise user_error(setting, f"{path} has no {' and no '.join(words[part] for part in lacks)}", remedy)
     channels = next(iter(inside.shapes.get(row.file_latents, ())[1:2]), None)
     marked = "v_prediction" if "v_pred" in inside.names else None
     predicts = "flow" if channels in row.flow_channels else marked
     return Found(row.name, predicts, True if "ztsnr" in inside.names else None, channels)
+
+
+def _lacking(inside: Contents, row: Row, needs: Collection[str] | None) -> list[str]:
+    """The parts, and the "vae", that are needed of a single file and not in it. One text encoder shows the others."""
+    starts = {part: f"{start.partition('.')[0]}." for part, start in row.file_parts.items()}
+    texts = [] if any(_any(inside, starts[part]) for part in row.text_encoders) else row.text_encoders[:1]
+    lacks = [*texts, *([] if _any(inside, starts["vae"], *VAE_STARTS) else ["vae"])]
+    return [part for part in lacks if needs is None or part in needs]
+
+
+def whole_names(inside: Contents) -> Contents:
+    """The contents of a single file with the names that it has in a file of a whole model, if it is of a part alone."""
+    for row in FAMILIES.values():
+        usual, start = row.file_parts.get(row.denoiser, ""), row.denoiser_start(inside.names)
+        if start not in (None, usual):
+            names = {name: usual + name.removeprefix(start) for name in inside.names}
+            shapes = {names[name]: shape for name, shape in inside.shapes.items()}
+            return replace(inside, names=set(names.values()), shapes=shapes)
+    return inside
+
+
+def _packed(inside: Contents) -> tuple[str, str] | None:
+    """What a file is whose weights are numbers with scales, and what to do."""
+    packed = any(name.endswith(("scale_weight", "weight_scale", ".comfy_quant", "scaled_fp8")) for name in inside.names)
+    return ("quantised with scales, which is not supported", "use the file in bf16 or fp16") if packed else None
 
 
 def _any(inside: Contents, *prefixes: str) -> bool:
@@ -328,6 +372,8 @@ def _foreign(inside: Contents) -> tuple[str, str] | None:
     """What a file is that is not a base model, and what to do."""
     if any(part in name for name in inside.names for part in ADAPTER_PARTS):
         return "an adapter, not a base model", "to start from it, set adapter.weights=FILE"
+    if said := _packed(inside):
+        return said
     rows = [row] if (row := _family(inside)) else FAMILIES.values()
     if said := next(filter(None, (row.file_foreign(inside) for row in rows)), None):
         return said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -102,6 +102,8 @@ class Row:
     """What the denoiser's config says in a diffusers model."""
     file_parts: Mapping[str, str] = field(default_factory=dict)
     """How the names of each part and of the "vae" begin in a single file."""
+    in_parts: bool = False
+    """Whether its parts also come in files of their own: the denoiser's names may then begin with less."""
     file_has: tuple[str, ...] = ()
     """How names begin of which a single file of the family, and of no family after it, has one."""
     file_context: str = ""
@@ -149,6 +151,16 @@ class Row:
     def table(self) -> Table:
         """The modules that an adapter file may name."""
         return self.targets(self.public or self.architecture)
+
+    def denoiser_start(self, names: Collection[str]) -> str | None:
+        """How the names of its denoiser begin in a single file with these names; None where the file is of no model of
+        a family that comes in parts."""
+        usual = self.file_parts.get(self.denoiser, "")
+        marks = tuple(mark.removeprefix(usual) for mark in self.file_has if mark.startswith(usual))
+        starts = (usual, usual.partition(".")[2], "") if self.in_parts else ()
+        return next(
+            (start for start in starts if any(name.startswith(start + m) for name in names for m in marks)), None
+        )
 
     def is_of_adapter(self, keys: Iterable[str], part: str | None = None) -> bool:
         """Whether an adapter file with these keys may be of the family. part: the one that all its keys are of."""

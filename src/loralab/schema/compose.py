@@ -239,7 +239,7 @@ def group_options() -> dict[str, list[str]]:
     """Every group with its options, by name."""
     groups: dict[str, list[str]] = {}
     for group, file in sorted(Places.files("**/*.yaml")):
-        if group != "." and group.split("/")[0] != "hydra" and file.stem != BASE:
+        if group != "." and group.split("/")[0] != "hydra" and not file.stem.startswith(BASE):
             groups.setdefault(group, []).append(file.stem)
     return groups
 

@@ -122,7 +122,7 @@ def open_base(path: Path, setting: str) -> BaseModel:
     path = path.expanduser()
     if not path.exists():
         raise user_error(setting, f"'{path}' not found", "give a diffusers folder or a single file")
-    row = FAMILIES[look_at_base(path, with_vae=False, setting=setting).family]
+    row = FAMILIES[look_at_base(path, needs=(), setting=setting).family]
     if path.is_dir():
         configs = {part: _config(path / part) for part in row.parts}
         tensors = {part: weights.read_component(path / part, setting) for part in configs}

@@ -86,7 +86,7 @@ def inspect(path: Path, allow: Sequence[str] = ()) -> Report:
     elif any(map(EMBEDDING.match, tensors)):
         report.content = "embedding"
     else:
-        report.family = look_at_base(path, with_vae=False, setting="FILE").family
+        report.family = look_at_base(path, needs=(), setting="FILE").family
     report.summary = _summary(report, found.groups)
     return report
 

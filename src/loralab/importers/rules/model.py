@@ -56,7 +56,7 @@ def _by_keys(base: str) -> str | None:
 
     path = Path(base)
     try:
-        return _option(look_at_base(path, with_vae=False).family) if path.exists() else None
+        return _option(look_at_base(path, needs=()).family) if path.exists() else None
     except (UserError, OSError):
         return None  # the check of the configuration reports it
 

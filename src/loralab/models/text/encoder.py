@@ -16,6 +16,8 @@ class Text(NamedTuple):
     """(B, T, D)"""
     pooled: Tensor | None = None
     """(B, D) one state for the whole caption, where the encoder has one."""
+    lengths: tuple[int, ...] | None = None
+    """(B) how many of the T states are of the caption, where the others are padding; None: all."""
 
 
 class TextEncoder(Protocol):

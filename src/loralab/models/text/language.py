@@ -1,0 +1,91 @@
+"""The tokens of language models: byte-level BPE as a tokenizer.json describes it, and the frame around a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from loralab.models.text.tokens import VOCABULARY, Measure, tokens_of
+from loralab.types import Fit
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FILE = "tokenizer.json"
+CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+"""The chat template of Qwen for one message of the user and an answer that may begin with thoughts."""
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+"""Qwen's tokens that no text has; the first is padding."""
+
+
+class Frame(NamedTuple):
+    """What a language model reads of a caption."""
+
+    limit: int
+    """Tokens, those of the template included; further ones are cut off."""
+    template: str = "{}"
+    """With the caption in it."""
+
+    def ids(self, tokenizer: Tokenizer, caption: str) -> list[int]:
+        return self._all(tokenizer, caption)[: self.limit]
+
+    def fit(self, tokenizer: Tokenizer, caption: str) -> Fit:
+        return Fit(1, max(0, len(self._all(tokenizer, caption)) - self.limit))
+
+    def measure(self, tokenizer: Tokenizer) -> Measure:
+        """Of captions, the tokens of the template not counted."""
+        most = self.limit - len(self._all(tokenizer, ""))
+
+        def of(caption: str) -> tuple[int, Fit]:
+            return most + len(self._all(tokenizer, caption)) - self.limit, self.fit(tokenizer, caption)
+
+        return Measure(most, of)
+
+    def _all(self, tokenizer: Tokenizer, caption: str) -> list[int]:
+        return tokenizer.encode(self.template.replace("{}", caption), add_special_tokens=False).ids
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """That of a folder with a tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / FILE))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def of_bytes() -> Tokenizer:
+    """A tokenizer for miniatures: each byte is a token; Qwen's special ones come first."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({name: at for at, name in enumerate([*SPECIAL, *letters])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
+    return tokenizer
+
+
+def measure(frame: Frame, model: Mapping[str, Any], public: str) -> Measure:
+    """How captions are counted under the settings of a composed `model` node, where its tokenizer or that of a public
+    model is on this disk; else by CLIP's, which has about as many tokens to a word."""
+    places = (model.get("tokenizer"), model.get("base"), model.get("text_encoder"), public)
+    folders = filter(None, (_folder(place) for place in places if place))
+    folder = next(folders, None)
+    if folder is not None:
+        return frame.measure(read_tokenizer(folder))
+    count = tokens_of(str(VOCABULARY))
+    return Measure(frame.limit, lambda caption: (n := len(count(caption)), Fit(1, max(0, n - frame.limit))))
+
+
+def _folder(place: str) -> Path | None:
+    """The folder of a place's tokenizer.json."""
+    here = Path(place).expanduser()
+    if here.exists() or place.count("/") != 1:
+        return next((folder for folder in (here / "tokenizer", here) if (folder / FILE).is_file()), None)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(place, prefix + FILE) for prefix in ("tokenizer/", ""))
+    return next((Path(file).parent for file in found if isinstance(file, str)), None)

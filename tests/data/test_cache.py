@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from loralab.data import images
@@ -308,6 +309,21 @@ def test_texts_are_cached_too(tmp_path: Path, encoder: Encoder, where: str) -> N
     encoder.text_id = "another text encoder"
     cache.fill_texts(captions, encoder)  # type: ignore[arg-type]
     assert len(encoder.captions) == 6
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_with_cached_texts_trains_the_same(train, precision: str) -> None:
+    """Whichever captions a step reads, in training's precision: its own, the empty, the preserved one."""
+    given = ["targets=unet_only", "data.cache.latents=memory", "data.captions.dropout_rate=0.3", "optimizer=sgd"]
+    given += [
+        f"trainer.precision={precision}",
+        "objective.preservation_weight=1",
+        "objective.preservation_caption=star",
+    ]
+    found = [train(*given, f"data.cache.text={text}", name=text) for text in ("true", "false")]
+    cached, fresh = (load_file(run / "adapter.safetensors") for run in found)
+    for name, tensor in fresh.items():
+        torch.testing.assert_close(cached[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path, encoder: Encoder, jobs: list[Job]) -> None:

@@ -22,6 +22,7 @@ from loralab.errors import Problem, UserError, invalid
 from loralab.models.probe import check, predicted
 from loralab.models.registry import FAMILIES, of_model
 from loralab.packages import missing, missing_for
+from loralab.schema.automatic import changing_encoders
 from loralab.schema.tree import Tree, get, plain_values
 from loralab.schema.trusted import is_trusted
 from loralab.scorers.scorer import SETTING as SCORER
@@ -155,12 +156,10 @@ def _cached_texts(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> 
     """The outputs of a text encoder cannot be cached while it is trained, or while adapter.weights change it."""
     if get(tree, "data.cache.text") is not True:
         return
-    for part in ("text_encoder", "text_encoder_2"):
-        frozen = get(tree, f"targets.{part}_lr") == 0 and get(tree, "adapter.weights") is None
-        if get(tree, f"targets.{part}") and not frozen:
-            remedy = f"set targets=unet_only or targets.{part}_lr=0, or data.cache.text=false"
-            found = f"cannot be combined with targets.{part}: its outputs change during training"
-            yield Problem("data.cache.text", found, remedy)
+    for target in changing_encoders(tree):
+        remedy = f"set targets=unet_only or {target}_lr=0, or data.cache.text=false"
+        found = f"cannot be combined with {target}: its outputs change during training"
+        yield Problem("data.cache.text", found, remedy)
 
 
 def _packages(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:

@@ -51,17 +51,18 @@ class Cache:
 
     latents: `none` encodes anew each time; `memory` keeps them for the run, `disk` for all runs.
     text: the text encoder's outputs too, where it is frozen and captions do not vary; on disk if the latents are.
+    `auto` is resolved where settings are composed (see loralab.schema.automatic).
     variants: number of crops cached per image where crops are random. folder: null: that of data.cache_folder.
     """
 
     def __init__(
         self,
         latents: Literal["none", "memory", "disk"] = "none",
-        text: bool = False,
+        text: bool | Literal["auto"] = False,
         variants: Repeats = 1,
         folder: str | None = None,
     ) -> None:
-        self.latents, self.text, self.variants, self.folder = latents, text, variants, folder
+        self.latents, self.text, self.variants, self.folder = latents, text is True, variants, folder
         self._latents = self._store("latents")
         self._texts = self._store("texts")
         self._vae_id = self._text_id = ""
@@ -112,8 +113,8 @@ class Cache:
         return tensors["mean"], tensors["std"]
 
     def fill_texts(self, captions: Iterable[str], family: Family, *, batch_size: AtLeastOne = 32) -> None:
-        """Encodes the captions that are missing."""
-        self._text_id = family.text_id
+        """Encodes the captions that are missing, in the present precision."""
+        self._text_id = family.text_id + _autocast(family.device.type)
         _warn_of_damage(self._texts.verify())
         keys = {self._text_key(caption): caption for caption in captions}
         todo = self._texts.missing(keys)
@@ -152,6 +153,11 @@ def _text_row(text: Conditioning, row: int) -> Tensors:
     """What is stored of a caption."""
     pooled = {} if text.pooled is None else {"pooled": text.pooled[row : row + 1]}
     return _kept({"hidden": text.by_caption()[row][None], **pooled})
+
+
+def _autocast(device: str) -> str:
+    """Which precision autocast computes in, where it is on: outputs depend on it."""
+    return f" {torch.get_autocast_dtype(device)}" if torch.is_autocast_enabled(device) else ""
 
 
 def _least_bytes(job: Job, family: Family) -> int:

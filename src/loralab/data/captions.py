@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from loralab.errors import user_error
+from loralab.schema.automatic import CAPTIONS_VARY
 from loralab.schema.ranges import Count, Share
 
 LONGEST_FILE = 1 << 16
@@ -119,7 +120,7 @@ class Captions:
     @property
     def varies(self) -> bool:
         """Whether a sample's caption, where it is not dropped as a whole, can differ from epoch to epoch."""
-        return self.shuffle or self.tag_dropout_rate > 0 or self.token_warmup_steps > 0 or self.wildcards
+        return any(getattr(self, rule) for rule in CAPTIONS_VARY)
 
     @property
     def may_be_empty(self) -> bool:

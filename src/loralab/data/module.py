@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -205,8 +206,13 @@ class DataModule(L.LightningDataModule):
             empty = [""] if any(folder.captions.may_be_empty for folder in self.folders) else []
             items = [entry.item for draws, _ in self._all_draws() for entry in draws.entries()]
             rules = fixed_rules(self.planner.all_folders)
-            self.cache.fill_texts([*(fixed_caption(item, rules) for item in items), *empty], self.family)
+            with self._precision():
+                self.cache.fill_texts([*(fixed_caption(item, rules) for item in items), *empty], self.family)
         self._is_encoded = True
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """That of training, in which texts that are not cached are encoded."""
+        return nullcontext() if self.trainer is None else self.trainer.precision_plugin.forward_context()
 
     def _refuse_no_batches(self) -> None:
         """Raises a UserError if trainer.limit_train_batches is a share of less than one batch."""

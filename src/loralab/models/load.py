@@ -29,7 +29,7 @@ from loralab.progress import progress
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LOOKS = {"vae": look_at_vae, "text_encoder": look_at_text_encoder}
 
 

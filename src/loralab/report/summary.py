@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
         f"images    {_images(facts)}",
         f"buckets   {_buckets(facts)}",
         f"training  {_length(trainer, facts['batches'])} · {trainer.strategy.root_device} · {trainer.precision}",
-        f"adapter   {_adapter(module)} · base model frozen",
+        f"adapter   {_adapter(module)} · base model frozen{_held(module.run.settings['model'])}",
         f"optimizer {_optimizer(module)}",
         f"files     {output.path()}",
     ]
@@ -39,6 +39,12 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
     lines += [f"note      {note}" for note in (*module.adapters.notes, *facts["notes"])]
     lines += [f"skipped   {words}" for words in _skipped(facts["skipped"])]
     return "\n".join(lines)
+
+
+def _held(model: Mapping[str, Any]) -> str:
+    """How the frozen weights are held, as far as it is a setting."""
+    held = model.get("quantize") or model.get("dtype")
+    return f" in {held}" if held else ""
 
 
 def _skipped(skipped: list[dict[str, str]]) -> Iterator[str]:

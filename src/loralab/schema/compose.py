@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from loralab.schema.automatic import AUTO
 from loralab.schema.renamed import RENAMED, current, current_target, note
 from loralab.schema.tree import plain_values
 
@@ -89,9 +90,15 @@ def _now(pattern: str) -> str:
     return datetime.datetime.now().strftime(pattern)
 
 
+def _auto(key: str, *, _root_: DictConfig) -> Any:
+    return AUTO[key](_root_)
+
+
+# ${auto:KEY} is what `auto` stands for in a setting (see automatic).
 # ${asset:NAME} is the path of an embedded asset, ${fresh:FOLDER} a folder that does not exist yet, ${suffix:NAME} is
 # -NAME, or nothing for null. Registered here, so that they are known wherever a configuration is read, in the processes
 # of a launcher, too.
+OmegaConf.register_new_resolver("auto", _auto, replace=True)
 OmegaConf.register_new_resolver("asset", _asset, replace=True)
 OmegaConf.register_new_resolver("fresh", fresh, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("suffix", _suffix, replace=True)
@@ -138,13 +145,22 @@ class Loader(ConfigLoaderImpl):
     def load_configuration(
         self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
     ) -> DictConfig:
-        return super().load_configuration(config_name, [*map(current, overrides)], *args, **kwargs)
+        cfg = super().load_configuration(config_name, [*map(current, overrides)], *args, **kwargs)
+        follow(cfg)
+        return cfg
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         self.files = _files(defaults)
         cfg = super()._compose_config_from_defaults_list(defaults, repo)
         self.notes = rename(cfg)
         return cfg
+
+
+def follow(cfg: DictConfig) -> None:
+    """Has each `auto` follow the settings that decide it, whatever they are set to later."""
+    for key in AUTO:
+        if OmegaConf.select(cfg, key, throw_on_resolution_failure=False) == "auto":
+            OmegaConf.update(cfg, key, f"${{auto:{key}}}")
 
 
 def _files(defaults: Iterable[ResultDefault]) -> list[tuple[Path, str]]:

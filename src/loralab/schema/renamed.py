@@ -14,6 +14,9 @@ RENAMED = {
 }
 """The old key → the key."""
 
+NO_LONGER = ("data.cache.text",)
+"""What signatures of earlier versions hold, and those of today do not."""
+
 OPTIONS = {("data/validation", "share"): "split", ("model.convolutions", "plain"): "torch"}
 """Group and old option → the option."""
 

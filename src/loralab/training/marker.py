@@ -17,7 +17,7 @@ from typing import Any
 
 from loralab.files import digest_file, what_is_at
 from loralab.models.checkpoint import Unreadable, contents
-from loralab.schema.renamed import current_keys
+from loralab.schema.renamed import NO_LONGER, current_keys
 from loralab.writing import atomic_path
 
 TENSORS, MARKER = "state.ckpt", "state.json"
@@ -133,7 +133,7 @@ def _judged(facts: Any, path: Path) -> State:
     if facts.keys() != KINDS.keys() or not all(fits(facts[name]) for name, fits in KINDS.items()):
         wrong = [name for name, fits in KINDS.items() if name not in facts or not fits(facts[name])]
         raise DamagedState(f"has an invalid {MARKER}: {', '.join(wrong) or 'unknown entries'}")
-    facts["signature"] = current_keys(facts["signature"])
+    facts["signature"] = {k: v for k, v in current_keys(facts["signature"]).items() if k not in NO_LONGER}
     return State(path, **facts)
 
 

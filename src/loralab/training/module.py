@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -23,7 +24,7 @@ from loralab.rng import derive
 from loralab.training.counters import place, position
 from loralab.training.ema import EMA
 from loralab.training.run_state import RunState
-from loralab.types import Batch
+from loralab.types import Batch, Conditioning
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 MakeSchedule = Callable[..., Any]
@@ -61,6 +62,7 @@ class LoraModule(L.LightningModule):
         self.ema = ema
         self.run = run
         self.last_losses: Losses
+        self._texts: dict[str, Conditioning] = {}
 
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:
@@ -98,8 +100,17 @@ class LoraModule(L.LightningModule):
 
     def predictor(self, batch: Batch, captions: list[str]) -> Predict:
         """The prediction for a batch's noisy latents, conditioned on these captions."""
+        if batch.text is not None and captions is not batch.captions:  # the cache has the batch's own
+            batch = replace(batch, text=[self._text(caption) for caption in captions])
         conditioning = self.family.encode_text(captions, batch)
         return lambda noisy, timesteps: self.family.predict(noisy, timesteps, conditioning)
+
+    def _text(self, caption: str) -> Conditioning:
+        """The text of a further caption, kept: where texts are cached, nothing changes it."""
+        if caption not in self._texts:
+            with torch.no_grad():
+                self._texts[caption] = replace(self.family.encode_text([caption]), added={})
+        return self._texts[caption]
 
     def _preservation(self, batch: Batch) -> dict[str, Any]:
         """The objective's predict_base (adapter off) and predict_prior, where prior preservation is on."""

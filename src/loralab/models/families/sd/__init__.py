@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from loralab.models.families.sd import original
 from loralab.models.families.sd.architecture import SCHEDULER, SD1, SD2, TINY
 from loralab.models.families.sd.names import every_level, unet_and_clip_targets
+from loralab.models.frozen import DType
 from loralab.models.row import Blocks, Part, Row, register
 from loralab.models.text.tokens import clip
 from loralab.schema.ranges import AtLeastOne, Pixels
@@ -87,7 +88,7 @@ def load(
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    dtype: DType = "auto",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> StableDiffusion:
     """A Stable Diffusion 1.x (`sd1`) or 2.x (`sd2`) model from a diffusers folder, a Hub id, or a single file.

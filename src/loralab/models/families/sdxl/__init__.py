@@ -10,6 +10,7 @@ from loralab.models.checkpoint import Contents
 from loralab.models.families.sd import SD1, original
 from loralab.models.families.sd.names import unet_and_clip_targets
 from loralab.models.families.sdxl.architecture import MINIATURE, SDXL, VAES, of_file, with_channels
+from loralab.models.frozen import DType
 from loralab.models.row import Blocks, Part, register
 from loralab.schema.ranges import AtLeastOne, Count, Pixels, Positive, Real
 
@@ -97,7 +98,7 @@ def load(
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    dtype: DType = "auto",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> StableDiffusionXL:
     """An SDXL model from a diffusers folder, a Hub id, or a single file; see `loralab.models.families.sd.load`.
@@ -135,7 +136,7 @@ def miniature(
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    dtype: DType = "auto",
 ) -> StableDiffusionXL:
     """A miniature with weights drawn from `seed`, for any CLIP tokenizer: runs every step of SDXL training offline, in
     seconds; it draws only noise. See `load`."""

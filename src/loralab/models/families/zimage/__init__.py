@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loralab.models.families.zimage.architecture import MINIATURE, SCHEDULER, Z_IMAGE
 from loralab.models.families.zimage.names import key_of, targets
+from loralab.models.frozen import DType
 from loralab.models.row import Config, Part, Row, register
 from loralab.models.text import language
 from loralab.models.text.tokens import Measure
@@ -91,7 +92,7 @@ def load(
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    dtype: DType = "auto",
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> ZImage:
     """A Z-Image model from a diffusers folder, a Hub id, or a single file, of the transformer alone or with the others.
@@ -124,7 +125,7 @@ def miniature(
     gradient_checkpointing: bool | AtLeastOne = False,
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    dtype: DType = "auto",
 ) -> ZImage:
     """A miniature with weights drawn from `seed`, whose tokens are bytes: runs every step of its training offline, in
     seconds; it draws only noise. See `load`."""

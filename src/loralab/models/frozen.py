@@ -1,0 +1,8 @@
+"""How frozen weights may be held: types of settings that the families have in common."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+DType = Literal["auto", "fp32", "bf16", "fp16"]
+"""`auto` is resolved where settings are composed (loralab.schema.automatic); without a run it is fp32."""

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,21 @@ class BaseModel:
 
     def _find_in_single_file(self, part: str, target: Target) -> tuple[str, slice]:
         key, third = self.row.file_key(self.row, part, target.diffusers, self.configs[part])
+        if part == self.row.denoiser and self._start is not None:
+            usual = self.row.file_parts[part]
+            plain = f"{self._start}{target.diffusers}.weight"
+            key, third = (plain, None) if plain in self.tensors[""] else (self._start + key.removeprefix(usual), third)
         if key not in self.tensors[""]:
             raise self._lacks(key)
         if third is None:
             return key, slice(None)
         width = self.tensors[""][key].shape[0] // 3
         return key, slice(third * width, (third + 1) * width)
+
+    @cached_property
+    def _start(self) -> str | None:
+        """How the names of the denoiser begin in a file of it alone, which may have those of diffusers."""
+        return self.row.denoiser_start(self.tensors[""])
 
     def _lacks(self, name: str):
         return user_error(

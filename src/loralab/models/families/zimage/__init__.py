@@ -32,6 +32,11 @@ def _measure(model: Mapping[str, Any]) -> Measure:
     return language.measure(frame, model, PUBLIC)
 
 
+def _foreign(config: Config) -> tuple[str, str] | None:
+    edits = config.get("siglip_feat_dim") is not None
+    return ("a Z-Image that reads images, too", "use Z-Image or Z-Image-Turbo") if edits else None
+
+
 def _tensors(row: Row, part: str, state: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
     from loralab.models.families.zimage.model import tensors_of
 
@@ -55,6 +60,7 @@ _Z_IMAGE = Row(
     predictions=("flow",),
     bucket_step=16,  # tokens of two by two latent cells
     config={"_class_name": "ZImageTransformer2DModel"},
+    folder_foreign=_foreign,
     file_parts={
         "transformer": "model.diffusion_model.",
         "text_encoder": "text_encoders.qwen3_4b.transformer.",
@@ -65,9 +71,9 @@ _Z_IMAGE = Row(
     file_tensors=_tensors,
     file_key=key_of,
     adapter_has=r"(^|[._])layers[._]\d+[._](attention[._](to_|qkv|out)|feed_forward[._]w[123]|adaLN_modulation)",
-    versions={"flow": "zimage"},
-    version_starts="zimage",
-    architectures={"flow": "z-image"},
+    versions={"flow": "z_image"},
+    version_starts="z",
+    architectures={"flow": "Z-Image"},
 )
 _MINIATURE = replace(
     _Z_IMAGE,

@@ -27,7 +27,7 @@ def tensors_of(row: Row, part: str, state: dict[str, Tensor], config: Config) ->
     """A part's tensors of a single file under the names of its class."""
     prefix = row.file_parts[part]
     own = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
-    if part != row.denoiser:
+    if part != row.denoiser or f"{prefix}all_x_embedder.2-1.weight" in own:  # diffusers' own names
         return {name.removeprefix(prefix): tensor for name, tensor in own.items()}
     from diffusers.loaders.single_file_utils import convert_z_image_transformer_checkpoint_to_diffusers
 

@@ -171,7 +171,7 @@ def written(tmp_path: Path, **changes) -> Path:
         ({"dora_scale": torch.ones(5, 1)}, ("incompatible shapes", f"{NAME}.dora_scale")),
         ({"dora_scale": torch.tensor(float("inf"))}, ("not finite", f"{NAME}.dora_scale")),
         ({"lora_up_weight": torch.ones(8, 8, dtype=torch.int8)}, ("floating", f"{NAME}.lora_up.weight")),
-        ({"oft_blocks": torch.ones(2, 2)}, ("OFT", f"{NAME}.oft_blocks")),
+        ({"oft_blocks": torch.ones(2, 2)}, ("incomplete", f"{NAME}.oft_blocks")),
         ({"diff": torch.ones(2, 2)}, ("LyCORIS full", f"{NAME}.diff")),
     ],
 )

@@ -20,19 +20,20 @@ from tests.support.adapters import merged
 from tests.support.names import CASES, golden, modules, targets
 
 CONF = ROOT / "conf" / "adapter"
-KINDS = [*sorted(path.stem for path in CONF.glob("*.yaml")), "dora input"]
+KINDS = [*sorted(path.stem for path in CONF.glob("*.yaml")), "dora magnitude=input", "oft rescaled=true"]
 
 
 def method(name: str, **changes):
-    """What the YAML builds, for a rank of 4; of DoRA, perhaps with magnitudes of the inputs."""
-    name, _, magnitude = name.partition(" ")
-    changes |= {"magnitude": magnitude} if magnitude else {}
+    """What the YAML builds, for a rank of 4, with further settings."""
     return instantiate({**settings(name), **changes})
 
 
 @cache
 def settings(name: str) -> dict:
-    return compose([f"adapter={name}", "adapter.rank=4"]).tree["adapter"]
+    name, *further = name.split()
+    return compose([f"adapter={name}", "adapter.rank=4", *(f"adapter.{setting}" for setting in further)]).tree[
+        "adapter"
+    ]
 
 
 @pytest.fixture
@@ -122,7 +123,8 @@ def test_every_tensor_moves_and_the_base_does_not(kind, family, batch):
         optimizer.step()
         optimizer.zero_grad()
     moved = adapters.state()
-    still = [key for key in start if not key.endswith("alpha") and torch.equal(start[key], moved[key])]
+    fixed = ("alpha", "on_input")
+    still = [key for key in start if not key.endswith(fixed) and torch.equal(start[key], moved[key])]
     assert still == []
     now = {name: tensor for part in family.parts().values() for name, tensor in part.state_dict().items()}
     assert now.keys() == base.keys()

@@ -8,12 +8,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from loralab.adapters.base import Adapter, Method
+from loralab.adapters.boft import BOFT
 from loralab.adapters.dora import DoRA
+from loralab.adapters.ia3 import IA3
 from loralab.adapters.inject import inject
 from loralab.adapters.kinds import suffix
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr, split
 from loralab.adapters.lora import LoRA
+from loralab.adapters.oft import OFT
+from loralab.adapters.oft_v2 import OFTv2
 from loralab.adapters.targets import Targets
 from loralab.models.families.sd import load
 from tests.support.adapters import grouped
@@ -31,6 +35,10 @@ METHODS = {
     "lokr_whole": LoKr(rank=2, alpha=3.0, full_matrix=True),
     "lokr_both": LoKr(rank=2, alpha=3.0, decompose_both=True),
     "lokr_factor": LoKr(rank=2, alpha=3.0, factor=4),
+    "oft": OFT(rank=4),
+    "oft_rescaled": OFT(rank=4, rescaled=True),
+    "boft": BOFT(rank=10),
+    "boft_rescaled": BOFT(rank=10, rescaled=True),
 }
 
 
@@ -39,7 +47,7 @@ def build(layer: nn.Module, method: Method) -> Adapter:
     draw = torch.Generator().manual_seed(3)
     tensors = method.create(layer, method.rank, draw)
     tensors = {name: t + 0.1 * torch.randn(t.shape, generator=draw) for name, t in tensors.items()}
-    return Adapter(layer, method, tensors, method.alpha)
+    return Adapter(layer, method, tensors, method.alpha or 1.0)
 
 
 def make_layer(name: str) -> nn.Module:
@@ -57,6 +65,12 @@ def close(a, b, **tolerance):
     torch.testing.assert_close(a, b, **(tolerance or {"atol": 2e-5, "rtol": 1e-4}))
 
 
+def in_file(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """A file's tensors of one module, `a`."""
+    told = adapter.method.in_file(adapter.tensors, adapter.alpha)
+    return {f"a.{suffix(name)}": tensor.detach() for name, tensor in told.items()}
+
+
 def lycoris_weight(module, weight: torch.Tensor) -> torch.Tensor:
     """The weight with LyCORIS' adapter. Its get_diff_weight scales LoHa and LoKr twice (4.1.3), its forward once."""
     if hasattr(module, "get_weight"):
@@ -72,7 +86,7 @@ def test_lycoris_loads_it_and_agrees(name, layer_name):
     layer = make_layer(layer_name)
     x, weight = make_input(layer), layer.weight.clone()
     adapter = build(layer, METHODS[name])
-    state = {f"a.{suffix(n)}": t.detach() for n, t in adapter.tensors.items()} | {"a.alpha": adapter.alpha}
+    state = in_file(adapter)
     theirs = make_layer(layer_name)
     with torch.no_grad():
         kind, values = get_module(state, "a")
@@ -174,6 +188,10 @@ unet_target_name = ["conv_in", "conv_out", "time_embedding.linear_1", "time_embe
         ("lokr", {"factor": 4}, LoKr),
         ("lora", {"dora_wd": True}, DoRA),
         ("lora", {"dora_wd": True, "wd_on_output": False}, DoRA),
+        ("diag-oft", {}, OFT),
+        ("diag-oft", {"rescaled": True}, OFT),
+        ("boft", {"rescaled": True}, BOFT),
+        ("ia3", {}, IA3),
     ],
 )
 def test_files_of_lycoris(algorithm, settings, kind, random_base, tmp_path):
@@ -195,7 +213,7 @@ def test_files_of_lycoris(algorithm, settings, kind, random_base, tmp_path):
         theirs = family.denoiser(noisy, 5, text).sample
         network.save_weights(str(path), torch.float32, {})
         network.restore()
-        adapters = inject(family, kind(rank=1, weights=str(path)), Targets(text_encoder=False)).eval()
+        adapters = inject(family, kind(rank=2, weights=str(path)), Targets(text_encoder=False)).eval()
         ours = family.denoiser(noisy, 5, text).sample
     close(ours, theirs)
     assert (ours - before).abs().max() > 0.1
@@ -254,3 +272,82 @@ def test_split():
     for width in (1, 2, 24, 127, 128, 250, 320, 360, 512, 640, 768, 1280, 2048, 10240):
         for factor in (None, 4, 8, 16):
             assert split(width, factor) == factorization(width, factor or -1), (width, factor)
+
+
+@pytest.mark.parametrize(("kind", "rank"), [(OFT, 4), (BOFT, 10)])
+def test_constraint(kind, rank):
+    """LyCORIS' bound on the rotations: kept to by training here, written into files there."""
+    from lycoris.modules import get_module, make_module
+
+    layer = make_layer("linear")
+    adapter = build(layer, kind(rank=rank, constraint=0.02))
+    before, state = layer.weight + adapter.delta(), in_file(adapter) | {"a.alpha": torch.tensor(0.02)}
+    limit = adapter.method.norm_limit(layer)
+    assert limit == 0.02 * 40
+    assert adapter.limit_norm(limit)
+    with torch.no_grad():
+        module = make_module(*get_module(state, "a"), "a", make_layer("linear"))
+        expected = lycoris_weight(module, layer.weight)
+        close(layer.weight + adapter.delta(), expected)
+        close(layer.weight + grouped(state)["a"].change(layer.weight.shape, layer.weight), expected)
+        assert (before - expected).abs().max() > 0.05
+    assert in_file(adapter)["a.alpha"] == 0, "programs differ in what they make of it"
+
+
+def test_rotations_keep_angles():
+    """What OFT is for: products of a block's rows with each other, and all norms of a rotated weight, are as before."""
+    layer = make_layer("linear")
+    turned = layer.weight + build(layer, OFT(rank=4)).delta()
+    assert (turned - layer.weight).abs().max() > 0.1
+    close(turned.T @ turned, layer.weight.T @ layer.weight)
+
+
+@pytest.mark.parametrize("layer_name", LAYERS)
+@pytest.mark.parametrize("block_share", [False, True])
+def test_rotations_of_inputs(block_share, layer_name):
+    """PEFT's on linear layers; on convolutions its rotation, multiplied to the weight as OneTrainer does."""
+    from peft import OFTConfig
+    from peft.tuners.oft.layer import OFTRotationModule
+
+    layer = make_layer(layer_name)
+    adapter = build(layer, OFTv2(rank=4, block_share=block_share))
+    x, values = make_input(layer), adapter.tensors["oft_R"]
+    with torch.no_grad():
+        if layer_name == "linear":
+            config = OFTConfig(oft_block_size=4, target_modules=["layer"], block_share=block_share)
+            model = wrapped(layer_name, config)
+            model.base_model.model.layer.oft_R["default"].weight.copy_(values)
+            close(layer(x), model(x))
+            return
+        width = layer.weight[0].numel()
+        rotation = OFTRotationModule(len(values), 6, 4, width, block_share=block_share)
+        rotation.weight.copy_(values)
+        expected = layer.weight.flatten(1) @ rotation.get_weight()
+        close(layer.weight + adapter.delta(), expected.reshape(layer.weight.shape))
+        scaled = {"oft_R": values * 6**0.5, "oft_R.scaled_oft": torch.tensor(1)}  # OneTrainer's other form
+        group = grouped({f"a.{suffix(name)}": tensor for name, tensor in scaled.items()})["a"]
+        close(group.change(layer.weight.shape, layer.weight), adapter.delta())
+
+
+@pytest.mark.parametrize("layer_name", LAYERS)
+@pytest.mark.parametrize("on_input", [False, True])
+def test_factors(on_input, layer_name):
+    """(IA)³ as LyCORIS has it, and as PEFT does where no bias is scaled with the output."""
+    from lycoris.modules.ia3 import IA3Module
+    from peft import IA3Config
+
+    layer = make_layer(layer_name)
+    adapter, x = build(layer, IA3(on_input=on_input)), make_input(layer)
+    module = IA3Module("a", theirs := make_layer(layer_name), train_on_input=on_input)
+    module.load_state_dict({key.removeprefix("a."): value for key, value in in_file(adapter).items()})
+    with torch.no_grad():
+        module.apply_to()
+        close(layer(x), theirs(x))
+        close(layer.weight + adapter.delta(), module.get_merged_weight()[0])
+    if on_input or layer.bias is None:
+        config = IA3Config(target_modules=["layer"], feedforward_modules=["layer"] if on_input else [])
+        model = wrapped(layer_name, config)
+        slot = model.base_model.model.layer.ia3_l["default"]
+        with torch.no_grad():
+            slot.copy_(1 + adapter.tensors["weight"].reshape(slot.shape))
+            close(layer(x), model(x))

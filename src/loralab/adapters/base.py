@@ -1,4 +1,4 @@
-"""What an adapter adds to one layer of the frozen base model.
+"""What an adapter does to one layer of the frozen base model.
 
 A kind of adapter is one subclass of Method, which registers itself: what the user sets, the tensors it starts with and
 that its files are recognised by, the change of the weight, and where other programs have it. Trainer, files and tools
@@ -10,7 +10,7 @@ Tensors are named as files of the kohya layout name them, without `.weight`: lor
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from loralab.models import onednn
 from loralab.models.quantize import dequantized
+from loralab.models.target import Target
 from loralab.schema.ranges import Chance, Positive, Rank
 
 Tensors = Mapping[str, Any] | nn.ParameterDict
@@ -41,7 +42,8 @@ METHODS: list[type[Method]] = []
 class Method:
     """How layers are adapted: what the options of `adapter` have in common.
 
-    A subclass says which tensors it has (`required`, by names of its own), creates them and computes their `delta`.
+    A subclass says which tensors it has (`required`, by names of its own), creates them and computes their `delta`, or
+    the whole `change` of a weight where it is no scaled sum (see multiplied).
     """
 
     rank: Rank
@@ -67,7 +69,9 @@ class Method:
     required: ClassVar[frozenset[str]]
     """Tensors that every adapter of this kind has: files are recognised by them."""
     optional: ClassVar[frozenset[str]] = frozenset()
-    """Further ones that it may have in files of other trainers."""
+    """Further ones that it may have, if only in files of other trainers."""
+    flags: ClassVar[frozenset[str]] = frozenset()
+    """Those among them that say something about the others; they may be whole numbers, and are not trained."""
     starts_at_zero: ClassVar[frozenset[str]]
     """Tensors that make the change zero at the start; LoRA+ gives them their own rate (arXiv 2402.12354)."""
     needs_weight: ClassVar[bool] = False
@@ -95,6 +99,10 @@ class Method:
         """The tensors to start with, in fp32 on the CPU."""
         raise NotImplementedError
 
+    def at(self, target: Target) -> Method:
+        """The same for one module, where what is trained depends on which it is."""
+        return self
+
     def output(self, adapter: Adapter, x: Tensor) -> Tensor:
         """The layer's output with the adapter; `adapter.plain(x)` is that without. Here, by way of the whole change."""
         layer, shape, out = adapter.layer, weight_shape(adapter.layer), adapter.plain(x)
@@ -103,7 +111,8 @@ class Method:
         names = list(adapter.tensors)
 
         def product(x: Tensor, *tensors: Tensor) -> Tensor:
-            return apply(layer, x, self.delta(dict(zip(names, tensors, strict=True))).reshape(shape) * adapter.scale)
+            weight = plain_weight(layer) if self.needs_weight else None
+            return apply(layer, x, self.change(dict(zip(names, tensors, strict=True)), adapter.scale, shape, weight))
 
         # the full-size factors are made again in the backward pass: kept, they would be thrice the base in memory
         added = checkpoint(product, x, *adapter.tensors.values(), use_reentrant=False, preserve_rng_state=False)
@@ -111,7 +120,10 @@ class Method:
 
     @staticmethod
     def delta(tensors: Tensors) -> Tensor:
-        """The unscaled change of the weight, (out, in) or (out, in, kh, kw) or (out, in·kh·kw); linear in each."""
+        """The unscaled change of the weight, (out, in) or (out, in, kh, kw) or (out, in·kh·kw); linear in each.
+
+        Where a weight is multiplied, what the multiplier is made of: its norm is what is limited.
+        """
         raise NotImplementedError
 
     @staticmethod
@@ -120,9 +132,9 @@ class Method:
         raise NotImplementedError
 
     @classmethod
-    def recognises(cls, names: Collection[str]) -> bool:
-        """Whether tensors of these names are an adapter of this kind."""
-        return cls.required <= set(names) <= cls.required | cls.optional
+    def recognises(cls, tensors: Tensors) -> bool:
+        """Whether these are an adapter of this kind, by their names."""
+        return cls.required <= set(tensors) <= cls.required | cls.optional
 
     @classmethod
     def change(cls, tensors: Tensors, scale: float, shape: torch.Size, weight: Tensor | None) -> Tensor:
@@ -131,7 +143,10 @@ class Method:
 
     @classmethod
     def shape_of(cls, tensors: Tensors) -> torch.Size:
-        """The shape of `delta`, without computing it; a RuntimeError where their shapes are incompatible."""
+        """The shape of the weight's change, without computing it; 0 for a width that they don't tell.
+
+        A RuntimeError where their shapes are incompatible.
+        """
         return cls.delta({name: t.to("meta") for name, t in tensors.items()}).shape
 
     @classmethod
@@ -143,6 +158,25 @@ class Method:
     def factors(cls, tensors: Tensors) -> dict[str, Any]:
         """The tensors that `delta` is made of."""
         return dict(tensors.items())
+
+    def norm_limit(self, layer: Layer) -> float | None:
+        """The upper bound on `norm` at a layer, applied after every step."""
+        return self.max_norm
+
+    @classmethod
+    def size(cls, tensors: Tensors) -> str:
+        """How large it is, in words: its rank, where it has one."""
+        return str(cls.rank_of(tensors) or "full")
+
+    @classmethod
+    def from_file(cls, tensors: dict[str, Tensor], alpha: float | None) -> tuple[dict[str, Tensor], float]:
+        """Tensors and alpha as a file has them, to be used; a missing alpha is the rank, a scale of 1."""
+        return tensors, float(cls.rank_of(tensors) or 1) if alpha is None else alpha
+
+    @classmethod
+    def in_file(cls, tensors: Tensors, alpha: Tensor) -> dict[str, Tensor]:
+        """What a file has of an adapter: its tensors, flags and alpha."""
+        return {"alpha": alpha, **tensors}
 
     @staticmethod
     def fitted(tensors: Tensors, shape: torch.Size) -> Tensors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -97,8 +96,8 @@ class DoRA(WeightDecomposed, LoRA):
 def _of_other_trainers(kind: type[Method]) -> type[Method]:
     """Adapters of this kind with magnitudes beside them, which LyCORIS trains."""
 
-    def recognises(cls: type[Method], names: Collection[str]) -> bool:
-        return MAGNITUDE in names and kind.recognises(set(names) - {MAGNITUDE})
+    def recognises(cls: type[Method], tensors: Tensors) -> bool:
+        return MAGNITUDE in tensors and kind.recognises({n: t for n, t in tensors.items() if n != MAGNITUDE})
 
     facts = {"required": kind.required | {MAGNITUDE}, "recognises": classmethod(recognises), "can_be_trained": False}
     return type(f"{kind.__name__} with magnitudes", (WeightDecomposed, kind), facts)

@@ -143,7 +143,7 @@ def look(
     module = metadata.get("ss_network_module", "")
     problems += problems_of(sorted_.faults | faults, len(tensors), setting, module)
     if not groups and not problems:
-        problems = [Problem(setting, f"{path} contains no adapter", "use a LoRA, LoCon, LoHa, LoKr or DoRA file")]
+        problems = [Problem(setting, f"{path} contains no adapter", "use a file of one of the kinds in conf/adapter")]
     notes = [f"{path.name}: {what} ignored: {some(keys)}" for what, keys in sorted_.beside.items()]
     return AdapterFile(sorted_.state, metadata, groups, notes, problems)
 
@@ -187,6 +187,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _cast(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """In the file's precision; an alpha that it would round stays fp32."""
     tensor = tensor.detach().cpu().contiguous()
+    if not tensor.is_floating_point():
+        return tensor
     cast = tensor.to(dtype)
     return tensor.float() if key.endswith(".alpha") and cast.float() != tensor.float() else cast
 

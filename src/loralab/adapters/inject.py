@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from loralab.adapters import file
 from loralab.adapters.base import Adapter, Layer, Method, is_spatial, weight_shape
-from loralab.adapters.kinds import Group, some, sort_out, suffix
+from loralab.adapters.kinds import Group, fits, some, sort_out, suffix
 from loralab.adapters.layouts import Layout, to_diffusers
 from loralab.adapters.targets import Site, Targets
 from loralab.errors import user_error
@@ -86,8 +86,8 @@ class AdapterSet(nn.Module):
         """All tensors by their keys in a file, alphas among them in the kohya layout; fp32."""
         state = {}
         for name, adapter in self:
-            state[f"{name}.alpha"] = adapter.alpha.detach().clone()
-            state |= {f"{name}.{suffix(n)}": t.detach().clone() for n, t in adapter.tensors.items()}
+            told = adapter.method.in_file(adapter.tensors, adapter.alpha)
+            state |= {f"{name}.{suffix(n)}": tensor.detach().clone() for n, tensor in told.items()}
         return state if layout == "kohya" else to_diffusers(sort_out(state, values=False)[0], self.table)
 
     @property
@@ -160,11 +160,11 @@ class AdapterSet(nn.Module):
 
     @torch.no_grad()
     def limit_norms(self) -> Norms | None:
-        """Applies `adapter.max_norm`, after an optimizer step; None where there is no limit."""
-        limits = [(adapter, adapter.method.max_norm) for _, adapter in self if adapter.method.max_norm]
-        if not limits:
+        """Applies the upper bounds on norms, after an optimizer step; None where there is none."""
+        limits = {adapter: adapter.method.norm_limit(adapter.layer) for _, adapter in self}
+        if not any(limits.values()):
             return None
-        limited = torch.stack([adapter.limit_norm(limit) for adapter, limit in limits]).sum()
+        limited = torch.stack([adapter.limit_norm(limit) for adapter, limit in limits.items() if limit]).sum()
         norms = torch.stack([adapter.norm() for _, adapter in self])
         return Norms(norms.mean(), norms.max(), limited)
 
@@ -202,6 +202,7 @@ def _adapter(layer: Layer, site: Site, method: Method, seed: int) -> Adapter | N
     rank, alpha = _size(site, method, is_spatial(layer))
     if rank == 0:
         return None
+    method = method.at(site.target)
     tensors = method.create(layer, rank, generator(seed, "adapter", site.name))
     return Adapter(layer, method, tensors, method.effective_alpha(alpha, rank))
 
@@ -251,6 +252,6 @@ def check_start(groups: Mapping[str, Group], wanted: type[Method]) -> None:
 def check_shape(name: str, group: Group, layer: Layer, setting: str = "adapter.weights") -> None:
     """Raises a UserError that names `setting` where an adapter changes a weight of another shape than the layer's."""
     shape, expected = group.shape, weight_shape(layer)
-    if shape.numel() != expected.numel() or shape[0] != expected[0]:
+    if not fits(shape, expected):
         found = f"{name} changes a weight of shape {tuple(shape)}, but the model's has {tuple(expected)}"
         raise user_error(setting, found, f"use the base model that the file was made for ({named()})")

@@ -21,7 +21,9 @@ _ENDINGS = (
     (re.compile(r"\.(lora|lora_linear_layer)\.up\.weight$"), "lora_up.weight"),
     (re.compile(r"_lora\.down\.weight$"), "lora_down.weight"),
     (re.compile(r"_lora\.up\.weight$"), "lora_up.weight"),
-    (re.compile(r"\.(alpha)$"), r"\1"),
+    (re.compile(r"\.(alpha|rescale)$"), r"\1"),
+    (re.compile(r"\.oft_R\.(scaled_oft)$"), r"oft_R.\1"),
+    (re.compile(r"\.oft_R(\.[^.]+){0,2}$"), "oft_R.weight"),
 )
 """How keys end that name their module by a path: PEFT (perhaps with the adapter's name in it), diffusers of old, and
 diffusers' first attention processors. Tensors of other kinds than LoRA's end as they are called."""
@@ -30,11 +32,12 @@ EMBEDDING = re.compile(r"(?:bundle_emb\.(?P<name>[^.]+)\..*|emb_params|clip_[lg]
 """A learned word (textual inversion) that some trainers put into the adapter's file; it changes no module."""
 
 _OF_OTHER_KINDS = (
-    (re.compile(r"\.b?oft_"), "of OFT or BOFT adapters"),
+    (re.compile(r"\.boft_"), "of PEFT's BOFT adapters"),
+    (re.compile(r"\.oft_diag$"), "of an early form of OFT adapters"),
     (re.compile(r"\.diff(_b)?$"), "full weight differences (LyCORIS full)"),
     (re.compile(r"\.[wb]_norm$"), "of normalisation layers (LyCORIS norm)"),
     (re.compile(r"\.[ab][12]\.weight$"), "of GLoRA adapters"),
-    (re.compile(r"\.on_input$|\.ia3_"), "of IA3 adapters"),
+    (re.compile(r"\.ia3_l"), "of PEFT's IA3 adapters, which change biases too"),
     (re.compile(r"\.lora_E|\.ranknum"), "of AdaLoRA adapters"),
     (re.compile(r"\.vera_"), "of VeRA adapters"),
     (re.compile(r"\.lora_embedding_"), "of the LoRA of an embedding layer"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from loralab.adapters import dora  # noqa: F401  # with those that it imports, all kinds of our own
+from loralab.adapters import boft, dora, ia3, oft_v2  # noqa: F401  # all kinds of our own
 from loralab.adapters.base import METHODS, Method
 from loralab.adapters.keys import AMBIGUOUS, NO_MODULE, NOT_SUPPORTED, strangeness
 from loralab.adapters.lora import LoRA
@@ -24,7 +24,7 @@ NOT_FLOATS = "are empty or not floating-point numbers"
 NOT_FINITE = "have values that are not finite"
 DAMAGED = "download or copy the file again: it is damaged, or of an unsupported kind"
 REMEDIES = {
-    UNKNOWN: "use a LoRA, LoCon, LoHa, LoKr or DoRA: without these keys it would be a different adapter",
+    UNKNOWN: "use a LoRA, LoCon, LoHa, LoKr, DoRA, OFT or IA3: without these keys it would be a different adapter",
     NO_MODULE: "use the base model that the file was made for, if it is a Stable Diffusion",
     AMBIGUOUS: "put PEFT's adapter_config.json beside the file: its auto_mapping says which",
     NOT_FINITE: "use an earlier file: its training failed",
@@ -81,7 +81,13 @@ class Group:
 
 def suffix(tensor: str) -> str:
     """lora_down → lora_down.weight: how a file's key ends."""
-    return f"{tensor}.weight" if tensor.startswith("lora_") else tensor
+    return f"{tensor}.weight" if tensor.startswith("lora_") or tensor == "oft_R" else tensor
+
+
+def fits(change: torch.Size, weight: torch.Size) -> bool:
+    """Whether a weight of this shape can be changed so, a kernel perhaps folded into the inputs."""
+    outer, inner = (change[0], change[1:].numel()), (weight[0], weight[1:].numel())
+    return all(own in (0, wanted) for own, wanted in zip(outer, inner, strict=True))
 
 
 Faults = dict[str, list[str]]
@@ -91,7 +97,7 @@ Faults = dict[str, list[str]]
 def sort_out(state: Mapping[str, Tensor], values: bool = True) -> tuple[dict[str, Group], Faults]:
     """The adapters of a state of the kohya layout by module name, and what cannot be used of it.
 
-    A missing alpha is the rank, a scale of 1. `values`: whether the numbers are checked, which reads all of them.
+    `values`: whether the numbers are checked, which reads all of them.
     """
     modules: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
@@ -106,7 +112,7 @@ def sort_out(state: Mapping[str, Tensor], values: bool = True) -> tuple[dict[str
             faults.setdefault(fault, []).extend(f"{name}.{suffix(tensor)}" for tensor in names)
             kind = None
         if kind is not None:
-            groups[name] = Group(kind, tensors, _alpha(alpha, kind, tensors))
+            groups[name] = Group(kind, *kind.from_file(tensors, None if alpha is None else float(alpha)))
     return groups, faults
 
 
@@ -128,7 +134,8 @@ def _faults(kind: type[Method] | None, tensors: Mapping[str, Tensor], alpha: Ten
         known = {fault: [n for n in strange if strange[n] == fault] for fault in strange.values() if fault != NO_MODULE}
         odd = [name for name in tensors if not any(name in kind.required | kind.optional for kind in METHODS)]
         return known or ({UNKNOWN: odd} if odd else {INCOMPLETE: list(tensors)})
-    if wrong := [name for name, tensor in tensors.items() if not tensor.is_floating_point() or not tensor.numel()]:
+    floats = {name: tensor for name, tensor in tensors.items() if name not in kind.flags}
+    if wrong := [name for name, tensor in floats.items() if not tensor.is_floating_point() or not tensor.numel()]:
         return {NOT_FLOATS: wrong}
     if wrong := [name for name, tensor in numbers.items() if not tensor.isfinite().all()]:
         return {NOT_FINITE: wrong}
@@ -151,14 +158,9 @@ def named(import_path: str) -> type[Method] | None:
     return next((kind for kind in METHODS if kind.import_path() == import_path), None)
 
 
-def kind_of(names: Iterable[str]) -> type[Method] | None:
-    """The kind that tensors of these names make up."""
-    names = set(names)
-    return next((kind for kind in METHODS if kind.recognises(names)), None)
-
-
-def _alpha(alpha: Tensor | None, kind: type[Method], tensors: Mapping[str, Tensor]) -> float:
-    return float(alpha) if alpha is not None else float(kind.rank_of(tensors) or 1)
+def kind_of(tensors: Mapping[str, Tensor]) -> type[Method] | None:
+    """The kind that these tensors make up."""
+    return next((kind for kind in METHODS if kind.recognises(tensors)), None)
 
 
 def some(names: list[str], most: int = 8) -> str:

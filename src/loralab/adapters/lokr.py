@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,8 +84,8 @@ class LoKr(Method):
         return low[0].shape[0] if low else None
 
     @classmethod
-    def recognises(cls, names: Collection[str]) -> bool:
-        names = set(names)
+    def recognises(cls, tensors: Tensors) -> bool:
+        names = set(tensors)
         first = ("lokr_w1" in names) != ({"lokr_w1_a", "lokr_w1_b"} <= names)
         second = ("lokr_w2" in names) != ({"lokr_w2_a", "lokr_w2_b"} <= names)
         return first and second and names <= cls.optional

@@ -25,20 +25,32 @@ IN_HEADER = "lora_adapter_metadata"
 PLAIN_KEYS = ("lora_alpha", "alpha_pattern", "use_rslora")
 """What other trainers write into the header as it is."""
 
-KINDS = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
-"""The kinds of adapters that can be read, and what their alpha is called; it is 8 where it is not given."""
+KINDS = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha", "OFT": "alpha"}
+"""The kinds of adapters that can be read, and what their alpha is called; it is 8 where it is not given. OFT
+has none."""
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "lycoris")
 """Ways to initialise that leave the base model as it is."""
 CHANGED_BASE = "save it from PEFT with path_initial_model_for_weight_conversion, which converts it to a plain LoRA"
 PLAIN = "train and save it in PEFT without that option"
 
+TERMS = "num_cayley_neumann_terms"
+
 WITHOUT_EFFECT = frozenset(
     (
         *("alpha", "alpha_pattern", "auto_mapping", "corda_config", "decompose_both", "ensure_weight_tying"),
-        *("eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "init_weights"),
+        *(
+            "block_share",
+            "coft",
+            "eva_config",
+            "exclude_modules",
+            "fan_in_fan_out",
+            "inference_mode",
+            "init_lora_weights",
+            "init_weights",
+        ),
         *("layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_ga_config", "megatron_config"),
         *("peft_type", "rank_dropout_scale", "rank_pattern", "runtime_config", "target_modules", "use_dora"),
-        *("use_effective_conv2d", "use_rslora", "velora_config"),
+        *("use_cayley_neumann", "use_effective_conv2d", "use_rslora", "velora_config"),
     )
 )
 """Keys that are used here, or that do not affect the saved tensors."""
@@ -76,7 +88,7 @@ class Config:
         """(what was found, remedy) for all that can't be represented, so that nothing is read at the wrong strength."""
         kind = self._kind
         if kind not in KINDS:
-            yield f"peft_type={kind} is not supported", "valid: LORA, LOHA, LOKR"
+            yield f"peft_type={kind} is not supported", f"valid: {', '.join(KINDS)}"
             return
         start = self.values.get("init_lora_weights", self.values.get("init_weights"))
         if start not in PLAIN_STARTS:
@@ -84,6 +96,8 @@ class Config:
                 f"init_lora_weights={start}: this changed the base model, which the adapter does not contain",
                 CHANGED_BASE,
             )
+        if kind == "OFT" and (not self.values.get("use_cayley_neumann") or self.values.get(TERMS, 5) != 5):
+            yield f"use_cayley_neumann=false, or {TERMS} other than 5, is not supported", PLAIN
         for key, value in self.values.items():
             if (key == "bias" and value != "none") or (key not in WITHOUT_EFFECT and _switched_on(value)):
                 yield f"{key}={json.dumps(value)[:80]} is not supported", PLAIN
@@ -100,7 +114,7 @@ class Config:
         return KINDS[self._kind]
 
     def _invalid(self) -> Iterator[str]:
-        for key in (self._alpha_key, "r"):
+        for key in (self._alpha_key, "r") if self._kind != "OFT" else ():
             if not is_number(self.values.get(key, 8), above=0 if key == "r" else -1e15):
                 yield key
         for key, low in (("alpha_pattern", -1e15), ("rank_pattern", 0)):

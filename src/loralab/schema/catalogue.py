@@ -645,7 +645,10 @@ FURTHER = (
 """Further options of sd-scripts and its GUI that are supported."""
 
 NETWORK_ARGS = (
-    Option("algo", "adapter=…", "Algorithm of LyCORIS: lora, locon, loha, lokr.", kind=coerce.name, by="network"),
+    Option(
+        "algo", "adapter=…", "Algorithm of LyCORIS: lora, locon, loha, lokr, diag-oft, boft, ia3.", kind=coerce.name,
+        by="network",
+    ),
     Option(
         "block_alphas", "targets.blocks.alpha", "An alpha for each block of the UNet.",
         kind=coerce.numbers, by="blocks",
@@ -665,6 +668,10 @@ NETWORK_ARGS = (
         kind=coerce.wholes, by="blocks",
     ),
     Option("conv_dim", "adapter.conv_rank", "Rank of k×k convolutions.", by="network"),
+    Option(
+        "constraint", "adapter.constraint", "Upper bound on the norm of OFT's rotations, for each output.",
+        kind=coerce.positive_or_none, only="adapter=oft|boft", why="has no effect without OFT",
+    ),
     Option("decompose_both", "adapter.decompose_both", "Gives LoKr's small matrix a low rank, too."),
     Option("dora_wd", "adapter=dora", "Learns magnitude and direction of weights separately (DoRA).", by="network"),
     Option(
@@ -690,7 +697,15 @@ NETWORK_ARGS = (
     Option("module_dropout", "adapter.module_dropout", "Dropout of the adapters of whole layers."),
     Option("preset", "targets.…", "LyCORIS' preset of layers.", kind=coerce.name, by="network"),
     Option("rank_dropout", "adapter.rank_dropout", "Dropout of rank components."),
+    Option(
+        "rescaled", "adapter.rescaled", "OFT also trains a factor for each output.", only="adapter=oft|boft",
+        why="has no effect without OFT",
+    ),
     Option("rs_lora", "adapter.rs_lora", "Scales by alpha / √rank."),
+    Option(
+        "train_on_input", "adapter.on_input", "(IA)³ scales inputs rather than outputs.", only="adapter=ia3",
+        why="has no effect without (IA)³",
+    ),
     Option(
         "up_lr_weight", "targets.blocks.lr_factor", "Learning-rate factors of the UNet's output blocks.",
         kind=coerce.numbers, by="blocks",
@@ -701,11 +716,8 @@ NETWORK_ARGS = (
     ),
     Option("block_size", "", "DyLoRA is not supported"),
     Option("bypass_mode", "", "changes how LyCORIS computes, not what it trains"),
-    Option("constraint", "", "OFT is not supported"),
     Option("rank_dropout_scale", "", "rank dropout is always rescaled to keep the mean"),
-    Option("rescaled", "", "OFT is not supported"),
     Option("train_norm", "", "training normalisation layers is not supported"),
-    Option("train_on_input", "", "iA3 is not supported"),
     Option("unbalanced_factorization", "", "LoKr always factorises as evenly as possible"),
     Option("use_conv_cp", "", "Tucker decomposition of convolutions can be read, but not trained"),
     Option("use_cp", "", "Tucker decomposition of convolutions can be read, but not trained"),

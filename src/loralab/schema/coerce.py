@@ -51,6 +51,11 @@ def path(value: Any) -> str:
     return text(os.path.expanduser(given))
 
 
+def positive_or_none(value: Any) -> float | None:
+    """A number, where those up to 0 switch something off."""
+    return found if (found := number(value)) > 0 else None
+
+
 def number(value: Any) -> float:
     try:
         found = math.nan if isinstance(value, (bool, list, dict)) else float(value)

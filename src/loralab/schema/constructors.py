@@ -43,6 +43,11 @@ class Parameter:
         return None if self.annotation is None else _mismatch(self.annotation, value)
 
     @property
+    def is_null(self) -> bool:
+        """Whether null is the only valid value."""
+        return isinstance(self.annotation, ast.Constant)
+
+    @property
     def is_built(self) -> bool:
         """Whether its value is an object, or several, each built from a node."""
         names = [part.id for part in ast.walk(self.annotation or ast.Constant(None)) if isinstance(part, ast.Name)]

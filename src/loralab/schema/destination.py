@@ -14,12 +14,14 @@ from loralab.schema.trusted import OURS
 
 @cache
 def destination(key: str) -> Parameter | None:
-    """The parameter of a loralab constructor that the setting at a dotted key is given to; None where there is none."""
+    """The parameter of a loralab constructor that the setting at a dotted key is given to; None where there is none.
+
+    Of several, the first that can be other than null.
+    """
     parent, _, name = key.rpartition(".")
-    for target in _targets(parent):
-        if target.startswith(OURS) and name in (known := parameters(target) or {}):
-            return known[name]
-    return None
+    known = [parameters(target) or {} for target in _targets(parent) if target.startswith(OURS)]
+    found = [parameters_of[name] for parameters_of in known if name in parameters_of]
+    return next((parameter for parameter in found if not parameter.is_null), found[0] if found else None)
 
 
 def _targets(path: str) -> list[str]:

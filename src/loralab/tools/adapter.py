@@ -100,7 +100,8 @@ def shape_of(name: str, group: Group) -> torch.Size:
 
 def precision_of(state: Mapping[str, torch.Tensor]) -> file.Precision:
     """The precision of most of a file's tensors; fp32 if it is one that files are not written in."""
-    dtypes = [tensor.dtype for key, tensor in state.items() if not key.endswith(".alpha")]
+    floats = {key: tensor for key, tensor in state.items() if tensor.is_floating_point()}
+    dtypes = [tensor.dtype for key, tensor in floats.items() if not key.endswith(".alpha")]
     common = max(set(dtypes), key=dtypes.count)
     names: dict[torch.dtype, file.Precision] = {dtype: name for name, dtype in file.DTYPES.items()}
     return names.get(common, "fp32")

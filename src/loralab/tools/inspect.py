@@ -121,7 +121,7 @@ def _training(metadata: Mapping[str, str]) -> str:
 def _describe(report: Report, groups: Mapping[str, Group]) -> None:
     report.family, row = family_of(groups), of_adapter(groups)
     report.kinds = dict(Counter(group.kind.__name__ for group in groups.values()))
-    report.ranks = _counted(group.rank or "full" for group in groups.values())
+    report.ranks = _counted(group.kind.size(group.tensors) for group in groups.values())
     report.alphas = _counted(f"{group.alpha:g}" for group in groups.values())
     if report.bytes > LARGE:
         report.problems.append("norms were not computed, as the file is larger than 4 GiB")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from loralab.adapters.file import Precision
-from loralab.adapters.kinds import Group, some
+from loralab.adapters.kinds import Group, fits, some
 from loralab.adapters.low_rank import RankLimit, concatenated, spectrum_of
 from loralab.errors import user_error
 from loralab.files import printable
@@ -77,7 +77,7 @@ def _check_addable(name: str, groups: list[Group], exact: bool) -> None:
 
 
 def _fitting(name: str, group: Group, weight: torch.Tensor) -> torch.Tensor:
-    if group.shape.numel() != weight.numel():
+    if not fits(group.shape, weight.shape):
         found = f"{name} belongs to a weight of shape {tuple(group.shape)}; that of the base is {tuple(weight.shape)}"
         raise user_error("FILE", found, f"give a base of the adapter's own family ({named()})")
     return group.change(weight.shape, weight)

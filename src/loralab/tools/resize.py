@@ -21,14 +21,14 @@ def resized(groups: Mapping[str, Group], size: RankLimit, device: torch.device =
     out = {}
     with progress("resizing", len(groups), "layers") as advance:
         for name, group in groups.items():
+            if group.kind.needs_weight and not issubclass(group.kind, WeightDecomposed):
+                found = f"{name} is a {group.kind.__name__}, whose change depends on the base model"
+                raise user_error("FILE", found, "merge it into one: loralab merge --base MODEL")
             moved = Group(group.kind, {n: t.to(device) for n, t in group.tensors.items()}, group.alpha)
             out[name] = spectrum_of_group(moved, adapter.shape_of(name, group), name).lora(size)
             if issubclass(group.kind, WeightDecomposed):
                 magnitude = {n: t for n, t in group.tensors.items() if n not in group.factors}
                 out[name] = Group(DoRA, {**out[name].tensors, **magnitude}, out[name].alpha)
-            elif group.kind.needs_weight:
-                found = f"{name} is a {group.kind.__name__}, whose change depends on the base model"
-                raise user_error("FILE", found, "merge it into one: loralab merge --base MODEL")
             advance(1)
     return out
 

@@ -18,6 +18,8 @@ PLAIN = {
     "adapter.rs_lora": "rs_lora",
     "adapter.rank_dropout": "rank_dropout",
     "adapter.module_dropout": "module_dropout",
+    "adapter.constraint": "constraint",
+    "adapter.rescaled": "rescaled",
     "adapter.factor": "factor",
     "adapter.decompose_both": "decompose_both",
     "adapter.full_matrix": "full_matrix",
@@ -45,6 +47,8 @@ def network(settings: Mapping[str, Any], rank: int, alpha: float) -> dict[str, A
     if method.network_module == LYCORIS and not convolutions:
         rest = (get(settings, f"targets.{kind}") for kind in ("feed_forward", "projection"))
         args["preset"] = "attn-mlp" if any(included is not False for included in rest) else "attn-only"
+        if args["algo"] == "ia3" and get(settings, "targets.attention") is False:
+            args["preset"] = "ia3"  # as targets=ia3 has it
     if magnitude := get(settings, "adapter.magnitude"):
         args["wd_on_output"] = magnitude != "input"
     told: dict[str, Any] = {"ss_network_module": method.network_module}

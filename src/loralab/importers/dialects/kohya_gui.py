@@ -38,7 +38,7 @@ block_alphas block_dims block_lr_zero_threshold conv_block_alphas conv_block_dim
 up_lr_weight
 """
 KOHYA_ONLY = frozenset(_KOHYA_ONLY.split())
-LYCORIS_ONLY = frozenset(["decompose_both", "dora_wd", "factor", "preset"])
+LYCORIS_ONLY = frozenset(["constraint", "decompose_both", "dora_wd", "factor", "preset", "rescaled", "train_on_input"])
 CONVOLUTIONS = frozenset(("conv_dim", "conv_alpha"))
 """Arguments that only one of the two kinds of network has."""
 

@@ -19,6 +19,7 @@ from loralab.importers.peers.pictures import pictures
 from loralab.importers.peers.rows import row, table, tables, take, without
 from loralab.importers.rules import catalogue_rows
 from loralab.importers.rules.groups import drop_unknown
+from loralab.importers.rules.network import set_alpha
 from loralab.importers.rules.ours import Ours
 from loralab.schema import coerce
 
@@ -71,7 +72,7 @@ _NEUTRAL = {
         "prior prior.* transformer transformer.* unconditional_transformer* text_encoder_3* text_encoder_4* "
         "text_encoder_sequence_length text_encoder_2_sequence_length effnet_encoder* decoder* vae.* quantization* "
         "embedding* additional_embeddings token_count initial_embedding_text preserve_embedding_norm frames "
-        "dynamic_timestep_shifting vb_loss_strength cep_gamma oft_* coft_eps dora_oft "
+        "dynamic_timestep_shifting vb_loss_strength cep_gamma dora_oft "
         "*.dropout_probability *.attention_mask *.guidance_scale "
         "*.model_name attention_mask align_prop_* custom_conditioning_image scheduler_params k_noise_sampling"
     ),
@@ -92,6 +93,7 @@ _NOT_SUPPORTED = {
     "masks are not changed at random": "circular_mask_generation random_rotate_and_crop",
     "schedules by class are not supported: add a YAML to conf/scheduler": "custom_learning_rate_scheduler",
     "the second text encoder always gives its second-to-last layer": "text_encoder_2_layer_skip",
+    "constraining OFT's rotations is not supported": "oft_coft coft_eps",
     "Tucker decomposition and DoRA of LoKr are not supported": "lokr_use_tucker lokr_weight_decompose",
     "a detail of LoKr that is not supported": "lokr_dora_on_output lokr_vec_trick",
     "not supported by the optimizers here": "optimizer.*",
@@ -170,6 +172,8 @@ ROWS = table(
     row("lora_model_name", "adapter.weights", kind=coerce.path),
     row("lora_rank", "adapter.rank", by="adapter"),
     row("lokr_dim", "adapter.rank", by="adapter", neutral=True, why="has no effect without LoKr"),
+    row("oft_block_size", "adapter.rank", by="adapter", neutral=True, why="has no effect without OFT"),
+    row("oft_block_share", "adapter.block_share", kind=coerce.flag, only="adapter=oft_v2", neutral=True),
     row("lora_alpha", "adapter.alpha", kind=coerce.number, by="adapter"),
     row("lora_decompose", "adapter=dora", by="adapter"),
     row("lora_decompose_output_axis", "adapter.magnitude", kind=coerce.Either("output", "input"),
@@ -550,17 +554,21 @@ def _timesteps(foreign: Foreign, ours: Ours) -> None:
         ours.set("objective.timesteps.high", high, "max_noising_strength")
 
 
+KINDS = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr", "OFT_2": "oft_v2"}
+
+
 def adapter(foreign: Foreign, ours: Ours) -> None:
     if not foreign.absent:
         return
     if foreign.take("training_method") == "LORA":
-        kind = choose(foreign, ours, "peft_type", "adapter", {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr"})
+        kind = choose(foreign, ours, "peft_type", "adapter", KINDS)
         if foreign.take("lora_decompose") and kind == "lora":
             ours.choose("adapter", "dora", "lora_decompose", "peft_type")
-    lokr = ours.chosen("adapter") == "lokr"
-    rank = "lokr_dim" if lokr and foreign.has("lokr_dim") else "lora_rank"
+    sizes = {"lokr": "lokr_dim", "oft_v2": "oft_block_size"}
+    own = sizes.get(str(ours.chosen("adapter")), "lora_rank")
+    rank = own if foreign.has(own) or own == "oft_block_size" else "lora_rank"
     ours.set("adapter.rank", foreign.take(rank), rank)
-    ours.set("adapter.alpha", foreign.take("lora_alpha"), "lora_alpha")
+    set_alpha(foreign, ours, "adapter.alpha", foreign.take("lora_alpha"), "lora_alpha")
     if "adapter" in ours.choices:
         ours.origins["adapter"] += ("training_method",)
     if ours.chosen("adapter") == "dora" and not foreign.has("lora_decompose_output_axis"):

@@ -20,6 +20,7 @@ from loralab.importers.peers.pictures import pictures
 from loralab.importers.peers.rows import row, table, tables, take, without
 from loralab.importers.rules import catalogue_rows
 from loralab.importers.rules.groups import drop_unknown
+from loralab.importers.rules.network import ALGORITHMS, UNSCALED
 from loralab.importers.rules.ours import Ours
 from loralab.schema import coerce
 from loralab.schema.arguments import arguments
@@ -321,8 +322,12 @@ def adapter(foreign: Foreign, ours: Ours) -> None:
     foreign.leave("lycoris_config", "has no effect with lora_type standard", neutral=True)
 
 
-LYCORIS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr"}
 LARGEST_RANK = 4096
+LYCORIS = {
+    "algo": coerce.name, "linear_dim": coerce.whole, "linear_alpha": coerce.number, "factor": coerce.whole,
+    "constraint": coerce.positive_or_none, "rescaled": coerce.flag,
+}  # fmt: skip
+"""Keys of a LyCORIS configuration."""
 
 
 def _lycoris(foreign: Foreign, ours: Ours) -> None:
@@ -333,20 +338,25 @@ def _lycoris(foreign: Foreign, ours: Ours) -> None:
         why = "names a LyCORIS configuration that is not found here"
         foreign.left.append(Left("lora_type", "lycoris", f"lycoris_config {why}", "adapter"))
         return
-    kind = LYCORIS.get(str(given.get("algo")))
+    kind = ALGORITHMS.get(str(given.get("algo")))
     if kind is None:
         foreign.left.append(Left("lycoris_config.algo", given.get("algo"), "not supported", "adapter"))
         return
     ours.choose("adapter", kind, "lora_type", "lycoris_config", "model_type")
-    kinds = {"linear_dim": coerce.whole, "linear_alpha": coerce.number, "factor": coerce.whole}
-    keys = {"linear_dim": "adapter.rank", "linear_alpha": "adapter.alpha", "factor": "adapter.factor"}
+    keys = {"linear_dim": "adapter.rank", "linear_alpha": "adapter.alpha"}
+    unused = {"linear_alpha"} if kind in UNSCALED else set()
+    unused |= {"constraint", "rescaled"} if kind not in ("oft", "boft") else set()
+    unused |= {"factor"} if kind != "lokr" else set()
+    unused |= {"linear_dim"} if kind == "ia3" else set()
     for key, value in given.items():
-        if key in kinds and (taken := foreign.valid(f"lycoris_config.{key}", value, kinds[key])) is not None:
+        if key == "algo" or key in unused:
+            continue
+        if key in LYCORIS and (taken := foreign.valid(f"lycoris_config.{key}", value, LYCORIS[key])) is not None:
             if key == "linear_dim" and taken > LARGEST_RANK and kind == "lokr":
                 ours.set("adapter.full_matrix", True, "lycoris_config")
                 taken = LARGEST_RANK
-            ours.set(keys[key], taken, "lycoris_config")
-        elif key not in ("algo", *kinds):
+            ours.set(keys.get(key, f"adapter.{key}"), taken, "lycoris_config")
+        elif key not in LYCORIS:
             foreign.left.append(Left(f"lycoris_config.{key}", value, "is not supported: set targets"))
 
 

@@ -11,7 +11,10 @@ from loralab.models import registry
 MODULES = {"lora": "lora", "loha": "loha", "lokr": "lokr", "locon": "locon", "locon_kohya": "locon"}
 """Last part of a module name networks.… → option."""
 
-ALGORITHMS = {"lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr", "": "locon"}
+ALGORITHMS = {
+    "lora": "locon", "locon": "locon", "loha": "loha", "lokr": "lokr", "diag-oft": "oft", "boft": "boft", "ia3": "ia3",
+    "": "locon",
+}  # fmt: skip
 """LyCORIS' algorithms. Its lora adapts convolutions, too, which others call LoCon."""
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -20,6 +23,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "attn-only": {"targets.conv": False, "targets.feed_forward": False, "targets.projection": False},
     "unet-transformer-only": {"targets": "unet_only", "targets.conv": False},
     "unet-only": {"targets": "unet_only", "targets.in_out": True},
+    "ia3": {
+        "targets.attention": False,
+        "targets.feed_forward": False,
+        "targets.projection": False,
+        "targets.conv": False,
+        "targets.patterns": [{"match": r"(to_k|to_v|k_proj|v_proj|ff\.net\.2|fc2)$"}],
+    },
     "unet-convblock-only": {
         "targets": "unet_only",
         "targets.conv": True,
@@ -29,6 +39,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """LyCORIS' presets: the layers to adapt."""
+
+UNSCALED = frozenset(("oft", "boft", "oft_v2", "ia3"))
+"""Options of adapter that have no alpha."""
 
 LARGEST_RANK = 4096
 """LyCORIS' LoKr accepts a larger one, which means full matrices."""
@@ -53,10 +66,12 @@ def network(foreign: Foreign, ours: Ours) -> None:
         ours.set("adapter.full_matrix", True, "network_dim")
         why = "has a rank above the size of any layer: LoKr with full matrices is used (adapter.full_matrix)"
         foreign.warnings.append(why)
-    if rank is not None:
+    if ours.chosen("adapter") == "ia3":
+        foreign.leave("network_dim", "has no effect: factors have no rank", neutral=True)
+    elif rank is not None:
         ours.set("adapter.rank", rank, "network_dim")
     if alpha is not None or rank is not None:
-        ours.set("adapter.alpha", alpha or None, "network_alpha")  # 0 means the rank, like null
+        set_alpha(foreign, ours, "adapter.alpha", alpha or None, "network_alpha")  # 0 means the rank, like null
     if (dropout := foreign.take("network_dropout")) is not None:
         ours.set("adapter.dropout", dropout, "network_dropout")
     if (factor := foreign.take("network_args.factor")) is not None:
@@ -79,7 +94,7 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
         kind = "locon"
     names = ("network_args.algo",) if lycoris and algorithm else ("network_module",)
     if kind is None:
-        foreign.leave(names[0], "not supported; valid: lora, locon, loha, lokr, dora", "adapter")
+        foreign.leave(names[0], "not supported; valid: lora, locon, loha, lokr, dora, diag-oft, boft, ia3", "adapter")
         return
     if foreign.take("network_args.dora_wd"):
         if kind in ("lora", "locon"):
@@ -97,13 +112,21 @@ def _convolutions(foreign: Foreign, ours: Ours, rank: int | None, alpha: float |
     if conv_rank:
         if ours.value("adapter.full_matrix"):
             conv_rank = min(conv_rank, LARGEST_RANK)
-        ours.set("adapter.conv_rank", conv_rank, "network_args.conv_dim")
+        ours.set("adapter.conv_rank", 1 if ours.chosen("adapter") == "ia3" else conv_rank, "network_args.conv_dim")
     elif not ours.value("adapter.conv_rank"):
         for name in ("conv_dim", "conv_alpha"):
             foreign.leave(f"network_args.{name}", "has no effect: convolutions get no adapter")
         return
     conv_alpha = (alpha if everywhere else 1.0) if conv_alpha is None else conv_alpha
-    ours.set("adapter.conv_alpha", conv_alpha or None, "network_args.conv_alpha")
+    set_alpha(foreign, ours, "adapter.conv_alpha", conv_alpha or None, "network_args.conv_alpha")
+
+
+def set_alpha(foreign: Foreign, ours: Ours, key: str, alpha: float | None, name: str) -> None:
+    """An alpha, where the adapter has one."""
+    if ours.chosen("adapter") in UNSCALED:
+        foreign.leave(name, f"has no effect: adapter={ours.chosen('adapter')} has no alpha", neutral=True)
+    else:
+        ours.set(key, alpha, name)
 
 
 def _preset(foreign: Foreign, ours: Ours) -> None:

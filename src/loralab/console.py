@@ -16,12 +16,16 @@ from loralab import __version__
 
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b.|[\x00-\x08\x0b-\x1f\x7f]")
 """Terminal control sequences: colours, cursor movements."""
-FIRST = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+RANK = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Environment variables, one of which is the number of a process among those of its run …"""
+RANKS = ("NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+"""… or those of its machine, and of the process on it."""
 
 
 def is_first() -> bool:
     """Whether this is the only process of a run, or the first of those on its devices."""
-    return int(next((os.environ[name] for name in FIRST if name in os.environ), 0)) == 0
+    rank = next((os.environ[name] for name in RANK if name in os.environ), None)
+    return not any(int(number) for number in ([rank] if rank else [os.environ.get(name, 0) for name in RANKS]))
 
 
 class Log:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -22,7 +23,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from loralab import console, signals
-from loralab.command import flags, many, start, sweep
+from loralab.command import flags, many, processes, start, sweep
 from loralab.command.many_runs import many_runs
 from loralab.command.memory_plan import with_plan
 from loralab.command.menu import menu
@@ -70,13 +71,15 @@ def main(argv: list[str] | None = None) -> None:
         except signals.Interrupted as interrupted:
             if console.is_first():
                 print(f"interrupted by {interrupted}", file=sys.stderr)
-            # of several processes the first would be killed if another ended with anything but 0
-            sys.exit(interrupted.code if console.is_first() else 0)
+            sys.exit(interrupted.code)
 
 
 def _main(argv: list[str], stages: Stages) -> int:
     """Runs the command line; returns the exit code."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # a bug shows its whole traceback
+    if (cfg := processes.handed()) is not None:
+        _start(cfg, None, stages=stages)
+        return 0
     given, overrides = flags.split(argv)
     try:
         flags.check(given, overrides)
@@ -99,6 +102,9 @@ def _prepared(given: flags.Flags, overrides: list[str], stages: Stages) -> int:
     if (of_sweep := resumed_sweep.expanded(overrides)) is not None:
         given, overrides = {**given, "multirun": True}, of_sweep
     prepared = prepare(overrides, "multirun" in given)
+    if prepared.swept is not None and "TORCHELASTIC_RUN_ID" in os.environ:
+        remedy = "start the sweep without it: each of its runs starts a process for each of trainer.devices"
+        raise user_error("torchrun", "cannot start a sweep", remedy)
     plan = None
     if SHOWING.isdisjoint(given) and not many.run_folder(prepared.overrides):
         plan, prepared = with_plan(prepared, overrides, "multirun" in given)
@@ -123,12 +129,21 @@ def _prepared(given: flags.Flags, overrides: list[str], stages: Stages) -> int:
     else:
         folder = claim(place, is_resumed=composed.cfg.resume is not None) if place else None
         claimed = [f"{place.setting}={written(str(folder))}"] if place else []
-        sys.argv[1:] = [*_words(given), *overrides, *claimed]  # Lightning starts the processes of other devices so
         if swept is not None and folder:
             with many_runs(folder):
                 return _sweep(folder, [*overrides, *claimed], composed.cfg, swept, plan)
-        start.run(partial(task, is_checked=True, stages=stages, shared=Shared(plan)), composed.cfg, folder)
+        _start(composed.cfg, folder, stages=stages, shared=Shared(plan))
     return 0
+
+
+def _start(cfg: DictConfig, folder: Path | None, **given: Any) -> None:
+    """A single run, of which this may be one of several processes: the first of them writes."""
+    run = partial(task, is_checked=True, **given)
+    if console.is_first():
+        start.run(run, cfg, folder)
+        return
+    with TemporaryDirectory(prefix="loralab-") as own:
+        start.run(run, cfg, Path(own), is_trusted=False)
 
 
 def _dry_run(composed: Composed, swept: list[Override] | None, place: RunFolder | None, overrides: list[str]) -> int:
@@ -237,8 +252,8 @@ def task(
         finally:
             finish(exit_code=int(facts.get("status") != "finished"))
             release(folder)
-    if not sweep.is_multirun() and facts.get("status", "finished") != "finished":
-        sys.exit(1 if console.is_first() else 0)
+    if not (sweep.is_multirun() and console.is_first()) and facts.get("status", "finished") != "finished":
+        sys.exit(1)
     metric = sweep.metric()
     return worst(metric) if facts.get("status") == "diverged" else to_optimise(facts, metric)
 
@@ -272,8 +287,9 @@ def _run(
 ) -> dict[str, Any]:
     """Trains in a folder, or only saves the settings; returns the facts of the training."""
     take(folder, cfg.resume is not None)
-    refuse_to_overwrite(values(cfg.output), folder)
-    if cfg.settings.save_folder:
+    if console.is_first():
+        refuse_to_overwrite(values(cfg.output), folder)
+    if cfg.settings.save_folder and console.is_first():
         print("settings written:", save_settings(values(cfg), choices, Path(cfg.settings.save_folder)))
     return {} if cfg.settings.save_only else _trained(cfg, folder, overrides, choices, shared, stages, *looks)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ from loralab.callbacks.pruning import Pruning
 from loralab.callbacks.resumed import Resumed
 from loralab.callbacks.side_work import SideWork
 from loralab.callbacks.start_up import StartUp
-from loralab.command import sweep
+from loralab.command import processes, sweep
+from loralab.console import is_first
 from loralab.data.module import DataModule
 from loralab.diffusion.tag_rarity import Tags
 from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
 from loralab.memory.plan import compared
 from loralab.models.family import Family
+from loralab.ranks import Ranks
 from loralab.report.gather import ROOTS
 from loralab.report.loggers import alone, placed
 from loralab.report.record import Record
@@ -50,9 +53,12 @@ from loralab.training.output import Output
 from loralab.training.resume import Resume, choose
 from loralab.training.room import room_problems
 from loralab.training.run_state import RunState
-from loralab.training.signature import digest, inputs, signature
-from loralab.training.state import States
+from loralab.training.signature import common, digest, inputs, signature
+from loralab.training.state import States, versions
 from loralab.training.study import FILE
+
+Look = Callable[[dict[str, Any]], object]
+"""What sees the record of a run."""
 
 
 def train(
@@ -62,7 +68,7 @@ def train(
     choices: dict[str, Any],
     shared: Shared,
     stages: Stages,
-    *looks: Callable[[dict[str, Any]], object],
+    *looks: Look,
 ) -> dict[str, Any]:
     """Builds the objects and trains; returns the facts that it records in `folder`/run.json.
 
@@ -93,24 +99,56 @@ def train(
             default_root_dir=folder,
         )
         # the signature needs the number of devices, which the trainer knows, and comes before the first step
-        made_from = run.settings, module.family, module.adapters, data.plan
-        run.signature = signature(*made_from, trainer.world_size)
-        record.add(signature=digest(run.signature), inputs=inputs(*made_from))
-        resume = choose(cfg.resume, [Path(cfg.resume_root), folder], run.signature, cfg.resume_force)
-        _check_room(trainer, module, data, resume)
-        record.add(resumed=resume and str(resume.state.path), resumed_with=resume.differing if resume else [])
-        print(opening(module, data, trainer, output), flush=True)
-        for look in looks:
-            look(record.facts)
-        stages.end("adapter")
-        if not _is_taken_over(cfg, record, output, length(trainer, data.summary()["batches"])[0], run):
-            _fit(trainer, module, data, resume)
-            _end(record, side_work, ending(module, data, trainer, output), run)
+        run.signature = signature(run.settings, module.family, module.adapters, data.plan, trainer.world_size)
+        begun = _begin(cfg, record, trainer, module, data, output, looks) if is_first() else None
+        with processes.started(trainer, cfg, run.is_ending), _joined(trainer, data, run):
+            resume, is_taken_over = run.ranks.of_first(begun) or (None, False)
+            if not is_taken_over:
+                _fit(trainer, module, data, resume)
+                _end(record, side_work, ending(module, data, trainer, output), run)
         module.adapters.remove()
         if not run.settings["model"].get("quantize"):  # bitsandbytes changes such weights when they are first used
             shared.keep("base", base, family)
         shared.keep("cache", (base, run.settings["data"]), cache)
         return record.facts
+
+
+def _begin(
+    cfg: DictConfig,
+    record: Record,
+    trainer: Trainer,
+    module: LoraModule,
+    data: DataModule,
+    output: Output,
+    looks: Sequence[Look],
+) -> tuple[Resume | None, bool]:
+    """What a run resumes from, and whether it has taken over an earlier one's result; says what it is going to do.
+
+    Of several processes this is for the first: others may not see its disks.
+    """
+    run = module.run
+    made_from = run.settings, module.family, module.adapters, data.plan
+    record.add(signature=digest(run.signature), inputs=inputs(*made_from))
+    resume = choose(cfg.resume, [Path(cfg.resume_root), run.folder], run.signature, cfg.resume_force)
+    _check_room(trainer, module, data, resume)
+    record.add(resumed=resume and str(resume.state.path), resumed_with=resume.differing if resume else [])
+    print(opening(module, data, trainer, output), flush=True)
+    for look in looks:
+        look(record.facts)
+    run.stages.end("adapter")
+    return resume, _is_taken_over(cfg, record, output, length(trainer, data.summary()["batches"])[0], run)
+
+
+@contextmanager
+def _joined(trainer: Trainer, data: DataModule, run: RunState) -> Iterator[None]:
+    """Within it the processes of the run are connected, and have made sure that they are to do the same."""
+    run.ranks = data.ranks = Ranks.join(trainer)
+    try:
+        run.ranks.agree(common(run.settings, run.signature) | versions())
+        run.folder = run.ranks.of_first(run.folder)
+        yield
+    finally:
+        run.ranks.leave()
 
 
 def _is_taken_over(cfg: DictConfig, record: Record, output: Output, steps: int, run: RunState) -> bool:
@@ -159,12 +197,7 @@ def _fit(trainer: Trainer, module: LoraModule, data: DataModule, resume: Resume 
         module.run.resumed_from = resume.state.path.parents[1]  # RUN/states/STEP
         data.resume(resume.state.epoch, resume.state.batch)
         trainer.callbacks.append(Resumed(resume))  # type: ignore[attr-defined]
-    try:
-        trainer.fit(module, data, ckpt_path=resume and resume.state.file, weights_only=True)
-    except signals.Interrupted:
-        if hasattr(trainer.strategy.launcher, "kill"):  # it started the processes of the other devices
-            trainer.strategy.launcher.kill(signal.SIGTERM)  # type: ignore[union-attr]
-        raise
+    trainer.fit(module, data, ckpt_path=resume and resume.state.file, weights_only=True)
 
 
 def _end(record: Record, side_work: SideWork, facts: dict[str, Any], run: RunState) -> None:

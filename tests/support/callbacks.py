@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,13 @@ from loralab.training.run_state import RunState
 
 class SignalAt(Callback):
     """Sends this process a signal when a batch, counted from 1 over all epochs, begins; again: once more at once, or
-    when so many seconds have passed."""
+    when so many seconds have passed. rank: of several processes the one; None: each."""
 
-    def __init__(self, batch: int, name: str = "SIGTERM", again: float | None = None) -> None:
-        self.batch, self.name, self.again = batch, name, again
+    def __init__(self, batch: int, name: str = "SIGTERM", again: float | None = None, rank: int | None = None) -> None:
+        self.batch, self.name, self.again, self.rank = batch, name, again, rank
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.fit_loop.total_batch_idx + 1 == self.batch:
+        if self.rank in (None, trainer.global_rank) and trainer.fit_loop.total_batch_idx + 1 == self.batch:
             os.kill(os.getpid(), signal.Signals[self.name])
             if self.again is not None:
                 time.sleep(self.again)
@@ -189,3 +191,58 @@ class Watched(Callback):
                 words = [sys.executable, "-m", "loralab", "watch", str(folder)]
                 done = subprocess.run(words, capture_output=True, text=True, check=True)
                 (self.folder / f"{name}.txt").write_text(done.stdout)
+
+
+class Exchanged(Callback):
+    """Notes in `exchanged-RANK.json` the bytes of each bucket of gradients that DDP exchanges, step by step."""
+
+    def __init__(self, *, run: RunState) -> None:
+        self.run, self.bytes = run, []
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+        def noted(state, bucket):  # DDP checks the annotations, where there are any
+            self.bytes.append((trainer.global_step, bucket.buffer().nbytes))
+            return allreduce_hook(state, bucket)
+
+        trainer.strategy.model.register_comm_hook(None, noted)  # type: ignore[union-attr,operator]
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        trained = sum(p.nbytes for p in module.adapters.parameters() if p.requires_grad)  # type: ignore[union-attr,operator]
+        found = json.dumps({"buckets": self.bytes, "trained": trained})
+        (self.run.folder / f"exchanged-{trainer.global_rank}.json").write_text(found)
+
+
+class Weights(Callback):
+    """Notes in `weights-RANK.txt` digests of the weights that are trained and of those that are saved, after each
+    step."""
+
+    def __init__(self, *, run: RunState) -> None:
+        self.run, self.lines = run, []
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
+        digests = [self._digest(module)]
+        with module.evaluation_weights():
+            digests.append(self._digest(module))
+        self.lines.append(" ".join(digests))
+
+    @staticmethod
+    def _digest(module: Any) -> str:
+        return blake2b(b"".join(weight.detach().numpy().tobytes() for weight in module.weights.values())).hexdigest()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        (self.run.folder / f"weights-{trainer.global_rank}.txt").write_text("\n".join(self.lines))
+
+
+class KillAt(Callback):
+    """Ends the process of a rank by SIGKILL when an optimizer step, counted from 1, begins; only once: there is a file
+    then."""
+
+    def __init__(self, rank: int, step: int, file: str) -> None:
+        self.rank, self.step, self.file = rank, step, Path(file)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.global_rank, trainer.global_step + 1) == (self.rank, self.step) and not self.file.exists():
+            self.file.touch()
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -18,6 +18,17 @@ def command(base: Path, folder: Path, *overrides: str, code: int = 0) -> Path:
     """
     from loralab import launch
 
+    argv = words(base, folder, *overrides)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train.py"])
+        with pytest.raises(SystemExit) as stop:
+            launch.main(argv)
+    assert (stop.value.code or 0) == code
+    return folder
+
+
+def words(base: Path, folder: Path, *overrides: str) -> list[str]:
+    """The overrides, the last of each setting, and the usual ones of a run in a folder."""
     usual = {
         "model.base": str(base),
         "trainer.max_steps": "3",
@@ -35,13 +46,7 @@ def command(base: Path, folder: Path, *overrides: str, code: int = 0) -> Path:
     if not MADE.isdisjoint(overrides):
         del usual["model.base"]
     given = {o.lstrip("+").split("=")[0]: o for o in overrides}  # the last one counts
-    argv = [*given.values(), *(f"{key}={value}" for key, value in usual.items() if key not in given)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["train.py"])
-        with pytest.raises(SystemExit) as stop:
-            launch.main(argv)
-    assert (stop.value.code or 0) == code
-    return folder
+    return [*given.values(), *(f"{key}={value}" for key, value in usual.items() if key not in given)]
 
 
 def adapter(folder: Path) -> bytes:

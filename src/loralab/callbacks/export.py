@@ -48,9 +48,9 @@ class Export(Callback):
             self.on_train_end(trainer, module)
 
     def _save(self, trainer: Trainer, module: LoraModule, suffix: str, keep: bool = False) -> None:
-        if not trainer.is_global_zero:
-            return
-        with module.run.pace.pause(), module.evaluation_weights():
+        with module.run.pace.pause(), module.evaluation_weights():  # which all processes check first
+            if not trainer.is_global_zero:
+                return
             path = self.output.save(module.adapters, module.run.position[0], trainer.global_step, suffix)
         if keep or path in self.kept:
             return

@@ -99,8 +99,15 @@ class Samples(Callback):
 
     def _draw(self, trainer: Trainer, module: LoraModule, time: str) -> None:
         """Draws every prompt once; `time` is the name of the sheet's row."""
-        if not trainer.is_global_zero:
-            return
+        module.run.assure()
+        try:
+            if trainer.is_global_zero:
+                self._draw_all(trainer, module, time)
+        finally:
+            # the others wait as long as it takes; in an exchange of gradients they would not
+            self.drawn_at = module.run.ranks.of_first(self.drawn_at)
+
+    def _draw_all(self, trainer: Trainer, module: LoraModule, time: str) -> None:
         row: list[Image] = []
         with closing(self._sampled(module)) as images:  # training's weights are restored whatever is raised here
             for i, (image, prompt) in enumerate(zip(images, self.prompts, strict=True)):

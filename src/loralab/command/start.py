@@ -14,19 +14,24 @@ from hydra.core.utils import configure_log, run_job
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
+from loralab.console import is_first
 from loralab.schema.compose import Places, loader
 
 
 def run(task: TaskFunction, cfg: DictConfig, folder: Path | None = None, is_trusted: bool = True) -> None:
     """One run with a whole configuration, as Hydra's own run() does after it has composed one.
 
-    folder: that of the run, in place of the configured one; is_trusted: whether to set up the callbacks and the logging
+    Of several processes the first writes the configuration. folder: that of the run, in place of the configured one;
+    is_trusted: whether to set up the callbacks and the logging
     that its `hydra` node names.
     """
     with read_write(cfg.hydra), open_dict(cfg.hydra):
-        cfg.hydra.mode = RunMode.RUN
         if folder is not None:
             cfg.hydra.run.dir = str(folder)
+        if is_first():
+            cfg.hydra.mode = RunMode.RUN
+        else:  # its mode is that of the first, which may be a point of a sweep
+            cfg.hydra.output_subdir = None
     if is_trusted:
         configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     callbacks = Callbacks(cfg if is_trusted else None)

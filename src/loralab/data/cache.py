@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from math import prod
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from loralab.data.geometry import Corner, Size, crop_corner
 from loralab.data.storage.records import InMemory, OnDisk, Store, Tensors, row_of
 from loralab.files import cache_folder
 from loralab.progress import progress
+from loralab.ranks import Ranks
 from loralab.rng import python_random
 from loralab.schema.ranges import AtLeastOne, Count, Repeats
 from loralab.signals import masked
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+ALONE = Ranks()
 _MANY = 64
 """Number of images from which on workers are started to decode them."""
 
@@ -74,16 +77,40 @@ class Cache:
         return [crop_corner(resized, bucket, python_random(0, "crop", digest, v)) for v in range(self.variants)]
 
     def fill(
-        self, jobs: Sequence[Job], family: Family, *, batch_size: AtLeastOne = 1, workers: Count | None = None
+        self,
+        jobs: Sequence[Job],
+        family: Family,
+        *,
+        batch_size: AtLeastOne = 1,
+        workers: Count | None = None,
+        ranks: Ranks = ALONE,
     ) -> Filled:
-        """Encodes what is missing, images of a bucket together.
+        """Encodes what is missing, images of a bucket together; each of several processes its share, then all have all.
 
         batch_size: views encoded at once; workers: processes that decode images; None: chosen by the number of images.
         Raises a UserError on a full disk.
         """
         self._vae_id = family.vae_id
         _warn_of_damage(self._latents.verify())
-        todo = [position for position, job in enumerate(jobs) if self._missing(job)]
+        made, failed = 0, {}
+
+        def encode(part: int, parts: int) -> Filled:
+            return self._fill(range(part, len(jobs), parts), jobs, family, batch_size, workers)
+
+        def left() -> bool:
+            return any(self._missing(job) for position, job in enumerate(jobs) if position not in failed)
+
+        for filled in _in_shares(ranks, self._latents, encode, left):
+            made += filled.made
+            failed.update(filled.failed)
+        self._latents.seal()
+        return Filled(made, failed)
+
+    def _fill(
+        self, positions: Iterable[int], jobs: Sequence[Job], family: Family, batch_size: int, workers: int | None
+    ) -> Filled:
+        """Encodes what is missing of the jobs at these positions."""
+        todo = [position for position in positions if self._missing(jobs[position])]
         self._latents.check_room(sum(_least_bytes(jobs[position], family) for position in todo))
         failed: dict[int, str] = {}
         made = 0
@@ -104,7 +131,6 @@ class Cache:
                 failed.update(decoded.failed)
                 made += decoded.fresh
                 advance(decoded.images)
-        self._latents.seal()
         return Filled(made, failed)
 
     def lookup(self, digest: str, bucket: Size, resized: Size, view: View) -> tuple[Tensor, Tensor]:
@@ -112,11 +138,24 @@ class Cache:
         tensors = self._latents.get(_latent_key(self._vae_id, digest, bucket, resized, view))
         return tensors["mean"], tensors["std"]
 
-    def fill_texts(self, captions: Iterable[str], family: Family, *, batch_size: AtLeastOne = 32) -> None:
-        """Encodes the captions that are missing, in the present precision."""
+    def fill_texts(
+        self, captions: Iterable[str], family: Family, *, batch_size: AtLeastOne = 32, ranks: Ranks = ALONE
+    ) -> None:
+        """Encodes the captions that are missing, in the present precision; each of several processes its share, then
+        all have all."""
         self._text_id = family.text_id + _autocast(family.device.type)
         _warn_of_damage(self._texts.verify())
         keys = {self._text_key(caption): caption for caption in captions}
+
+        def encode(part: int, parts: int) -> None:
+            self._fill_texts(dict([*keys.items()][part::parts]), family, batch_size)
+
+        for _ in _in_shares(ranks, self._texts, encode, lambda: bool(self._texts.missing(keys))):
+            pass
+        self._texts.seal()
+
+    def _fill_texts(self, keys: dict[bytes, str], family: Family, batch_size: int) -> None:
+        """Encodes those of these captions that are missing."""
         todo = self._texts.missing(keys)
         with progress("encoding captions", len(todo), "captions") as advance, torch.no_grad():
             for start in range(0, len(todo), batch_size):
@@ -124,7 +163,6 @@ class Cache:
                 text = family.encode_text([keys[key] for key in batch])
                 self._texts.put({key: _text_row(text, row) for row, key in enumerate(batch)})
                 advance(len(batch))
-        self._texts.seal()
 
     def lookup_text(self, caption: str) -> Conditioning:
         """The cached states of a caption, hidden (1, T, D) without padding and pooled (1, D)."""
@@ -158,6 +196,16 @@ def _text_row(text: Conditioning, row: int) -> Tensors:
 def _autocast(device: str) -> str:
     """Which precision autocast computes in, where it is on: outputs depend on it."""
     return f" {torch.get_autocast_dtype(device)}" if torch.is_autocast_enabled(device) else ""
+
+
+def _in_shares(ranks: Ranks, store: Store, encode: Callable[[int, int], T], left: Callable[[], bool]) -> Iterator[T]:
+    """What `encode(part, parts)` returns in each process, for shares of the work until nothing of it is left."""
+    shares = ranks.shares()
+    for share in shares:
+        yield from ranks.gather(encode(*share))
+        store.exchange(ranks)
+        if share == shares[-1] or not any(ranks.gather(left())):
+            return
 
 
 def _least_bytes(job: Job, family: Family) -> int:

@@ -30,6 +30,7 @@ from loralab.data.loader import Loader
 from loralab.data.validation import Validation, fixed_batches
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
+from loralab.ranks import Ranks
 from loralab.schema.ranges import AtLeastOne, Count, Pixels
 from loralab.types import Batch, Item, Place
 
@@ -108,6 +109,7 @@ class DataModule(L.LightningDataModule):
         self._resumed = (0, 0)
         self._replaced: set[str] = set()
         self._is_encoded = False
+        self.ranks = Ranks()
         self._index = self.planner.scan()
 
     def attach(self, family: Family) -> None:
@@ -206,8 +208,9 @@ class DataModule(L.LightningDataModule):
             empty = [""] if any(folder.captions.may_be_empty for folder in self.folders) else []
             items = [entry.item for draws, _ in self._all_draws() for entry in draws.entries()]
             rules = fixed_rules(self.planner.all_folders)
+            captions = [*(fixed_caption(item, rules) for item in items), *empty]
             with self._precision():
-                self.cache.fill_texts([*(fixed_caption(item, rules) for item in items), *empty], self.family)
+                self.cache.fill_texts(captions, self.family, ranks=self.ranks)
         self._is_encoded = True
 
     def _precision(self) -> AbstractContextManager[None]:
@@ -234,7 +237,7 @@ class DataModule(L.LightningDataModule):
         damaged: dict[str, str] = {}
         while True:
             jobs = Jobs(self._all_draws(), self.cache)
-            filled = self.cache.fill(jobs, self.family, batch_size=batch, workers=workers)
+            filled = self.cache.fill(jobs, self.family, batch_size=batch, workers=workers, ranks=self.ranks)
             made += filled.made
             if not filled.failed:
                 break
@@ -249,7 +252,7 @@ class DataModule(L.LightningDataModule):
         if damaged:
             self._print(f"batches   {len(self._attached_sampler())} per epoch, without the skipped images")
         speed = f", {made / (time.monotonic() - start):.1f} images/s" if made else ""
-        self._print(f"latents   {len(jobs) - made} of {len(jobs)} were cached, {made} encoded{speed}")
+        self._print(f"latents   {max(0, len(jobs) - made)} of {len(jobs)} were cached, {made} encoded{speed}")
 
     def _print(self, words: str) -> None:
         """Prints what is only known after the opening summary of a run."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -52,7 +51,6 @@ def main(args: argparse.Namespace) -> None:
         place = claim(folder, is_resumed=False)
     else:
         place = folder.path
-    sys.argv[1:] = ["rerun", str(earlier.folder), "--folder", str(place), *(f"--allow={name}" for name in args.allow)]
     start.run(partial(task, is_checked=True, looks=(partial(_compare_inputs, earlier),)), cfg, place, is_trusted=False)
     _say(*_verdict(earlier, read(place)))
 

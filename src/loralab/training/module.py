@@ -55,6 +55,7 @@ class LoraModule(L.LightningModule):
         self.base = nn.ModuleDict({**family.parts(), "vae": family.vae})  # registered, so that it moves to the device
         self.adapters = adapters
         self.weights = dict(adapters.named_parameters())
+        self._ddp_params_and_buffers_to_ignore = self._frozen()
         self.objective = objective
         self.process = family.process
         objective.check(self.process)
@@ -63,6 +64,12 @@ class LoraModule(L.LightningModule):
         self.run = run
         self.last_losses: Losses
         self._texts: dict[str, Conditioning] = {}
+
+    def _frozen(self) -> list[str]:
+        """Names of all that no other process needs to be sent: every one has loaded it."""
+        own = {id(tensor) for tensor in self.weights.values()}
+        tensors = [*self.named_parameters(remove_duplicate=False), *self.named_buffers(remove_duplicate=False)]
+        return [name for name, tensor in tensors if id(tensor) not in own]
 
     def on_train_start(self) -> None:
         for optimizer in self.trainer.optimizers:

@@ -33,6 +33,7 @@ def quiet() -> None:
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where all tensors are used
     import lightning.pytorch  # noqa: F401  # sets its own level when imported
 
     for name in TALKATIVE:

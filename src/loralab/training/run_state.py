@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loralab import signals
+from loralab.ranks import Ranks
 from loralab.stages import Stages
 from loralab.training.pace import Pace
 
@@ -20,13 +22,15 @@ class RunState:
     """Every fact has one who sets it, named with it, and is there for all to read."""
 
     folder: Path
-    """Where the run writes."""
+    """Where the run writes: its first process, and each its log of sample losses."""
     settings: dict[str, Any]
     """The composed configuration, plain values."""
     own: list[str] = field(default_factory=list)
     """The overrides that differ from the other runs of its sweep."""
     resumed_from: Path | None = None
     """The folder of the run that saved the state which is resumed; set before training starts."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """This process among those of the run; set when they are connected, before training starts."""
     signature: dict[str, Any] = field(default_factory=dict)
     """What can change the result (see signature); set before training starts."""
     pace: Pace = field(default_factory=Pace)
@@ -46,3 +50,7 @@ class RunState:
     """Whether a signal ended the training; by Interrupt."""
     assure: Callable[[], None] = lambda: None
     """Called before the weights are looked at or saved; raises if they are unusable; Health's."""
+
+    def is_ending(self) -> bool:
+        """Whether a signal asked this process, or all of the run, to end."""
+        return self.interrupted or signals.received() is not None

@@ -8,7 +8,7 @@ lets one change the training changes it between two resumed runs at their own ri
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +113,21 @@ def of_settings(settings: Mapping[str, Any]) -> Signature:
     return json.loads(json.dumps({key: value for key, value in found.items() if not key.endswith("_partial_")}))
 
 
+def common(settings: Mapping[str, Any], signature: Signature) -> Signature:
+    """What all processes of a run must have in common: all that can change the result or when the run ends; of paths
+    and folders, which may differ between machines, the content."""
+    apart = (*PLACES, *LOADING, *THIS_RUN, "callbacks", "output", "report", "settings")
+    return {key: value for key, value in leaves(settings) if not _is_among(key, apart)} | signature
+
+
 def is_harmless(key: str) -> bool:
     """Whether a setting does not change the result."""
-    return key.endswith("_partial_") or any(
-        f"{key}.".startswith(f"{harmless}.") for group in HARMLESS.values() for harmless in group
-    )
+    return key.endswith("_partial_") or any(_is_among(key, group) for group in HARMLESS.values())
+
+
+def _is_among(key: str, settings: Iterable[str]) -> bool:
+    """Whether a setting is one of these, or below one."""
+    return any(f"{key}.".startswith(f"{setting}.") for setting in settings)
 
 
 def differences(state: Signature, run: Signature) -> list[tuple[str, str, str]]:

@@ -9,12 +9,20 @@ from typing import Any, Literal
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from loralab.errors import user_error
 from loralab.schema.ranges import AtLeastOne, NonNegative, Share
+from loralab.training.first_reads import FirstReads
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 """They write fit-profile.txt into the run's folder; to the terminal they would write nothing (see quiet)."""
+
+ONE_BUCKET = 1 << 20
+"""MiB: more than the gradients of any adapter. They are small, so one exchange a step is faster than several."""
+
+# some tensors have no gradient in a step: by module dropout, or behind the layer that clip skip reads
+StrategyRegistry.register("ddp", DDPStrategy, override=True, bucket_cap_mb=ONE_BUCKET, find_unused_parameters=True)
 
 
 def build(
@@ -22,7 +30,7 @@ def build(
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
     devices: int | str | list[int] = 1,
     num_nodes: AtLeastOne = 1,
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"] = "auto",
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     max_epochs: AtLeastOne | None = None,
     max_steps: AtLeastOne | None = None,
@@ -63,6 +71,7 @@ def build(
             enable_checkpointing=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            plugins=[FirstReads()],
             **given,
         )
 

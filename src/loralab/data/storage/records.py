@@ -14,8 +14,11 @@ from torch import Tensor
 from loralab.data.storage.shards import Damaged, Shards
 from loralab.errors import user_error
 from loralab.places import existing
+from loralab.ranks import Ranks
 
 Tensors = dict[str, Tensor]
+AT_ONCE = 1000
+"""Entries of each process that are exchanged together."""
 
 
 class Store(Protocol):
@@ -33,6 +36,9 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Called before processes are forked."""
+
+    def exchange(self, ranks: Ranks) -> None:
+        """Gives the other processes the entries put in this one, where they cannot read them from a disk."""
 
     def seal(self) -> None:
         """Called instead of close when all entries were put."""
@@ -64,6 +70,12 @@ class InMemory:
     def check_room(self, size: int) -> None:
         pass
 
+    def exchange(self, ranks: Ranks) -> None:
+        own = [*self._loose.items()]
+        for start in range(0, max(ranks.gather(len(own))), AT_ONCE):
+            for records in ranks.gather(own[start : start + AT_ONCE]):
+                self._loose.update(records)
+
     def seal(self) -> None:
         by_shape: dict[tuple, list[bytes]] = {}
         for key, tensors in self._loose.items():
@@ -85,6 +97,9 @@ class OnDisk:
         self._shards = Shards(folder)
         self.missing, self.verify, self.close = self._shards.missing, self._shards.verify, self._shards.close
         self.seal = self.close
+
+    def exchange(self, ranks: Ranks) -> None:
+        pass
 
     def check_room(self, size: int) -> None:
         place = self._shards.folder

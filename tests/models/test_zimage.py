@@ -15,8 +15,12 @@ from transformers import PreTrainedTokenizerFast
 
 from loralab import cli
 from loralab.adapters import file
+from loralab.adapters.base import Method
 from loralab.adapters.inject import AdapterSet, inject
-from loralab.adapters.layouts import Layout
+from loralab.adapters.keys import Names, split
+from loralab.adapters.kinds import suffix
+from loralab.adapters.layouts import Layout, layout_of
+from loralab.adapters.loha import LoHa
 from loralab.adapters.lora import LoRA
 from loralab.adapters.targets import Targets
 from loralab.diffusion.loss import L2
@@ -205,7 +209,7 @@ def test_adapters_are_those_of_peft() -> None:
     assert not torch.allclose(before, theirs, atol=1e-2)
 
 
-@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+@pytest.mark.parametrize("layout", ["kohya", "diffusers", "comfyui"])
 def test_diffusers_loads_the_files(tmp_path: Path, layout: Layout) -> None:
     """By the pipeline's own loader, in either layout."""
     family, adapters = adapted()
@@ -216,7 +220,51 @@ def test_diffusers_loads_the_files(tmp_path: Path, layout: Layout) -> None:
     pipeline(reference).load_lora_weights(str(tmp_path), weight_name="a.safetensors")
     theirs = reference.predict(noisy, at, conditioning)
     torch.testing.assert_close(family.predict(noisy, at, conditioning), theirs, rtol=1e-4, atol=1e-4)
-    assert of_adapter(load_file(tmp_path / "a.safetensors")).name == "zimage"
+    tensors = load_file(tmp_path / "a.safetensors")
+    assert of_adapter(tensors).name == "zimage"
+    assert layout_of(tensors) == layout
+    back = file.load(tmp_path / "a.safetensors")
+    assert not back.notes
+    for key, tensor in adapters.state().items():
+        if not key.endswith("alpha") or layout != "diffusers":
+            torch.testing.assert_close(back.state[key], tensor)
+
+
+@pytest.mark.parametrize("start", ["lora_unet_", "diffusion_model."])
+@pytest.mark.parametrize("kind", [LoRA, LoHa])
+def test_queries_keys_and_values_in_one(tmp_path: Path, start: str, kind: type[Method]) -> None:
+    """Files for the makers' layout change one matrix of all three; each third is that of the whole change."""
+    path = "layers.1.attention.qkv"
+    name = start + (path if start.endswith(".") else path.replace(".", "_"))
+    tensors = kind(rank=2).create(nn.Linear(48, 144), 2, torch.Generator().manual_seed(0))
+    tensors = {ending: draw(*tensor.shape, seed=n) for n, (ending, tensor) in enumerate(tensors.items())}
+    state = {f"{name}.{suffix(ending)}": tensor for ending, tensor in tensors.items()}
+    save_file(state | {f"{name}.alpha": torch.tensor(1.0)}, tmp_path / "a.safetensors")
+    found = file.load(tmp_path / "a.safetensors", {part: list(t) for part, t in ROW.targets(MINIATURE).items()})
+    names = [f"lora_unet_layers_1_attention_to_{letter}" for letter in "qkv"]
+    assert list(found.groups) == names
+    thirds = torch.cat([group.kind.delta(group.tensors) for group in found.groups.values()])
+    torch.testing.assert_close(thirds, kind.delta(tensors))
+    assert {group.scale for group in found.groups.values()} == {0.5}
+
+
+def test_keys_that_other_trainers_write() -> None:
+    """Public keys of ComfyUI, musubi-tuner, ai-toolkit, OneTrainer, SimpleTuner and PEFT."""
+    names = Names(ROW.table, None)
+    flat = "lora_unet_layers_3_attention_to_out_0"
+    for key in (
+        "lora_unet_layers_3_attention_to_out_0.lora_down.weight",
+        "lora_unet_layers_3_attention_out.lora_down.weight",
+        "diffusion_model.layers.3.attention.to_out.0.lora_A.weight",
+        "diffusion_model.layers.3.attention.out.lora_A.weight",
+        "transformer.layers.3.attention.to_out.0.lora_A.weight",
+        "lora_transformer_layers_3_attention_to_out_0.lora_down.weight",
+        "lycoris_layers_3_attention_to_out_0.lokr_w1",
+        "base_model.model.layers.3.attention.to_out.0.lora_A.weight",
+        "layers.3.attention.to_out.0.lora_A.default.weight",
+    ):
+        assert names.of(split(key)[0]) == flat, key
+    assert names.of("diffusion_model.x_embedder") == names.of("transformer.all_x_embedder.2-1")
 
 
 def test_one_batch_can_be_learned_by_heart() -> None:
@@ -346,7 +394,13 @@ def test_a_resumed_run_gives_the_file_of_one_that_was_not_stopped(train) -> None
     assert told["ss_base_model_version"] == "z_image"
     assert told["modelspec.architecture"] == "Z-Image/lora"
     assert (told["ss_timestep_sampling"], told["ss_discrete_flow_shift"]) == ("sigma", "3.0")
-    names = {key.partition(".")[0] for key in load_file(whole / "adapter.safetensors")}
+    keys = load_file(whole / "adapter.safetensors")
+    assert {key.rpartition(".lora_")[0] for key in keys if "alpha" not in key} == {
+        f"diffusion_model.{target.path}"
+        for target in zimage.miniature().targets("transformer")
+        if target.kind in ("attention", "feed_forward")
+    }
+    names = {key.partition(".")[0] for key in file.load(whole / "adapter.safetensors").state}
     inside = ("attention_to_q", "attention_to_k", "attention_to_v", "attention_to_out_0")
     inside += tuple(f"feed_forward_w{n}" for n in (1, 2, 3))
     assert names == {f"lora_unet_layers_{layer}_{name}" for layer in range(3) for name in inside}

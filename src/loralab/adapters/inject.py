@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from loralab.adapters import file
 from loralab.adapters.base import Adapter, Layer, Method, is_spatial, weight_shape
 from loralab.adapters.kinds import Group, fits, some, sort_out, suffix
-from loralab.adapters.layouts import Layout, to_diffusers
+from loralab.adapters.layouts import Layout, to_comfyui, to_diffusers
 from loralab.adapters.targets import Site, Targets
 from loralab.errors import user_error
 from loralab.models.family import Family
@@ -88,7 +88,9 @@ class AdapterSet(nn.Module):
         for name, adapter in self:
             told = adapter.method.in_file(adapter.tensors, adapter.alpha)
             state |= {f"{name}.{suffix(n)}": tensor.detach().clone() for n, tensor in told.items()}
-        return state if layout == "kohya" else to_diffusers(sort_out(state, values=False)[0], self.table)
+        if layout == "diffusers":
+            return to_diffusers(sort_out(state, values=False)[0], self.table)
+        return to_comfyui(state, self.table) if layout == "comfyui" else state
 
     @property
     def table(self) -> dict[str, list[Target]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 from loralab.adapters.base import METHODS, Method
@@ -13,10 +13,14 @@ from loralab.models.target import Target
 Table = Mapping[str, Sequence[Target]]
 """The modules that can be adapted, by part."""
 
+COMFYUI = "diffusion_model."
+"""How the denoiser's modules begin in ComfyUI's layout, which diffusion-pipe and ai-toolkit write, too."""
+
 _ENDINGS = (
     (re.compile(r"\.lora_A(\.[^.]+)?\.weight$"), "lora_down.weight"),
     (re.compile(r"\.lora_B(\.[^.]+)?\.weight$"), "lora_up.weight"),
     (re.compile(r"\.lora_magnitude_vector(\.[^.]+){0,2}$"), "dora_scale"),
+    (re.compile(r"\.(lora_(down|up)\.weight)$"), r"\1"),
     (re.compile(r"\.(lora|lora_linear_layer)\.down\.weight$"), "lora_down.weight"),
     (re.compile(r"\.(lora|lora_linear_layer)\.up\.weight$"), "lora_up.weight"),
     (re.compile(r"_lora\.down\.weight$"), "lora_down.weight"),
@@ -25,8 +29,8 @@ _ENDINGS = (
     (re.compile(r"\.oft_R\.(scaled_oft)$"), r"oft_R.\1"),
     (re.compile(r"\.oft_R(\.[^.]+){0,2}$"), "oft_R.weight"),
 )
-"""How keys end that name their module by a path: PEFT (perhaps with the adapter's name in it), diffusers of old, and
-diffusers' first attention processors. Tensors of other kinds than LoRA's end as they are called."""
+"""How keys end that name their module by a path: PEFT (perhaps with the adapter's name in it), ComfyUI, diffusers of
+old, and diffusers' first attention processors. Tensors of other kinds than LoRA's end as they are called."""
 
 EMBEDDING = re.compile(r"(?:bundle_emb\.(?P<name>[^.]+)\..*|emb_params|clip_[lg]|string_to_param(\..*)?)$")
 """A learned word (textual inversion) that some trainers put into the adapter's file; it changes no module."""
@@ -48,6 +52,7 @@ _OF_OTHER_KINDS = (
 
 NO_MODULE = "match no module of this model"
 NOT_SUPPORTED = ", which are not supported"
+IN_ONE = "change queries, keys and values in one and cannot be divided into three"
 AMBIGUOUS = "may belong to either text encoder of a model that has two"
 
 
@@ -83,24 +88,42 @@ def _ending_of_tensors(kinds: tuple[type[Method], ...]) -> tuple[re.Pattern[str]
     return re.compile(rf"\.((?:{'|'.join(sorted(words))})_\w+?)(\.[^.]+)?$"), r"\1"
 
 
+def _of_transformers(target: Target) -> Iterator[str]:
+    """Spellings that files of transformers have: ComfyUI's, OneTrainer's, SimpleTuner's, and the original code's."""
+    if target.comfyui:
+        flat = target.diffusers.replace(".", "_")
+        yield from (f"{COMFYUI}{target.comfyui}", f"{COMFYUI}{target.diffusers}")
+        yield from (f"lora_transformer_{flat}", f"lycoris_{flat}")
+    if target.original and target.third is None:
+        yield from (f"{COMFYUI}{target.original}", f"lora_unet_{target.original.replace('.', '_')}")
+
+
 class Names:
     """The modules of a table by all their spellings. `part`: the one that bare paths are of, if it is known."""
 
     def __init__(self, table: Table, part: str | None) -> None:
         self._names: dict[str, str] = {}
+        self._thirds: dict[str, dict[int, str]] = {}
         for of in sorted(table, key=lambda other: other != part):
             for target in table[of]:
                 prefix = "_".join(target.kohya.split("_")[:2])
                 flat = f"{prefix}_{target.diffusers.replace('.', '_')}"
                 bare = target.diffusers.removeprefix("text_model.")
                 spellings = (target.kohya, flat, f"{of}.{target.diffusers}", f"{of}.{bare}", target.diffusers, bare)
-                for spelling in spellings:
+                for spelling in (*spellings, *_of_transformers(target)):
                     self._names.setdefault(spelling, target.kohya)
+                if target.third is not None:
+                    for spelling in (f"{COMFYUI}{target.original}", f"{prefix}_{target.original.replace('.', '_')}"):
+                        self._thirds.setdefault(spelling, {})[target.third] = target.kohya
         self._two_encoders = part is None and "text_encoder_2" in table
 
     def of(self, path: str) -> str | None:
         """The module's name in the kohya layout."""
         return self._names.get(path)
+
+    def thirds(self, path: str) -> list[str]:
+        """The modules of queries, keys and values that a file has in one under this path; else none."""
+        return [name for _, name in sorted(self._thirds.get(path, {}).items())]
 
     def ambiguous(self, path: str) -> bool:
         return self._two_encoders and path.startswith(("encoder.layers.", "text_model.encoder.layers."))

@@ -1,8 +1,9 @@
-"""What the keys of adapter files say: the kohya layout, which is the one used inside, and that of diffusers and PEFT.
+"""What the keys of adapter files say: the kohya layout, which is the one used inside, those of diffusers and ComfyUI.
 
 In the kohya layout a module's name is flat (`lora_unet_mid_block_attentions_0_proj_in`) and an `alpha` stands beside
 its tensors. In diffusers' it is a path (`unet.mid_block.attentions.0.proj_in`), and there is no alpha: the scale is
 folded into `lora_B`, which every reader gets right. What alpha was is kept in the metadata, for the way back.
+ComfyUI reads the kohya layout of UNets; of transformers, the same by path (`diffusion_model.layers.0.attention.to_q`).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import torch
 from torch import Tensor
 
 from loralab.adapters.dora import MAGNITUDE
-from loralab.adapters.keys import AMBIGUOUS, EMBEDDING, Names, Table, is_counter, split, strangeness
+from loralab.adapters.keys import AMBIGUOUS, COMFYUI, EMBEDDING, IN_ONE, Names, Table, is_counter, split, strangeness
 from loralab.adapters.kinds import Faults, Group, kind_of
 from loralab.adapters.lora import unscaled
 from loralab.adapters.peft import Configs, is_number, parsed
 from loralab.errors import user_error
 from loralab.models.registry import of_adapter
 
-Layout = Literal["kohya", "diffusers"]
+Layout = Literal["kohya", "diffusers", "comfyui"]
 Alphas = Mapping[str, float | None]
 """By module, with '' for the usual one."""
 
@@ -45,6 +46,13 @@ def to_diffusers(groups: Mapping[str, Group], table: Table) -> dict[str, Tensor]
         form = group.kind.peft_form(name, group.tensors, group.scale)
         out |= {f"{paths[name]}.{ending}": tensor for ending, tensor in form.items()}
     return out
+
+
+def to_comfyui(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
+    """A state of the kohya layout in ComfyUI's."""
+    paths = {t.kohya: f"{COMFYUI}{t.comfyui}" for part in table for t in table[part] if t.comfyui}
+    named = ((key.partition("."), tensor) for key, tensor in state.items())
+    return {f"{paths.get(name, name)}.{ending}": tensor for (name, _, ending), tensor in named}
 
 
 def folded_alphas(state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -84,6 +92,14 @@ def to_kohya(
     for key, tensor in tensors.items():
         path, ending = split(key)
         name = names.of(path)
+        if thirds := names.thirds(path):
+            if found := _thirds(ending, tensor):
+                for name, third in zip(thirds, found, strict=True):
+                    paths[name] = path
+                    modules.setdefault(name, {})[ending] = third
+            else:
+                faults.setdefault(IN_ONE, []).append(key)
+            continue
         if word := EMBEDDING.match(key):
             beside.setdefault(f"the embedding {word['name'] or key}", []).append(key)
         elif is_counter(key, tensor.numel()):
@@ -105,6 +121,14 @@ def to_kohya(
             faults.setdefault(fault, []).extend(f"{name}.{ending}" for ending in modules.pop(name))
     state = {f"{name}.{ending}": tensor for name, of in modules.items() for ending, tensor in of.items()}
     return Sorted(state, beside, faults)
+
+
+def _thirds(ending: str, tensor: Tensor) -> list[Tensor]:
+    """A tensor of an adapter of queries, keys and values in one, for each of them; none where it cannot be divided."""
+    if ending in ("alpha", "lora_down.weight", "hada_w1_b", "hada_w2_b"):
+        return [tensor] * 3
+    by_outputs = ending in ("lora_up.weight", "dora_scale", "hada_w1_a", "hada_w2_a") and len(tensor) % 3 == 0
+    return [third.contiguous() for third in tensor.chunk(3)] if by_outputs else []
 
 
 def _kohya_form(key: str, tensor: Tensor) -> Tensor:
@@ -157,5 +181,8 @@ def _alpha_like(alpha: float, tensor: Tensor) -> Tensor:
 
 
 def layout_of(keys: Iterable[str]) -> Layout:
-    """Which of the two layouts keys are written in."""
+    """Which layout keys are written in."""
+    keys = list(keys)
+    if any(key.startswith(COMFYUI) for key in keys):
+        return "comfyui"
     return "kohya" if any(key.startswith("lora_") for key in keys) else "diffusers"

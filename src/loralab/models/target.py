@@ -7,7 +7,7 @@ two levels has its table too.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 LayerKind = Literal["attention", "feed_forward", "projection", "conv", "in_out"]
 """projection: a transformer's way in and out. conv: all in residual blocks and resamplers, 3×3, 1×1 or linear.
@@ -26,8 +26,14 @@ class Target(NamedTuple):
     kind: LayerKind
     block: int | None
     """Index in the denoiser's list of blocks; None in a text encoder."""
+    comfyui: str = ""
+    """Its path in a file of ComfyUI's layout, after `diffusion_model.`; '' where that is the kohya layout."""
+    original: str = ""
+    """Its path in the original code, where files have that, too, and it is none of the others."""
+    third: int | None = None
+    """Which third of `original` it is, where that has queries, keys and values in one."""
 
 
-def plain_target(prefix: str, path: str, kind: LayerKind, block: int | None = None) -> Target:
+def plain_target(prefix: str, path: str, kind: LayerKind, block: int | None = None, **names: Any) -> Target:
     """A module that files call by its path, in the kohya layout with the prefix in front and no dots."""
-    return Target(path, f"{prefix}_{path.replace('.', '_')}", path, kind, block)
+    return Target(path, f"{prefix}_{path.replace('.', '_')}", path, kind, block, **names)

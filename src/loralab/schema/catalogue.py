@@ -358,7 +358,7 @@ PARAMETERS = (
     ),
     _row(
         SAVING, 49, "save_as", "save_model_as", "output.format",
-        "`safetensors`, `ckpt`, `pt`, `bin`; `output.layout` is `kohya` (default) or `diffusers`.",
+        "`safetensors`, `ckpt`, `pt`, `bin`; `output.layout` is `kohya`, `diffusers` or `comfyui`.",
     ),
     _row(
         SAVING, 48, "save_precision", "save_precision", "output.precision",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import get_args
 
 from loralab.adapters import layouts
 from loralab.files import printable
@@ -12,7 +13,7 @@ from loralab.tools import adapter
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="an adapter file of any layout and format")
-    parser.add_argument("--layout", choices=["kohya", "diffusers"], default="kohya")
+    parser.add_argument("--layout", choices=get_args(layouts.Layout), default="kohya")
     adapter.add_output(parser)
     adapter.add_allow(parser)
 
@@ -25,6 +26,8 @@ def main(args: Namespace) -> None:
     if args.layout == "diffusers":
         metadata |= layouts.folded_alphas(state)
         state = layouts.to_diffusers(source.groups, of_adapter(state).table)
+    elif args.layout == "comfyui":
+        state = layouts.to_comfyui(state, of_adapter(state).table)
     adapter.save(path, state, metadata or None, args.precision)
     precision = args.precision or adapter.precision_of(state)
     print(f"{printable(str(path))}: {len(state)} tensors, {args.layout} layout, {precision}")

@@ -27,7 +27,7 @@ class Output:
         folder: str | None = None,
         name: str = "adapter",
         format: Literal["safetensors", "ckpt", "pt", "bin"] = "safetensors",
-        layout: Literal["kohya", "diffusers"] = "kohya",
+        layout: Literal["kohya", "diffusers", "comfyui"] = "kohya",
         precision: Literal["fp16", "bf16", "fp32"] = "fp16",
         metadata: bool = True,
         comment: str | None = None,

@@ -47,22 +47,34 @@ def targets(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Target]]
 
 def _transformer(config: Mapping[str, Any]) -> Iterator[Target]:
     for path in ENDS:
-        yield plain_target("lora_unet", path, "in_out")
+        yield _target(path, "in_out")
     refiners = range(config["n_refiner_layers"])
     for block in [f"{name}.{n}" for name in ("noise_refiner", "context_refiner") for n in refiners]:
         for path in (*BLOCK, *([MODULATION] if block.startswith("noise") else [])):
-            yield plain_target("lora_unet", f"{block}.{path}", "in_out")
+            yield _target(f"{block}.{path}", "in_out")
     for layer in range(config["n_layers"]):
         for path, kind in BLOCK.items():
-            yield plain_target("lora_unet", f"layers.{layer}.{path}", kind, layer)
-        yield plain_target("lora_unet", f"layers.{layer}.{MODULATION}", "in_out", layer)
+            yield _target(f"layers.{layer}.{path}", kind, layer)
+        yield _target(f"layers.{layer}.{MODULATION}", "in_out", layer)
+
+
+def _target(path: str, kind: LayerKind, block: int | None = None) -> Target:
+    """ComfyUI reads diffusers' paths, too, and diffusers' loader only these."""
+    original, third = _original(path)
+    return plain_target("lora_unet", path, kind, block, comfyui=path, original=original, third=third)
+
+
+def _original(path: str) -> tuple[str, int | None]:
+    """The original code's path, and which third of it."""
+    last = path.rpartition(".")[2]
+    if last in THIRDS:
+        return f"{path.removesuffix(last)}qkv", THIRDS.index(last)
+    return ENDS.get(path) or path.replace(".to_out.0", ".out"), None
 
 
 def key_of(row: Row, part: str, path: str, config: Config) -> tuple[str, int | None]:
     """The name of a module's weight in a single file; and which third of it, as queries, keys and values are in one."""
-    prefix, last = row.file_parts[part], path.rpartition(".")[2]
     if part != row.denoiser:
-        return f"{prefix}model.{path}.weight", None
-    if last in THIRDS:
-        return f"{prefix}{path.removesuffix(last)}qkv.weight", THIRDS.index(last)
-    return f"{prefix}{ENDS.get(path) or path.replace('.to_out.0', '.out')}.weight", None
+        return f"{row.file_parts[part]}model.{path}.weight", None
+    original, third = _original(path)
+    return f"{row.file_parts[part]}{original}.weight", third

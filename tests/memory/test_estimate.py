@@ -23,7 +23,7 @@ from loralab.schema.compose import compose
 from tests import ROOT
 
 TINY = ROOT / "src" / "loralab" / "assets" / "tiny"
-SIDE, COUNT = (72, 56), 3
+SIDE, COUNT = (80, 48), 3
 
 
 def settings(*overrides: str) -> dict[str, Any]:
@@ -49,6 +49,7 @@ KINDS = [
     ["model.kernels=torch", "model.gradient_checkpointing=true", "targets=unet_only"],
     ["model.kernels=torch", "model.attention=eager", "adapter=dora"],
     ["model=tiny_sdxl", "model.kernels=torch", "adapter=loha"],
+    ["model=tiny_zimage", "model.kernels=torch", "model.gradient_checkpointing=2"],
 ]
 
 

@@ -16,7 +16,8 @@ from loralab.models.registry import FAMILIES, USUAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shape", choices=[*FAMILIES][::-1], default=USUAL.name)
+    shapes = [row.name for row in FAMILIES.values() if not row.in_parts][::-1]  # of others, loralab plan tells
+    parser.add_argument("--shape", choices=shapes, default=USUAL.name)
     parser.add_argument("--resolution", type=at_least(64), nargs="+", default=[512, 768, 1024])
     parser.add_argument("--batch-size", type=at_least(1), default=1)
     parser.add_argument("--rank", type=at_least(1), default=16)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -78,6 +79,11 @@ def without_weights() -> Iterator[None]:
         _has_weights.reset(before)
 
 
+def has_weights() -> bool:
+    """False within `without_weights`."""
+    return _has_weights.get()
+
+
 def load_base(
     family: str,
     base: str,
@@ -122,7 +128,7 @@ def _origin(path: Path, row: Row, part: str, dtype: str) -> str | None:
 
 def _shapes(row: Row, base: str, dtype: str) -> Base:
     """A base model by its configs, or where these are not on this disk by those of its family."""
-    path = on_disk(base, "model.base", look_at_base)
+    path = on_disk(base, "model.base", partial(look_at_base, needs=()))
     folder = path if path is not None and path.is_dir() else None
     modules = {}
     for part in (*row.parts, "vae"):

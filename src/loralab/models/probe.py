@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,7 @@ def weight_files(folder: Path, setting: str) -> list[str]:
 
 def weights_size(base: str | None) -> int:
     """Bytes of the largest file, or part of several files, of a base model; 0 where it is not on this disk."""
-    path = on_disk(base, "model.base", look_at_base) if base else None
+    path = on_disk(base, "model.base", partial(look_at_base, needs=())) if base else None
     if path is None or path.is_file():
         return path.stat().st_size if path else 0
     parts = [folder for folder in path.iterdir() if (folder / "config.json").is_file()]

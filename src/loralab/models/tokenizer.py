@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from loralab.errors import user_error
 from loralab.models import hub
-from loralab.models.load import Base
+from loralab.models.load import Base, has_weights
 from loralab.models.probe import look_at_tokenizer
-from loralab.models.text.language import FILE, read_tokenizer
+from loralab.models.text.language import FILE, of_bytes, read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def load_tokenizer(base: Base, path: str | None, text_encoder: str | None, public: str) -> Tokenizer:
     """From `path`, `model.tokenizer`; else from the base's folder, or from that of `model.text_encoder`; else that of a
     public model, a Hub id. Raises UserError where it has none."""
+    if not has_weights():  # of shapes alone, for which nothing is downloaded
+        return of_bytes()
     folders = (base.folder, text_encoder and Path(text_encoder).expanduser())
     own = [folder for folder in folders if folder and _place(folder) is not None] if path is None else []
     folder = (

@@ -19,8 +19,11 @@ from tests import ROOT
 from tests.support.adapters import merged
 from tests.support.names import CASES, golden, modules, targets
 
+RESIDUAL = {"pissa": "lora", "olora": "lora", "pissa iterations=4": "lora"}
+"""What their files are."""
 CONF = ROOT / "conf" / "adapter"
 KINDS = [*sorted(path.stem for path in CONF.glob("*.yaml")), "dora magnitude=input", "oft rescaled=true"]
+KINDS += ["pissa iterations=4", "t_lora orthogonal=true"]
 
 
 def method(name: str, **changes):
@@ -103,8 +106,10 @@ def test_saved_and_loaded_is_the_same(kind, format, family, batch, tmp_path):
     with torch.no_grad():
         expected = predict(family, batch)
         adapters.remove()
-        again = inject(family, method(kind, rank=7, weights=str(path)), Targets())
-        assert torch.equal(predict(family, batch), expected)
+        again = inject(family, method(RESIDUAL.get(kind, kind), rank=7, weights=str(path)), Targets())
+        close(
+            predict(family, batch), expected, 2e-5 if kind in RESIDUAL else 0
+        )  # one product, or the difference of two
     assert again.fresh == []
     first = path.read_bytes()
     file.save(path, again.state(), {"ss_network_dim": "4"}, "fp32")
@@ -172,7 +177,7 @@ def test_precisions(kind, family, batch):
     assert (base.float() - exact).std() > 0.2 * spread
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in RESIDUAL])
 def test_norms_are_limited(kind, family, batch):
     adapters = inject(family, method(kind, max_norm=0.5), Targets())
     scramble(adapters)

@@ -18,6 +18,8 @@ from loralab.adapters.lokr import LoKr, split
 from loralab.adapters.lora import LoRA
 from loralab.adapters.oft import OFT
 from loralab.adapters.oft_v2 import OFTv2
+from loralab.adapters.residual import OLoRA, PiSSA
+from loralab.adapters.t_lora import TLoRA
 from loralab.adapters.targets import Targets
 from loralab.models.families.sd import load
 from tests.support.adapters import grouped
@@ -47,7 +49,7 @@ def build(layer: nn.Module, method: Method) -> Adapter:
     draw = torch.Generator().manual_seed(3)
     tensors = method.create(layer, method.rank, draw)
     tensors = {name: t + 0.1 * torch.randn(t.shape, generator=draw) for name, t in tensors.items()}
-    return Adapter(layer, method, tensors, method.alpha or 1.0)
+    return Adapter(layer, method, tensors, method.alpha or float(method.rank))
 
 
 def make_layer(name: str) -> nn.Module:
@@ -67,7 +69,7 @@ def close(a, b, **tolerance):
 
 def in_file(adapter: Adapter) -> dict[str, torch.Tensor]:
     """A file's tensors of one module, `a`."""
-    told = adapter.method.in_file(adapter.tensors, adapter.alpha)
+    told = adapter.method.in_file(adapter.values, adapter.alpha)
     return {f"a.{suffix(name)}": tensor.detach() for name, tensor in told.items()}
 
 
@@ -351,3 +353,65 @@ def test_factors(on_input, layer_name):
         with torch.no_grad():
             slot.copy_(1 + adapter.tensors["weight"].reshape(slot.shape))
             close(layer(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("method", "init"),
+    [(PiSSA(rank=4), "pissa"), (PiSSA(rank=4, alpha=2.0), "pissa"), (OLoRA(rank=4, alpha=2.0), "olora")],
+)
+def test_starts_from_the_weight(method, init, tmp_path):
+    """PEFT's start, output after training, and conversion to a LoRA for the unchanged base."""
+    from peft import LoraConfig
+
+    layer = make_layer("linear")
+    start = method.create(layer, 4, torch.Generator())
+    adapter, x = build(layer, method), make_input(layer)
+    config = LoraConfig(r=4, lora_alpha=method.alpha or 4, target_modules=["layer"], init_lora_weights=init)
+    model = wrapped("linear", config)
+    with torch.no_grad():
+        theirs = {"lora_down": model.base_model.model.layer.lora_A, "lora_up": model.base_model.model.layer.lora_B}
+        model.peft_config["default"].init_lora_weights = True
+        model.save_pretrained(tmp_path / "start")
+        model.peft_config["default"].init_lora_weights = init
+        for name, modules in theirs.items():
+            close(start[name], modules["default"].weight)
+            assert start[name].abs().min(1 if name == "lora_down" else 0).values.max() > 0
+            moved = start[name] + 0.1 * torch.randn(start[name].shape, generator=torch.Generator().manual_seed(3))
+            modules["default"].weight.copy_(moved)
+            adapter.tensors[name].copy_(moved)
+            adapter.get_buffer(name.replace("lora", "start")).copy_(start[name])
+        close(layer(x), model(x))
+        assert torch.equal(layer.weight, make_layer("linear").weight), "the base is as it was"
+    model.save_pretrained(tmp_path / "end", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    converted = load_file(tmp_path / "end" / "adapter_model.safetensors")
+    group = grouped(in_file(adapter))["a"]
+    assert (group.kind, group.rank) == (LoRA, 8)
+    prefix = "base_model.model.layer.lora_"
+    expected = converted[f"{prefix}B.weight"] @ converted[f"{prefix}A.weight"] * (method.alpha or 4) / 4
+    close(group.change(layer.weight.shape), expected)
+    assert expected.abs().max() > 0.1
+
+
+def test_rank_by_timestep():
+    """LyCORIS' masks, and what they do to the output of a batch of mixed timesteps."""
+    from lycoris.modules.tlora import compute_timestep_mask
+
+    times = torch.tensor([0, 1, 250, 499, 500, 777, 998, 999])
+    for rank, least, exponent in ((16, 1, 1.0), (16, 8, 1.0), (5, 1, 2.5), (4, 9, 1.0)):
+        ours = TLoRA(rank=rank, min_rank=least, exponent=exponent).rank_at(times, rank)
+        masks = [compute_timestep_mask(int(t), 1000, rank, min(least, rank), exponent) for t in times]
+        assert ours.tolist() == [int(mask.sum()) for mask in masks]
+    for layer_name in LAYERS:
+        layer = make_layer(layer_name)
+        x, plain = make_input(layer), make_layer(layer_name)
+        adapter = build(layer, TLoRA(rank=4, alpha=3.0, orthogonal=True))
+        for timesteps, ranks in ((None, (4, 4)), (torch.tensor([999, 500]), (1, 2))):
+            adapter.timesteps = timesteps
+            out = layer(x)
+            for sample, rank in enumerate(ranks):
+                down, up = (adapter.tensors[name].detach() for name in ("lora_down", "lora_up"))
+                state = {"a.lora_down.weight": down[:rank], "a.lora_up.weight": up[:, :rank]}
+                change = grouped(state | {"a.alpha": torch.tensor(0.75 * rank)})["a"].change(plain.weight.shape)
+                changed = make_layer(layer_name)
+                changed.weight += change
+                close(out[sample], changed(x)[sample])

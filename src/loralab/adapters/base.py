@@ -72,6 +72,8 @@ class Method:
     """Further ones that it may have, if only in files of other trainers."""
     flags: ClassVar[frozenset[str]] = frozenset()
     """Those among them that say something about the others; they may be whole numbers, and are not trained."""
+    constants: ClassVar[frozenset[str]] = frozenset()
+    """Tensors that are created and kept in training states, but not trained."""
     starts_at_zero: ClassVar[frozenset[str]]
     """Tensors that make the change zero at the start; LoRA+ gives them their own rate (arXiv 2402.12354)."""
     needs_weight: ClassVar[bool] = False
@@ -99,8 +101,8 @@ class Method:
         """The tensors to start with, in fp32 on the CPU."""
         raise NotImplementedError
 
-    def at(self, target: Target) -> Method:
-        """The same for one module, where what is trained depends on which it is."""
+    def at(self, target: Target, alpha: float) -> Method:
+        """The same for one module with its own alpha, where what is created depends on which it is."""
         return self
 
     def output(self, adapter: Adapter, x: Tensor) -> Tensor:
@@ -108,14 +110,14 @@ class Method:
         layer, shape, out = adapter.layer, weight_shape(adapter.layer), adapter.plain(x)
         rows = kept_rows(shape[0], self.rank_dropout, out) if adapter.training and self.rank_dropout else None
         x = F.dropout(x, self.dropout, adapter.training) if self.dropout else x
-        names = list(adapter.tensors)
+        names = list(adapter.values)
 
         def product(x: Tensor, *tensors: Tensor) -> Tensor:
             weight = plain_weight(layer) if self.needs_weight else None
             return apply(layer, x, self.change(dict(zip(names, tensors, strict=True)), adapter.scale, shape, weight))
 
         # the full-size factors are made again in the backward pass: kept, they would be thrice the base in memory
-        added = checkpoint(product, x, *adapter.tensors.values(), use_reentrant=False, preserve_rng_state=False)
+        added = checkpoint(product, x, *adapter.values.values(), use_reentrant=False, preserve_rng_state=False)
         return out + (added if rows is None else by_output(added, rows))
 
     @staticmethod
@@ -206,6 +208,8 @@ class Adapter(nn.Module):
         self.active = True
         self.strength = 1.0
         """How much of the change is applied; of any kind, that of the merged weight."""
+        self.timesteps: Tensor | None = None
+        """(B,) of the samples that a denoiser is asked about, while it is trained or validated."""
         self._layer = (layer,)  # in a tuple: not a submodule
         self.plain = layer.forward
         """The layer without its adapter."""
@@ -217,10 +221,19 @@ class Adapter(nn.Module):
         """Takes these tensors in place of those it has; their ranks may differ."""
         device = device_of(self.layer)
         tensors = self.method.fitted(tensors, weight_shape(self.layer))
-        self.tensors = nn.ParameterDict({n: nn.Parameter(t.float().to(device).clone()) for n, t in tensors.items()})
+        tensors = {name: tensor.float().to(device).clone() for name, tensor in tensors.items()}
+        constants = self.method.constants
+        self.tensors = nn.ParameterDict({n: nn.Parameter(t) for n, t in tensors.items() if n not in constants})
+        for name in constants:
+            self.register_buffer(name, tensors[name])
         self.alpha = torch.tensor(float(alpha), device=device)
         rank = self.method.rank_of(self.tensors)
         self.scale = float(alpha) / rank if rank else 1.0
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """All of its tensors, the constant ones too."""
+        return {**self.tensors, **{name: self.get_buffer(name) for name in self.method.constants}}
 
     @property
     def layer(self) -> Layer:
@@ -237,11 +250,11 @@ class Adapter(nn.Module):
     def delta(self) -> Tensor:
         """The change of the layer's weight, in its shape."""
         weight = plain_weight(self.layer) if self.method.needs_weight else None
-        return self.method.change(self.tensors, self.scale, weight_shape(self.layer), weight)
+        return self.method.change(self.values, self.scale, weight_shape(self.layer), weight)
 
     def norm(self) -> Tensor:
         """The Frobenius norm of the change, the direction's for DoRA."""
-        return self.method.norm(self.tensors) * self.scale
+        return self.method.norm(self.values) * self.scale
 
     @torch.no_grad()
     def limit_norm(self, limit: float) -> Tensor:

@@ -33,7 +33,7 @@ class IA3(Multiplied):
     network_module: ClassVar = LYCORIS
     network_args: ClassVar = {"algo": "ia3"}
 
-    def at(self, target: Target) -> Method:
+    def at(self, target: Target, alpha: float) -> Method:
         if self.on_input is not None:
             return self
         return replace(self, on_input=target.kind == "feed_forward" and bool(SECOND.search(target.path)))

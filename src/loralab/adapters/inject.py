@@ -86,7 +86,7 @@ class AdapterSet(nn.Module):
         """All tensors by their keys in a file, alphas among them in the kohya layout; fp32."""
         state = {}
         for name, adapter in self:
-            told = adapter.method.in_file(adapter.tensors, adapter.alpha)
+            told = adapter.method.in_file(adapter.values, adapter.alpha)
             state |= {f"{name}.{suffix(n)}": tensor.detach().clone() for n, tensor in told.items()}
         if layout == "diffusers":
             return to_diffusers(sort_out(state, values=False)[0], self.table)
@@ -142,6 +142,11 @@ class AdapterSet(nn.Module):
             if any(name.startswith(known.prefix) for name in strange) and not getattr(self.targets, key):
                 return f"to keep the file's {known.words} part, frozen: targets=both targets.{key}_lr=0"
         return "use the model family and the targets.patterns that the file was trained with"
+
+    def at_timesteps(self, timesteps: Tensor | None) -> None:
+        """Tells the denoiser's adapters which timesteps (B,) the samples have that come next; None: they don't say."""
+        for name, adapter in self:
+            adapter.timesteps = None if self.sites[name].part.startswith("text_encoder") else timesteps
 
     def set_strength(self, strength: float) -> None:
         """From now on so much of each change is applied: 0 is the base alone, 1 as trained."""
@@ -204,7 +209,7 @@ def _adapter(layer: Layer, site: Site, method: Method, seed: int) -> Adapter | N
     rank, alpha = _size(site, method, is_spatial(layer))
     if rank == 0:
         return None
-    method = method.at(site.target)
+    method = method.at(site.target, alpha)
     tensors = method.create(layer, rank, generator(seed, "adapter", site.name))
     return Adapter(layer, method, tensors, method.effective_alpha(alpha, rank))
 

@@ -42,7 +42,11 @@ class LoRA(Method):
         hidden = apply(adapter.layer, x, down)  # (B, T, r) or (B, r, H, W)
         if adapter.training:
             hidden = self.dropped(hidden)
-        return pointwise(hidden * adapter.scale, up)
+        return pointwise(self.masked(hidden, adapter.timesteps) * adapter.scale, up)
+
+    def masked(self, hidden: Tensor, timesteps: Tensor | None) -> Tensor:
+        """The rank components (B, …, r) or (B, r, H, W) that count at each sample's timestep: here, all."""
+        return hidden
 
     def dropped(self, hidden: Tensor) -> Tensor:
         """Network dropout of single elements, rank dropout of whole components of a sample."""

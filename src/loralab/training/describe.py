@@ -58,8 +58,9 @@ class Describe:
     def _model(self) -> Model:
         adapters = [adapter for _, adapter in self.adapters]
         first = next((adapter for adapter in adapters if not is_spatial(adapter.layer)), adapters[0])
-        family, rank = self.family, first.method.rank_of(first.tensors)
-        alpha = float(first.alpha) / first.method.effective_alpha(1.0, rank or 1)  # as it was set
+        told = first.method.in_file(first.values, first.alpha)
+        family, rank = self.family, first.method.rank_of(told)
+        alpha = float(told.get("alpha", first.alpha)) / first.method.effective_alpha(1.0, rank or 1)  # as it was set
         return Model(family.name, family.process.prediction, family.process.zero_terminal_snr, alpha, rank)
 
     @cached_property

@@ -110,7 +110,12 @@ class LoraModule(L.LightningModule):
         if batch.text is not None and captions is not batch.captions:  # the cache has the batch's own
             batch = replace(batch, text=[self._text(caption) for caption in captions])
         conditioning = self.family.encode_text(captions, batch)
-        return lambda noisy, timesteps: self.family.predict(noisy, timesteps, conditioning)
+
+        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            self.adapters.at_timesteps(timesteps)  # until the next: backward may compute the activations again
+            return self.family.predict(noisy, timesteps, conditioning)
+
+        return predict
 
     def _text(self, caption: str) -> Conditioning:
         """The text of a further caption, kept: where texts are cached, nothing changes it."""
@@ -193,11 +198,13 @@ class LoraModule(L.LightningModule):
     def at_rest(self) -> Iterator[None]:
         """Inside the block there are no dropout and no gradients; the precision is that of training."""
         modes = {module: module.training for module in self.modules()}
+        self.adapters.at_timesteps(None)
         self.eval()
         try:
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 yield
         finally:
+            self.adapters.at_timesteps(None)
             for module, training in modes.items():
                 module.training = training
 

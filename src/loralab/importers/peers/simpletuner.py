@@ -68,12 +68,10 @@ _NOT_SUPPORTED = {
         "target_downsample_size validation_prompt_library user_prompt_library train_text_encoder "
         "lora_initialisation_style non_ema_revision distillation_*"
     ),
-    "adapters start as in PEFT's default": "lora_init_type",
     "set model.base": "model_flavour model_flavor",
 }
 OFF = {
     "timestep_bias_strategy": "none",
-    "lora_init_type": "default",
     "data_backend_sampling": "auto-weighting",
     "timestep_bias_portion": 0.25,
 }
@@ -90,6 +88,7 @@ ROWS = table(
     row("mixed_precision", "trainer.precision", kind=PRECISIONS, by="model"),
     row("base_model_precision", "model.quantize", kind=coerce.name, by="model"),
     row("lora_type", "adapter=…", kind=coerce.name, by="adapter"),
+    row("lora_init_type", "adapter=…", kind=coerce.name, by="adapter", neutral=True),
     row("lora_rank", "adapter.rank", by="adapter"),
     row("lora_alpha", "adapter.alpha", kind=coerce.number, by="adapter"),
     row("lora_dropout", "adapter.dropout", by="adapter"),
@@ -313,6 +312,7 @@ def adapter(foreign: Foreign, ours: Ours) -> None:
         _lycoris(foreign, ours)
         return
     ours.choose("adapter", "dora" if foreign.take("use_dora") else "lora", "lora_type", "model_type", "use_dora")
+    _start(foreign, ours)
     rank, alpha = foreign.take("lora_rank"), foreign.take("lora_alpha")
     ours.set("adapter.rank", rank, "lora_rank")
     ours.set("adapter.alpha", float(alpha or rank), "lora_alpha", "lora_rank")
@@ -358,6 +358,18 @@ def _lycoris(foreign: Foreign, ours: Ours) -> None:
             ours.set(keys.get(key, f"adapter.{key}"), taken, "lycoris_config")
         elif key not in LYCORIS:
             foreign.left.append(Left(f"lycoris_config.{key}", value, "is not supported: set targets"))
+
+
+def _start(foreign: Foreign, ours: Ours) -> None:
+    """PEFT's init_lora_weights: pissa, pissa_niter_N and olora are kinds of adapters here."""
+    word = str(foreign.take("lora_init_type") or "default")
+    kind, _, iterations = word.partition("_niter_")
+    if kind not in ("pissa", "olora") or ours.chosen("adapter") != "lora":
+        foreign.leave("lora_init_type", "adapters start as in PEFT's default")
+        return
+    ours.choose("adapter", kind, "lora_type", "model_type", "lora_init_type")
+    if iterations.isdecimal():
+        ours.set("adapter.iterations", int(iterations), "lora_init_type")
 
 
 def rates(foreign: Foreign, ours: Ours) -> None:

@@ -32,6 +32,12 @@ FAMILY_KEYS = {
         "conditioner.embedders.1.model.positional_embedding",
     ],
 }
+PARTS = {
+    "z_image.safetensors": "cap_pad_token",
+    "qwen_3_4b.safetensors": "model.embed_tokens.weight",
+    "ae.safetensors": "decoder.conv_in.weight",
+}
+"""Files of one part of a model, and a tensor by which they are known."""
 NOT_RUN = re.compile(
     r"git (clone|pull)|cd loralab$|python3 -m venv|source \.venv|(\S*/)?pip install"
     r"|tensorboard --logdir (outputs|multirun/DATE/TIME)$|python -c |make "
@@ -61,6 +67,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, keys in FAMILY_KEYS.items():
         marks = [*keys, "model.diffusion_model.out.2.weight", "first_stage_model.decoder.conv_in.weight"]
         save_file({key: torch.zeros(1) for key in marks}, folder / name)
+    for name, key in PARTS.items():
+        save_file({key: torch.zeros(1, 16)}, folder / name)
     words = ["trainer.max_steps=1", "adapter.rank=4", "callbacks.samples.enabled=false", "optimizer.lr=1e-4,1e-3"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -86,11 +86,14 @@ class Targets:
     text_encoder: bool = True
     text_encoder_2: bool | None = None
     """null = as text_encoder."""
+    text_conditioner: bool = False
+    """Of families that have one between text encoder and transformer."""
     unet_lr: Rate | None = None
     """null = optimizer.lr; 0 = frozen: the tensors are in the file and don't change."""
     text_encoder_lr: Rate | None = None
     text_encoder_2_lr: Rate | None = None
     """null = as text_encoder_lr."""
+    text_conditioner_lr: Rate | None = None
     attention: bool = True
     feed_forward: bool = True
     projection: bool = True
@@ -121,7 +124,12 @@ class Targets:
             first.adapted if self.text_encoder_2 is None else self.text_encoder_2,
             first.lr if self.text_encoder_2_lr is None else self.text_encoder_2_lr,
         )
-        return {"unet": PartTargets(self.unet, self.unet_lr), "text_encoder": first, "text_encoder_2": second}
+        return {
+            "unet": PartTargets(self.unet, self.unet_lr),
+            "text_encoder": first,
+            "text_encoder_2": second,
+            "text_conditioner": PartTargets(self.text_conditioner, self.text_conditioner_lr),
+        }
 
     def part(self, name: str) -> PartTargets:
         return self.parts.get(name) or self.parts["text_encoder" if name.startswith("text_encoder") else "unet"]

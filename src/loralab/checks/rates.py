@@ -44,7 +44,7 @@ def _contradictions(optimizer: dict[str, Any]) -> Iterator[Problem]:
 
 def _given(targets: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """(key, value) of everything that gives a rate or multiplies one."""
-    for part in ("unet", "text_encoder", "text_encoder_2"):
+    for part in ("unet", "text_encoder", "text_encoder_2", "text_conditioner"):
         if targets.get(part) is not False:
             yield f"targets.{part}_lr", targets.get(f"{part}_lr")
     yield "targets.loraplus_ratio", targets.get("loraplus_ratio")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -24,6 +25,9 @@ def checkpoint_gradients(denoiser: Any, text_encoders: Iterable[Any], blocks: bo
 
     denoiser.enable_gradient_checkpointing(computed)
     for encoder in text_encoders if blocks is True else ():
+        if hasattr(encoder, "enable_gradient_checkpointing"):  # one of diffusers
+            encoder.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
+            continue
         # newer versions of transformers call it activation checkpointing
         enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
         enable({"use_reentrant": False})

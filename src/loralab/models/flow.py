@@ -49,7 +49,8 @@ def prepare(
     for model in (base.denoiser, *base.text_encoders.values()):
         set_kernels(model, kernels)
     for encoder in base.text_encoders.values():
-        encoder.set_attn_implementation("eager" if attention == "eager" else "sdpa")
+        if hasattr(encoder, "set_attn_implementation"):  # one of transformers
+            encoder.set_attn_implementation("eager" if attention == "eager" else "sdpa")
     if attention == "xformers" and not torch.cuda.is_available():
         found = "xformers needs a CUDA device, but none was found"
         raise user_error("model.attention", found, "set model.attention=auto")

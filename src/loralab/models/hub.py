@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from loralab.errors import user_error
-from loralab.models.probe import choose_weights, on_disk
+from loralab.models.probe import TOKENIZERS, choose_weights, on_disk
 from loralab.models.row import Row
 
 TOKENIZER = ("tokenizer", "tokenizer_2", "")
@@ -17,7 +17,7 @@ TOKENIZER = ("tokenizer", "tokenizer_2", "")
 def folders(row: Row, parts: Collection[str]) -> tuple[str, ...]:
     """Those of a model of a family, with the weights of these parts and the "vae"."""
     tokenizers = (part.replace("text_encoder", "tokenizer") for part in row.text_encoders)
-    return (*parts, *tokenizers, "scheduler", "")
+    return (*parts, *tokenizers, *TOKENIZERS, "scheduler", "")
 
 
 def locate(

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from loralab.diffusion.process import Process, process
 from loralab.errors import user_error
@@ -194,7 +195,7 @@ def build(
 
     Nothing is initialised first and nothing is held twice; `state` is emptied.
     """
-    with torch.device("meta"):
+    with WithoutWeights():
         model = empty(row, part, config)
     names = _tied(model)
     wanted = {name: tensor for name, tensor in model.state_dict().items() if names.get(name, name) == name}
@@ -218,10 +219,18 @@ def build(
             tensor = state.pop(name)
             tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     model.load_state_dict(tensors | {name: tensors[first] for name, first in names.items()}, assign=True)
-    for module in model.modules():
-        if hasattr(module, "position_ids"):  # not among the weights, so still on meta
-            module.position_ids = torch.arange(module.position_ids.shape[-1]).expand(1, -1)
     return model.eval()
+
+
+class WithoutWeights(TorchFunctionMode):
+    """Within it modules are made whose weights take no memory and have no values. What is no weight is there, such as
+    the frequencies of rotary embeddings: tensors of values are made as usual, and weights start as empty ones."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def _tied(model: nn.Module) -> dict[str, str]:

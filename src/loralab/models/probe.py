@@ -22,6 +22,8 @@ ADAPTER_PARTS = ("lora_", "lora.down", "hada_w1", "lokr_w1")
 """What is in the names of an adapter's tensors, and in no model's: those of the kohya layout all begin with lora_."""
 VAE_READS = ("decoder.conv_in.weight", "decoder.conv1.weight")
 """How the name of the tensor ends by which a VAE reads latents; the second is that of VAEs of videos."""
+TOKENIZERS = ("tokenizer", "t5_tokenizer")
+"""Their settings, which are also their folders in a whole model."""
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -49,8 +51,10 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
         problems += _problems(lambda: on_disk(encoder, "model.text_encoder", look_at_text_encoder))
     if not problems and vae and row:
         problems += _problems(lambda: _fits(model["base"], vae))
-    if isinstance(tokenizer := model.get("tokenizer"), str):
-        problems += _problems(lambda: on_disk(tokenizer, "model.tokenizer", look_at_tokenizer))
+    for kind in TOKENIZERS:
+        if isinstance(tokenizer := model.get(kind), str):
+            look = partial(look_at_tokenizer, kind=kind)
+            problems += _problems(partial(on_disk, tokenizer, f"model.{kind}", look))
     if model.get("attention") == "xformers":
         problems += missing("model.attention", "xformers")
     if model.get("quantize"):
@@ -156,12 +160,14 @@ def look_at_text_encoder(path: Path) -> None:
         raise user_error("model.text_encoder", f"{path} contains no text encoder", remedy)
 
 
-def look_at_tokenizer(path: Path) -> None:
-    """Raises UserError where a path contains no tokenizer."""
-    folder = path / "tokenizer" if (path / "tokenizer").is_dir() else path
+def look_at_tokenizer(path: Path, kind: str = "tokenizer") -> None:
+    """Raises UserError where a path contains no tokenizer; kind: its setting, and its folder in a whole model."""
+    folder = path / kind if (path / kind).is_dir() else path
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise user_error(
-            "model.tokenizer", f"{path} contains no tokenizer", "give a folder with vocab.json and merges.txt"
+            f"model.{kind}",
+            f"{path} contains no tokenizer",
+            "give a folder with tokenizer.json, or vocab.json and merges.txt",
         )
 
 
@@ -330,10 +336,12 @@ def _file(path: Path, needs: Collection[str] | None, setting: str, family: str |
 
 
 def _lacking(inside: Contents, row: Row, needs: Collection[str] | None) -> list[str]:
-    """The parts, and the "vae", that are needed of a single file and not in it. One text encoder shows the others."""
+    """The parts, and the "vae", that are needed of a single file and not in it. Of text encoders in a folder of their
+    own, one shows the others."""
     starts = {part: f"{start.partition('.')[0]}." for part, start in row.file_parts.items()}
-    texts = [] if any(_any(inside, starts[part]) for part in row.text_encoders) else row.text_encoders[:1]
-    lacks = [*texts, *([] if _any(inside, starts["vae"], *VAE_STARTS) else ["vae"])]
+    texts = [part for part in row.text_encoders if starts[part] != starts[row.denoiser]]
+    lacks = [] if _any(inside, *(starts[part] for part in texts)) else texts[:1]
+    lacks += [] if _any(inside, starts["vae"], *VAE_STARTS) else ["vae"]
     return [part for part in lacks if needs is None or part in needs]
 
 

@@ -157,7 +157,7 @@ class Row:
         a family that comes in parts."""
         usual = self.file_parts.get(self.denoiser, "")
         marks = tuple(mark.removeprefix(usual) for mark in self.file_has if mark.startswith(usual))
-        starts = (usual, usual.partition(".")[2], "") if self.in_parts else ()
+        starts = (usual, usual.partition(".")[2], "net.", "") if self.in_parts else ()
         return next(
             (start for start in starts if any(name.startswith(start + m) for name in names for m in marks)), None
         )

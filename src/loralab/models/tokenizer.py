@@ -1,48 +1,53 @@
-"""The tokenizer of a base model whose text encoder is a language model."""
+"""The tokenizers of base models whose text encoder is a language model."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loralab.errors import user_error
 from loralab.models import hub
+from loralab.models.fingerprint import plain
 from loralab.models.load import Base, has_weights
 from loralab.models.probe import look_at_tokenizer
-from loralab.models.text.language import FILE, of_bytes, read_tokenizer
+from loralab.models.text.language import FILE, of_bytes, read_tokenizer, tokenizer_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def load_tokenizer(base: Base, path: str | None, text_encoder: str | None, public: str) -> Tokenizer:
-    """From `path`, `model.tokenizer`; else from the base's folder, or from that of `model.text_encoder`; else that of a
-    public model, a Hub id. Raises UserError where it has none."""
+def load_tokenizer(
+    base: Base,
+    path: str | None,
+    public: str,
+    *others: str | None,
+    kind: str = "tokenizer",
+    reader: str = "text_encoder",
+) -> Tokenizer:
+    """From `path`, the setting that is called as `kind`; else from the base's folder, or from others of the user's;
+    else that of a public model, a Hub id. kind: its folder in a whole model. reader: the part that gets its tokens.
+    Raises UserError where there is none, or one that this part does not know."""
     if not has_weights():  # of shapes alone, for which nothing is downloaded
         return of_bytes()
-    folders = (base.folder, text_encoder and Path(text_encoder).expanduser())
-    own = [folder for folder in folders if folder and _place(folder) is not None] if path is None else []
-    folder = (
-        own[0]
-        if own
-        else hub.locate(path or public, "model.tokenizer", look_at_tokenizer, hub.TOKENIZER, weights=False)
-    )
-    place = _place(folder)
+    own = [base.folder, *(Path(place).expanduser() for place in others if place)]
+    found = [tokenizer_folder(place, kind) for place in own if place] if path is None else []
+    place = next(filter(None, found), None)
     if place is None:
+        look = partial(look_at_tokenizer, kind=kind)
+        folder = hub.locate(path or public, f"model.{kind}", look, (kind, ""), weights=False)
+        place = tokenizer_folder(folder, kind) or folder
+    if not (place / FILE).is_file():
         remedy = f"give a folder with {FILE}, as transformers saves it"
-        raise user_error("model.tokenizer", f"{folder} has no {FILE}", remedy)
-    return checked(read_tokenizer(place), base)
+        raise user_error(f"model.{kind}", f"{place} has no {FILE}", remedy)
+    return checked(read_tokenizer(place), base, kind, reader)
 
 
-def checked(tokenizer: Tokenizer, base: Base) -> Tokenizer:
-    """A tokenizer, if the base's text encoder knows all of its tokens. Raises UserError."""
-    (model,) = base.text_encoders.values()
-    known, has = tokenizer.get_vocab_size(), model.config.vocab_size
+def checked(tokenizer: Tokenizer, base: Base, kind: str, reader: str) -> Tokenizer:
+    """A tokenizer, if the part of the base that reads it knows all of its tokens. Raises UserError."""
+    config = plain(base.text_encoders[reader].config)
+    known, has = tokenizer.get_vocab_size(), config.get("vocab_size") or config["target_vocab_size"]
     if known > has:
-        found = f"has {known} tokens, but the text encoder of {base.path} has {has}"
-        raise user_error("model.tokenizer", found, "give the folder of the tokenizer that belongs to the base model")
+        found = f"has {known} tokens, but the {base.row.parts[reader].words} of {base.path} has {has}"
+        raise user_error(f"model.{kind}", found, "give the folder of the tokenizer that belongs to the base model")
     return tokenizer
-
-
-def _place(folder: Path) -> Path | None:
-    return next((place for place in (folder / "tokenizer", folder) if (place / FILE).is_file()), None)

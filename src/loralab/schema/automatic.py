@@ -10,7 +10,7 @@ from loralab.schema.tree import get
 BY_PRECISION = {"bf16-mixed": "bf16", "16-mixed": "fp16"}
 CAPTIONS_VARY = ("shuffle", "tag_dropout_rate", "token_warmup_steps", "wildcards")
 """Rules by which a caption differs from epoch to epoch."""
-ENCODERS = ("text_encoder", "text_encoder_2")
+ENCODERS = ("text_encoder", "text_encoder_2", "text_conditioner")
 
 
 def weights_dtype(tree: Any) -> str:

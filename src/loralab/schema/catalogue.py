@@ -183,7 +183,8 @@ PARAMETERS = (
     _row(
         CAPTIONS, 51, "max_clip_token_length", "max_token_length", "model.max_token_length",
         "75, 150 or 225 tokens, encoded in chunks of 75, each with its own start and end token. Longer captions are "
-        "counted; `data.captions.overlong`: `truncate` (default), `skip` or `error`.", ss=True,
+        "counted; `data.captions.overlong`: `truncate` (default), `skip` or `error`.", ss=True, only="model!=anima",
+        why="has no effect: it is of CLIP",
     ),
     _row(
         IMAGES, 32, "train_resolution", "resolution", "data.resolution",
@@ -392,7 +393,9 @@ FURTHER = (
     Option("additional_parameters", "", "Further command-line options, which override the others.", kind=coerce.text),
     Option("alpha_mask", "data.alpha_mask", "Transparency weights the loss of each pixel."),
     Option("cache_latents_to_disk", "data.cache.latents=disk", "Keeps cached latents on disk.", by="cache"),
-    Option("cache_text_encoder_outputs", "data.cache.text", "Caches the outputs of the text encoders."),
+    Option(
+        "cache_text_encoder_outputs", "data.cache.text", "Caches the outputs of the text encoders.", kind=coerce.flag,
+    ),
     Option("caption_prefix", "data.captions.prefix", "Text before every caption."),
     Option("caption_separator", "data.captions.separator", "Separator of tags."),
     Option("caption_suffix", "data.captions.suffix", "Text after every caption."),
@@ -593,9 +596,29 @@ FURTHER = (
         ss=True, only="scale_weight_norms",
     ),
     Option("sdpa", "model.attention=sdpa", "torch's attention.", by="model"),
+    Option(
+        "attn_mode", "model.attention", "Attention, in sd-scripts' scripts for transformers.",
+        kind=coerce.words("torch sdpa xformers flash sageattn"), by="model",
+    ),
     Option("sdxl", "model=sdxl", "The file is for SDXL (`sdxl`, `use_sdxl`, `sdxl_train_network.py`).", by="model"),
     Option("secondary_separator", "data.captions.secondary_separator", "Separator inside groups of tags."),
+    Option(
+        "qwen3", "model.text_encoder", "Anima's text encoder, Qwen3-0.6B: a file or a folder.",
+        kind=coerce.path, only="model=anima",
+    ),
+    Option(
+        "qwen3_max_token_length", "model.max_token_length", "Maximum number of Qwen3's tokens.",
+        kind=coerce.whole, by="model",
+    ),
     Option("sigmoid_scale", "objective.timesteps.std", "With timestep_sampling sigmoid or shift.", by="timesteps"),
+    Option(
+        "t5_max_token_length", "model.max_token_length", "Maximum number of T5's tokens.",
+        kind=coerce.whole, by="model",
+    ),
+    Option(
+        "t5_tokenizer_path", "model.t5_tokenizer", "Folder of Anima's T5 tokenizer.",
+        kind=coerce.path, only="model=anima",
+    ),
     Option(
         "timestep_sampling", "objective/timesteps=…", "How timesteps of a flow are drawn.",
         kind=coerce.words("sigma uniform sigmoid shift flux_shift qwen_shift"),
@@ -714,6 +737,14 @@ NETWORK_ARGS = (
         "wd_on_output", "adapter.magnitude", "DoRA magnitudes per output instead of per input.",
         kind=coerce.Either("output", "input"), only="adapter=dora", why="has no effect without DoRA",
     ),
+    Option("exclude_patterns", "", "set targets.patterns, by the names of modules here"),
+    Option("include_patterns", "", "set targets.patterns, by the names of modules here"),
+    Option("network_reg_dims", "", "set targets.patterns, by the names of modules here"),
+    Option("network_reg_lrs", "", "set targets.patterns, by the names of modules here"),
+    Option(
+        "train_llm_adapter", "targets.text_conditioner", "Adapters on Anima's text conditioner.",
+        kind=coerce.flag, only="model=anima",
+    ),
     Option("block_size", "", "DyLoRA is not supported"),
     Option("bypass_mode", "", "changes how LyCORIS computes, not what it trains"),
     Option("rank_dropout_scale", "", "rank dropout is always rescaled to keep the mean"),
@@ -750,10 +781,15 @@ _NO_COUNTERPART = {
     "changes memory use, not what is trained": (
         "lowram lowvram highvram vae_batch_size mem_eff_save cpu_offload_checkpointing blocks_to_swap "
         "fused_backward_pass fused_optimizer_groups blockwise_fused_optimizers "
-        "disable_mmap_load_safetensors skip_cache_check"
+        "disable_mmap_load_safetensors skip_cache_check split_attn vae_chunk_size vae_disable_cache "
+        "unsloth_offload_checkpointing"
     ),
     "data.cache.text caches text-encoder outputs; location and batch size cannot be set": (
         "cache_text_encoder_outputs_to_disk text_encoder_batch_size"
+    ),
+    "the text conditioner is that of the base model": "llm_adapter_path",
+    "rates of full fine-tuning, without effect on adapters: set targets.patterns": (
+        "self_attn_lr cross_attn_lr mlp_lr mod_lr llm_adapter_lr"
     ),
     "metadata of images is always cached": "cache_info",
     "images are always resized by area when shrinking and Lanczos otherwise": "resize_interpolation",
@@ -840,7 +876,7 @@ UNUSED = {
 }
 """What sd-scripts writes into the metadata of a file for options that are not used."""
 
-OTHER_FAMILIES = ("flux", "flux1", "sd3", "lumina", "hunyuan", "hunyuan_image", "anima", "chroma", "qwen")
+OTHER_FAMILIES = ("flux", "flux1", "sd3", "lumina", "hunyuan", "hunyuan_image", "chroma", "qwen")
 """Prefixes, before an underscore, of options for other model families."""
 
 OPTIONS = {

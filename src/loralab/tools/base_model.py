@@ -82,7 +82,8 @@ class BaseModel:
         with atomic_folder(path, "--output") as beside:
             shutil.copytree(self.path, beside, ignore=self._outdated)
             for part in self.changed:
-                stem = "diffusion_pytorch_model" if part == self.row.denoiser else "model"
+                is_diffusers = self.row.parts[part].module.startswith("diffusers.")
+                stem = "diffusion_pytorch_model" if is_diffusers else "model"
                 file.write(beside / part / f"{stem}.safetensors", self.tensors[part], {"format": "pt"}, "--output")
 
     def _outdated(self, folder: str, names: list[str]) -> set[str]:
@@ -102,10 +103,11 @@ class BaseModel:
 
     def _find_in_single_file(self, part: str, target: Target) -> tuple[str, slice]:
         key, third = self.row.file_key(self.row, part, target.diffusers, self.configs[part])
-        if part == self.row.denoiser and self._start is not None:
-            usual = self.row.file_parts[part]
-            plain = f"{self._start}{target.diffusers}.weight"
-            key, third = (plain, None) if plain in self.tensors[""] else (self._start + key.removeprefix(usual), third)
+        usual = self.row.file_parts[self.row.denoiser]
+        if key.startswith(usual) and self._start is not None:
+            key, plain = self._start + key.removeprefix(usual), f"{self._start}{target.diffusers}.weight"
+            if part == self.row.denoiser and plain in self.tensors[""]:
+                key, third = plain, None
         if key not in self.tensors[""]:
             raise self._lacks(key)
         if third is None:

@@ -15,6 +15,7 @@ from loralab.importers.dialects import dataset_toml, sd_scripts_toml
 from loralab.importers.dialects.defaults import SD_SCRIPTS
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.script import Script, script
+from loralab.models.registry import FAMILIES
 from loralab.schema import coerce
 from loralab.schema.catalogue import OPTIONS
 
@@ -26,6 +27,7 @@ ddp_gradient_as_bucket_view ddp_static_graph debug_dataset deepspeed dim_from_we
 fp16_master_weights_and_gradients fp8_base fp8_base_unet full_bf16 full_fp16 fused_backward_pass highvram log_config
 lowram mem_eff_attn multi_gpu no_half_vae output_config resume_from_huggingface save_state_to_huggingface
 skip_cache_check skip_until_initial_step torch_compile zero3_init_flag zero3_save_16bit_model
+split_attn unsloth_offload_checkpointing vae_disable_cache
 """
 UNSUPPORTED_FLAGS = frozenset(_FLAGS.split())
 """Options without a value that have no counterpart here."""
@@ -177,9 +179,9 @@ def words(found: Foreign, text: str) -> list[str]:
         raise found.error("the command line", f"cannot be parsed: {error}", "close every quote") from error
 
 
-OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|anima|chroma|qwen\w*|wan|fpack|kandinsky\w*|zimage)_train\w*")
+OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|chroma|qwen\w*|wan|fpack|kandinsky\w*|zimage)_train\w*")
 OTHER_TRAININGS = re.compile(
-    r"(sdxl_)?(train_db|train|fine_tune|train_textual_inversion\w*|train_controlnet\w*|train_leco)"
+    r"(sdxl_|anima_)?(train_db|train|fine_tune|train_textual_inversion\w*|train_control_?net\w*|train_leco)"
 )
 
 
@@ -196,3 +198,5 @@ def _program(found: Foreign, path: str) -> None:
         )
     if name.startswith("sdxl_"):
         found.imply("sdxl", f"{name}.py", True)
+    elif (family := name.partition("_")[0]) in FAMILIES:
+        found.family = family

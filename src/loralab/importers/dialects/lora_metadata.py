@@ -111,7 +111,7 @@ def _family(found: Foreign, version: str, prediction: str) -> None:
         found.imply(NAMES[FAMILY], FAMILY, FAMILIES[found.family].flag == NAMES[FAMILY])
     elif version not in ("", "None"):
         found.left.append(Left(FAMILY, version, "another model family", "model"))
-    if found.has("timestep_sampling") and found.family and "flow" in FAMILIES[found.family].predictions:
+    if found.has("timestep_sampling") and found.family and "flow" in FAMILIES[found.family].predictions[1:]:
         found.imply("flow_model", "ss_timestep_sampling", True)
     if prediction == "v":
         found.imply("v_parameterization", "modelspec.prediction_type", True)

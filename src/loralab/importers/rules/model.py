@@ -25,25 +25,34 @@ def model(foreign: Foreign, ours: Ours) -> None:
         foreign.warnings.append(f"names no base model: {stays}")
     if velocity:
         ours.set("model.prediction_type", "v_prediction", "v_parameterization")
-    elif flow:
+    elif flow and not _always_flows(group):
         ours.choose("model", "sdxl_flow", "flow_model", *names)
         ours.set("model.prediction_type", "flow", "flow_model")
     _clip_skip(foreign, ours)
+    _token_limit(foreign, ours)
     _attention(foreign, ours)
 
 
 def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:
     """The option of the group model that the file asks for, and the options of the file that say so."""
     flags = {row.flag: row.options[0] for row in FAMILIES.values() if row.flag}
-    first = next(iter(flags))
+    first = "sdxl"
     if flag := next(filter(foreign.take, flags), ""):
         return flags[flag], (flag,)
+    module = str(foreign.take("network_module") or "").rpartition("_")[2]
+    if option := _option(module) or (_option(foreign.family) if _always_flows(_option(foreign.family)) else None):
+        return option, ("network_module",)
     if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs"):
         return flags[first], ("cache_text_encoder_outputs",)  # only the scripts for this family have it
     base = foreign.take(BASE)
     if base is None:
         return _option(foreign.family), (first,)  # where the file gives its family
     return _by_keys(base) or USUAL.options[0], (BASE,)
+
+
+def _always_flows(option: str | None) -> bool:
+    row = of_option(option)
+    return bool(row and row.predictions == ("flow",))
 
 
 def _option(family: str) -> str | None:
@@ -63,18 +72,31 @@ def _by_keys(base: str) -> str | None:
 
 def _clip_skip(foreign: Foreign, ours: Ours) -> None:
     layers, row = foreign.take("clip_skip"), of_option(ours.chosen("model"))
-    if row and row.encoder_layer:
+    if row and _always_flows(ours.chosen("model")):
+        foreign.leave("clip_skip", f"has no effect: {row.title} has no CLIP")
+    elif row and row.encoder_layer:
         foreign.leave("clip_skip", f"has no effect: {row.title} always uses the second-to-last layers")
     elif layers is not None:
         ours.set("model.clip_skip", layers, "clip_skip")
 
 
+def _token_limit(foreign: Foreign, ours: Ours) -> None:
+    """Of Anima, the shorter of two: the limit of CLIP counts in chunks."""
+    names = ("qwen3_max_token_length", "t5_max_token_length")
+    limits = [limit for limit in map(foreign.take, names) if limit is not None]
+    if limits and _always_flows(ours.chosen("model")):
+        ours.set("model.max_token_length", min(limits), *names)
+
+
 def _attention(foreign: Foreign, ours: Ours) -> None:
-    xformers = foreign.take("xformers")
-    if xformers and _runs_xformers():
-        ours.set("model.attention", "xformers", "xformers")
-    elif xformers or foreign.take("sdpa"):
-        ours.set("model.attention", "sdpa", "xformers", "sdpa")
+    mode = foreign.take("attn_mode")
+    xformers = mode == "xformers" or (foreign.take("xformers") and mode is None)
+    if mode in ("flash", "sageattn"):
+        foreign.leave("attn_mode", "not supported: model.attention=auto uses torch's own")
+    elif xformers and _runs_xformers():
+        ours.set("model.attention", "xformers", "xformers", "attn_mode")
+    elif xformers or mode is not None or foreign.take("sdpa"):
+        ours.set("model.attention", "sdpa", "xformers", "sdpa", "attn_mode")
         if xformers and foreign.has("xformers"):
             foreign.warnings.append("asks for xformers, which is not available here: sdpa is used instead")
 

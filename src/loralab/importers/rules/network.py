@@ -89,7 +89,9 @@ def _kind(foreign: Foreign, ours: Ours, module: str, lycoris: bool) -> None:
     algorithm = str(foreign.take("network_args.algo") or "").lower()
     if not lycoris:
         foreign.leave("network_args.algo", "has no effect: only lycoris.kohya has algorithms")
-    kind = ALGORITHMS.get(algorithm) if lycoris else MODULES.get(module.rpartition(".")[2])
+    last = module.rpartition(".")[2]
+    start, _, family = last.rpartition("_")
+    kind = ALGORITHMS.get(algorithm) if lycoris else MODULES.get(start if family in registry.FAMILIES else last)
     if kind == "lora" and (foreign.has("network_args.conv_dim") or foreign.has("network_args.conv_block_dims")):
         kind = "locon"
     names = ("network_args.algo",) if lycoris and algorithm else ("network_module",)

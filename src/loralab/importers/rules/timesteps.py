@@ -11,6 +11,8 @@ SD_SCRIPTS = ("timestep_sampling", "weighting_scheme", "sigmoid_scale", "logit_m
 """Options of sd-scripts for flows, beside discrete_flow_shift."""
 FORK = ("flow_timestep_distribution", "flow_logit_mean", "flow_logit_std")
 """Those of its forks for SDXL, beside the shift."""
+DEFAULTS = {"anima": "sigmoid"}
+"""timestep_sampling of sd-scripts' script for a model, where it is not `sigma`."""
 SHIFT = ("flow_uniform_static_ratio", "flow_uniform_shift", "flow_uniform_base_pixels")
 
 
@@ -38,6 +40,8 @@ def _of_sd_scripts(foreign: Foreign, ours: Ours) -> None:
     """`sigma` draws by the weighting scheme, turned round; others by the sigmoid of a normal number, or evenly."""
     sampling, scheme = foreign.take("timestep_sampling"), foreign.take("weighting_scheme")
     names = ("timestep_sampling", "weighting_scheme")
+    if sampling is None and foreign.absent:
+        sampling = DEFAULTS.get(ours.chosen("model") or "")
     if sampling in ("sigmoid", "shift"):
         ours.choose("objective/timesteps", "logit_normal", "timestep_sampling")
         _set(foreign, ours, "objective.timesteps.std", "sigmoid_scale")

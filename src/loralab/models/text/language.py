@@ -26,24 +26,33 @@ class Frame(NamedTuple):
     """Tokens, those of the template included; further ones are cut off."""
     template: str = "{}"
     """With the caption in it."""
+    end: str = ""
+    """The token that follows, also where a caption is cut."""
 
     def ids(self, tokenizer: Tokenizer, caption: str) -> list[int]:
-        return self._all(tokenizer, caption)[: self.limit]
+        last = [] if not self.end else [tokenizer.token_to_id(self.end)]
+        return self._all(tokenizer, caption)[: self.limit - len(last)] + last
 
     def fit(self, tokenizer: Tokenizer, caption: str) -> Fit:
-        return Fit(1, max(0, len(self._all(tokenizer, caption)) - self.limit))
+        return Fit(1, max(0, len(self._all(tokenizer, caption)) + bool(self.end) - self.limit))
 
     def measure(self, tokenizer: Tokenizer) -> Measure:
-        """Of captions, the tokens of the template not counted."""
-        most = self.limit - len(self._all(tokenizer, ""))
+        """Of captions, the tokens around them not counted."""
+        around = len(self._all(tokenizer, ""))
 
         def of(caption: str) -> tuple[int, Fit]:
-            return most + len(self._all(tokenizer, caption)) - self.limit, self.fit(tokenizer, caption)
+            return len(self._all(tokenizer, caption)) - around, self.fit(tokenizer, caption)
 
-        return Measure(most, of)
+        return Measure(self.limit - around - bool(self.end), of)
 
     def _all(self, tokenizer: Tokenizer, caption: str) -> list[int]:
         return tokenizer.encode(self.template.replace("{}", caption), add_special_tokens=False).ids
+
+
+def tokenizer_folder(place: Path, kind: str = "tokenizer") -> Path | None:
+    """Where in the folder of a model the tokenizer.json is; kind: its folder. A language model's may be at the root."""
+    folders = (place / kind, *([place] if kind == "tokenizer" else []))
+    return next((folder for folder in folders if (folder / FILE).is_file()), None)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -56,23 +65,23 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def of_bytes() -> Tokenizer:
-    """A tokenizer for miniatures: each byte is a token; Qwen's special ones come first."""
+def of_bytes(special: tuple[str, ...] = SPECIAL) -> Tokenizer:
+    """A tokenizer for miniatures: each byte is a token; special ones, by default Qwen's, come first."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({name: at for at, name in enumerate([*SPECIAL, *letters])}, []))
+    tokenizer = Tokenizer(models.BPE({name: at for at, name in enumerate([*special, *letters])}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     return tokenizer
 
 
-def measure(frame: Frame, model: Mapping[str, Any], public: str) -> Measure:
+def measure(frame: Frame, model: Mapping[str, Any], public: str, kind: str = "tokenizer") -> Measure:
     """How captions are counted under the settings of a composed `model` node, where its tokenizer or that of a public
-    model is on this disk; else by CLIP's, which has about as many tokens to a word."""
-    places = (model.get("tokenizer"), model.get("base"), model.get("text_encoder"), public)
-    folders = filter(None, (_folder(place) for place in places if place))
+    model is on this disk; else by CLIP's, which has about as many tokens to a word. kind: its setting and folder."""
+    places = (model.get(kind), model.get("base"), model.get("text_encoder"), model.get("tokenizer"), public)
+    folders = filter(None, (_folder(place, kind) for place in places if place))
     folder = next(folders, None)
     if folder is not None:
         return frame.measure(read_tokenizer(folder))
@@ -80,12 +89,12 @@ def measure(frame: Frame, model: Mapping[str, Any], public: str) -> Measure:
     return Measure(frame.limit, lambda caption: (n := len(count(caption)), Fit(1, max(0, n - frame.limit))))
 
 
-def _folder(place: str) -> Path | None:
+def _folder(place: str, kind: str) -> Path | None:
     """The folder of a place's tokenizer.json."""
     here = Path(place).expanduser()
     if here.exists() or place.count("/") != 1:
-        return next((folder for folder in (here / "tokenizer", here) if (folder / FILE).is_file()), None)
+        return tokenizer_folder(here, kind)
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(place, prefix + FILE) for prefix in ("tokenizer/", ""))
+    found = (try_to_load_from_cache(place, prefix + FILE) for prefix in (f"{kind}/", ""))
     return next((Path(file).parent for file in found if isinstance(file, str)), None)

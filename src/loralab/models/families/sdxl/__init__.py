@@ -62,7 +62,8 @@ _SDXL = replace(
     flow_channels=CHANNELS[1:],  # as all public ones do
     file_config=of_file,
     # more than one block in a transformer, too
-    adapter_has=r"^lora_te[12]_|^text_encoder_2\.|^lora_unet_(input|output|middle)_|transformer_blocks[._][1-9]",
+    adapter_has=r"^lora_te[12]_|^text_encoder_2\.|^lora_unet_(input|output|middle)_"
+    r"|(attentions|blocks[._]\d+)[._]\d+[._]transformer_blocks[._][1-9]",
     context=2048,
     versions=dict.fromkeys(("epsilon", "v_prediction", "flow"), "sdxl_base_v1-0"),
     version_starts="sdxl",

@@ -116,7 +116,7 @@ def load(
     loaded = load_base("zimage", base, vae, dtype=dtype, text_encoder=text_encoder)
     loaded.scheduler = shifted(loaded.scheduler, flow_shift)
     frame = language.Frame(max_token_length, language.CHAT)
-    tokens = load_tokenizer(loaded, tokenizer, text_encoder, PUBLIC)
+    tokens = load_tokenizer(loaded, tokenizer, PUBLIC, text_encoder)
     text = CausalText(loaded.text_encoders["text_encoder"], tokens, frame, LAYER)
     prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype)
     return ZImage(loaded, {"text_encoder": text}, resolution)

@@ -1,0 +1,74 @@
+"""sd-scripts' options for Anima, of its script, a settings file and the metadata of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loralab.importers.conversion import Converted, read
+
+COMMAND = """accelerate launch anima_train_network.py --pretrained_model_name_or_path=dit.safetensors \\
+  --qwen3=qwen.safetensors --vae=vae.safetensors --t5_tokenizer_path=t5 --llm_adapter_path=llm.safetensors \\
+  --network_module=networks.lora_anima --network_dim=8 --network_args train_llm_adapter=True \\
+  network_reg_dims=".*mlp.*=4" --learning_rate=1e-4 --timestep_sampling=shift --discrete_flow_shift=3.0 \\
+  --sigmoid_scale=1.2 --qwen3_max_token_length=256 --attn_mode=torch --split_attn --vae_chunk_size=64 \\
+  --self_attn_lr=1e-5 --cache_text_encoder_outputs --mixed_precision=bf16 --max_token_length=225 --clip_skip=2
+"""
+
+
+@pytest.fixture
+def converted(tmp_path: Path):
+    def convert(text: str, name: str = "train.sh") -> Converted:
+        (tmp_path / name).write_text(text, "utf8")
+        return read(tmp_path / name)
+
+    return convert
+
+
+def test_a_command_of_its_script(converted) -> None:
+    found = converted(COMMAND)
+    assert found.settings.choices["model"] == "anima"
+    assert (found.settings.choices["adapter"], found.settings.choices["objective/timesteps"]) == (
+        "lora",
+        "logit_normal",
+    )
+    expected = {
+        "model.base": "dit.safetensors",
+        "model.text_encoder": "qwen.safetensors",
+        "model.vae": "vae.safetensors",
+        "model.t5_tokenizer": "t5",
+        "model.max_token_length": 256,
+        "model.attention": "sdpa",
+        "targets.text_conditioner": True,
+        "adapter.rank": 8,
+        "objective.timesteps.shift": 3.0,
+        "objective.timesteps.std": 1.2,
+        "data.cache.text": True,
+    }
+    assert expected.items() <= found.settings.values.items()
+    left = {each.key.lstrip("-").partition(".")[2] or each.key.lstrip("-") for each in found.not_applicable}
+    assert {"llm_adapter_path", "split_attn", "vae_chunk_size", "self_attn_lr", "network_reg_dims"} <= left
+    assert {"max_token_length", "clip_skip"} <= left
+    assert not found.unknown
+
+
+def test_its_defaults_and_marks(converted) -> None:
+    """Each of its own options says what model it is; timesteps are drawn by a sigmoid, and are not shifted."""
+    for text in ('qwen3 = "qwen.safetensors"\n', 'network_module = "networks.lora_anima"\n'):
+        found = converted(f'pretrained_model_name_or_path = "dit.safetensors"\n{text}', "train.toml")
+        assert found.settings.choices["model"] == "anima"
+        assert found.settings.choices["objective/timesteps"] == "logit_normal"
+        assert found.settings.values["objective.timesteps.shift"] == 1.0
+        assert "model.max_token_length" not in found.settings.values
+
+
+def test_the_metadata_of_its_files(converted) -> None:
+    text = (
+        '{"ss_base_model_version": "anima", "ss_network_module": "networks.lora_anima", "ss_network_dim": "16", '
+        '"ss_timestep_sampling": "sigmoid", "ss_sigmoid_scale": "1.0", "ss_discrete_flow_shift": "1.0"}'
+    )
+    found = converted(text, "metadata.json")
+    assert found.settings.choices["model"] == "anima"
+    assert found.settings.choices["objective/timesteps"] == "logit_normal"
+    assert "model.prediction_type" not in found.settings.values

@@ -14,6 +14,7 @@ TRAIN = "train"
 VERBS = {
     TRAIN: ("loralab.train", "train an adapter: group=option and key=value, see loralab train --help"),
     "doctor": ("loralab.tools.doctor", "check images as training uses them: buckets, captions, duplicates, damage"),
+    "shards": ("loralab.tools.shards", "pack a folder of images into tar shards, or unpack them"),
     "plan": ("loralab.tools.plan", "show what a run would choose to fit into memory.limit_gb, and what it then takes"),
     "config": ("loralab.tools.show_config", "show the composed configuration, and where each value comes from"),
     "settings": ("loralab.tools.settings", "convert a settings file of another trainer into overrides to paste"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loralab.files import printable
+from loralab.urls import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Problem:
 
     def __str__(self) -> str:
         words = f"{self.setting}: {self.found}" + (f"\n    → {self.remedy}" if self.remedy else "")
-        return "\n".join(map(printable, words.split("\n")))
+        return "\n".join(map(printable, without_secrets(words).split("\n")))
 
 
 class UserError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from loralab.data.sources.mounts import absolute
 from loralab.diffusion.objective import Losses as BatchLosses
 from loralab.rng import derive
 from loralab.schema.ranges import AtLeastOne
@@ -94,7 +94,7 @@ class SampleLosses(Callback):
         return every is not None and (step - 1) % every == derive(0, "base loss", (step - 1) // every) % every
 
     def _number(self, trainer: Trainer, item: Item) -> int:
-        key = os.path.abspath(item.path), item.caption
+        key = absolute(item.path), item.caption
         if key not in self.numbers:
             self.numbers[key] = number = len(self.numbers)
             tags = trainer.datamodule.tags_of(item)  # type: ignore[attr-defined]

@@ -8,8 +8,8 @@ from typing import Any
 from loralab.data.augment import Augment
 from loralab.data.buckets import LATENT, Buckets, resolutions
 from loralab.data.captions import Captions
+from loralab.data.extensions import EXTENSIONS
 from loralab.data.folders import Folder, gather
-from loralab.data.images import EXTENSIONS
 from loralab.errors import Problem, UserError
 from loralab.models.registry import Row
 from loralab.schema.constructors import misfits

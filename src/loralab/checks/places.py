@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from loralab.data.index.index import keep_outside
+from loralab.data.sources.mounts import in_shards
 from loralab.errors import Problem, UserError
 from loralab.files import cache_folder, what_is_at
 from loralab.places import full, invisible_characters, not_for_windows, shortened, too_long, unusable
 from loralab.schema.tree import Tree, get
 from loralab.training import file_names
+from loralab.urls import is_url, plain, unusable_url
 from loralab.writing import part_name
 
 _LONGEST = 100
@@ -23,8 +25,12 @@ EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
 def place_problems(tree: Tree) -> Iterator[Problem]:
     """Problems of the paths in the settings."""
     for key, (path, is_folder) in _read(tree):
+        if is_url(path):
+            if found := unusable_url(path):
+                yield Problem(key, *found)
+            continue
         place = os.path.expanduser(path)
-        if not (os.path.isdir(place) if is_folder else os.path.isfile(place)):
+        if not (os.path.isdir(place) if is_folder else os.path.isfile(place)) and not in_shards(path):
             found = what_is_at(place)
             if os.path.exists(place):
                 found += f", not a {'folder' if is_folder else 'file'}"
@@ -109,7 +115,7 @@ def _read(tree: Tree) -> Iterator[tuple[str, tuple[str, bool]]]:
     for number, entry in enumerate(get(tree, "data.folders") or []):
         for key in ("path", "mask_folder", "metadata"):
             given.append((f"data.folders.{number}.{key}", get(entry, key), key != "metadata"))
-    yield from ((key, (path, is_folder)) for key, path, is_folder in given if isinstance(path, str))
+    yield from ((key, (plain(path), is_folder)) for key, path, is_folder in given if isinstance(path, str))
 
 
 def _written(tree: Tree) -> Iterator[tuple[str, str]]:

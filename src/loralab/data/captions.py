@@ -30,6 +30,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from loralab.data.sources.mounts import opened
 from loralab.errors import user_error
 from loralab.schema.automatic import CAPTIONS_VARY
 from loralab.schema.ranges import Count, Share
@@ -218,7 +219,7 @@ def read_caption(path: str | os.PathLike) -> str:
 
     Raises a UserError that names the file if it is not such a text.
     """
-    with open(path, "rb") as file:
+    with opened(path) as file:
         raw = file.read(LONGEST_FILE + 1)
     if len(raw) > LONGEST_FILE:
         raise user_error(

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from loralab.data import images
 from loralab.data.geometry import Corner, Size
 from loralab.data.images import ImageError
-from loralab.files import digest_file
+from loralab.data.sources import mounts
 
 
 class View(NamedTuple):
@@ -61,7 +61,7 @@ class Decoding(Dataset):
             return position, [], [], None
         try:
             rgb, _ = images.read(job.path)
-            is_same = digest_file(job.path) == job.digest
+            is_same = mounts.digest(job.path) == job.digest
         except ImageError as error:
             return position, [], [], str(error)
         except OSError as error:

@@ -12,18 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from math import ceil
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
 
-EXTENSIONS = frozenset(
-    (
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-        *(".avif", ".avifs", ".jxl", ".heic", ".heics", ".heif", ".heifs", ".hif"),
-    )
-)
-"""Files with these are taken as images; those that Pillow cannot read are reported."""
+from loralab.data.sources.mounts import opened
+from loralab.errors import UserError
 
 # Only these are tried: EPS and PDF would start other programs.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JXL", "HEIF")
@@ -167,10 +162,8 @@ def _area(pixels: np.ndarray, scale: float, start: int, length: int) -> np.ndarr
 def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
     """An opened image that passed the size check; any error within is raised as an ImageError."""
     try:
-        if os.path.getsize(path) == 0:
-            raise ImageError("is an empty file")
         # from an open file: Pillow memory-maps a TIFF opened by name, and then rotates its size but not its rows
-        with open(path, "rb") as file, Image.open(file, formats=_formats()) as image:
+        with opened(path) as file, _decoder(file) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
@@ -180,7 +173,7 @@ def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
             if image.mode == "F":
                 raise ImageError("has floating-point pixels; save it with 8 or 16 bits per channel")
             yield image
-    except ImageError:
+    except (ImageError, UserError):  # a server that cannot be reached is no damaged image
         raise
     except PermissionError as error:
         raise ImageError("cannot be read (permission denied)") from error
@@ -190,6 +183,13 @@ def _open(path: str | bytes | os.PathLike) -> Iterator[ImageFile.ImageFile]:
         raise ImageError(_missing(path) or "is not an image of a supported format") from error
     except Exception as error:  # decoders may raise anything on damaged files
         raise ImageError(f"cannot be decoded ({error or type(error).__name__})") from error
+
+
+def _decoder(file: IO[bytes]) -> ImageFile.ImageFile:
+    if file.seek(0, os.SEEK_END) == 0:
+        raise ImageError("is an empty file")
+    file.seek(0)
+    return Image.open(file, formats=_formats())
 
 
 @cache
@@ -206,7 +206,7 @@ def _formats() -> list[str]:
 
 def _missing(path: str | bytes | os.PathLike) -> str | None:
     """What must be installed to read an image, if its format is known but not supported here."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         start = file.read(16)
     for name, (beginning, package, extra) in _EXTRAS.items():
         if name not in _formats() and re.match(beginning, start, re.DOTALL):

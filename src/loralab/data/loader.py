@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from loralab.data.dataset import Dataset, collate
+from loralab.data.sources.mounts import Source, mount_all, mounts
 from loralab.errors import UserError
 from loralab.signals import masked
 from loralab.types import Batch, Example, Place
@@ -19,7 +21,8 @@ class Loader(DataLoader):
 
     def __init__(self, dataset: Dataset, batches: Any, replaced: set[str], **options: Any) -> None:
         """batches: lists of Places; replaced: the paths of images that were replaced by another are added to it."""
-        super().__init__(_ErrorsReturned(dataset), batch_sampler=batches, collate_fn=_collated, **options)
+        given = {"batch_sampler": batches, "collate_fn": _collated, "worker_init_fn": partial(_mount, mounts())}
+        super().__init__(_ErrorsReturned(dataset), **given, **options)
         self.draws, self.replaced = dataset.draws, replaced
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -34,6 +37,10 @@ class Loader(DataLoader):
             wanted = [self.draws[draw].item.path for draw in batch.draws]
             self.replaced.update(path for path, item in zip(wanted, batch.items, strict=True) if path != item.path)
             yield batch
+
+
+def _mount(sources: dict[str, Source], worker: int) -> None:
+    mount_all(sources)
 
 
 class _ErrorsReturned(torch.utils.data.Dataset):

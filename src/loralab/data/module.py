@@ -27,11 +27,12 @@ from loralab.data.folders import Folder
 from loralab.data.index.index import OnError
 from loralab.data.jobs import Jobs
 from loralab.data.loader import Loader
+from loralab.data.sources.mounts import told
 from loralab.data.validation import Validation, fixed_batches
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import printable
 from loralab.ranks import Ranks
-from loralab.schema.ranges import AtLeastOne, Count, Pixels
+from loralab.schema.ranges import AtLeastOne, Count, NonNegative, Pixels
 from loralab.types import Batch, Item, Place
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class DataModule(L.LightningDataModule):
     each is trained, one after the other. on_error: what is done
     with files that cannot be used. min_image_size, max_image_size: of the shorter and the longer side, pixels.
     alpha_mask: transparency is the loss mask. mask_folder: loss masks, named like the images. metadata: one file with
-    the captions. cache_folder: of the index; null: $LORALAB_CACHE or ~/.cache/loralab.
+    the captions. cache_folder: of the index; null: $LORALAB_CACHE or ~/.cache/loralab. downloads_gb: of
+    remote files that are kept there.
 
     Building it finds the images, which needs no model; it raises a UserError if there are none. Attaching the model
     plans the epochs. Nothing is decoded before a loader is built: by then the model is on its device, and latents
@@ -74,6 +76,7 @@ class DataModule(L.LightningDataModule):
         mask_folder: str | None = None,
         metadata: str | None = None,
         cache_folder: str | None = None,
+        downloads_gb: NonNegative = 20.0,
         buckets: Buckets,
         captions: Captions,
         augment: Augment,
@@ -102,6 +105,7 @@ class DataModule(L.LightningDataModule):
             min_image_size=min_image_size,
             max_image_size=max_image_size,
             cache_folder=cache_folder,
+            downloads_gb=downloads_gb,
             hashed=True,
             alpha_mask=alpha_mask,
         )
@@ -120,7 +124,8 @@ class DataModule(L.LightningDataModule):
     def summary(self) -> dict[str, Any]:
         """Facts about the training data, as plain values."""
         replaced = [printable(path) for path in sorted(self._replaced)]
-        return {**self.plan.summary(self._attached_sampler()), "replaced": replaced}
+        sources = told(folder.path for folder in self.planner.all_folders)
+        return {**self.plan.summary(self._attached_sampler()), "replaced": replaced, "sources": sources}
 
     def tag_counts(self) -> Counter[str]:
         """How often each tag occurs in the training images, repeats counted."""

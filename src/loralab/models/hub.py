@@ -1,14 +1,19 @@
-"""Models from the Hugging Face Hub: from its local cache, else downloaded."""
+"""Models from the Hugging Face Hub, or by URL: from a local copy, else downloaded."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection
+from hashlib import blake2b
 from pathlib import Path
 
+from loralab import remote
 from loralab.errors import user_error
-from loralab.models.probe import TOKENIZERS, choose_weights, on_disk
+from loralab.models.probe import TOKENIZERS, choose_weights, copies_of, inside, on_disk
 from loralab.models.row import Row
+from loralab.progress import progress
+from loralab.urls import is_url, plain
+from loralab.writing import atomic_folder, in_turn, writing
 
 TOKENIZER = ("tokenizer", "tokenizer_2", "")
 """Folders of a repository that may hold what is wanted; "" is its root."""
@@ -23,10 +28,14 @@ def folders(row: Row, parts: Collection[str]) -> tuple[str, ...]:
 def locate(
     path: str, setting: str, look: Callable[[Path], object], folders: tuple[str, ...], weights: bool = True
 ) -> Path:
-    """Where a path or Hub id is on this disk, downloaded if necessary; `look` as in `loralab.models.probe.on_disk`.
+    """Where a path, Hub id or URL is on this disk, downloaded if necessary; `look` as in `models.probe.on_disk`.
 
     Raises UserError where it is neither here nor can be downloaded.
     """
+    if is_url(plain(path)):
+        copy = _copy(plain(path), setting, folders, weights)
+        look(copy)
+        return copy
     return on_disk(path, setting, look) or _fetch(path, setting, folders, weights)
 
 
@@ -41,6 +50,29 @@ def _fetch(repository: str, setting: str, folders: tuple[str, ...], weights: boo
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         remedy = "give a local path, or download it once while online"
         raise user_error(setting, f"'{repository}' could not be downloaded from the Hub: {reason}", remedy) from error
+
+
+def _copy(url: str, setting: str, folders: tuple[str, ...], weights: bool) -> Path:
+    """A copy of a model by URL as it is now; one that is complete is used again."""
+    found = {entry.url[len(url) + 1 :]: entry for entry in remote.files(url, setting)}
+    if not found:
+        raise user_error(setting, f"'{url}' was not found", "check the URL, and the endpoint")
+    wanted = found if "" in found else {name: found[name] for name in needed(list(found), folders, weights)}
+    state = blake2b(repr(sorted(wanted.items())).encode(), digest_size=8).hexdigest()
+    place = copies_of(url) / state
+    with writing(place, "data.cache_folder"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with in_turn(place.parent / ".lock"):
+        if not place.is_dir():
+            size = sum(entry.size for entry in wanted.values())
+            words = f"downloading {url}"
+            with atomic_folder(place, "data.cache_folder") as beside, progress(words, size, "bytes") as advance:
+                beside.mkdir()
+                for name, entry in wanted.items():
+                    file = beside / (name or url.rpartition("/")[2])
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    remote.download(entry, file, setting, advance)
+    return inside(place, url)
 
 
 def needed(files: list[str], folders: tuple[str, ...], weights: bool) -> list[str]:

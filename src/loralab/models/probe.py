@@ -8,15 +8,18 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from loralab.errors import Problem, UserError, user_error
+from loralab.files import cache_folder
 from loralab.models import registry
 from loralab.models.checkpoint import Contents, examine
 from loralab.models.registry import FAMILIES, Row
 from loralab.models.row import VAE_STARTS, latent_channels
 from loralab.packages import missing
+from loralab.urls import is_url, plain, unusable_url
 
 ADAPTER_PARTS = ("lora_", "lora.down", "hada_w1", "lokr_w1")
 """What is in the names of an adapter's tensors, and in no model's: those of the kohya layout all begin with lora_."""
@@ -177,7 +180,9 @@ def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | N
     `look` raises UserError where what is there cannot be used. Raises that of a path, one for a path that is not
     found, and one for a Hub id that is not completely cached while offline.
     """
-    local = Path(path).expanduser()
+    local = Path(plain(path)).expanduser()
+    if is_url(plain(path)):
+        return copied(path, setting, look)
     if os.path.exists(local):
         look(local)
         return local
@@ -197,6 +202,32 @@ def on_disk(path: str, setting: str, look: Callable[[Path], object]) -> Path | N
             "give a local path, or download it once while online",
         )
     return None
+
+
+def copied(url: str, setting: str, look: Callable[[Path], object]) -> Path | None:
+    """The copy of a model on another machine that was downloaded last, where there is one; see `hub.locate`."""
+    if found := unusable_url(url):
+        raise user_error(setting, *found)
+    try:
+        copies = sorted(copies_of(url).iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+    except OSError:
+        return None
+    copy = next((inside(folder, url) for folder in reversed(copies) if not folder.name.startswith(".")), None)
+    if copy is not None:
+        look(copy)
+    return copy
+
+
+def copies_of(url: str) -> Path:
+    """The folder with the copies of a model; each is named by the state of the files that it was made from."""
+    name = blake2b(plain(url).encode(), digest_size=8).hexdigest()
+    return cache_folder() / "models" / f"{plain(url).rpartition('/')[2]}-{name}"
+
+
+def inside(folder: Path, url: str) -> Path:
+    """The file or the folder in a copy that stands for the URL."""
+    file = folder / plain(url).rpartition("/")[2]
+    return file if file.is_file() else folder
 
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loralab.command.overrides import plain_value
+from loralab.data.sources.mounts import absolute
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import as_json, digest_file
 from loralab.places import full
@@ -130,7 +131,7 @@ def _losses(run: Run, adapter: Path, timesteps: int, allow: list[str], moved: di
             with torch.no_grad(), torch.autocast(device.type, half, enabled=half is not None):
                 values = _of_batch(family, adapters, batch, times)
             advance(len(batch))
-            yield [(os.path.abspath(item.path), item.digest, item.caption) for item in batch.items], values
+            yield [(absolute(item.path), item.digest, item.caption) for item in batch.items], values
 
 
 def _of_batch(family: Family, adapters: AdapterSet, batch: Batch, times: Tensor) -> np.ndarray:

@@ -27,6 +27,7 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
     lines = [
         f"model     {module.family.name} · {module.family.base} · predicts {module.family.process.prediction}",
         f"images    {_images(facts)}",
+        *(f"source    {source}" for source in facts["sources"]),
         f"buckets   {_buckets(facts)}",
         f"training  {_length(trainer, facts['batches'])} · {trainer.strategy.root_device} · {trainer.precision}",
         f"adapter   {_adapter(module)} · base model frozen{_held(module.run.settings['model'])}",

@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 
 from loralab.data import images
+from loralab.data.sources import mounts
 from loralab.errors import UserError
-from loralab.files import digest_file
 from loralab.report.analysis import LEARNT_BY_LOG, Analysis, ImageRow, analyse, name_of
 from loralab.writing import atomic_path
 
@@ -77,7 +77,7 @@ def _thumbnail(row: ImageRow, folder: Path) -> str | None:
     if row.digest and file.exists():
         return name
     with suppress(OSError, ValueError, zlib.error, images.ImageError):
-        if row.digest and digest_file(row.path) != row.digest:
+        if row.digest and mounts.digest(row.path) != row.digest:
             return None
         pixels = images.thumbnail(row.path, SIDE)
         with atomic_path(file, "--out") as beside:

@@ -18,6 +18,7 @@ from loralab.data.epoch.plan import fixed_caption, fixed_rules
 from loralab.data.epoch.planner import Planner
 from loralab.data.epoch.sampler import BucketSampler
 from loralab.data.geometry import Size, crop_corner
+from loralab.data.sources.mounts import in_shards
 from loralab.errors import Problem, UserError
 from loralab.files import cache_folder
 from loralab.models.registry import USUAL, of_model
@@ -30,6 +31,7 @@ from loralab.tools.doctor_report import BucketRow, Finding, Report, Row, Totals
 from loralab.tools.doctor_text import print_report
 from loralab.tools.looks import look_at, near_duplicates
 from loralab.types import Fit, Item
+from loralab.urls import is_url, plain, unusable_url
 from loralab.writing import atomic_path
 
 
@@ -96,7 +98,7 @@ def with_paths(words: list[str]) -> list[str]:
     """The overrides, with the paths among them as settings. Raises a UserError for a path that is not a folder."""
     paths = [word for word in words if os.path.isdir(os.path.expanduser(word)) or not _OVERRIDE.match(word)]
     overrides = [word for word in words if word not in paths]
-    if problems := [Problem(path, _no_folder(path), "give a folder of images") for path in paths if _no_folder(path)]:
+    if problems := [problem for path in paths for problem in _no_folder(plain(path))]:
         raise UserError(*problems)
     if len(paths) == 1:
         overrides.append(f"data.folder={written(paths[0])}")
@@ -105,10 +107,15 @@ def with_paths(words: list[str]) -> list[str]:
     return overrides
 
 
-def _no_folder(path: str) -> str:
-    """Why a path is not a folder; empty if it is one."""
+def _no_folder(path: str) -> Iterator[Problem]:
+    """Why a path is neither a folder, nor a URL, nor a tar file."""
     place = os.path.expanduser(path)
-    return "" if os.path.isdir(place) else "is a file, not a folder" if os.path.exists(place) else "folder not found"
+    if is_url(path):
+        if found := unusable_url(path):
+            yield Problem("data.folder", *found)
+    elif not os.path.isdir(place) and not in_shards(path):
+        found = "is a file, not a folder" if os.path.exists(place) else "folder not found"
+        yield Problem(path, found, "give a folder of images")
 
 
 def examine(

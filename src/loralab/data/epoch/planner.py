@@ -32,7 +32,7 @@ _PLANNED = (
         "batch_pixels",
         "batch_parts",
     ),
-    *("on_error", "min_image_size", "max_image_size", "cache_folder", "alpha_mask"),
+    *("on_error", "min_image_size", "max_image_size", "cache_folder", "downloads_gb", "alpha_mask"),
 )
 
 
@@ -43,7 +43,8 @@ class Planner:
     sizes: the pixel budgets. batch: batch size of a bucket. captions: the rules of a folder without its own.
     on_error: what is done with files that cannot be used. min_image_size, max_image_size: of the shorter and the longer
     side, pixels. cache_folder: of the index (see store.cache_folder). hashed: images are hashed, as caches and
-    training states need. batch_parts: in which each batch is given. alpha_mask: transparency is the loss mask.
+    training states need. batch_parts: in which each batch is given. downloads_gb: of remote files,
+    kept in cache_folder. alpha_mask: transparency is the loss mask.
     """
 
     folders: Sequence[Folder]
@@ -58,6 +59,7 @@ class Planner:
     cache_folder: str | None = None
     hashed: bool = False
     batch_parts: int = 1
+    downloads_gb: float = 0
     alpha_mask: bool = False
 
     @classmethod
@@ -127,7 +129,7 @@ class Planner:
 
     def _scan(self, folders: Sequence[Folder]) -> Index:
         limits = {"min_size": self.min_image_size, "max_size": self.max_image_size}
-        index = scan(folders, self.cache_folder, self.on_error, **limits)
+        index = scan(folders, self.cache_folder, self.on_error, **limits, downloads=self.downloads_gb * 1e9)
         index.notes.extend(self._of_alpha(index))
         return index.hashed(self.cache_folder, self.on_error) if self.hashed else index
 

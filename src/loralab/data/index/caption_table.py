@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from loralab.data.captions import as_lines
+from loralab.data.sources.mounts import opened
 from loralab.errors import user_error
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """The default names of such a file (Hugging Face's convention)."""
 
+_KINDS = (".json", ".jsonl", ".csv", ".parquet")
 _FILE_COLUMNS = ("file_name", "image", "path")
 _TEXT_COLUMNS = ("caption", "text", "prompt")
 
@@ -22,8 +24,9 @@ _TEXT_COLUMNS = ("caption", "text", "prompt")
 class CaptionTable:
     """The captions of one metadata file, by image."""
 
-    def __init__(self, path: Path, root: Path, setting: str = "data.metadata", separator: str = ",") -> None:
-        """setting: where it was given; separator: between tags. Raises a UserError if the file cannot be read."""
+    def __init__(self, path: str, root: str, setting: str = "data.metadata", separator: str = ",") -> None:
+        """path, root: of the file and of the folder that names in it start at, absolute. setting: where it was given;
+        separator: between tags. Raises a UserError if the file cannot be read."""
         self.path, self.root = path, root
         self._captions: dict[str, str | None] = {}
         self.repeated = 0
@@ -55,36 +58,41 @@ class CaptionTable:
 
     def unused(self) -> Iterator[str]:
         """The paths of entries that no image used, in the file's order."""
-        return (str(self.root / name) for name in self._captions if name not in self._used)
+        return (os.path.join(self.root, name) for name in self._captions if name not in self._used)
 
     def _key(self, name: str) -> str:
         name = os.path.normpath(name).replace("\\", "/")
         return os.path.relpath(name, self.root) if name.startswith(f"{self.root}/") else name
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _rows(path: str) -> Iterator[tuple[str, Any]]:
     """(image, its entry) for each row of the file."""
-    kind = path.suffix.lower()
+    kind = os.path.splitext(path)[1].lower()
+    if kind not in _KINDS:
+        raise _Unusable(f"has an invalid extension (valid: {', '.join(_KINDS)})")
     try:
-        if kind == ".json":
-            table = json.loads(path.read_text("utf-8-sig"))
-            if not isinstance(table, (dict, list)):
-                raise _Unusable("contains neither a JSON object nor an array")
-            yield from table.items() if isinstance(table, dict) else map(_named, table)
-        elif kind == ".jsonl":
-            with open(path, encoding="utf-8-sig") as file:
-                yield from (_named(json.loads(line)) for line in file if line.strip())
-        elif kind == ".csv":
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                yield from map(_named, csv.DictReader(file))
-        elif kind == ".parquet":
-            yield from map(_named, _parquet(path))
-        else:
-            raise _Unusable("has an invalid extension (valid: .json, .jsonl, .csv, .parquet)")
+        with opened(path) as raw:
+            yield from _read(path, kind, raw)
     except FileNotFoundError:
         raise _Unusable("not found") from None
     except (OSError, ValueError, csv.Error, RecursionError) as error:  # ValueError: also JSON and UTF-8 errors
         raise _Unusable(f"cannot be read ({error})") from None
+
+
+def _read(path: str, kind: str, raw: IO[bytes]) -> Iterator[tuple[str, Any]]:
+    if kind == ".parquet":
+        yield from map(_named, _parquet(path, raw))
+        return
+    with io.TextIOWrapper(raw, encoding="utf-8-sig", newline="" if kind == ".csv" else None) as file:
+        if kind == ".json":
+            table = json.load(file)
+            if not isinstance(table, (dict, list)):
+                raise _Unusable("contains neither a JSON object nor an array")
+            yield from table.items() if isinstance(table, dict) else map(_named, table)
+        elif kind == ".jsonl":
+            yield from (_named(json.loads(line)) for line in file if line.strip())
+        else:
+            yield from map(_named, csv.DictReader(file))
 
 
 class _Unusable(Exception):
@@ -98,13 +106,13 @@ def _named(row: dict[str, Any]) -> tuple[str, Any]:
     raise _Unusable(f"has a row without {' or '.join(map(repr, _FILE_COLUMNS))}")
 
 
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _parquet(path: str, raw: IO[bytes]) -> Iterator[dict[str, Any]]:
     try:
         import pyarrow.parquet
     except ImportError:
         found = f"{path} needs pyarrow, which is not installed"
         raise user_error("data.metadata", found, "pip install 'loralab[parquet]'") from None
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+    for batch in pyarrow.parquet.ParquetFile(raw).iter_batches():
         yield from batch.to_pylist()
 
 

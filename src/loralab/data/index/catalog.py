@@ -17,8 +17,9 @@ from loralab.data.captions import read_caption
 from loralab.data.images import ImageError
 from loralab.data.index.blocks import ROWS, Blocks, Fact
 from loralab.data.index.walk import Directory, Files
+from loralab.data.sources import mounts
 from loralab.errors import UserError, user_error
-from loralab.files import digest_file, stamp
+from loralab.remote import Unreachable
 
 _HEADERS = Fact(
     "header with transparency", np.dtype([("width", "<i4"), ("height", "<i4"), ("kind", "S16"), ("turned", "?")])
@@ -159,6 +160,8 @@ def _header(path: bytes) -> tuple | ImageError:
 def _caption(path: bytes) -> bytes | UserError:
     try:
         return read_caption(os.fsdecode(path)).encode()
+    except Unreachable:
+        raise
     except UserError as error:
         return error
     except OSError as error:
@@ -167,8 +170,8 @@ def _caption(path: bytes) -> bytes | UserError:
 
 def _digest(path: str) -> _Digest | ImageError:
     try:
-        status = os.stat(path)
-        digest = bytes.fromhex(digest_file(path))
+        size, stamp = mounts.size_and_stamp(path)
+        digest = bytes.fromhex(mounts.digest(path))
     except OSError as error:
         return ImageError(f"cannot be read ({error.strerror})")
-    return _Digest(digest, status.st_size, stamp(status))
+    return _Digest(digest, size, stamp)

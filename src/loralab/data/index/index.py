@@ -18,18 +18,21 @@ from typing import Literal
 
 import numpy as np
 
+from loralab.data.extensions import EXTENSIONS
 from loralab.data.folders import Folder
-from loralab.data.images import EXTENSIONS, ImageError
+from loralab.data.images import ImageError
 from loralab.data.index.catalog import Catalog
 from loralab.data.index.reader import Reader
 from loralab.data.index.rows import ORIGINS, Origin, Rows
-from loralab.data.index.texts import Texts
 from loralab.data.index.walk import Skipped
+from loralab.data.sources.mounts import absolute, is_folder, mount
+from loralab.data.texts import Texts
 from loralab.errors import Problem, UserError, user_error
 from loralab.files import cache_folder, printable
 from loralab.progress import progress
 from loralab.schema.ranges import Count
 from loralab.types import Item
+from loralab.urls import is_url, plain
 
 OnError = Literal["skip", "stop"]
 
@@ -165,10 +168,12 @@ def scan(
     *,
     min_size: Count | None = None,
     max_size: Count | None = None,
+    downloads: float = 0,
 ) -> Index:
     """Finds the images of all folders.
 
-    cache: the folder of the index database (see store.cache_folder). min_size, max_size: images whose shorter side is
+    cache: the folder of the index database (see store.cache_folder). downloads: bytes of remote files that are kept in
+    it. min_size, max_size: images whose shorter side is
     under the one or whose longer side is over the other are skipped, pixels. Raises a UserError if a folder is
     missing, contains no image, or, with on_error "stop", contains anything that cannot be used.
     """
@@ -177,6 +182,10 @@ def scan(
     skipped: list[Skipped] = []
     notes: list[str] = []
     for folder in folders:
+        mount(folder.path, folder.setting, where, downloads)
+        for name, place in (("mask_folder", folder.mask_folder), ("metadata", folder.metadata)):
+            if place:
+                mount(place, folder.beside(name), where, downloads)
         _check_place(folder)
     keep_outside([folder.path for folder in folders], where, "data.cache_folder")
     with progress("reading images", None, "files") as advance, Catalog(where, advance) as catalog:
@@ -193,15 +202,15 @@ def scan(
 def keep_outside(roots: Iterable[str], place: Path, setting: str) -> None:
     """Raises a UserError if a place that is written to is inside a folder of images; setting: where it was given."""
     real = os.path.realpath(place)  # resolves links and `..`
-    for root in map(os.path.expanduser, roots):
+    for root in (os.path.expanduser(plain(root)) for root in roots if not is_url(plain(root))):
         if Path(real).is_relative_to(os.path.realpath(root)):
             raise user_error(setting, f"{place} is inside the image folder {root}", "choose a folder outside of it")
 
 
 def _check_place(folder: Folder) -> None:
-    root = Path(os.path.abspath(os.path.expanduser(folder.path)))
-    if not root.is_dir():
-        found = "is not a folder" if root.exists() else "not found"
+    root = absolute(folder.path)
+    if not is_folder(root):
+        found = "is not a folder" if os.path.exists(root) else "not found"
         raise user_error(folder.setting, f"'{root}' {found}", "give the folder of the images")
 
 

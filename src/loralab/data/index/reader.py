@@ -6,7 +6,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from loralab.data.index.catalog import Catalog
 from loralab.data.index.rows import ORIGINS, UNKNOWN, Rows
 from loralab.data.index.unread import Unread
 from loralab.data.index.walk import Directory, Skipped, walk
+from loralab.data.sources.mounts import absolute, is_folder
 from loralab.errors import UserError, user_error
 from loralab.files import printable
 
@@ -34,11 +34,11 @@ class Reader:
     ) -> None:
         self.folder, self.source, self.catalog = folder, source, catalog
         self.rows, self.skipped, self.notes = rows, skipped, notes
-        self.root = os.path.abspath(os.path.expanduser(folder.path))
+        self.root = absolute(folder.path)
         self.metadata: dict[tuple[bytes, ...], CaptionTable] = {}
         if folder.metadata:
-            path, setting = Path(folder.metadata).expanduser().absolute(), folder.beside("metadata")
-            self.metadata[()] = CaptionTable(path, Path(self.root), setting, folder.captions.separator)
+            path, setting = absolute(folder.metadata), folder.beside("metadata")
+            self.metadata[()] = CaptionTable(path, self.root, setting, folder.captions.separator)
         self.masks = dict(self._find_masks()) if folder.mask_folder else {}
         self.unread = Unread(folder)
         self.outside = self.unmasked = self.stretched = self.masked = 0
@@ -47,7 +47,7 @@ class Reader:
 
     def read(self, limits: tuple[int, int]) -> None:
         """limits: the shortest and the longest side an image may have, pixels."""
-        omit = {os.path.abspath(os.path.expanduser(self.folder.mask_folder))} if self.folder.mask_folder else set()
+        omit = {absolute(self.folder.mask_folder)} if self.folder.mask_folder else set()
         for directory in walk(self.root, self.folder.extension, frozenset(omit), self.skipped):
             if directory.tables and not self.folder.metadata:
                 self._find_metadata(directory)
@@ -55,7 +55,7 @@ class Reader:
             if directory.images.names:
                 self._read(directory, limits)
         for metadata in self.metadata.values():
-            reason = f"is listed in {metadata.path.name} but was not found"
+            reason = f"is listed in {os.path.basename(metadata.path)} but was not found"
             self.skipped.extend(Skipped(path, reason) for path in metadata.unused())
             if metadata.repeated:
                 self._note(f"rows of {metadata.path} replaced by later ones on the same image: {metadata.repeated}")
@@ -147,11 +147,11 @@ class Reader:
         return captions, origins
 
     def _find_metadata(self, directory: Directory) -> None:
-        place, (name, *others) = Path(os.fsdecode(directory.path)), directory.tables
-        separator = self.folder.captions.separator
-        self.metadata[directory.parts] = CaptionTable(place / name, place, self.folder.setting, separator)
+        place, (name, *others) = os.fsdecode(directory.path), directory.tables
+        path, separator = os.path.join(place, name), self.folder.captions.separator
+        self.metadata[directory.parts] = CaptionTable(path, place, self.folder.setting, separator)
         if others:
-            self._note(f"{place / name} is used; {' and '.join(others)} beside it ignored")
+            self._note(f"{path} is used; {' and '.join(others)} beside it ignored")
 
     def _metadata(self, parts: tuple[bytes, ...]) -> Iterator[tuple[CaptionTable, tuple[bytes, ...]]]:
         """The metadata files that apply to a directory, the nearest last, and its path below their folders."""
@@ -161,8 +161,8 @@ class Reader:
 
     def _find_masks(self) -> Iterator[tuple[tuple[bytes, ...], tuple[bytes, bytes, int, int] | str]]:
         """The masks by their path below the mask folder, without extension: path, digest and size, or what is wrong."""
-        root = os.path.abspath(os.path.expanduser(self.folder.mask_folder or ""))
-        if not os.path.isdir(root):
+        root = absolute(self.folder.mask_folder or "")
+        if not is_folder(root):
             found = "is not a folder" if os.path.exists(root) else "not found"
             remedy = "give the folder of the masks, or null"
             raise user_error(self.folder.beside("mask_folder"), f"'{root}' {found}", remedy)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from loralab.data.index.texts import Texts
+from loralab.data.texts import Texts
 
 Origin = Literal["file", "metadata", "folder", "none"]
 """Where a caption comes from: its own file, a metadata file, the folder's name, nowhere."""

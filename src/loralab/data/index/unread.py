@@ -9,8 +9,10 @@ from collections.abc import Iterator, Set
 from loralab.data.captions import read_caption
 from loralab.data.folders import Folder
 from loralab.data.index.walk import Directory
+from loralab.data.sources.mounts import absolute
 from loralab.errors import UserError
 from loralab.files import printable
+from loralab.remote import Unreachable
 
 _NAMED = 6
 """Maximum number of names and endings that are listed, the most frequent ones first."""
@@ -47,7 +49,7 @@ class Unread:
                 self._add_beside(directory, name, stem[stem.rfind(b".") :] + name[-cut:])
             elif stem not in stems:
                 self._kinds["stray"][_shown(name)] += 1
-        given = os.path.abspath(os.path.expanduser(self.folder.metadata)) if self.folder.metadata else None
+        given = absolute(self.folder.metadata) if self.folder.metadata else None
         for name in (*directory.others, *(directory.tables if given else ())):
             raw = os.fsencode(name)
             if os.fsdecode(os.path.join(directory.path, raw)) != given:
@@ -109,6 +111,8 @@ def _is_caption(path: bytes) -> bool:
     """Whether a file holds plain text, rather than binary data or markup."""
     try:
         text = read_caption(os.fsdecode(path))
+    except Unreachable:
+        raise
     except (UserError, OSError):
         return False
     return bool(text) and text[0] not in "<{["

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import groupby
 from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
 import numpy as np
 
-from loralab.data.images import EXTENSIONS
+from loralab.data.extensions import EXTENSIONS
 from loralab.data.index.caption_table import NAMES
+from loralab.data.sources.mounts import Source, source_of
 from loralab.files import stamp
+from loralab.urls import below
 
 # Names are bytes: a file name need not be UTF-8.
 _IMAGES = frozenset(extension.encode() for extension in EXTENSIONS)
@@ -73,6 +76,9 @@ def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]
     What cannot be read is appended to `skipped`.
     """
     suffix, left_out = os.fsencode(extension).lower(), frozenset(map(os.fsencode, omit))
+    if source := source_of(root):
+        yield from _walk_source(source, root, suffix, left_out)
+        return
     todo: list[tuple[bytes, tuple[bytes, ...], frozenset, int]] = [(os.fsencode(root), (), frozenset(), 0)]
     seen: set[tuple[int, int]] = set()
     while todo:
@@ -98,27 +104,80 @@ def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]
         todo += [folder for folder in below if folder[0] not in left_out]
 
 
+class _Kinds:
+    """The files of one directory, as they are found."""
+
+    def __init__(self, suffix: bytes) -> None:
+        self.suffix = suffix
+        self.images: list[tuple[bytes, int, int]] = []
+        self.texts: list[tuple[bytes, int, int]] = []
+        self.tables: list[str] = []
+        self.others: list[bytes] = []
+        self.hidden: list[bytes] = []
+
+    def rows_for(self, name: bytes) -> list[tuple[bytes, int, int]] | None:
+        """Where a file of this name is listed with its size and stamp."""
+        low = name.lower()
+        return self.texts if low.endswith(self.suffix) else self.images if low[low.rfind(b".") :] in _IMAGES else None
+
+    def add_other(self, name: bytes) -> None:
+        if name in _TABLES:
+            self.tables.append(_TABLES[name])
+        else:
+            self.others.append(name)
+
+    def directory(self, path: bytes, parts: tuple[bytes, ...]) -> Directory:
+        tables, others, hidden = sorted(self.tables, key=NAMES.index), sorted(self.others), sorted(self.hidden)
+        return Directory(path, parts, Files.of(self.images), Files.of(self.texts), tables, others, hidden)
+
+
+def _is_hidden(name: bytes) -> bool:
+    return name.startswith(b".") or name.lower() in _SYSTEM
+
+
+def _walk_source(source: Source, root: str, suffix: bytes, left_out: frozenset[bytes]) -> Iterator[Directory]:
+    """The same for what is mounted; of folders without a file of their own only hidden ones in them are told."""
+    start, told = os.fsencode(below(source.root, root) or ""), set()
+    depth = len(start.split(b"/")) if start else 0
+    by_folder = groupby(source.listing.below(start), lambda file: tuple(file.name.split(b"/")[depth:-1]))
+    for parts, files in by_folder:
+        found = _Kinds(suffix)
+        at = next((at for at, part in enumerate(parts) if _is_hidden(part)), None)
+        if at is not None:
+            if parts[: at + 1] in told:
+                continue
+            told.add(parts[: at + 1])
+            found.hidden.append(parts[at])
+            parts = parts[:at]
+        elif any(b"/".join((os.fsencode(root), *parts[:end])) in left_out for end in range(len(parts) + 1)):
+            continue
+        else:
+            for file in files:
+                name = file.name.rpartition(b"/")[2]
+                rows = found.rows_for(name)
+                if _is_hidden(name):
+                    found.hidden.append(name)
+                elif rows is None:
+                    found.add_other(name)
+                else:
+                    rows.append((name, file.size, file.stamp))
+        yield found.directory(b"/".join((os.fsencode(root), *parts)), parts)
+
+
 def _list(path: bytes, parts: tuple, suffix: bytes, skipped: list[Skipped]) -> tuple[Directory, list[bytes]]:
     """One directory, and the names of those in it."""
-    images: list[tuple[bytes, int, int]] = []
-    texts: list[tuple[bytes, int, int]] = []
-    tables: list[str] = []
+    found = _Kinds(suffix)
     inner: list[bytes] = []
-    others: list[bytes] = []
-    hidden: list[bytes] = []
     with os.scandir(path) as entries:
         for entry in entries:
-            name, low = entry.name, entry.name.lower()
-            if name.startswith(b".") or low in _SYSTEM:
-                hidden.append(name)
+            name = entry.name
+            if _is_hidden(name):
+                found.hidden.append(name)
                 continue
-            rows = texts if low.endswith(suffix) else images if low[low.rfind(b".") :] in _IMAGES else None
+            rows = found.rows_for(name)
             try:
                 if rows is None and not entry.is_dir():
-                    if name in _TABLES:
-                        tables.append(_TABLES[name])
-                    else:
-                        others.append(name)
+                    found.add_other(name)
                     continue
                 status = entry.stat()
                 if S_ISDIR(status.st_mode):
@@ -131,5 +190,4 @@ def _list(path: bytes, parts: tuple, suffix: bytes, skipped: list[Skipped]) -> t
                 is_broken = entry.is_symlink() and isinstance(error, FileNotFoundError)
                 reason = "is a broken link" if is_broken else error.strerror or str(error)
                 skipped.append(Skipped(os.fsdecode(entry.path), reason))
-    tables.sort(key=NAMES.index)
-    return Directory(path, parts, Files.of(images), Files.of(texts), tables, sorted(others), sorted(hidden)), inner
+    return found.directory(path, parts), inner

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +20,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.support.processes import Processes
+from tests import ROOT
+from tests.support.processes import Processes, free_port
 from tests.support.runs import adapter, command, record, words
 
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -163,6 +171,111 @@ def test_processes_that_are_to_do_different_things_say_so(go) -> None:
         said = run.said(rank)
         assert "optimizer.lr: the processes of this run differ: 0.01 in rank 0; 0.5 in rank 1" in said
         assert "trainer.max_epochs: the processes of this run differ: 2 in rank 0; 7 in rank 1" in said
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_machines_need_no_common_disk(go, pictures: Path, tmp_path: Path) -> None:
+    """Each has its own images, caches and outputs; one of them is killed, and both start again."""
+    kill = {"_target_": "tests.support.callbacks.KillAt", "rank": 1, "step": 4, "file": tmp_path / "killed"}
+    there = tmp_path / "there"
+    shutil.copytree(pictures, there / "pictures")
+    own = [
+        f"data.folder={there / 'pictures'}",
+        f"data.cache_folder={there / 'cache'}",
+        f"hydra.run.dir={there / 'run'}",
+    ]
+    words = ("trainer.num_nodes=2", "trainer.devices=1", "allow=[tests.]", "data.cache.latents=disk", "resume=auto")
+    words += ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "resume_root=outputs")
+    words += tuple(f"+callbacks.kill.{key}={value}" for key, value in kill.items())
+    machines = {"nodes": 2, "cwds": [tmp_path / "here", there / "work"], "own": {1: own}}
+    assert go(*words, **machines).wait() == [1, -9]
+    again = go(*words, **machines)
+    assert again.wait() == [0, 0], again.said()
+    assert "resuming from step 3" in again.said(0)
+    assert re.search(r"latents   (\d+) of \1 were cached, 0 encoded", again.said(0))
+    whole = go(name="whole")
+    assert whole.wait() == [0, 0], whole.said()
+    assert adapter(tmp_path / "run") == adapter(tmp_path / "whole")
+    assert not [*there.rglob("*.safetensors"), *there.rglob("run.json"), *there.rglob("states")]
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_sweep_on_two_devices_has_a_folder_for_each_point(random_base: Path, tmp_path: Path) -> None:
+    """By the command itself, which starts the second process of each point."""
+    points = tmp_path / "points"
+    argv = words(random_base, tmp_path / "none", *TWO, "optimizer.lr=1e-3,2e-3", f"hydra.sweep.dir={points}")
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *(word for word in argv if "hydra.run.dir" not in word)]
+    ended = run_alone(command, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "points"]
+    assert sorted(path.name for path in points.iterdir()) == [".lock", "0", "1", "multirun.yaml", "report"]
+    one, two = (record(points / number) for number in "01")
+    assert one["status"] == two["status"] == "finished"
+    assert one["device"] == two["device"] == "cpu × 2"
+    assert one["loss"] != two["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("count", [2, 20])
+def test_torchrun_starts_killed_processes_again(count: int, random_base: Path, pictures: Path, tmp_path: Path) -> None:
+    """Two agents on loopback with a process each, which are killed at random; nothing is lost."""
+    usual = words(random_base, tmp_path / "whole", "data=folder", f"data.folder={pictures}", "data.batch_size=2", *TWO)
+    usual += ["resume=auto", "callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "resume_root=."]
+    usual = [word for word in usual if not word.startswith(("trainer.max_steps", "trainer.devices"))]
+    usual += [f"trainer.max_steps={20 * count}"]
+    whole = run_alone([sys.executable, str(ROOT / "train.py"), *usual, "trainer.devices=2"], tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    killed, port, numbers = tmp_path / "killed", free_port(), random.Random(0)
+    given = [word for word in usual if not word.startswith("hydra.run.dir")] + ["trainer.devices=1"]
+    given += [f"hydra.run.dir={killed}", f"resume_root={killed}", "trainer.num_nodes=2"]
+    agents = []
+    for node in range(2):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--max-restarts", "40"]
+        command = [*torchrun, str(ROOT / "train.py"), *(word for word in given if word != "resume_root=.")]
+        with (tmp_path / f"agent{node}.log").open("w") as log:
+            agents.append(subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True))
+    kills, until, newest = 0, time.monotonic() + 1500, 0
+    try:
+        while any(agent.poll() is None for agent in agents) and time.monotonic() < until:
+            time.sleep(0.2)
+            now = max((int(path.name[4:12]) for path in killed.glob("states/step*")), default=0)
+            if kills < count and now > newest + numbers.randint(0, 5):
+                newest = now
+                kills += kill_one_of(numbers.choice(agents).pid)
+        assert [agent.poll() for agent in agents] == [0, 0], (tmp_path / "agent0.log").read_text()[-5000:]
+    finally:
+        for agent in agents:
+            with suppress(ProcessLookupError):
+                os.killpg(agent.pid, signal.SIGKILL)
+    assert kills == count
+    assert adapter(killed) == adapter(tmp_path / "whole")
+
+
+def kill_one_of(agent: int) -> bool:
+    """Ends a process that an agent has started, by SIGKILL."""
+    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
+            return True
+    return False
+
+
+def run_alone(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """In a process group of its own, which is killed where it takes too long."""
+    with subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=400)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def state(run: Path, step: int) -> Path:

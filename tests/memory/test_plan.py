@@ -90,11 +90,6 @@ def test_other_limits_are_refused(train, capsys, value: str) -> None:
     assert "memory.limit_gb: invalid value" in capsys.readouterr().err
 
 
-def test_shared_weights_are_not_planned(train, capsys) -> None:
-    train(ALL_FITS, "trainer.strategy=fsdp", code=1)
-    assert "memory.limit_gb: cannot be combined with trainer.strategy=fsdp" in capsys.readouterr().err
-
-
 def test_auto_is_what_is_free(capsys) -> None:
     loralab("plan", "memory.limit_gb=auto", *QUIET)
     assert "nothing had to be changed" in capsys.readouterr().out

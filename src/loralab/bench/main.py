@@ -6,7 +6,7 @@ import argparse
 import importlib
 import json
 
-KINDS = {name: f"loralab.bench.{name}" for name in ("train", "start", "growth", "memory", "all")}
+KINDS = {name: f"loralab.bench.{name}" for name in ("train", "start", "growth", "memory", "scale", "all")}
 """Each module has `add_arguments(parser)` and `measure(args)`, which returns JSON data."""
 
 

@@ -34,8 +34,6 @@ def device_problems(tree: Tree) -> Iterator[Problem]:
         return
     if get(tree, "trainer.precision") == "16-mixed":
         yield Problem("trainer.precision", "16-mixed needs a GPU", "use bf16-mixed or 32-true on a CPU")
-    if get(tree, "trainer.strategy") == "fsdp":
-        yield Problem("trainer.strategy", "fsdp needs a GPU", "set trainer.strategy=auto")
     if get(tree, "model.attention") == "xformers":
         yield Problem(
             "model.attention", "xformers needs a GPU", "set model.attention=auto, which picks the fastest available"

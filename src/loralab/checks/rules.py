@@ -301,9 +301,6 @@ def _memory(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterat
     is_number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
     if limit not in (None, "auto") and not (is_number and limit > 0):
         yield invalid("memory.limit_gb", limit, "a number of GB above 0, auto, or null for no limit")
-    if limit is not None and get(tree, "trainer.strategy") == "fsdp":
-        found = "cannot be combined with trainer.strategy=fsdp, which shares the weights out"
-        yield Problem("memory.limit_gb", found, "set memory.limit_gb=null")
 
 
 Rule = Callable[[Tree, dict[str, Any], list[str]], Iterator[Problem]]

@@ -51,6 +51,7 @@ def started(trainer: Trainer, cfg: DictConfig, is_ending: Callable[[], bool]) ->
         if isinstance(error, signals.Interrupted):
             _ask_to_end(children)
         if is_lost(error):
+            signals.check()  # all were asked to end
             raise _lost(next(filter(None, map(_ended, children)), None)) from error
         raise
     finally:

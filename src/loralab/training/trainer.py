@@ -30,7 +30,7 @@ def build(
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
     devices: int | str | list[int] = 1,
     num_nodes: AtLeastOne = 1,
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto",
+    strategy: Literal["auto", "ddp"] = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     max_epochs: AtLeastOne | None = None,
     max_steps: AtLeastOne | None = None,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -180,6 +181,37 @@ def test_a_killed_sweep_of_several_processes_goes_on(sweep, launcher: str, tmp_p
     records = [json.loads(file.read_text()) for file in sorted(points.glob("[01]/run.json"))]
     assert [record["status"] for record in records] == ["finished", "finished"]
     assert any(record["resumed"] for record in records)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed")
+def test_a_job_that_is_preempted_saves_and_is_queued_again(sweep, tmp_path: Path) -> None:
+    """As by Slurm; submitit's own executor stands for it. The job goes on from the state that it saved."""
+    asked: list[int] = []
+
+    def preempt() -> bool:
+        jobs = [int(file.parent.name) for file in Path("/proc").glob("[0-9]*/cmdline") if is_job(file)]
+        if not asked and jobs and [*tmp_path.glob("points/0/states/*/state.json")]:
+            asked.append(jobs[0])
+            os.kill(jobs[0], signal.SIGUSR2)
+        return False
+
+    def is_job(file: Path) -> bool:
+        with suppress(OSError):
+            words = file.read_bytes()
+            return b"submitit.core._submit" in words and str(tmp_path).encode() in words
+        return False
+
+    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=20", "trainer.max_steps=400")
+    words = ("-m", "hydra/launcher=submitit_local", "seed=0", "resume=auto", f"resume_root={tmp_path}")
+    code, said, wrong = sweep(*words, *states, until=preempt)
+    assert asked
+    assert code == 0, said + wrong
+    (record,) = (json.loads(file.read_text()) for file in tmp_path.glob("points/0/run.json"))
+    assert (record["status"], record["steps"]) == ("finished", 400)
+    (earlier,) = (json.loads(file.read_text()) for file in tmp_path.glob("points/0/run-2.json"))
+    assert (earlier["status"], earlier["error"]) == ("interrupted", "SIGUSR2")
+    assert record["resumed"].endswith(f"step{earlier['steps']:08}")
 
 
 @pytest.mark.parametrize(

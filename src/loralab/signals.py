@@ -1,4 +1,4 @@
-"""Signals that ask the process to end: Ctrl-C, SIGTERM, SIGHUP (a closed terminal).
+"""Signals that ask the process to end: Ctrl-C, SIGTERM, SIGHUP (a closed terminal), SIGUSR1 and SIGUSR2 (schedulers).
 
 By default a signal ends the process at once, by an exception with the exit code that shells expect. What must not be
 interrupted is done under `held`: a signal then waits for its end. A training is `patient`: it checks between two steps
@@ -21,7 +21,8 @@ from types import FrameType
 
 from loralab.console import is_first
 
-ENDING = tuple(getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, n))
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK", "SIGUSR1", "SIGUSR2")
+ENDING = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 EXIT_CODES = tuple(128 + number for number in ENDING)
 SAME = 1.0
 """Seconds within which a further signal is the same request: it is often sent to a process and to its group."""
@@ -107,7 +108,10 @@ def be_patient(announcement: str | None) -> None:
 
 @contextmanager
 def listening(for_good: bool = False) -> Iterator[None]:
-    """Within it the ending signals are handled as described above; for_good: after it they are ignored."""
+    """Within it the ending signals are handled as described above; for_good: after it they are ignored.
+
+    After it a scheduler's own handler is called, if it has set one for the signal received: it may queue the job again.
+    """
     if _requests.handled or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -123,6 +127,9 @@ def listening(for_good: bool = False) -> Iterator[None]:
         _requests.handled = ()
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if for_good else handler)
+        received = _requests.received
+        if received and received.name.startswith("SIGUSR") and callable(scheduler := before[received]):
+            scheduler(received, None)
 
 
 @contextmanager

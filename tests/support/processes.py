@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 LONGEST = 120
 """Seconds after which all processes are killed: a test never hangs."""
@@ -87,3 +89,32 @@ def _run(cwd: Path, words: list[str], environment: dict[str, str], log: Path) ->
     from loralab import launch
 
     launch.main(words)
+
+
+def together(cwd: Path, work: Callable[..., Any], *given: Any, world: int = 2) -> list[Any]:
+    """What `work(rank, world, *given)` returns in each of several processes, which find each other as a run's do."""
+    port, processes = free_port(), []
+    for rank in range(world):
+        environment = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": world,
+            "LOCAL_WORLD_SIZE": world,
+            "GROUP_RANK": 0,
+        }
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+        words = {key: str(value) for key, value in environment.items()}
+        process = _context.Process(target=_work, args=(work, (rank, world, *given), words, cwd / f"result{rank}"))
+        process.start()
+        processes.append(process)
+    until = time.monotonic() + LONGEST
+    for process in processes:
+        process.join(max(0, until - time.monotonic()))
+    for process in processes:
+        process.kill()
+    return [pickle.loads((cwd / f"result{rank}").read_bytes()) for rank in range(world)]
+
+
+def _work(work: Callable[..., Any], given: tuple[Any, ...], environment: dict[str, str], result: Path) -> None:
+    os.environ.update(environment)
+    result.write_bytes(pickle.dumps(work(*given)))

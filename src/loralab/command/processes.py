@@ -30,6 +30,9 @@ GRACE = 30.0
 CHILD = "LORALAB_CHILD"
 """An environment variable of those started here. Their input has the configuration, and ends with the first process."""
 
+PLACE = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE", "LOCAL_RANK", "RANK")
+"""Environment variables by which processes find each other."""
+
 
 @contextmanager
 def started(trainer: Trainer, cfg: DictConfig, is_ending: Callable[[], bool]) -> Iterator[None]:
@@ -40,7 +43,7 @@ def started(trainer: Trainer, cfg: DictConfig, is_ending: Callable[[], bool]) ->
     """
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
     children: list[subprocess.Popen] = []
-    before, is_over = dict(os.environ), threading.Event()
+    before, is_over = {name: os.environ.get(name) for name in PLACE}, threading.Event()
     try:
         if environment is not None and not environment.creates_processes_externally:
             _start_all(environment, trainer.num_devices, trainer.world_size, cfg, children)
@@ -57,8 +60,9 @@ def started(trainer: Trainer, cfg: DictConfig, is_ending: Callable[[], bool]) ->
     finally:
         is_over.set()
         _await(children)
-        os.environ.clear()
-        os.environ |= before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
 
 
 def _start_all(environment: Any, count: int, world: int, cfg: DictConfig, children: list[subprocess.Popen]) -> None:

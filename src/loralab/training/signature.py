@@ -114,9 +114,9 @@ def of_settings(settings: Mapping[str, Any]) -> Signature:
 
 
 def common(settings: Mapping[str, Any], signature: Signature) -> Signature:
-    """What all processes of a run must have in common: all that can change the result or when the run ends; of paths
-    and folders, which may differ between machines, the content."""
-    apart = (*PLACES, *LOADING, *THIS_RUN, "callbacks", "output", "report", "settings")
+    """What all processes of a run must have in common: all that can change the result, or what they do together; of
+    paths and folders, which may differ between machines, the content."""
+    apart = (*PLACES, *LOADING, *(name for name in THIS_RUN if "." not in name), "output", "report", "settings")
     return {key: value for key, value in leaves(settings) if not _is_among(key, apart)} | signature
 
 

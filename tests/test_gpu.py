@@ -37,10 +37,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_in_full_precision_it_is_the_run_of_the_cpu(train, on_gpu) -> None:
-    words = ("optimizer=sgd", "optimizer.lr=0.1", "trainer.deterministic=true")  # Adam would turn rounding into steps
+    words = ("optimizer=sgd", "optimizer.lr=0.1", "speed=exact")  # Adam would turn rounding into steps
     ours, theirs = weights(on_gpu(*words)), weights(train(*words, "trainer.accelerator=cpu", name="cpu"))
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-2, atol=1e-5)
+
+
+def test_what_is_fast_trains_on_the_same_loss(on_gpu) -> None:
+    fast, exact = (record(on_gpu(f"speed={speed}", name=speed)) for speed in ("auto", "exact"))
+    assert fast["speed"] == "fp32 products in TF32 · channels last · the optimizer's step as one kernel"
+    assert fast["loss"] == pytest.approx(exact["loss"], rel=5e-3)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

@@ -100,6 +100,7 @@ def train(
         )
         # the signature needs the number of devices, which the trainer knows, and comes before the first step
         run.signature = signature(run.settings, module.family, module.adapters, data.plan, trainer.world_size)
+        record.add(speed=instantiate(cfg.speed).apply(module, trainer))
         begun = _begin(cfg, record, trainer, module, data, output, looks) if is_first() else None
         with processes.started(trainer, cfg, run.is_ending), _joined(trainer, data, run):
             resume, is_taken_over = run.ranks.of_first(begun) or (None, False)
@@ -132,7 +133,7 @@ def _begin(
     resume = choose(cfg.resume, [Path(cfg.resume_root), run.folder], run.signature, cfg.resume_force)
     _check_room(trainer, module, data, resume)
     record.add(resumed=resume and str(resume.state.path), resumed_with=resume.differing if resume else [])
-    print(opening(module, data, trainer, output), flush=True)
+    print(opening(module, data, trainer, output, record.facts["speed"]), flush=True)
     for look in looks:
         look(record.facts)
     run.stages.end("adapter")

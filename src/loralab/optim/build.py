@@ -29,6 +29,8 @@ def build_optimizer(make: Callable[[list[Group]], Optimizer], groups: list[Group
         raise user_error("optimizer", str(error), "see the comments in its file in conf/optimizer") from error
     if hasattr(optimizer, "train"):  # schedule-free: it will not step in the mode that it starts in
         optimizer.train()  # pyright: ignore[reportAttributeAccessIssue]
+    if hasattr(optimizer, "_step_supports_amp_scaling"):  # a fused one may not unscale: gradients are clipped before
+        optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
     if relative:
         _hand_over_rates(optimizer)
     if is_adaptive(optimizer):

@@ -21,8 +21,9 @@ from loralab.training.module import LoraModule
 from loralab.training.output import Output
 
 
-def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Output) -> str:
-    """The plan of a run: images, buckets, batches, steps, what is trained, what is frozen, where files are written."""
+def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Output, speed: str) -> str:
+    """The plan of a run: images, buckets, batches, steps, what is trained, what is frozen, how fast it computes (see
+    Speed), where files are written."""
     facts = data.summary()
     lines = [
         f"model     {module.family.name} · {module.family.base} · predicts {module.family.process.prediction}",
@@ -32,6 +33,7 @@ def opening(module: LoraModule, data: DataModule, trainer: Trainer, output: Outp
         f"training  {_length(trainer, facts['batches'])} · {trainer.strategy.root_device} · {trainer.precision}",
         f"adapter   {_adapter(module)} · base model frozen{_held(module.run.settings['model'])}",
         f"optimizer {_optimizer(module)}",
+        f"speed     {speed}",
         f"files     {output.path()}",
     ]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -40,7 +40,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "paths: the content they lead to counts": PLACES,
     "which device, and how it computes: the same up to rounding": (
         *DEVICES,
-        *("trainer.deterministic", "model.attention", "model.kernels", "model.gradient_checkpointing"),
+        *("speed", "trainer.deterministic", "model.attention", "model.kernels", "model.gradient_checkpointing"),
         "data.cache.text",
     ),
     "counted with what it is multiplied by": ("data.batch_size", "data.batch_pixels"),

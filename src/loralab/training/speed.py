@@ -1,0 +1,57 @@
+"""What makes training fast and changes its result by rounding only."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Trainer
+from torch import nn
+
+from loralab.models import onednn
+
+if TYPE_CHECKING:
+    from loralab.training.module import LoraModule
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The group `speed`."""
+
+    fused: bool = True
+    """The optimizer's step as one kernel, for those of torch that have one."""
+    tf32: bool = True
+    """Products in fp32 on a GPU with 10 bits of mantissa."""
+    channels_last: bool = True
+    """Convolutions on a GPU with the channels last in memory."""
+
+    def apply(self, module: LoraModule, trainer: Trainer) -> str:
+        """Sets it for a run, before its optimizer is made; says in a line what is on."""
+        return " · ".join(self._applied(module, trainer)) or "nothing beside torch's own choices"
+
+    def _applied(self, module: LoraModule, trainer: Trainer) -> Iterator[str]:
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = self.tf32
+        if self.tf32 and on_gpu:
+            yield "fp32 products in TF32"
+        format = torch.channels_last if self.channels_last and on_gpu else torch.contiguous_format
+        for layer in module.family.denoiser.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.data = layer.weight.data.contiguous(memory_format=format)
+        if format is torch.channels_last:
+            yield "channels last"
+        if not on_gpu and any(isinstance(layer, onednn.FrozenLinear) for layer in module.family.denoiser.modules()):
+            yield "products of frozen layers by oneDNN"
+        make = module.make_optimizer
+        if self.fused and isinstance(make, partial) and _has_fused(make.func):
+            module.make_optimizer = partial(make.func, *make.args, **make.keywords, fused=True)
+            yield "the optimizer's step as one kernel"
+
+
+def _has_fused(optimizer: Callable[..., Any]) -> bool:
+    return optimizer.__module__.startswith("torch.optim.") and "fused" in inspect.signature(optimizer).parameters

@@ -257,11 +257,11 @@ def test_one_batch_is_learned_by_heart() -> None:
         ).loss.mean()
 
     first = loss().item()
-    for _ in range(250):
+    for _ in range(150):
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
-    assert loss().item() < 0.01 * first
+    assert loss().item() < 0.02 * first
 
 
 def test_blocks_are_computed_again_and_attention_is_chosen(family: Anima) -> None:
@@ -364,32 +364,46 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, "anima", replace(ROW, architecture=anima.MINIATURE))
 
 
-def test_files_of_parts_are_the_folder(small: None, train, tmp_path: Path) -> None:
-    """To the last bit of what is trained; and each says what it lacks."""
+def test_files_of_parts_are_the_folder(small: None, tmp_path: Path) -> None:
+    """To the last bit of every weight and of what it predicts; and each says what it lacks."""
     given = write_files(tmp_path / "files", anima.miniature(seed=3))
     folder = write_folder(tmp_path / "folder", anima.miniature(seed=3))
-    words = ("model=anima", "data.resolution=64", "data.buckets.step=16", "output.metadata=false", "adapter.rank=2")
-    runs = [train(*words, f"model.base={folder}", name="folder")]
-    runs.append(train(*words, *(f"model.{key}={value}" for key, value in given.items()), name="files"))
-    one, other = (load_file(run / "adapter.safetensors") for run in runs)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    made = [anima.miniature(seed=3), anima.load(str(folder)), anima.load(**given)]
+    states = [{**model.parts(), "vae": model.vae} for model in made]
+    noisy, at = drawn(2, 16, 8, 8), torch.tensor([100.0, 700.0])
+    predictions = [model.predict(noisy, at, model.encode_text(CAPTIONS[1:])) for model in made]
+    for other, prediction in zip(states[1:], predictions[1:], strict=True):
+        assert torch.equal(prediction, predictions[0])
+        for part, module in states[0].items():
+            theirs = other[part].state_dict()
+            assert all(torch.equal(tensor, theirs[name]) for name, tensor in module.state_dict().items())
+    assert made[1].scheduler().config.shift == made[2].scheduler().config.shift == 3.0
 
     base = Path(given["base"])
     assert look_at_base(base, needs=()).family == "anima"
-    with pytest.raises(
-        UserError, match=r"has no text encoder and no VAE\s+→ set model.text_encoder=FILE and model.vae"
-    ):
+    with pytest.raises(UserError, match=r"has no text encoder and no VAE\s+→ set model.text_enc"):
         look_at_base(base)
     with pytest.raises(UserError, match="use model=anima"):
         identify(str(base), "sdxl", needs=())
 
 
+def test_captions_are_counted_by_tokenizers_on_disk(small: None, tmp_path: Path) -> None:
+    """As doctor does, by that which counts more; by CLIP's where there are none."""
+    given = write_files(tmp_path / "files", anima.miniature())
+    measure = ROW.measure({**given, "max_token_length": 6})
+    assert (measure.most, measure.of("12345"), measure.of("123456")) == (5, (5, (1, 0)), (6, (1, 1)))
+    alone = ROW.measure({"t5_tokenizer": f"{given['tokenizer']}/t5_tokenizer", "max_token_length": 6})
+    assert alone.of("123456") == (6, (1, 1))
+    assert ROW.measure({"base": given["base"]}).of("a star")[0] == 2
+
+
 def test_an_adapter_is_merged_into_either_layout(small: None, train, tmp_path: Path, capsys) -> None:
+    """One that was trained from the files of parts."""
     given = write_files(tmp_path / "files", anima.miniature())
     folder = write_folder(tmp_path / "folder", anima.miniature())
-    run = train("model=tiny_anima", "targets.in_out=true", "targets.text_conditioner=true", "optimizer.lr=0.05")
-    path = run / "adapter.safetensors"
+    words = ("model=anima", "data.resolution=64", "data.buckets.step=16", "targets.in_out=true", "optimizer.lr=0.05")
+    words += tuple(f"model.{setting}={path}" for setting, path in given.items())
+    path = train(*words, "targets.text_conditioner=true") / "adapter.safetensors"
     adapted = anima.miniature()
     noisy, at = drawn(1, 16, 8, 8), torch.tensor([500.0])
     before = adapted.predict(noisy, at, adapted.encode_text(["star"]))

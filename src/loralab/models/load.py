@@ -158,7 +158,8 @@ def random_base(row: Row, path: str, seed: int, configs: Mapping[str, Config], g
         torch.manual_seed(seed)
         for part in parts:
             made = empty(row, part, configs[part])
-            modules[part] = made.to(torch.float32 if part == "vae" else DTYPES[dtype]).eval()
+            # diffusers' own `to` warns of modules that should stay in fp32, though there are none
+            modules[part] = nn.Module.to(made, torch.float32 if part == "vae" else DTYPES[dtype]).eval()
     return Base(row, path, modules, row.scheduler, goes)
 
 

@@ -36,7 +36,7 @@ def load_tokenizer(
     if place is None:
         look = partial(look_at_tokenizer, kind=kind)
         folder = hub.locate(path or public, f"model.{kind}", look, (kind, ""), weights=False)
-        place = tokenizer_folder(folder, kind) or folder
+        place = tokenizer_folder(folder, kind, alone=True) or folder
     if not (place / FILE).is_file():
         remedy = f"give a folder with {FILE}, as transformers saves it"
         raise user_error(f"model.{kind}", f"{place} has no {FILE}", remedy)

@@ -30,8 +30,8 @@ class Frame(NamedTuple):
     """The token that follows, also where a caption is cut."""
 
     def ids(self, tokenizer: Tokenizer, caption: str) -> list[int]:
-        last = [] if not self.end else [tokenizer.token_to_id(self.end)]
-        return self._all(tokenizer, caption)[: self.limit - len(last)] + last
+        ids, end = self._all(tokenizer, caption), tokenizer.token_to_id(self.end) if self.end else None
+        return ids[: self.limit] if end is None else [*ids[: self.limit - 1], end]
 
     def fit(self, tokenizer: Tokenizer, caption: str) -> Fit:
         return Fit(1, max(0, len(self._all(tokenizer, caption)) + bool(self.end) - self.limit))
@@ -49,9 +49,10 @@ class Frame(NamedTuple):
         return tokenizer.encode(self.template.replace("{}", caption), add_special_tokens=False).ids
 
 
-def tokenizer_folder(place: Path, kind: str = "tokenizer") -> Path | None:
-    """Where in the folder of a model the tokenizer.json is; kind: its folder. A language model's may be at the root."""
-    folders = (place / kind, *([place] if kind == "tokenizer" else []))
+def tokenizer_folder(place: Path, kind: str = "tokenizer", alone: bool = False) -> Path | None:
+    """Where in the folder of a model, or of a tokenizer alone, the tokenizer.json is; kind: its folder in a model. That
+    of a language model may be at the root."""
+    folders = (place / kind, *([place] if alone or kind == "tokenizer" else []))
     return next((folder for folder in folders if (folder / FILE).is_file()), None)
 
 
@@ -81,19 +82,19 @@ def measure(frame: Frame, model: Mapping[str, Any], public: str, kind: str = "to
     """How captions are counted under the settings of a composed `model` node, where its tokenizer or that of a public
     model is on this disk; else by CLIP's, which has about as many tokens to a word. kind: its setting and folder."""
     places = (model.get(kind), model.get("base"), model.get("text_encoder"), model.get("tokenizer"), public)
-    folders = filter(None, (_folder(place, kind) for place in places if place))
-    folder = next(folders, None)
+    folders = (_folder(place, kind, alone=not number) for number, place in enumerate(places) if place)
+    folder = next(filter(None, folders), None)
     if folder is not None:
         return frame.measure(read_tokenizer(folder))
     count = tokens_of(str(VOCABULARY))
     return Measure(frame.limit, lambda caption: (n := len(count(caption)), Fit(1, max(0, n - frame.limit))))
 
 
-def _folder(place: str, kind: str) -> Path | None:
+def _folder(place: str, kind: str, alone: bool) -> Path | None:
     """The folder of a place's tokenizer.json."""
     here = Path(place).expanduser()
     if here.exists() or place.count("/") != 1:
-        return tokenizer_folder(here, kind)
+        return tokenizer_folder(here, kind, alone)
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(place, prefix + FILE) for prefix in (f"{kind}/", ""))

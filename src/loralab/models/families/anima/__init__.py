@@ -41,7 +41,8 @@ def _measure(model: Mapping[str, Any]) -> Measure:
 
 
 def _foreign_folder(config: Config) -> tuple[str, str] | None:
-    is_anima = config.get("text_embed_dim", 1024) < 4096 and not config.get("extra_pos_embed_type", "learnable")
+    """Of Cosmos' models only the one that Anima was made from has neither further inputs nor learned positions."""
+    is_anima = config.get("in_channels") == 16 and not config.get("extra_pos_embed_type", "learnable")
     return None if is_anima else ("a model of Cosmos that is no Anima, which is not supported", "use Anima")
 
 

@@ -52,10 +52,10 @@ QWEN_LAYER: dict[str, LayerKind] = {
 def targets(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Target]]:
     """By part, of a model with these configs."""
     layers = range(configs["text_encoder"]["num_hidden_layers"])
-    texts = [(f"layers.{layer}.{path}", kind) for layer in layers for path, kind in QWEN_LAYER.items()]
+    texts: dict[str, LayerKind] = {f"layers.{n}.{path}": kind for n in layers for path, kind in QWEN_LAYER.items()}
     return {
         "transformer": list(_transformer(configs["transformer"])),
-        "text_encoder": [plain_target("lora_te", path, kind) for path, kind in texts],
+        "text_encoder": [plain_target("lora_te", path, kind) for path, kind in texts.items()],
         "text_conditioner": list(_conditioner(configs["text_conditioner"])),
     }
 
@@ -75,9 +75,11 @@ def _target(path: str, original: str, kind: LayerKind, block: int | None = None)
 
 def _conditioner(config: Mapping[str, Any]) -> Iterator[Target]:
     blocks = range(config["num_layers"])
-    inside = {f"blocks.{block}.{path}": kind for block in blocks for path, kind in CONDITIONER_BLOCK.items()}
-    ends: dict[str, LayerKind] = {"out_proj": "in_out"}
-    for path, kind in {**inside, **ends}.items():
+    inside: dict[str, LayerKind] = {
+        f"blocks.{n}.{path}": kind for n in blocks for path, kind in CONDITIONER_BLOCK.items()
+    }
+    inside["out_proj"] = "in_out"
+    for path, kind in inside.items():
         yield plain_target("lora_unet_llm_adapter", path, kind, comfyui=f"llm_adapter.{path}")
 
 

@@ -32,7 +32,7 @@ MORE: dict[str, tuple[str, ...]] = {
     ),
     "callbacks": (
         *("lightning.pytorch.callbacks.DeviceStatsMonitor", "lightning.pytorch.callbacks.LearningRateMonitor"),
-        *("lightning.pytorch.callbacks.Timer", "loralab.bench.clock.Clock"),
+        *("lightning.pytorch.callbacks.Timer", "loralab.bench.clock.Clock", "loralab.bench.exchange.Exchange"),
     ),
     "logger": tuple(f"lightning.pytorch.loggers.{name}Logger" for name in ("Comet", "MLFlow", "Neptune")),
 }

@@ -8,7 +8,6 @@ from loralab import cli
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_two_devices_are_measured_against_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["bench", "scale", "--devices=2", "--steps=3", "--warmup=1", "--rank=4", "--targets=unet_only"])

@@ -76,7 +76,6 @@ def test_two_devices_train_as_one_with_the_batches_of_both(go, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_devices_may_change_where_the_batch_of_all_stays(go, tmp_path: Path) -> None:
     """From two to one and back to two, in the middle of epochs; another batch of all is refused."""
     states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "callbacks.state.keep_last=null")
@@ -132,7 +131,6 @@ def test_all_devices_have_the_same_weights_and_only_the_first_writes(go, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_signal_to_one_device_ends_all_with_one_state(go, tmp_path: Path) -> None:
     """Which is the same as of a run that nothing has happened to."""
     stop = {"_target_": "tests.support.callbacks.SignalAt", "batch": 3, "name": "SIGTERM", "rank": 1}
@@ -147,7 +145,8 @@ def test_a_signal_to_one_device_ends_all_with_one_state(go, tmp_path: Path) -> N
     assert adapter(tmp_path / "resumed") == adapter(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=[pytest.mark.slow, pytest.mark.ci]), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.ci)])
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(go, tmp_path: Path, rank: int) -> None:
     """Within seconds, and with a message; started again it gives the file of a run that nothing has happened to."""
     kill = {"_target_": "tests.support.callbacks.KillAt", "rank": rank, "step": 4, "file": tmp_path / "killed"}

@@ -193,7 +193,7 @@ def test_machines_need_no_common_disk(go, pictures: Path, tmp_path: Path) -> Non
     assert again.wait() == [0, 0], again.said()
     assert "resuming from step 3" in again.said(0)
     assert re.search(r"latents   (\d+) of \1 were cached, 0 encoded", again.said(0))
-    whole = go(name="whole")
+    whole = go("data.cache.latents=disk", name="whole")
     assert whole.wait() == [0, 0], whole.said()
     assert adapter(tmp_path / "run") == adapter(tmp_path / "whole")
     assert not [*there.rglob("*.safetensors"), *there.rglob("run.json"), *there.rglob("states")]

@@ -68,10 +68,10 @@ def names(*overrides: str, device: str = "cpu") -> list[str]:
 
 
 def test_the_options_in_the_order_of_their_cost() -> None:
-    every = ["caches", "attention", "blocks", "dtype", "quantisation", "batch"]
+    every = ["caches", "attention", "blocks", "dtype", "weights", "batch"]
     pytest.importorskip("bitsandbytes")
     assert names() == every
-    assert names(device="cuda") == ["caches", "blocks", "dtype", "quantisation", "batch"]
+    assert names(device="cuda") == ["caches", "blocks", "dtype", "weights", "batch"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Gigabytes (2³⁰ bytes), by the dtype of the frozen weights."""
-    from torch import nn
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from loralab.adapters.inject import inject
@@ -42,9 +41,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     with FakeTensorMode(), Storages() as storages:
         family = shapes.full_size(args.shape, args.dtype)
-        linears = [m for part in family.parts().values() for m in part.modules() if type(m) is nn.Linear]
         kinds = ("int8", "nf4") if args.dtype == "bf16" else ()  # fp32 ones are cast for each product, and kept so
-        smaller = {kind: quantization_saves(linears, kind) for kind in kinds}
+        smaller = {kind: quantization_saves(family.parts().values(), kind) for kind in kinds}
         weights = {args.dtype: storages.now, **{kind: storages.now - saved for kind, saved in smaller.items()}}
         adapters = inject(family, LoRA(rank=args.rank), Targets(text_encoder=args.targets == "both"))
         trained = list(adapters.parameters())

@@ -43,9 +43,11 @@ def device_problems(tree: Tree) -> Iterator[Problem]:
 
 
 def device_notes(tree: Tree) -> Iterator[str]:
-    """Notes about a device that was picked automatically."""
+    """Notes about a device that was picked automatically, and on what has no effect there."""
     if get(tree, "trainer.accelerator") == "auto" and (unused := unused_gpu()):
         yield f"training on the CPU: {unused[0]}\n    → {unused[1]}"
+    if get(tree, "model.offload") and on_cpu(tree):
+        yield "model.offload has no effect on a CPU, where the weights are already"
 
 
 def on_cpu(tree: Tree) -> bool:

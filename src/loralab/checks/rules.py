@@ -185,6 +185,18 @@ def _precision_of_base(tree: Tree, choices: dict[str, Any], overrides: list[str]
         yield Problem("model.dtype", f"{dtype} cannot be combined with trainer.precision={precision}", remedy)
 
 
+def _offload(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """Weights come and go on one device, as plain tensors."""
+    if not get(tree, "model.offload"):
+        return
+    if (kind := get(tree, "model.quantize")) in ("nf4", "int8"):
+        remedy = "set model.offload=0, or model.quantize=fp8"
+        yield Problem("model.offload", f"cannot be combined with model.quantize={kind}", remedy)
+    if get(tree, "trainer.devices") not in (1, "1", "auto") or get(tree, "trainer.strategy") != "auto":
+        found = "cannot be combined with several devices"
+        yield Problem("model.offload", found, "set trainer.devices=1 trainer.strategy=auto, or model.offload=0")
+
+
 def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     for key in ("resume", "resume_root"):
         if not isinstance(get(tree, key, ""), str | None):
@@ -315,6 +327,7 @@ RULES: tuple[Rule, ...] = (
     _targets,
     _rates,
     _precision_of_base,
+    _offload,
     _cached_texts,
     _validation_is_watched,
     _batch_parts,

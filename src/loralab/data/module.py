@@ -117,8 +117,10 @@ class DataModule(L.LightningDataModule):
         self._index = self.planner.scan()
 
     def attach(self, family: Family) -> None:
-        """Plans the epochs for the model that will be trained, which determines how long captions may be."""
+        """Plans the epochs for the model that will be trained, which determines how long captions may be; what of it is
+        needed for the caches alone rests afterwards."""
         self.family = family
+        family.rest([*["vae"] * (self.cache.latents != "none"), *(family.encoders if self.cache.text else ())])
         self.plan = self.planner.plan(self._index, family.fit)
 
     def summary(self) -> dict[str, Any]:
@@ -207,6 +209,11 @@ class DataModule(L.LightningDataModule):
         """Fills the caches, once."""
         if self._is_encoded:
             return
+        with self.family.resting.keeping():
+            self._fill_caches()
+        self._is_encoded = True
+
+    def _fill_caches(self) -> None:
         if self.cache.latents != "none":
             self._encode_latents()
         if self.cache.text:
@@ -216,7 +223,6 @@ class DataModule(L.LightningDataModule):
             captions = [*(fixed_caption(item, rules) for item in items), *empty]
             with self._precision():
                 self.cache.fill_texts(captions, self.family, ranks=self.ranks)
-        self._is_encoded = True
 
     def _precision(self) -> AbstractContextManager[None]:
         """That of training, in which texts that are not cached are encoded."""

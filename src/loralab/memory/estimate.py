@@ -21,6 +21,7 @@ from loralab.callbacks.sampling import together
 from loralab.data.epoch.planner import Planner
 from loralab.memory.quantized import quantization_saves
 from loralab.memory.weightless import Weightless
+from loralab.models.offload import saved as offloaded
 from loralab.models.probe import weights_size
 from loralab.optim.build import build_optimizer
 from loralab.types import Fit
@@ -72,31 +73,46 @@ def estimate(settings: Settings, device: str) -> Estimate:
     """Of a run with these settings on "cpu" or "cuda"."""
     model = _weightless(_key(settings, device))
     largest = _largest(settings["data"], model)
-    kind = settings["model"].get("quantize")
-    saved = quantization_saves(model.linears, kind) if kind else 0
     blocks = settings["model"].get("gradient_checkpointing", False)
+    is_cached = settings["data"]["cache"]["latents"] != "none"
     frozen = {"process": PROCESS if device == "cpu" else 0, "frozen weights": model.weights}
     trained = {
         "adapter": model.adapter * (2 if settings["ema"]["decay"] else 1),
         "optimizer": _optimizer(json.dumps(settings["optimizer"]), _shapes(model.trained)),
         "cached latents": 8 * largest.latents if settings["data"]["cache"]["latents"] == "memory" else 0,
     }
-    beside = {**frozen, "frozen weights": model.weights - saved, **trained}
+    held, comes = _held(settings, model, device)
+    beside = {**frozen, "frozen weights": held, **trained}
     objective = settings["objective"]  # of a caption of its own, what the base knows is kept by a pass of its own
     passes = 2 if objective["preservation_weight"] and objective["preservation_caption"] is not None else 1
     activations = _step(model, largest.side, largest.count, blocks, passes)
     encoded = {"the VAE on an image": model.encode(largest.side), "images": 12 * largest.count * _area(largest.side)}
-    is_cached = settings["data"]["cache"]["latents"] != "none"
     step = {**beside, "activations and gradients": activations}
     phases = {
-        "encoding images": {**(frozen if is_cached else beside), **encoded},
+        "encoding images": {**(frozen if is_cached else beside), "frozen weights": held + comes, **encoded},
         "a training step": step if is_cached else {**step, "images": encoded["images"]},
     }
     if device == "cpu":
         phases["loading the model"] = {**frozen, **_loading(settings["model"], model)}
     if pictures := _pictures(settings, model):
-        phases["drawing pictures"] = {**beside, "pictures": model.pictures(*pictures)}
+        phases["drawing pictures"] = {**beside, "pictures": comes + model.pictures(*pictures)}
     return Estimate(phases)
+
+
+def _held(settings: Settings, model: Weightless, device: str) -> tuple[int, int]:
+    """Bytes of the frozen weights that are there throughout, and of the VAE where it comes for a time. Text encoders
+    that come are not counted: the denoiser makes room for them."""
+    kind, family, cache = settings["model"].get("quantize"), model.family, settings["data"]["cache"]
+    resting = [family.vae] if device == "cuda" and cache["latents"] != "none" else []
+    comes = sum(part.nbytes for vae in resting for part in vae.parameters())
+    parts = [family.denoiser]
+    if device == "cuda" and cache["text"] is True and kind not in ("nf4", "int8"):
+        resting += family.text_encoders.values()
+    else:
+        parts += family.text_encoders.values()
+    saved = quantization_saves(parts, kind) if kind else 0
+    saved += offloaded(family.denoiser, settings["model"].get("offload", 0)) if device == "cuda" else 0
+    return model.weights - saved - sum(p.nbytes for part in resting for p in part.parameters()), comes
 
 
 def blocks(settings: Settings, device: str) -> int:
@@ -120,7 +136,8 @@ def _loading(settings: Settings, model: Weightless) -> dict[str, int]:
 def _key(settings: Settings, device: str) -> str:
     """What the shapes depend on."""
     checkpointing = settings["model"].get("gradient_checkpointing") is True
-    without = {k: v for k, v in settings["model"].items() if k not in ("gradient_checkpointing", "quantize")}
+    apart = ("gradient_checkpointing", "quantize", "offload")
+    without = {k: v for k, v in settings["model"].items() if k not in apart}
     model = {**without, **({"gradient_checkpointing": True} if checkpointing else {})}
     nodes = {"model": model, "adapter": settings["adapter"], "targets": settings["targets"]}
     return json.dumps([{**nodes, "trainer": {"precision": settings["trainer"]["precision"]}}, device])

@@ -37,7 +37,7 @@ def options(settings: Settings, device: str, blocks: int, is_explicit: Callable[
         "attention": _attention(settings["model"], device),
         "blocks": _checkpointing(settings["model"], blocks),
         "dtype": _dtype(settings["model"]),
-        "quantisation": _quantize(settings["model"]),
+        "weights": [*_quantize(settings["model"]), *_offload(settings, device, blocks)],
         "batch": _parts(settings),
     }
     open_ones = {n: [c for c in choices if not any(map(is_explicit, c.settings))] for n, choices in found.items()}
@@ -81,6 +81,19 @@ def _quantize(model: Settings) -> Iterator[Choice]:
             yield Choice(
                 {**dtype, "model.quantize": kind}, f"frozen linear layers in {bits} bits: less precise, slower"
             )
+
+
+def _offload(settings: Settings, device: str, blocks: int) -> Iterator[Choice]:
+    """Of one GPU's memory. Exact, but copying takes longer than unpacking: fewer than all blocks only where weights
+    cannot be quantized."""
+    model = settings["model"]
+    if device != "cuda" or not blocks or model.get("offload") != 0 or model.get("quantize") in ("nf4", "int8"):
+        return
+    if settings["trainer"]["devices"] in (1, "1", "auto"):
+        eighths = (8,) if any(_quantize(model)) else range(1, 9)
+        for count in sorted({-(-blocks * eighth // 8) for eighth in eighths}):
+            costs = f"the weights of {count} of {blocks} blocks are copied to the GPU twice in each step"
+            yield Choice({"model.offload": count}, costs)
 
 
 def _parts(settings: Settings) -> Iterator[Choice]:

@@ -20,6 +20,7 @@ def quantized_bytes(linear: nn.Linear, kind: str) -> int:
     return -(-elements // 2) + blocks + 4 * -(-blocks // 256) + 4 * (1 + 16 + 256)
 
 
-def quantization_saves(linears: Iterable[nn.Linear], kind: str) -> int:
-    """Bytes that quantizing their weights saves."""
+def quantization_saves(parts: Iterable[nn.Module], kind: str) -> int:
+    """Bytes that quantizing the weights of these parts saves."""
+    linears = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
     return sum(linear.weight.nbytes - quantized_bytes(linear, kind) for linear in linears)

@@ -46,7 +46,6 @@ class Weightless:
             self.trained: list[Tensor] = [p for p in adapters.parameters() if p.requires_grad]
             self.adapter = self.storages.now - self.weights
         self.blocks = len(outermost(self.family.denoiser))
-        self.linears = [m for part in self.family.parts().values() for m in part.modules() if isinstance(m, nn.Linear)]
 
     @contextmanager
     def _counting(self):

@@ -9,7 +9,10 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-LISTS = ("resnets", "transformer_blocks", "single_transformer_blocks")
+LISTS = (
+    *("resnets", "transformer_blocks", "single_transformer_blocks"),
+    *("layers", "noise_refiner", "context_refiner"),  # of Z-Image
+)
 """The lists of modules that diffusers' models compute again one by one."""
 LEVELS = ("down_blocks", "mid_block", "up_blocks")
 """Of a UNet, in the order of computation."""
@@ -37,7 +40,13 @@ def checkpoint_gradients(denoiser: Any, text_encoders: Iterable[Any], blocks: bo
 def outermost(denoiser: nn.Module) -> list[nn.Module]:
     """The blocks that can be computed again, from both ends of the denoiser inwards: those of a UNet that see the most
     pixels come first, which keep the most for the time that it takes to compute them again."""
+    found = blocks_of(denoiser)
+    return [found.pop(-1 if turn % 2 == 0 else 0) for turn in range(len(found))]
+
+
+def blocks_of(denoiser: nn.Module) -> list[nn.Module]:
+    """The same from its input to its output."""
     named = [(name.split("."), module) for name, module in denoiser.named_modules()]
     found = [(names[0], module) for names, module in named if len(names) > 1 and names[-2] in LISTS]
     found.sort(key=lambda each: LEVELS.index(each[0]) if each[0] in LEVELS else 0)
-    return [found.pop(-1 if turn % 2 == 0 else 0)[1] for turn in range(len(found))]
+    return [module for _, module in found]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from loralab.models import fingerprint
 from loralab.models.digests import remembered
 from loralab.models.load import Base
+from loralab.models.resting import Resting
 from loralab.models.row import Table, latent_channels
 from loralab.models.scaling import scaling_of
 from loralab.models.target import Target
@@ -37,6 +39,7 @@ class Family(ABC):
         """Native side length, pixels."""
         self.process = base.process
         self._scheduler = base.scheduler
+        self.resting = Resting(self.denoiser, {})
         self._origins, self._digests = base.origins, dict[str, str]()
         for module in (*self.parts().values(), self.vae):
             module.requires_grad_(False)
@@ -58,6 +61,15 @@ class Family(ABC):
     def parts(self) -> dict[str, nn.Module]:
         """The modules that adapters are put on: the denoiser and the text encoders, by their names in the row."""
         return {self.row.denoiser: self.denoiser, **self.text_encoders}
+
+    def rest(self, parts: Collection[str]) -> None:
+        """Has these text encoders and the "vae" on the CPU, where they are now, but while they are used."""
+        modules = {**self.text_encoders, "vae": self.vae}
+        self.resting = Resting(self.denoiser, {part: modules[part] for part in parts})
+
+    def always_there(self) -> dict[str, nn.Module]:
+        """The modules that do not rest, by name."""
+        return {name: module for name, module in {**self.parts(), "vae": self.vae}.items() if name not in self.resting}
 
     # names
 
@@ -91,8 +103,8 @@ class Family(ABC):
         Each image on its own: how kernels round depends on the size of a batch, and the latents of an image must be the
         same to the last bit in whatever batch it is, cached or not. At real sizes one image fills a device.
         """
-        with self._vae_precision():
-            images = pixels.to(self.device, self.vae.dtype).split(1)
+        with self._vae_at_work() as device:
+            images = pixels.to(device, self.vae.dtype).split(1)
             posteriors = [encode(self.vae, image) for image in images]
         mean, std = (torch.cat(values).float() for values in zip(*posteriors, strict=True))
         return mean, std
@@ -109,8 +121,8 @@ class Family(ABC):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels of scaled latents."""
-        with self._vae_precision():
-            unscaled = scaling_of(self.vae).unscaled(latents.to(self.device, self.vae.dtype))
+        with self._vae_at_work() as device:
+            unscaled = scaling_of(self.vae).unscaled(latents.to(device, self.vae.dtype))
             try:
                 pixels = decode(self.vae, unscaled)
             except torch.OutOfMemoryError:  # beside a training there may be little room
@@ -118,9 +130,14 @@ class Family(ABC):
                 pixels = decode_in_tiles(self.vae, unscaled)
             return pixels.float().clamp(-1, 1)
 
-    def _vae_precision(self) -> torch.autocast:
-        """The VAE runs in its own precision: fp16 is too narrow for some, and a cache must not depend on it."""
-        return torch.autocast(self.device.type, enabled=False)
+    @contextmanager
+    def _vae_at_work(self) -> Iterator[torch.device]:
+        """Inside the block the VAE is on the device, and runs in its own precision: fp16 is too narrow for some, and a
+        cache must not depend on it."""
+        with self.resting.used("vae"):
+            device = next(self.vae.parameters()).device
+            with torch.autocast(device.type, enabled=False):
+                yield device
 
     # text
 
@@ -132,7 +149,11 @@ class Family(ABC):
         size: (height, width) of the images, pixels, where there is no batch; None: the native one.
         """
         cached = batch.text if batch is not None else None
-        text = self.read(captions) if cached is None else _joined(cached)
+        if cached is None:
+            with self.resting.used(*self.encoders):
+                text = self.read(captions)
+        else:
+            text = _joined(cached)
         return Conditioning(*text).each(lambda states: states.to(self.device))
 
     def read(self, captions: list[str]) -> Text:

@@ -11,6 +11,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from loralab.errors import user_error
 from loralab.models import load
 from loralab.models.family import Family
+from loralab.models.frozen import Offload
 from loralab.models.onednn import Kernels, set_kernels
 
 Attention = Literal["auto", "sdpa", "xformers", "eager"]
@@ -43,9 +44,10 @@ def prepare(
     gradient_checkpointing: bool | int,
     quantize: str | None,
     dtype: str,
+    offload: Offload = 0,
 ) -> None:
     """Sets how a transformer and its text encoders compute."""
-    load.prepare(base, gradient_checkpointing, quantize, dtype)
+    load.prepare(base, gradient_checkpointing, quantize, dtype, offload)
     for model in (base.denoiser, *base.text_encoders.values()):
         set_kernels(model, kernels)
     for encoder in base.text_encoders.values():

@@ -22,6 +22,7 @@ from loralab.errors import user_error
 from loralab.models import hub, weights
 from loralab.models.checkpointing import checkpoint_gradients
 from loralab.models.digests import origin
+from loralab.models.offload import Offload, chosen
 from loralab.models.probe import identify, look_at_base, look_at_text_encoder, look_at_vae, on_disk
 from loralab.models.quantize import quantize_linears
 from loralab.models.registry import FAMILIES
@@ -172,7 +173,9 @@ def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:
     return wanted
 
 
-def prepare(base: Base, gradient_checkpointing: bool | int, quantize: str | None, dtype: str) -> None:
+def prepare(
+    base: Base, gradient_checkpointing: bool | int, quantize: str | None, dtype: str, offload: float = 0
+) -> None:
     """Sets how the modules compute."""
     if quantize is not None:
         base.origins.clear()  # the weights are no longer those of the files
@@ -180,6 +183,8 @@ def prepare(base: Base, gradient_checkpointing: bool | int, quantize: str | None
             quantize_linears(module, quantize, DTYPES[dtype])
     if gradient_checkpointing:
         checkpoint_gradients(base.denoiser, base.text_encoders.values(), gradient_checkpointing)
+    if offload:
+        Offload(chosen(base.denoiser, offload))
 
 
 def empty(row: Row, part: str, config: Config) -> Any:

@@ -52,7 +52,7 @@ class LoraModule(L.LightningModule):
         super().__init__()
         self.strict_loading = False
         self.family = family
-        self.base = nn.ModuleDict({**family.parts(), "vae": family.vae})  # registered, so that it moves to the device
+        self.base = nn.ModuleDict(family.always_there())  # registered, so that it moves to the device
         self.adapters = adapters
         self.weights = dict(adapters.named_parameters())
         self._ddp_params_and_buffers_to_ignore = self._frozen()

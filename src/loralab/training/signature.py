@@ -41,6 +41,7 @@ HARMLESS: dict[str, tuple[str, ...]] = {
     "which device, and how it computes: the same up to rounding": (
         *DEVICES,
         *("speed", "trainer.deterministic", "model.attention", "model.kernels", "model.gradient_checkpointing"),
+        "model.offload",
         "data.cache.text",
     ),
     "counted with what it is multiplied by": ("data.batch_size", "data.batch_pixels"),

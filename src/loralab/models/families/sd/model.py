@@ -10,6 +10,7 @@ from loralab.models import load
 from loralab.models.families.sd.attention import Attention, set_attention
 from loralab.models.families.sd.sampling import flow_config, make_scheduler
 from loralab.models.family import Family
+from loralab.models.frozen import Offload
 from loralab.models.onednn import Kernels, set_kernels
 from loralab.models.target import Target
 from loralab.types import Conditioning
@@ -52,9 +53,10 @@ def prepare(
     gradient_checkpointing: bool | int,
     quantize: str | None,
     dtype: str,
+    offload: Offload = 0,
 ) -> None:
     """Sets how the modules compute."""
-    load.prepare(base, gradient_checkpointing, quantize, dtype)
+    load.prepare(base, gradient_checkpointing, quantize, dtype, offload)
     for model in (base.denoiser, *base.text_encoders.values()):
         set_kernels(model, kernels)
     set_attention(base.denoiser, list(base.text_encoders.values()), attention)

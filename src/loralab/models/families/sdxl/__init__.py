@@ -10,7 +10,7 @@ from loralab.models.checkpoint import Contents
 from loralab.models.families.sd import SD1, original
 from loralab.models.families.sd.names import unet_and_clip_targets
 from loralab.models.families.sdxl.architecture import MINIATURE, SDXL, VAES, of_file, with_channels
-from loralab.models.frozen import DType
+from loralab.models.frozen import DType, Offload
 from loralab.models.row import Blocks, Part, register
 from loralab.schema.ranges import AtLeastOne, Count, Pixels, Positive, Real
 
@@ -100,6 +100,7 @@ def load(
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
+    offload: Offload = 0,
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> StableDiffusionXL:
     """An SDXL model from a diffusers folder, a Hub id, or a single file; see `loralab.models.families.sd.load`.
@@ -119,7 +120,7 @@ def load(
     follow_flow(loaded, flow_shift)
     rescale(loaded.vae, latent_scale, latent_shift)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
-    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype, offload)
     return StableDiffusionXL(loaded, texts, resolution)
 
 
@@ -138,6 +139,7 @@ def miniature(
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
+    offload: Offload = 0,
 ) -> StableDiffusionXL:
     """A miniature with weights drawn from `seed`, for any CLIP tokenizer: runs every step of SDXL training offline, in
     seconds; it draws only noise. See `load`."""
@@ -157,5 +159,5 @@ def miniature(
     follow_flow(loaded, flow_shift)
     draw_statistics(loaded.vae, seed)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
-    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype, offload)
     return StableDiffusionXL(loaded, texts, resolution)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loralab.models.families.zimage.architecture import MINIATURE, SCHEDULER, Z_IMAGE
 from loralab.models.families.zimage.names import key_of, targets
-from loralab.models.frozen import DType
+from loralab.models.frozen import DType, Offload
 from loralab.models.row import Config, Part, Row, register
 from loralab.models.text import language
 from loralab.models.text.tokens import Measure
@@ -99,6 +99,7 @@ def load(
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
+    offload: Offload = 0,
     quantize: Literal["nf4", "int8"] | None = None,
 ) -> ZImage:
     """A Z-Image model from a diffusers folder, a Hub id, or a single file, of the transformer alone or with the others.
@@ -118,7 +119,7 @@ def load(
     frame = language.Frame(max_token_length, language.CHAT)
     tokens = load_tokenizer(loaded, tokenizer, PUBLIC, text_encoder)
     text = CausalText(loaded.text_encoders["text_encoder"], tokens, frame, LAYER)
-    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype, offload)
     return ZImage(loaded, {"text_encoder": text}, resolution)
 
 
@@ -132,6 +133,7 @@ def miniature(
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
+    offload: Offload = 0,
 ) -> ZImage:
     """A miniature with weights drawn from `seed`, whose tokens are bytes: runs every step of its training offline, in
     seconds; it draws only noise. See `load`."""
@@ -145,5 +147,5 @@ def miniature(
     loaded.scheduler = shifted(loaded.scheduler, flow_shift)
     frame = language.Frame(max_token_length, language.CHAT)
     text = CausalText(loaded.text_encoders["text_encoder"], language.of_bytes(), frame, LAYER)
-    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype, offload)
     return ZImage(loaded, {"text_encoder": text}, resolution)

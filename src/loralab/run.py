@@ -34,6 +34,7 @@ from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
 from loralab.memory.plan import compared
 from loralab.models.family import Family
+from loralab.models.frozen import BY_BITSANDBYTES
 from loralab.ranks import Ranks
 from loralab.report.gather import ROOTS
 from loralab.report.loggers import alone, placed
@@ -108,7 +109,7 @@ def train(
                 _fit(trainer, module, data, resume)
                 _end(record, side_work, ending(module, data, trainer, output), run)
         module.adapters.remove()
-        if not run.settings["model"].get("quantize"):  # bitsandbytes changes such weights when they are first used
+        if run.settings["model"].get("quantize") not in BY_BITSANDBYTES:  # it changes weights when they are first used
             shared.keep("base", base, family)
         shared.keep("cache", (base, run.settings["data"]), cache)
         return record.facts

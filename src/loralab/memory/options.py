@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from loralab.models.frozen import BY_BITSANDBYTES
+
 Settings = Mapping[str, Any]
 
 
@@ -87,7 +89,7 @@ def _offload(settings: Settings, device: str, blocks: int) -> Iterator[Choice]:
     """Of one GPU's memory. Exact, but copying takes longer than unpacking: fewer than all blocks only where weights
     cannot be quantized."""
     model = settings["model"]
-    if device != "cuda" or not blocks or model.get("offload") != 0 or model.get("quantize") in ("nf4", "int8"):
+    if device != "cuda" or not blocks or model.get("offload") != 0 or model.get("quantize") in BY_BITSANDBYTES:
         return
     if settings["trainer"]["devices"] in (1, "1", "auto"):
         eighths = (8,) if any(_quantize(model)) else range(1, 9)

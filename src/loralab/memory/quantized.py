@@ -1,4 +1,4 @@
-"""What weights take that bitsandbytes quantizes."""
+"""What quantized weights take."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from loralab.models.packed import is_large_conv
 
-def quantized_bytes(linear: nn.Linear, kind: str) -> int:
-    """Bytes of a weight as bitsandbytes stores it.
 
-    int8: a byte for each element and a float for each row. nf4: half a byte, and for each block of 64 its largest value
-    in 8 bits, those in blocks of 256 with a float each and their mean; a code book of 16 floats, and one of 256.
+def quantized_bytes(layer: nn.Linear | nn.Conv2d, kind: str) -> int:
+    """Bytes of a weight as it is stored.
+
+    int8, fp8, and convolutions: a byte for each element and a float for each row. nf4: half a byte, and for each block
+    of 64 its largest value in 8 bits, those in blocks of 256 with a float each and their mean; a code book of 16
+    floats, and one of 256.
     """
-    elements = linear.weight.numel()
-    if kind == "int8":
-        return elements + 4 * linear.out_features
+    elements = layer.weight.numel()
+    if kind != "nf4" or isinstance(layer, nn.Conv2d):
+        return elements + 4 * len(layer.weight)
     blocks = -(-elements // 64)
     return -(-elements // 2) + blocks + 4 * -(-blocks // 256) + 4 * (1 + 16 + 256)
 
 
 def quantization_saves(parts: Iterable[nn.Module], kind: str) -> int:
     """Bytes that quantizing the weights of these parts saves."""
-    linears = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
-    return sum(linear.weight.nbytes - quantized_bytes(linear, kind) for linear in linears)
+    layers = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear) or is_large_conv(m)]
+    return sum(layer.weight.nbytes - quantized_bytes(layer, kind) for layer in layers)  # pyright: ignore[reportArgumentType]

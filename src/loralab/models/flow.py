@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from loralab.errors import user_error
 from loralab.models import load
 from loralab.models.family import Family
-from loralab.models.frozen import Offload
+from loralab.models.frozen import Offload, Quantize
 from loralab.models.onednn import Kernels, set_kernels
 
 Attention = Literal["auto", "sdpa", "xformers", "eager"]
@@ -42,7 +42,7 @@ def prepare(
     attention: Attention,
     kernels: Kernels,
     gradient_checkpointing: bool | int,
-    quantize: str | None,
+    quantize: Quantize | None,
     dtype: str,
     offload: Offload = 0,
 ) -> None:

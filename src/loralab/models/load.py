@@ -22,9 +22,10 @@ from loralab.errors import user_error
 from loralab.models import hub, weights
 from loralab.models.checkpointing import checkpoint_gradients
 from loralab.models.digests import origin
+from loralab.models.frozen import Quantize
 from loralab.models.offload import Offload, chosen
 from loralab.models.probe import identify, look_at_base, look_at_text_encoder, look_at_vae, on_disk
-from loralab.models.quantize import quantize_linears
+from loralab.models.quantize import quantize as quantize_layers
 from loralab.models.registry import FAMILIES
 from loralab.models.row import Config, Row
 from loralab.models.vae import diffusers_vae, vae_class
@@ -174,13 +175,13 @@ def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:
 
 
 def prepare(
-    base: Base, gradient_checkpointing: bool | int, quantize: str | None, dtype: str, offload: float = 0
+    base: Base, gradient_checkpointing: bool | int, quantize: Quantize | None, dtype: str, offload: float = 0
 ) -> None:
     """Sets how the modules compute."""
     if quantize is not None:
         base.origins.clear()  # the weights are no longer those of the files
         for module in (base.denoiser, *base.text_encoders.values()):
-            quantize_linears(module, quantize, DTYPES[dtype])
+            quantize_layers(module, quantize, DTYPES[dtype])
     if gradient_checkpointing:
         checkpoint_gradients(base.denoiser, base.text_encoders.values(), gradient_checkpointing)
     if offload:

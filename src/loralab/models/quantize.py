@@ -1,4 +1,4 @@
-"""Frozen weights in four or eight bits, with bitsandbytes."""
+"""Frozen weights in four or eight bits: linear layers by bitsandbytes, or else packed (see packed)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from loralab.errors import user_error
+from loralab.models.frozen import Quantize
+from loralab.models.packed import PackedConv2d, PackedLinear, can_be_packed, pack_layer, unpack
+
+
+def quantize(model: nn.Module, kind: Quantize, dtype: torch.dtype) -> None:
+    """Has the large weights of a model kept in fewer bits; products are computed in `dtype`.
+
+    fp8: all packed. nf4, int8: linear layers by bitsandbytes, convolutions packed in eight bits.
+    """
+    if kind != "fp8":
+        quantize_linears(model, kind, dtype)
+    for layer in model.modules():
+        if can_be_packed(layer):
+            pack_layer(layer, "fp8" if kind == "fp8" else "int8", dtype)  # pyright: ignore[reportArgumentType]
 
 
 def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
@@ -41,7 +55,9 @@ def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
 
 @torch.no_grad()
 def dequantized(layer: Any) -> Tensor:
-    """The weight (out, in) of a linear layer that was quantised here, in fp32."""
+    """The weight of a layer that was quantised here, in its shape, in fp32."""
+    if isinstance(layer, PackedLinear | PackedConv2d):
+        return unpack(layer.weight, layer.scale, torch.float32)
     import bitsandbytes.functional as bnb
 
     if getattr(layer.weight, "quant_state", None) is not None:

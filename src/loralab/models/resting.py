@@ -67,8 +67,9 @@ class Resting:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether its weights are numbers, neither packed by bitsandbytes nor shared out by FSDP."""
-    return all(p.is_floating_point() and "distributed" not in type(p).__module__ for p in module.parameters())
+    """Whether its weights are mere tensors, neither bitsandbytes' nor shared out by FSDP."""
+    others = ("bitsandbytes.", "torch.distributed.")
+    return not any(type(p).__module__.startswith(others) for p in module.parameters())
 
 
 def _has_room(part: nn.Module, device: torch.device) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from loralab.models.families.sd import original
 from loralab.models.families.sd.architecture import SCHEDULER, SD1, SD2, TINY
 from loralab.models.families.sd.names import every_level, unet_and_clip_targets
-from loralab.models.frozen import DType, Offload
+from loralab.models.frozen import DType, Offload, Quantize
 from loralab.models.row import Blocks, Part, Row, register
 from loralab.models.text.tokens import clip
 from loralab.schema.ranges import AtLeastOne, Pixels
@@ -90,7 +90,7 @@ def load(
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
     offload: Offload = 0,
-    quantize: Literal["nf4", "int8"] | None = None,
+    quantize: Quantize | None = None,
 ) -> StableDiffusion:
     """A Stable Diffusion 1.x (`sd1`) or 2.x (`sd2`) model from a diffusers folder, a Hub id, or a single file.
 

@@ -10,7 +10,7 @@ from loralab.models import load
 from loralab.models.families.sd.attention import Attention, set_attention
 from loralab.models.families.sd.sampling import flow_config, make_scheduler
 from loralab.models.family import Family
-from loralab.models.frozen import Offload
+from loralab.models.frozen import Offload, Quantize
 from loralab.models.onednn import Kernels, set_kernels
 from loralab.models.target import Target
 from loralab.types import Conditioning
@@ -51,7 +51,7 @@ def prepare(
     attention: Attention,
     kernels: Kernels,
     gradient_checkpointing: bool | int,
-    quantize: str | None,
+    quantize: Quantize | None,
     dtype: str,
     offload: Offload = 0,
 ) -> None:

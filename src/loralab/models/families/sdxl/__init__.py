@@ -10,7 +10,7 @@ from loralab.models.checkpoint import Contents
 from loralab.models.families.sd import SD1, original
 from loralab.models.families.sd.names import unet_and_clip_targets
 from loralab.models.families.sdxl.architecture import MINIATURE, SDXL, VAES, of_file, with_channels
-from loralab.models.frozen import DType, Offload
+from loralab.models.frozen import DType, Offload, Quantize
 from loralab.models.row import Blocks, Part, register
 from loralab.schema.ranges import AtLeastOne, Count, Pixels, Positive, Real
 
@@ -101,7 +101,7 @@ def load(
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
     offload: Offload = 0,
-    quantize: Literal["nf4", "int8"] | None = None,
+    quantize: Quantize | None = None,
 ) -> StableDiffusionXL:
     """An SDXL model from a diffusers folder, a Hub id, or a single file; see `loralab.models.families.sd.load`.
 

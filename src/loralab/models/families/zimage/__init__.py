@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loralab.models.families.zimage.architecture import MINIATURE, SCHEDULER, Z_IMAGE
 from loralab.models.families.zimage.names import key_of, targets
-from loralab.models.frozen import DType, Offload
+from loralab.models.frozen import DType, Offload, Quantize
 from loralab.models.row import Config, Part, Row, register
 from loralab.models.text import language
 from loralab.models.text.tokens import Measure
@@ -100,7 +100,7 @@ def load(
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
     offload: Offload = 0,
-    quantize: Literal["nf4", "int8"] | None = None,
+    quantize: Quantize | None = None,
 ) -> ZImage:
     """A Z-Image model from a diffusers folder, a Hub id, or a single file, of the transformer alone or with the others.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from loralab.models.families.anima.architecture import ANIMA, MINIATURE, SCHEDULER
 from loralab.models.families.anima.names import key_of, targets, tensors_of
-from loralab.models.frozen import DType
+from loralab.models.frozen import DType, Offload, Quantize
 from loralab.models.row import Config, Part, Row, register
 from loralab.models.text import language
 from loralab.models.text.tokens import Measure
@@ -108,7 +108,8 @@ def load(
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
-    quantize: Literal["nf4", "int8"] | None = None,
+    offload: Offload = 0,
+    quantize: Quantize | None = None,
 ) -> Anima:
     """An Anima model from a diffusers folder, a Hub id, or a single file, of the transformer and the text conditioner
     alone or with the others.
@@ -125,7 +126,7 @@ def load(
     places = (PUBLIC, text_encoder, tokenizer)
     qwen = load_tokenizer(loaded, tokenizer, *places)
     t5 = load_tokenizer(loaded, t5_tokenizer, *places, kind="t5_tokenizer", reader="text_conditioner")
-    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype, offload)
     return _family(loaded, (qwen, t5), max_token_length, flow_shift, resolution)
 
 
@@ -139,6 +140,7 @@ def miniature(
     attention: Literal["auto", "sdpa", "xformers", "eager"] = "auto",
     kernels: Literal["auto", "torch"] = "auto",
     dtype: DType = "auto",
+    offload: Offload = 0,
 ) -> Anima:
     """A miniature with weights drawn from `seed`, whose tokens are bytes: runs every step of Anima's training offline,
     in seconds; it draws only noise. See `load`."""
@@ -148,7 +150,7 @@ def miniature(
 
     loaded = random_base(_ANIMA, f"miniature-anima-{seed}", seed, MINIATURE, process("flow"), dtype)
     tokenizers = language.of_bytes(), language.of_bytes(T5_SPECIAL)
-    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype)
+    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype, offload)
     return _family(loaded, tokenizers, max_token_length, flow_shift, resolution)
 
 

@@ -43,6 +43,7 @@ def test_every_option_builds(group: str, option: str, random_family, random_base
     overrides += [] if group == "data" else ["data=folder"]
     overrides += [f"model.base={random_base}"] if option == "sd15" else []
     overrides += ["model.base=owner/name"] if option == "sdxl_flow" else []
+    overrides += ["objective.positive=large"] if option == "slider" else []
     overrides += ["data/validation=split"] if option == "plateau" else []
     overrides += ["model.prediction_type=v_prediction"] if option == "scaled_v" else []
     overrides += ["model=tiny_sdxl_flow"] if option in ("cosmap", "sigma_sqrt") else []

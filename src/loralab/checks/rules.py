@@ -225,6 +225,14 @@ def _is_word(value: Any) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
 
 
+def _slider(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """A slider has two ends."""
+    ends = get(tree, "objective.positive"), get(tree, "objective.negative")
+    if ends[0] is not None and ends[0] == ends[1]:
+        found = "is the same as objective.negative: the slider would not move"
+        yield Problem("objective.positive", found, "set objective.positive to what it shall move towards")
+
+
 def _meaningless(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     """Options of the objective without a meaning for what the base model predicts."""
     options: dict[str, object] = {}
@@ -325,6 +333,7 @@ RULES: tuple[Rule, ...] = (
     _length,
     _timesteps,
     _warm_up,
+    _slider,
     _targets,
     _rates,
     _precision_of_base,

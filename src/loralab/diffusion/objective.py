@@ -22,6 +22,8 @@ from loralab.types import Batch
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """predict(noisy (B, C, h, w), timesteps (B,)) -> prediction (B, C, h, w)."""
+PredictorOf = Callable[[list[str]], Predict]
+"""The prediction conditioned on captions (B)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,19 @@ class Objective:
         if problems := list(meaningless(self.options, process.prediction)):
             raise UserError(*problems)
 
+    def captions(self, batch: Batch) -> list[str]:
+        """Those that the prediction is conditioned on."""
+        return batch.captions
+
+    def further(self, batch: Batch, adapted: PredictorOf, base: PredictorOf) -> dict[str, Predict]:
+        """The further predictions that it wants, by the adapted model or by the frozen base."""
+        if not self.preservation_weight:
+            return {}
+        caption = self.preservation_caption
+        captions = batch.captions if caption is None else [caption] * len(batch)
+        prior = {} if caption is None else {"predict_prior": adapted(captions)}
+        return {"predict_base": base(captions), **prior}
+
     def __call__(
         self,
         predict: Predict,
@@ -98,12 +113,7 @@ class Objective:
         For preservation_weight, predict_base is the base's prediction for preservation_caption (adapter off) and
         predict_prior the adapted model's; without predict_prior, the prediction for the sample's own caption.
         """
-        times = timesteps_for(self.timesteps, batch, seed) if timesteps is None else timesteps.cpu()
-        steps = process.timesteps(times)
-        there = to_device(steps, latents.device)
-        target_noise, noise = noise_for(self.noise, latents, batch.draws, seed)
-        noisy = process.add_noise(latents, noise, there)
-
+        steps, there, noisy, target_noise = self.noised(latents, process, batch, seed, timesteps)
         prediction = predict(noisy, there).float()
         target = process.target(latents, target_noise, there)
         unweighted = masked_mean(self.loss(prediction, target, there, process), batch.mask)
@@ -115,10 +125,24 @@ class Objective:
                 base = predict_base(noisy, there).float()
             adapted = prediction if predict_prior is None else predict_prior(noisy, there).float()
             loss = loss + self.preservation_weight * ((adapted - base) ** 2).mean((1, 2, 3))
+        return Losses(self.weighted(loss, batch, process, there), unweighted.detach(), steps)
+
+    def noised(
+        self, latents: Tensor, process: Process, batch: Batch, seed: int, timesteps: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The timesteps (B,) on the CPU and on the device, the noisy latents, and the noise that is to be predicted."""
+        times = timesteps_for(self.timesteps, batch, seed) if timesteps is None else timesteps.cpu()
+        steps = process.timesteps(times)
+        there = to_device(steps, latents.device)
+        target_noise, noise = noise_for(self.noise, latents, batch.draws, seed)
+        return steps, there, process.add_noise(latents, noise, there), target_noise
+
+    def weighted(self, loss: Tensor, batch: Batch, process: Process, timesteps: Tensor) -> Tensor:
+        """(B,) times the weights of samples and timesteps."""
         loss = loss * self.sample_weight(batch)
         for factor in self.weighting:
-            loss = loss * factor(process.snr(there), process)
-        return Losses(loss, unweighted.detach(), steps)
+            loss = loss * factor(process.snr(timesteps), process)
+        return loss
 
     def sample_weight(self, batch: Batch) -> Tensor:
         """(B,) the folder's weight, times that of regularisation images, times that of the tags."""

@@ -85,7 +85,7 @@ def estimate(settings: Settings, device: str) -> Estimate:
     held, comes = _held(settings, model, device)
     beside = {**frozen, "frozen weights": held, **trained}
     objective = settings["objective"]  # of a caption of its own, what the base knows is kept by a pass of its own
-    passes = 2 if objective["preservation_weight"] and objective["preservation_caption"] is not None else 1
+    passes = 2 if objective.get("preservation_weight") and objective["preservation_caption"] is not None else 1
     activations = _step(model, largest.side, largest.count, blocks, passes)
     encoded = {"the VAE on an image": model.encode(largest.side), "images": 12 * largest.count * _area(largest.side)}
     step = {**beside, "activations and gradients": activations}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -97,12 +98,12 @@ class LoraModule(L.LightningModule):
         with torch.no_grad():
             latents = self.latents(batch, seed)  # (B, C, h, w)
         return self.objective(
-            self.predictor(batch, batch.captions),
+            self.predictor(batch, self.objective.captions(batch)),
             latents,
             self.process,
             batch,
             seed,
-            **self._preservation(batch),
+            **self.objective.further(batch, partial(self.predictor, batch), partial(self._base_predictor, batch)),
         )
 
     def predictor(self, batch: Batch, captions: list[str]) -> Predict:
@@ -124,19 +125,14 @@ class LoraModule(L.LightningModule):
                 self._texts[caption] = replace(self.family.encode_text([caption]), added={})
         return self._texts[caption]
 
-    def _preservation(self, batch: Batch) -> dict[str, Any]:
-        """The objective's predict_base (adapter off) and predict_prior, where prior preservation is on."""
-        if not self.objective.preservation_weight:
-            return {}
-        caption = self.objective.preservation_caption
-        captions = batch.captions if caption is None else [caption] * len(batch)
+    def _base_predictor(self, batch: Batch, captions: list[str]) -> Predict:
+        """The same with the adapters off."""
 
-        def predict_base(noisy: Tensor, timesteps: Tensor) -> Tensor:
+        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             with self.adapters.enabled(False):
                 return self.predictor(batch, captions)(noisy, timesteps)
 
-        prior = {} if caption is None else {"predict_prior": self.predictor(batch, captions)}
-        return {"predict_base": predict_base, **prior}
+        return predict
 
     def latents(self, batch: Batch, seed: int) -> Tensor:
         """Scaled latents (B, C, h, w), the VAE's posterior sampled with each draw's own noise."""

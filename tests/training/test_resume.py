@@ -105,7 +105,9 @@ def test_it_goes_on_from_anywhere(go) -> None:
         pytest.param(("optimizer=sgd", "adapter=dora"), id="sgd, dora", marks=pytest.mark.slow),
         pytest.param(("adapter=loha", "targets=unet_only"), id="loha", marks=pytest.mark.slow),
         pytest.param(("adapter=pissa", "adapter.dropout=0.2", "adapter.iterations=2", "ema.decay=0.9"), id="pissa"),
-        pytest.param(("adapter=oft", "adapter.rescaled=true", "adapter.constraint=0.01"), id="oft", marks=pytest.mark.slow),
+        pytest.param(
+            ("adapter=oft", "adapter.rescaled=true", "adapter.constraint=0.01"), id="oft", marks=pytest.mark.slow
+        ),
         pytest.param(("adapter=boft", "targets=unet_only"), id="boft", marks=pytest.mark.slow),
         pytest.param(("adapter=t_lora", "adapter.orthogonal=true"), id="t_lora", marks=pytest.mark.slow),
         pytest.param(("adapter=ia3", "adapter.rank=1", "targets=ia3"), id="ia3", marks=pytest.mark.slow),

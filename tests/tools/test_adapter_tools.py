@@ -16,11 +16,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from loralab.adapters import file
+from loralab.adapters.boft import BOFT
 from loralab.adapters.dora import DoRA
+from loralab.adapters.ia3 import IA3
 from loralab.adapters.inject import inject
 from loralab.adapters.loha import LoHa
 from loralab.adapters.lokr import LoKr
 from loralab.adapters.lora import LoRA
+from loralab.adapters.oft import OFT
+from loralab.adapters.oft_v2 import OFTv2
 from loralab.adapters.targets import Targets
 from loralab.errors import UserError
 from loralab.models.families import sdxl
@@ -38,6 +42,13 @@ METHODS = {
     "loha": LoHa(rank=2, alpha=1.0, conv_rank=2),
     "lokr": LoKr(rank=2, alpha=1.0, conv_rank=2),
 }
+MULTIPLIED = {
+    "oft": OFT(rank=4, conv_rank=4, rescaled=True),
+    "boft": BOFT(rank=4),
+    "oft_v2": OFTv2(rank=4, conv_rank=4),
+    "ia3": IA3(conv_rank=1),
+}
+ALL = METHODS | MULTIPLIED
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +56,7 @@ def files(random_base, tmp_path_factory):
     """A file of each kind for the random base, as after training."""
     folder = tmp_path_factory.mktemp("adapters")
     family = load(str(random_base), resolution=64)
-    for seed, (name, method) in enumerate(METHODS.items()):
+    for seed, (name, method) in enumerate(ALL.items()):
         adapters = inject(family, method, Targets(), seed)
         draw = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -60,7 +71,7 @@ def predict(base: Path, *weights: Path) -> torch.Tensor:
     """What a base says, with adapters attached one over the other."""
     family = load(str(base), attention="eager", resolution=64)
     for path in weights:
-        inject(family, METHODS[path.stem].__class__(rank=1, weights=str(path)), Targets()).eval()
+        inject(family, ALL[path.stem].__class__(rank=2, weights=str(path)), Targets()).eval()
     return answer(family)
 
 
@@ -73,7 +84,7 @@ def close(a, b, tolerance=2e-5):
     torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_merged_into_a_folder_is_the_forward(name, files, random_base, tmp_path):
     run(merge, files / f"{name}.safetensors", "--base", random_base, "-o", tmp_path / "merged")
     close(predict(tmp_path / "merged"), predict(random_base, files / f"{name}.safetensors"))
@@ -298,6 +309,8 @@ def test_mistakes(files, random_base, tmp_path):
         (merge, [lora, loha, *out, "--weights", 1], "one for each"),
         (merge, [lora, "--base", tmp_path / "nothing", *out], "not found"),
         (resize, [lora, *out], "--rank is missing"),
+        (resize, [files / "oft.safetensors", "--rank", 4, *out], "depends on the base model"),
+        (merge, [lora, files / "ia3.safetensors", "--rank", 4, *out], "--base"),
         (convert, [lora, "-o", tmp_path / "a.txt"], "extension"),
         (convert, [loha, "--layout", "diffusers", *out], "LoHa"),
         (inspect, [tmp_path], "is a folder"),
@@ -349,8 +362,10 @@ def test_inspect(files, tmp_path, capsys):
     run(inspect, golden)
     assert "LoRA adapter" in (printed := capsys.readouterr().out)
     assert "unet down 0" in printed
-    for name in ("dora", "loha", "lokr"):
-        assert list(report(files / f"{name}.safetensors", capsys)["kinds"]) == [METHODS[name].__class__.__name__]
+    for name in ("dora", "loha", "lokr", *MULTIPLIED):
+        told = report(files / f"{name}.safetensors", capsys)
+        assert (list(told["kinds"]), told["problems"]) == ([ALL[name].__class__.__name__], [])
+        assert bool(told["alphas"]) == (name not in MULTIPLIED)
     state = load_file(golden)
     key = "lora_unet_mid_block_attentions_0_proj_in.lora_{}.weight"
     state[key.format("down")][0, 0] = float("nan")

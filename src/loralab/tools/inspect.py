@@ -17,6 +17,7 @@ from loralab.adapters import file
 from loralab.adapters.keys import EMBEDDING
 from loralab.adapters.kinds import Group
 from loralab.adapters.layouts import layout_of
+from loralab.adapters.multiplied import Multiplied
 from loralab.errors import user_error
 from loralab.files import printable
 from loralab.models.checkpoint import examine
@@ -102,7 +103,8 @@ def _summary(report: Report, groups: Mapping[str, Group]) -> str:
     row = of_adapter(groups)
     parts = Counter(block_of(name, row).split()[0] for name in groups)
     where = " and ".join(f"{count} modules of the {row.parts[part].words}" for part, count in parts.items())
-    strength = f", rank {_listed(report.ranks)}, alpha {_listed(report.alphas)}" if groups else ""
+    strength = f", {'rank ' * bool(report.alphas)}{_listed(report.ranks)}" if groups else ""
+    strength += f", alpha {_listed(report.alphas)}" if report.alphas else ""
     return f"{kinds} adapter for {family}{strength}{f'; {where}' if where else ''}; {size}{_training(report.metadata)}"
 
 
@@ -122,7 +124,8 @@ def _describe(report: Report, groups: Mapping[str, Group]) -> None:
     report.family, row = family_of(groups), of_adapter(groups)
     report.kinds = dict(Counter(group.kind.__name__ for group in groups.values()))
     report.ranks = _counted(group.kind.size(group.tensors) for group in groups.values())
-    report.alphas = _counted(f"{group.alpha:g}" for group in groups.values())
+    scaled = [group for group in groups.values() if not issubclass(group.kind, Multiplied)]
+    report.alphas = _counted(f"{group.alpha:g}" for group in scaled)
     if report.bytes > LARGE:
         report.problems.append("norms were not computed, as the file is larger than 4 GiB")
         return
@@ -139,7 +142,7 @@ def _describe(report: Report, groups: Mapping[str, Group]) -> None:
 
 
 def _problems(name: str, group: Group) -> list[str]:
-    empty = [tensor for tensor, value in group.tensors.items() if not value.any()]
+    empty = [tensor for tensor, value in group.tensors.items() if tensor not in group.kind.flags and not value.any()]
     out = [f"{name}: {tensor} is all zeros and has no effect" for tensor in empty]
     return out if group.scale else [*out, f"{name}: alpha is 0, so it has no effect"]
 
@@ -151,11 +154,11 @@ def family_of(groups: Mapping[str, Group]) -> str | None:
         return row.name
     widths = {row.context: row.name for row in with_miniatures() if row.context}
     for name, group in groups.items():
-        if name.endswith(("attn2_to_k", "attn2_to_v")):
+        if name.endswith(("attn2_to_k", "attn2_to_v")) and group.shape[1]:
             return widths.get(group.shape[1])
     if row.adapter_has:
         return row.name
-    width = next((g.shape[1] for name, g in groups.items() if name.endswith("q_proj")), None)
+    width = next((max(g.shape) for name, g in groups.items() if name.endswith("q_proj")), None)
     return widths.get(width or 0)
 
 
@@ -192,7 +195,7 @@ def _print(report: Report) -> None:
         "size": f"{report.bytes / 1e6:,.1f} MB, {report.tensors} tensors, {report.parameters:,} parameters",
         "format": " ".join(filter(None, (report.format, report.layout))),
         "precision": _listed(report.precisions),
-        "rank": _listed(report.ranks),
+        "rank" if report.alphas else "size": _listed(report.ranks),
         "alpha": _listed(report.alphas),
     }
     for name, value in facts.items():

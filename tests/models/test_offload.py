@@ -76,6 +76,7 @@ def test_the_same_to_the_last_bit(family: str, amount: float, checkpointing: boo
     away = [block for block in blocks if not any(p.untyped_storage().nbytes() for p in waiting(block))]
     assert len(there) <= 2, "the one that was computed last, and the next"
     assert len(there) + len(away) == len(blocks)
+    assert sum(p.nbytes for block in away for p in waiting(block)) >= offload.saved(model.denoiser, amount)
 
 
 def test_the_weights_come_back() -> None:

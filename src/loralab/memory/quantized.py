@@ -25,5 +25,6 @@ def quantized_bytes(layer: nn.Linear | nn.Conv2d, kind: str) -> int:
 
 def quantization_saves(parts: Iterable[nn.Module], kind: str) -> int:
     """Bytes that quantizing the weights of these parts saves."""
-    layers = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear) or is_large_conv(m)]
-    return sum(layer.weight.nbytes - quantized_bytes(layer, kind) for layer in layers)  # pyright: ignore[reportArgumentType]
+    modules = [module for part in parts for module in part.modules()]
+    layers = [m for m in modules if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and is_large_conv(m))]
+    return sum(layer.weight.nbytes - quantized_bytes(layer, kind) for layer in layers)

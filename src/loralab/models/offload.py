@@ -53,11 +53,11 @@ class Offload:
         self._followed: dict[tuple[nn.Module | None, bool], nn.Module] = {}
         """(block, whether in backward) → the one after it."""
         self._current: nn.Module | None = None
-        self._there: dict[nn.Module, torch.cuda.Event | None] = {}
+        self._there: dict[nn.Module, torch.Event | None] = {}
         """Blocks whose weights are on the device, or on their way until the event."""
         self._stream: torch.cuda.Stream | None = None
         for block in blocks:
-            block._apply = partial(self._move, block, block._apply)
+            block._apply = partial(self._move, block, block._apply)  # pyright: ignore[reportAttributeAccessIssue]
             block.register_forward_pre_hook(self._before)
             block.register_forward_hook(self._after)
 
@@ -121,7 +121,7 @@ class Offload:
             _copy(homes)
             self._there[block] = None
 
-    def _copy_aside(self, homes: Sequence[tuple[Tensor, Tensor]]) -> torch.cuda.Event:
+    def _copy_aside(self, homes: Sequence[tuple[Tensor, Tensor]]) -> torch.Event:
         self._stream = self._stream or torch.cuda.Stream(homes[0][0].device)
         self._stream.wait_stream(torch.cuda.current_stream())  # what it overwrites may still be read
         with torch.cuda.stream(self._stream):

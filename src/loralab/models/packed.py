@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 Packing = Literal["fp8", "int8"]
 LARGEST = {"fp8": 448.0, "int8": 127.0}
@@ -64,8 +65,9 @@ def can_be_packed(layer: nn.Module) -> bool:
 
 
 def is_large_conv(layer: nn.Module) -> bool:
-    plain = type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return plain and layer.weight.numel() >= LARGE_CONV
+    if not isinstance(layer, nn.Conv2d) or isinstance(layer, PackedConv2d) or isinstance(layer.padding, str):
+        return False
+    return layer.padding_mode == "zeros" and layer.weight.numel() >= LARGE_CONV
 
 
 @torch.no_grad()
@@ -74,8 +76,9 @@ def pack_layer(layer: nn.Linear | nn.Conv2d, packing: Packing, dtype: torch.dtyp
     packed, scale = pack(layer.weight, packing)
     layer.weight = nn.Parameter(packed, requires_grad=False)
     layer.register_buffer("scale", scale)
-    layer.__class__ = PackedLinear if isinstance(layer, nn.Linear) else PackedConv2d
-    layer.compute_dtype = dtype  # pyright: ignore[reportAttributeAccessIssue]
+    kind = PackedLinear if isinstance(layer, nn.Linear) else PackedConv2d
+    layer.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
+    vars(layer)["compute_dtype"] = dtype  # which diffusers asks for where weights are not floats
 
 
 def _ready(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -95,7 +98,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return gradient @ unpack(*ctx.saved_tensors, gradient.dtype), None, None, None
+        packed, scale = ctx.saved_tensors
+        return gradient @ unpack(packed, scale, gradient.dtype), None, None, None
 
 
 class _Convolution(torch.autograd.Function):
@@ -110,5 +114,6 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight = unpack(*ctx.saved_tensors, gradient.dtype)
-        return torch.nn.grad.conv2d_input(ctx.shape, weight, gradient, *ctx.how), None, None, None, None
+        packed, scale = ctx.saved_tensors
+        weight = unpack(packed, scale, gradient.dtype)
+        return conv2d_input(ctx.shape, weight, gradient, *ctx.how), None, None, None, None

@@ -36,6 +36,9 @@ PARTS = {
     "z_image.safetensors": "cap_pad_token",
     "qwen_3_4b.safetensors": "model.embed_tokens.weight",
     "ae.safetensors": "decoder.conv_in.weight",
+    "anima-base-v1.0.safetensors": "net.llm_adapter.out_proj.weight",
+    "qwen_3_06b_base.safetensors": "model.embed_tokens.weight",
+    "qwen_image_vae.safetensors": "decoder.conv1.weight",
 }
 """Files of one part of a model, and a tensor by which they are known."""
 NOT_RUN = re.compile(

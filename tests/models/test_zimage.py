@@ -267,6 +267,27 @@ def test_keys_that_other_trainers_write() -> None:
     assert names.of("diffusion_model.x_embedder") == names.of("transformer.all_x_embedder.2-1")
 
 
+@pytest.mark.parametrize("blocks", [True, 2])
+def test_blocks_are_computed_again(blocks: bool | int) -> None:
+    """As many as are asked for, each once more; the gradients are the same to the last bit."""
+    gradients, calls = [], []
+    for setting in (False, blocks):
+        family = zimage.miniature(gradient_checkpointing=setting)
+        adapters = inject(family, LoRA(rank=2), Targets(text_encoder=False))
+        for tensor in adapters.parameters():
+            nn.init.normal_(tensor, std=0.3, generator=torch.Generator().manual_seed(0))
+        ran: list[int] = []
+        for block in (*family.denoiser.layers, *family.denoiser.noise_refiner, *family.denoiser.context_refiner):
+            block.register_forward_pre_hook(lambda *_, ran=ran: ran.append(1))
+        conditioning = family.encode_text(CAPTIONS)
+        family.predict(draw(2, 16, 8, 8), torch.tensor([700.0, 20.0]), conditioning).square().mean().backward()
+        gradients.append([tensor.grad for tensor in adapters.parameters()])
+        calls.append(len(ran))
+    assert calls[0] == 5
+    assert calls[1] >= 5 + (3 if blocks is True else 1)  # nothing is kept of those before the first adapter
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
 def test_one_batch_can_be_learned_by_heart() -> None:
     """The adapters alone bring the loss of one sample near zero."""
     family = zimage.miniature()
@@ -309,6 +330,9 @@ def test_every_way_a_base_comes(tmp_path: Path, kind: str) -> None:
     assert len(weights[0]) == 3
     assert weights[0] == weights[1]
     assert loaded.text_id == family.text_id
+    noisy, at = draw(1, 16, 8, 8), torch.tensor([700.0])
+    ours, theirs = (f.predict(noisy, at, f.encode_text(CAPTIONS[:1])) for f in (loaded, family))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_what_a_file_is_and_lacks(tmp_path: Path) -> None:

@@ -610,6 +610,14 @@ FURTHER = (
         "qwen3_max_token_length", "model.max_token_length", "Maximum number of Qwen3's tokens.",
         kind=coerce.whole, by="model",
     ),
+    Option(
+        "dit", "model.base", "The transformer, in musubi-tuner's scripts.", kind=coerce.path,
+        only="model=zimage|zimage_turbo",
+    ),
+    Option(
+        "text_encoder", "model.text_encoder", "The language model, in musubi-tuner's scripts.", kind=coerce.path,
+        only="model=zimage|zimage_turbo",
+    ),
     Option("sigmoid_scale", "objective.timesteps.std", "With timestep_sampling sigmoid or shift.", by="timesteps"),
     Option(
         "t5_max_token_length", "model.max_token_length", "Maximum number of T5's tokens.",

@@ -179,9 +179,9 @@ def words(found: Foreign, text: str) -> list[str]:
         raise found.error("the command line", f"cannot be parsed: {error}", "close every quote") from error
 
 
-OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|chroma|qwen\w*|wan|fpack|kandinsky\w*|zimage)_train\w*")
+OTHER_FAMILIES = re.compile(r"(flux|sd3|lumina|hunyuan\w*|chroma|qwen\w*|wan|fpack|kandinsky\w*)_train\w*")
 OTHER_TRAININGS = re.compile(
-    r"(sdxl_|anima_)?(train_db|train|fine_tune|train_textual_inversion\w*|train_control_?net\w*|train_leco)"
+    r"(sdxl_|anima_|zimage_)?(train_db|train|fine_tune|train_textual_inversion\w*|train_control_?net\w*|train_leco)"
 )
 
 

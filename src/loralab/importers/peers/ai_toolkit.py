@@ -18,10 +18,11 @@ from loralab.importers.rules import catalogue_rows
 from loralab.importers.rules.groups import drop_unknown
 from loralab.importers.rules.ours import Ours
 from loralab.importers.strangers import YAML_KEY
+from loralab.models.registry import of_option
 from loralab.schema import coerce
 from loralab.schema.arguments import arguments
 
-FAMILIES = {"sd1": "sd15", "sd15": "sd15", "sd2": "sd2", "sdxl": "sdxl"}
+FAMILIES = {"sd1": "sd15", "sd15": "sd15", "sd2": "sd2", "sdxl": "sdxl", "zimage": "zimage"}
 FLAGS = {"is_v2": "sd2", "is_xl": "sdxl"}
 """Flags of supported families, before there was `arch`."""
 
@@ -53,7 +54,7 @@ _NEUTRAL = {
         "train.skip_first_sample train.force_first_sample train.merge_network_on_save sample.format sample.sampler "
         "sample.ext sample.sample_start_step meta meta.* job version model.compile model.qtype model.qtype_te "
         "model.quantize_te train.num_train_timesteps train.start_step save.push_to_hub save.hf_repo_id save.hf_private "
-        "train.timestep_type train.content_or_style_reg model.layer_offloading* "
+        "train.content_or_style_reg model.layer_offloading* "
     ),
     "for another model family, kind of adapter or training": (
         "sample.fps sample.num_frames sample.guidance_rescale sample.network_multiplier sample.adapter* "
@@ -151,6 +152,7 @@ ROWS = table(
     row("train.max_grad_norm", "trainer.gradient_clip_val"),
     row("train.min_snr_gamma", "objective/weighting=min_snr", kind=coerce.number, by="objective"),
     row("train.noise_offset", "objective/noise=offset", holder="objective.noise.offset.strength"),
+    row("train.timestep_type", "objective/timesteps=…", kind=coerce.name, by="objective"),
     row("train.noise_scheduler", "objective=…", kind=coerce.name, by="objective"),
     row("train.loss_type", "objective/loss=…", kind=coerce.name, by="objective"),
     row("train.content_or_style", "objective/timesteps=…", kind=coerce.name, by="objective"),
@@ -319,6 +321,8 @@ def model(foreign: Foreign, ours: Ours) -> None:
     flag = next((flag for flag in FLAGS if foreign.take(f"model.{flag}")), "")
     velocity = foreign.take("model.is_v_pred")
     option = FAMILIES.get(arch) or FLAGS.get(flag, "sd15")
+    if option == "zimage" and "turbo" in str(foreign.take("model.name_or_path")).lower():
+        option = "zimage_turbo"
     option = "sd2_v" if option == "sd2" and velocity else option
     ours.choose("model", option, "model.arch", *(f"model.{flag}" for flag in FLAGS))
     if velocity:
@@ -435,9 +439,27 @@ def objective(foreign: Foreign, ours: Ours) -> None:
         ours.set("objective.timesteps.high", high, "train.max_denoising_steps")
     why = "timesteps drawn unevenly are not supported"
     foreign.leave("train.content_or_style", why, "objective/timesteps")
-    flows = str(foreign.take("train.noise_scheduler")) == "flowmatch"
-    why = "the base model is no flow" if flows else "the noise schedule is that of the base model"
-    foreign.leave("train.noise_scheduler", why, neutral=not flows)
+    row = of_option(ours.chosen("model"))
+    is_flow = row is not None and row.predictions == ("flow",)
+    asks = str(foreign.take("train.noise_scheduler")) == "flowmatch"
+    wrong = asks and not is_flow
+    why = "the base model is no flow" if wrong else "the noise schedule is that of the base model"
+    foreign.leave("train.noise_scheduler", why, neutral=not wrong)
+    _density(foreign, ours, is_flow)
+
+
+def _density(foreign: Foreign, ours: Ours, is_flow: bool) -> None:
+    """How timesteps of a flow are drawn."""
+    name, given = "train.timestep_type", foreign.has("train.timestep_type")
+    if not is_flow:
+        foreign.leave(name, "has no effect: the base model is no flow", neutral=True)
+        return
+    kind = str(foreign.take(name)) if given else "sigmoid"
+    if kind == "sigmoid":
+        ours.choose("objective/timesteps", "logit_normal", name)
+    elif kind != "linear":
+        foreign.leave(name, "not supported: timesteps are drawn evenly; valid: sigmoid, linear", "objective/timesteps")
+    ours.set("objective.timesteps.shift", 1.0, name)
 
 
 def ema(foreign: Foreign, ours: Ours) -> None:

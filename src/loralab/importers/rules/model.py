@@ -11,6 +11,8 @@ from loralab.importers.rules.ours import Ours
 from loralab.models.registry import FAMILIES, USUAL, of_option
 
 BASE = "pretrained_model_name_or_path"
+DIT = "dit"
+"""The same in musubi-tuner's scripts."""
 
 
 def model(foreign: Foreign, ours: Ours) -> None:
@@ -20,7 +22,8 @@ def model(foreign: Foreign, ours: Ours) -> None:
         group, names = "sd2_v", (*names, "v_parameterization")
     if group is not None:
         ours.choose("model", group, *names)
-    if not foreign.has(BASE) and "model" not in ours.given.choices and "model.base" not in ours.given.values:
+    is_told = foreign.has(BASE) or foreign.has(DIT) or "model.base" in ours.given.values
+    if not is_told and "model" not in ours.given.choices:
         stays = "the default model.base of that family is used" if group else "set model=… and model.base=…"
         foreign.warnings.append(f"names no base model: {stays}")
     if velocity:
@@ -41,7 +44,11 @@ def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:
         return flags[flag], (flag,)
     module = str(foreign.take("network_module") or "").rpartition("_")[2]
     if option := _option(module) or (_option(foreign.family) if _always_flows(_option(foreign.family)) else None):
-        return option, ("network_module",)
+        base = str(foreign.take(DIT)).lower()
+        variants = (
+            other for other in getattr(of_option(option), "options", ())[1:] if other.rpartition("_")[2] in base
+        )
+        return next(variants, option), ("network_module",)
     if foreign.has("cache_text_encoder_outputs") and foreign.take("cache_text_encoder_outputs"):
         return flags[first], ("cache_text_encoder_outputs",)  # only the scripts for this family have it
     base = foreign.take(BASE)

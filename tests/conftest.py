@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from loralab import remote
 from tests import GOLDEN
 from tests.support.base_models import VAE, write_base
+from tests.support.object_store import Network, object_store
 from tests.support.runs import command
 
 torch.set_num_threads(1)  # the tests run in several processes
@@ -76,3 +79,19 @@ def train(random_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return command(random_base, tmp_path / name, *overrides, code=code)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Network]:
+    """An object store, and the network in front of it."""
+    with object_store() as network:
+        yield network
+
+
+@pytest.fixture
+def network(server: Network, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
+    """Without faults at first; pauses are short."""
+    monkeypatch.setattr(remote, "WAITS", (0.01, 0.02, 0.04))
+    server.faults.clear()
+    yield server
+    server.fault, server.methods = (lambda path: ""), ("GET",)

@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 from loralab.errors import user_error
+from loralab.urls import is_url, plain
 from loralab.writing import part_name
 
 _JOINERS = "\u200c\u200d"
@@ -18,6 +19,12 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 def full(path: str | os.PathLike) -> Path:
     """The absolute path, `~` expanded, links kept."""
     return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def output_folder(setting: str | None, run_folder: Path) -> Path:
+    """Where adapter files are written: in the run's folder, too, where `output.folder` is a URL, to which that is
+    uploaded."""
+    return run_folder if not setting or is_url(plain(setting)) else full(setting)
 
 
 def existing(path: Path) -> Path:

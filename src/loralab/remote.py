@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -100,6 +101,13 @@ def upload(place: Path, url: str, setting: str) -> None:
     """Writes a file of this disk to a URL; what is there is replaced."""
     system = filesystem(url, setting)
     repeated(lambda: system.put_file(str(place), system._strip_protocol(url)), url, setting)
+
+
+def remove(url: str, setting: str) -> None:
+    """Removes a file, where there is one."""
+    system = filesystem(url, setting)
+    with suppress(FileNotFoundError):
+        repeated(lambda: system.rm_file(system._strip_protocol(url)), url, setting)
 
 
 def repeated(call: Callable[[], T], url: str, setting: str) -> T:

@@ -57,6 +57,8 @@ from loralab.training.run_state import RunState
 from loralab.training.signature import common, digest, inputs, signature
 from loralab.training.state import States, versions
 from loralab.training.study import FILE
+from loralab.training.uploads import Uploads, fetched
+from loralab.urls import is_url
 
 Look = Callable[[dict[str, Any]], object]
 """What sees the record of a run."""
@@ -77,7 +79,11 @@ def train(
     looks: called with these facts before the first step.
     """
     run, side_work = RunState(folder, values(cfg), sweep.own_of_run(overrides), stages=stages), SideWork()
-    with Record(folder, overrides) as record, memory_advice(run.settings):
+    with (
+        Uploads(folder, cfg.output.get("folder")),
+        Record(folder, overrides) as record,
+        memory_advice(run.settings),
+    ):
         if plan := shared.plan:
             heap.keep_small()
             record.add(memory=plan.facts(run.settings))
@@ -131,7 +137,8 @@ def _begin(
     run = module.run
     made_from = run.settings, module.family, module.adapters, data.plan
     record.add(signature=digest(run.signature), inputs=inputs(*made_from))
-    resume = choose(cfg.resume, [Path(cfg.resume_root), run.folder], run.signature, cfg.resume_force)
+    wanted = fetched(cfg.resume, "resume") if is_url(cfg.resume) else cfg.resume
+    resume = choose(wanted, [Path(cfg.resume_root), run.folder], run.signature, cfg.resume_force)
     _check_room(trainer, module, data, resume)
     record.add(resumed=resume and str(resume.state.path), resumed_with=resume.differing if resume else [])
     print(opening(module, data, trainer, output, record.facts["speed"]), flush=True)

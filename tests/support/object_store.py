@@ -19,12 +19,14 @@ BUCKET = "bucket"
 
 
 class Network:
-    """A proxy in front of the server; `fault` decides what happens to a GET by its path."""
+    """A proxy in front of the server; `fault` decides what happens to a request by its path."""
 
     def __init__(self, server: tuple[str, int]) -> None:
         self.server = server
         self.fault: Callable[[str], str] = lambda path: ""
         """Returns "", "slow", "refuse" (status 503) or "drop" (the connection, in the middle of the content)."""
+        self.methods: tuple[str, ...] = ("GET",)
+        """Of the requests that it is asked about."""
         self.faults: Counter[str] = Counter()
         self.sent = 0
         """Bytes of contents."""
@@ -48,14 +50,14 @@ class Network:
 
     def forward(self, request: BaseHTTPRequestHandler) -> None:
         with self.lock:
-            fault = self.fault(request.path) if request.command == "GET" else ""
+            fault = self.fault(request.path) if request.command in self.methods else ""
             self.faults[fault] += 1
         if fault == "slow":
             time.sleep(0.2)
+        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         if fault == "refuse":
             request.send_error(503)
             return
-        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         connection = http.client.HTTPConnection(*self.server)
         # with the host that the signature is of
         connection.request(request.command, request.path, body, dict(request.headers))

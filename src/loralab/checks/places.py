@@ -11,7 +11,15 @@ from loralab.data.index.index import keep_outside
 from loralab.data.sources.mounts import in_shards
 from loralab.errors import Problem, UserError
 from loralab.files import cache_folder, what_is_at
-from loralab.places import full, invisible_characters, not_for_windows, shortened, too_long, unusable
+from loralab.places import (
+    full,
+    invisible_characters,
+    not_for_windows,
+    output_folder,
+    shortened,
+    too_long,
+    unusable,
+)
 from loralab.schema.tree import Tree, get
 from loralab.training import file_names
 from loralab.urls import is_url, plain, unusable_url
@@ -53,6 +61,10 @@ def written_problems(tree: Tree, written: Iterable[tuple[str, str]]) -> Iterator
     """Problems of (setting, path) pairs to write to: paths that are unusable, or in a folder of images."""
     images = [path for key, (path, _) in _read(tree) if not key.endswith(("metadata", "mask_folder"))]
     for key, path in written:
+        if key == "output.folder" and is_url(plain(path)):
+            if found := unusable_url(plain(path)):
+                yield Problem(key, *found)
+            continue
         if found := unusable(path):
             yield Problem(key, f"'{shortened(path)}' {found[0]}", found[1])
             continue
@@ -81,7 +93,7 @@ def _output_name(tree: Tree, with_folder: bool) -> Iterator[Problem]:
         return
     if not with_folder:
         return
-    folder = full(get(tree, "output.folder") or get(tree, "resume_root") or ".")
+    folder = output_folder(get(tree, "output.folder"), full(get(tree, "resume_root") or "."))
     longest = part_name(file_names.longest(name, format))
     if found := too_long(folder / longest):
         size = len(os.fsencode(name))

@@ -30,6 +30,7 @@ from loralab.scorers.scorer import SETTING as SCORER
 from loralab.scorers.scorer import scorer_problems
 from loralab.training.resume import checked, refuse_other_settings
 from loralab.training.signature import of_settings
+from loralab.urls import is_url, unusable_url
 
 BY_NAME = ("callbacks", "logger")
 """Groups that are a dict of nodes by name, rather than a single node."""
@@ -261,6 +262,10 @@ def _state_to_resume(tree: Tree, choices: dict[str, Any], overrides: list[str]) 
     """The state exists, is complete, and has the same settings, as far as they are known yet."""
     path, root = get(tree, "resume"), get(tree, "resume_root")
     if not isinstance(path, str) or path == "auto":
+        return
+    if is_url(path):
+        if found := unusable_url(path):
+            yield Problem("resume", *found)
         return
     try:
         state = checked(path, [Path(root)] if isinstance(root, str) else [])

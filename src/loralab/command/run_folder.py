@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from loralab.checks.places import logged, written_problems
 from loralab.console import is_first
 from loralab.errors import Problem, UserError, user_error
-from loralab.places import full
+from loralab.places import output_folder
 from loralab.schema.compose import Composed
 from loralab.schema.tree import Tree, get
 from loralab.writing import hold, make_new, try_to_write, unused, writing
@@ -102,12 +102,12 @@ def take(run: Path, is_resumed: bool, config: Path | None = None) -> None:
 
 def refuse_to_overwrite(output: Tree, run: Path) -> None:
     """Raises a UserError where the final adapter file already exists, a WriteError where it could not be written."""
-    folder = full(get(output, "folder")) if get(output, "folder") else run
+    folder = output_folder(get(output, "folder"), run)
     last = folder / f"{get(output, 'name')}.{get(output, 'format')}"
     if last.exists():
         remedy = "choose another output.name or output.folder, or move the file away"
         raise user_error("output.name", f"{last} already exists", remedy)
-    try_to_write(folder, "output.folder" if get(output, "folder") else "hydra.run.dir")
+    try_to_write(folder, "output.folder" if folder != run else "hydra.run.dir")
 
 
 def _used(setting: str, run: Path) -> Problem:

@@ -14,6 +14,7 @@ from loralab.errors import Diverged, UserError
 from loralab.files import as_json
 from loralab.report.environment import environment
 from loralab.signals import Interrupted, held
+from loralab.urls import without_secrets
 from loralab.writing import WriteError, atomic_path
 
 
@@ -43,7 +44,9 @@ class Record:
         if error is not None:
             interrupted, diverged = isinstance(error, Interrupted), isinstance(error, Diverged)
             self.facts["status"] = "interrupted" if interrupted else "diverged" if diverged else "failed"
-            self.facts["error"] = str(error) if interrupted or isinstance(error, UserError) else repr(error)
+            self.facts["error"] = (
+                str(error) if interrupted or isinstance(error, UserError) else without_secrets(repr(error))
+            )
         elif self.facts["status"] == "running":
             self.facts["status"] = "finished"
         self.facts["ended"] = _date(time.time())

@@ -14,6 +14,7 @@ from loralab.adapters import file
 from loralab.adapters.inject import AdapterSet
 from loralab.adapters.layouts import Layout, folded_alphas
 from loralab.files import digest_file
+from loralab.places import output_folder
 from loralab.training.fallback import Fallback
 from loralab.writing import unused
 
@@ -36,7 +37,7 @@ class Output:
         describe: Callable[[int, int], dict[str, str]],
     ) -> None:
         """`describe(epoch, step)` gives the metadata of a file saved after that many epochs and optimizer steps."""
-        self.folder = Path(folder).expanduser() if folder else fallback.run_folder
+        self.folder = output_folder(folder, fallback.run_folder)
         self.fallback = fallback
         self.name, self.format = name, format
         self.layout: Layout = layout

@@ -11,7 +11,7 @@ from typing import Any
 from loralab.adapters.file import DTYPES
 from loralab.adapters.inject import AdapterSet
 from loralab.errors import Problem
-from loralab.places import existing, full
+from loralab.places import existing, output_folder
 
 Settings = Mapping[str, Any]
 
@@ -30,9 +30,9 @@ def room_problems(
     whole = 4 * (sum(tensor.numel() for tensor in state.values()) + values * _copies(settings))
     exports, callbacks = _kept(settings, "export", steps, epochs), settings["callbacks"]
     states = _kept(settings, "state", steps, epochs) if callbacks.get("state", {}).get("enabled") else 0
-    folder = full(output["folder"]) if output["folder"] else run_folder
+    folder = output_folder(output["folder"], run_folder)
     wanted = [
-        ("output.folder" if output["folder"] else "hydra.run.dir", folder, exports, file, "adapter files"),
+        ("output.folder" if folder != run_folder else "hydra.run.dir", folder, exports, file, "adapter files"),
         ("hydra.run.dir", run_folder, states, whole, "training states"),
     ]
     disks: dict[int, list[tuple[str, Path, int, int, str]]] = {}

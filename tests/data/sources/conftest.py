@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from loralab import remote
-from tests.support.object_store import Network, object_store
 
 
 @pytest.fixture(scope="session")
@@ -28,18 +24,3 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask.parent.mkdir(parents=True, exist_ok=True)
         Image.frombytes("L", size, numbers.randbytes(size[0] * size[1])).save(mask)
     return folder
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Network]:
-    with object_store() as network:
-        yield network
-
-
-@pytest.fixture
-def network(server: Network, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
-    """Without faults at first; pauses are short."""
-    monkeypatch.setattr(remote, "WAITS", (0.01, 0.02, 0.04))
-    server.faults.clear()
-    yield server
-    server.fault = lambda path: ""

@@ -47,6 +47,7 @@ BENCHMARKS = {
     ),
     "latents": Benchmark("python benchmarks/data.py --images --pictures 24"),
     "stores": Benchmark("python benchmarks/stores.py --records 1000 --rounds 3"),
+    "cache": Benchmark("python benchmarks/cache.py", "python benchmarks/cache.py --entries 1000 5000"),
     "columns": Benchmark("python benchmarks/columns.py", "python benchmarks/columns.py --folders 20 --rounds 2"),
 }
 """By the name of the file of its result."""

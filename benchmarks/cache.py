@@ -1,13 +1,14 @@
 """The cache of latents on disk at 10 000 and 100 000 entries, and what a million would take, as JSON.
 
-An entry is the mean and deviation of a 256×256 image's latents in fp32, random and so not compressible. Bytes, files and
-seconds to open grow with the entries; the last two sizes measured give the line that leads to a million.
+An entry is the mean and deviation of a 256×256 image's latents in fp32, random and so not compressible. Bytes, files
+and seconds to open grow with the entries; the two sizes measured give the line that leads to a million.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -86,7 +87,13 @@ def measure(folder: Path, counts: list[int], reads: int) -> dict[str, Any]:
     (low, high) = rows[-2:]
     steps = (MILLION - high["entries"]) / (high["entries"] - low["entries"])
     grown = {name: high[name] + steps * (high[name] - low[name]) for name in ("bytes", "files", "open_seconds")}
-    return {"shape": SHAPE, "measured": rows, "a million, extrapolated": {k: round(v, 2) for k, v in grown.items()}}
+    load = round(os.getloadavg()[0], 1)
+    return {
+        "shape": SHAPE,
+        "load_average": load,
+        "measured": rows,
+        "million": {what: round(value, 2) for what, value in grown.items()},
+    }
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from math import prod
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ALONE = Ranks()
+_PAUSE = 0.5
+"""Seconds between two looks at what other runs are encoding."""
 _MANY = 64
 """Number of images from which on workers are started to decode them."""
 
@@ -114,10 +117,29 @@ class Cache:
         self._latents.check_room(sum(_least_bytes(jobs[position], family) for position in todo))
         failed: dict[int, str] = {}
         made = 0
-        self._latents.close()  # before workers are forked
         workers = (min(4, os.cpu_count() or 1) if len(todo) >= _MANY else 0) if workers is None else workers
+        try:
+            while todo:
+                filled = self._encode_all(todo, jobs, family, batch_size, workers)
+                failed.update(filled.failed)
+                made += filled.made
+                todo = [position for position in todo if position not in failed and self._missing(jobs[position])]
+                if todo:  # other runs are encoding these, or have died
+                    time.sleep(_PAUSE)
+                workers = 0
+        finally:
+            self._latents.release()
+        return Filled(made, failed)
+
+    def _encode_all(
+        self, todo: list[int], jobs: Sequence[Job], family: Family, batch_size: int, workers: int
+    ) -> Filled:
+        """Encodes what no other process does of the jobs at these positions."""
+        failed: dict[int, str] = {}
+        made = 0
+        self._latents.close()  # before workers are forked
         loader = DataLoader(
-            Decoding(jobs, self._missing),
+            Decoding(jobs, self._claimed),
             batch_sampler=list(batches(jobs, todo, batch_size)),
             num_workers=workers,
             collate_fn=gather,
@@ -176,6 +198,11 @@ class Cache:
         """The views of an image that are not cached, by key."""
         keys = {_latent_key(self._vae_id, job.digest, job.bucket, job.resized, view): view for view in job.views}
         return [(key, keys[key]) for key in self._latents.missing(keys)]
+
+    def _claimed(self, job: Job) -> list[tuple[bytes, View]]:
+        """The same of those that no other process is encoding."""
+        missing = dict(self._missing(job))
+        return [(key, missing[key]) for key in self._latents.claim(missing)]
 
     def _encode(self, decoded: Decoded, family: Family) -> None:
         assert decoded.pixels is not None

@@ -25,6 +25,13 @@ class Store(Protocol):
     """Named tensors by key."""
 
     def missing(self, keys: Iterable[bytes]) -> list[bytes]: ...
+    def claim(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Those of the missing keys that no other process is making."""
+        ...
+
+    def release(self) -> None:
+        """Ends the claims of this process."""
+
     def put(self, records: Mapping[bytes, Tensors]) -> None: ...
     def get(self, key: bytes) -> Tensors: ...
     def verify(self) -> int:
@@ -54,6 +61,12 @@ class InMemory:
 
     def missing(self, keys: Iterable[bytes]) -> list[bytes]:
         return [key for key in keys if key not in self._rows and key not in self._loose]
+
+    def claim(self, keys: Iterable[bytes]) -> list[bytes]:
+        return self.missing(keys)
+
+    def release(self) -> None:
+        pass
 
     def put(self, records: Mapping[bytes, Tensors]) -> None:
         self._loose.update(records)
@@ -96,7 +109,7 @@ class OnDisk:
     def __init__(self, folder: Path) -> None:
         self._shards = Shards(folder)
         self.missing, self.verify, self.close = self._shards.missing, self._shards.verify, self._shards.close
-        self.seal = self.close
+        self.claim, self.release, self.seal = self._shards.claim, self._shards.release, self.close
 
     def exchange(self, ranks: Ranks) -> None:
         pass

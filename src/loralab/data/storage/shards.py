@@ -1,12 +1,14 @@
 """A store of byte strings by key: large append-only files, and an SQLite index of the records in them.
 
 A record is valid once its row is committed, so a killed process loses at most the records it was adding. Each process
-writes to a file of its own, so two may add at once. Every record carries a checksum of its key and its bytes.
+writes to a file of its own, so two may add at once, and claims what it is about to make, so that none is made twice.
+Every record carries a checksum of its key and its bytes.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import time
 import zlib
@@ -24,7 +26,10 @@ CREATE TABLE IF NOT EXISTS shards (id INTEGER PRIMARY KEY, name TEXT UNIQUE, siz
 CREATE TABLE IF NOT EXISTS records (
     key BLOB PRIMARY KEY, shard INTEGER, start INTEGER, length INTEGER, checksum INTEGER
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS claims (key BLOB PRIMARY KEY, owner TEXT, until REAL) WITHOUT ROWID;
 """
+LEASE = 600.0
+"""Seconds that a claim holds, of a process on another machine that may have died; longer than a batch takes."""
 SETTING = "data.cache.folder"
 DATABASE = "records-1.sqlite"
 _LARGEST = 1 << 30
@@ -43,6 +48,7 @@ class Shards:
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
         self._shard: Path | None = None
+        self._claimant = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_connection": None, "_shard": None}
@@ -51,6 +57,23 @@ class Shards:
         """Those keys that have no record."""
         find = self._database().execute
         return [key for key in keys if find("SELECT 1 FROM records WHERE key = ?", (key,)).fetchone() is None]
+
+    def claim(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Those keys that have no record and that no other living store has claimed: the caller makes them now."""
+        if not (wanted := self.missing(keys)):
+            return []
+        database = self._database()
+        with writing(database, SETTING):
+            free = [key for key in self.missing(wanted) if self._is_free(key)]
+            rows = [(key, self._claimant, time.time() + LEASE) for key in free]
+            database.executemany("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", rows)
+        return free
+
+    def release(self) -> None:
+        """Ends this store's claims, and those that have run out."""
+        with suppress(UserError), writing(self._database(), SETTING):
+            given = (self._claimant, time.time())
+            self._database().execute("DELETE FROM claims WHERE owner = ? OR until < ?", given)
 
     def put(self, records: Mapping[bytes, bytes]) -> None:
         """Adds records, all or none; when this returns, they outlive the process. Raises a UserError on a full disk."""
@@ -96,6 +119,10 @@ class Shards:
             self._connection.close()
         self._connection = None
 
+    def _is_free(self, key: bytes) -> bool:
+        row = self._database().execute("SELECT owner, until FROM claims WHERE key = ?", (key,)).fetchone()
+        return row is None or row[0] == self._claimant or row[1] < time.time() or _is_dead(row[0])
+
     def _holds(self, name: str, row: tuple) -> bool:
         key, start, length, checksum = row
         record = _read(self.folder / name, start, length)
@@ -130,11 +157,26 @@ class Shards:
                     at += len(record)
             with writing(database, SETTING):
                 database.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
+                database.executemany("DELETE FROM claims WHERE key = ?", [(key,) for key in records])
                 database.execute("UPDATE shards SET size = ?, stamp = ? WHERE id = ?", (*_state(shard), number))
         except BaseException:
             if shard.exists():
                 os.truncate(shard, before)
             raise
+
+
+def _is_dead(claimant: str) -> bool:
+    """Whether a process of this machine has ended; unknown of those of others."""
+    host, process, _ = claimant.rsplit(":", 2)
+    if host != socket.gethostname() or os.name == "nt":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _read(path: Path, start: int, length: int) -> bytes | None:

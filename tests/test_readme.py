@@ -43,9 +43,9 @@ PARTS = {
 """Files of one part of a model, and a tensor by which they are known."""
 NOT_RUN = re.compile(
     r"git (clone|pull)|cd loralab$|python3 -m venv|source \.venv|(\S*/)?pip install"
-    r"|tensorboard --logdir (outputs|multirun/DATE/TIME)$|python -c |make "
+    r"|tensorboard --logdir (outputs|multirun/DATE/TIME)$|python -c |make |.* \S*s3://"
 )
-"""Installation, which .ci/run does for real, and servers that do not end."""
+"""Installation, which .ci/run does for real, servers that do not end, and buckets, which tests/data/sources has."""
 
 
 def commands(page: Path) -> list[str]:
@@ -88,6 +88,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({key: value * 1.01 for key, value in load_file(unet).items()}, unet, {"format": "pt"})
     old = {"base_model": "model.safetensors", "img_folder": "images", "net_dim": 8, "mixed_precision": "no"}
     write_clip(folder / "clip-vit-large-patch14")
+    with pytest.raises(SystemExit):
+        cli.main(["shards", str(folder / "images"), str(folder / "shards")])
     (folder / "my_settings").mkdir()
     for name in ("old.json", "old_settings.json", "my_settings/one.json"):
         (folder / name).write_text(json.dumps(old))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ class Objective:
         """Those that the prediction is conditioned on."""
         return batch.captions
 
-    def further(self, batch: Batch, adapted: PredictorOf, base: PredictorOf) -> dict[str, Predict]:
+    def further(self, batch: Batch, adapted: PredictorOf, base: PredictorOf) -> dict[str, Any]:
         """The further predictions that it wants, by the adapted model or by the frozen base."""
         if not self.preservation_weight:
             return {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,7 @@ class Slider(Objective):
     def captions(self, batch: Batch) -> list[str]:
         return batch.captions if self.target is None else [self.target] * len(batch)
 
-    def further(self, batch: Batch, adapted: PredictorOf, base: PredictorOf) -> dict[str, Predict]:
+    def further(self, batch: Batch, adapted: PredictorOf, base: PredictorOf) -> dict[str, Any]:
         ends = {"positive": self.positive, "negative": self.negative}
         return {
             "predict_base": base(self.captions(batch)),

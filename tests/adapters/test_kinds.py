@@ -174,7 +174,7 @@ def test_precisions(kind, family, batch):
     spread = exact.std()
     assert (mixed.float() - exact).std() < 0.03 * spread
     assert (low.float() - exact).std() < 0.05 * spread
-    assert (base.float() - exact).std() > 0.2 * spread
+    assert (base.float() - exact).std() > 0.08 * spread  # more than the precision changes
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in RESIDUAL])
@@ -220,8 +220,8 @@ def test_quantised_layers(kind):
     """On 4-bit weights: the adapter's own change is exact, whatever the layer answers."""
     bitsandbytes = pytest.importorskip("bitsandbytes")
     torch.manual_seed(0)
-    layer = torch.nn.Linear(64, 48)
-    low = bitsandbytes.nn.Linear4bit(64, 48, compute_dtype=torch.float32, quant_type="nf4")
+    layer = torch.nn.Linear(64, 64)
+    low = bitsandbytes.nn.Linear4bit(64, 64, compute_dtype=torch.float32, quant_type="nf4")
     low.load_state_dict(layer.state_dict())
     low = low.to("cpu").requires_grad_(False)
     weight = bitsandbytes.functional.dequantize_4bit(low.weight.data, low.weight.quant_state).float()

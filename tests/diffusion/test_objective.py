@@ -28,42 +28,19 @@ from loralab.rng import generator
 from loralab.training.ema import EMA
 from loralab.training.module import LoraModule
 from loralab.training.run_state import RunState
-from loralab.types import Batch, Draw, Item
+from loralab.types import Item
 from tests import ROOT
+from tests.support.samples import LATENTS, batch
 
 CONF = ROOT / "conf"
 EPSILON, VELOCITY = Epsilon(), Velocity()
 SAMPLES = list(range(12))  # enough to have clean timesteps among them
-LATENTS = torch.randn(12, 4, 8, 6, generator=torch.Generator().manual_seed(1))
 
 
 def objective(
     noise: dict[str, Any] | None = None, weighting: dict[str, Any] | None = None, **settings: Any
 ) -> Objective:
     return Objective(noise or {}, settings.pop("timesteps", Uniform()), L2(), weighting or {}, **settings)
-
-
-def batch(indices: list[int], **fields: Any) -> Batch:
-    """Samples of an epoch, by their indices."""
-    sizes = torch.zeros(len(indices), 2)
-    given: dict[str, Any] = {
-        "items": [Item(f"{i}.png", 64, 48, "") for i in indices],
-        "mask": None,
-        "weight": torch.ones(len(indices)),
-        "is_reg": torch.zeros(len(indices), dtype=torch.bool),
-        **fields,
-    }
-    return Batch(
-        draws=[Draw(2, i) for i in indices],
-        captions=[""] * len(indices),
-        pixels=None,
-        latent_mean=None,
-        latent_std=None,
-        original_size=sizes,
-        crop=sizes,
-        target_size=sizes,
-        **given,
-    )
 
 
 def half(noisy: Tensor, timesteps: Tensor) -> Tensor:

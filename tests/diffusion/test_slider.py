@@ -14,7 +14,7 @@ from loralab.diffusion.loss import L2
 from loralab.diffusion.process import Epsilon, Flow, Velocity
 from loralab.diffusion.slider import Slider
 from loralab.diffusion.timesteps import Uniform
-from tests.diffusion.test_objective import LATENTS, batch
+from tests.support.samples import LATENTS, batch
 
 
 def answering(factor: float):

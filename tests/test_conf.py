@@ -22,7 +22,7 @@ from loralab.training.state import States
 SHAPES = Path(run.__file__).parent / "assets" / "shapes" / "train"
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
 RECIPES = ("experiment", "debug", "sweep")
-OF_OTHER_FAMILIES = ("sd2", "sd2_v", "sdxl", "sdxl_flow", "zimage", "zimage_turbo")
+OF_OTHER_FAMILIES = ("sd2", "sd2_v", "sdxl", "sdxl_flow", "zimage", "zimage_turbo", "anima")
 """Models whose constructors are called in tests of their families, for bases that no test has in small."""
 NOT_HERE = ("no GPU found on this machine", "needs a GPU", "not installed", "every GPU")
 PARTS = ("adapter", "targets", "objective", "optimizer", "scheduler", "callbacks", "logger", "data")

@@ -613,7 +613,7 @@ def _gradient_checkpointing(lab: Lab, change: Change) -> None:
     close(lab.run(change), lab.run({}), atol=1e-6)
 
 
-@row(47, mixed_precision="bf16")
+@row(47, "trainer.precision", "model.dtype", mixed_precision="bf16")
 def _mixed_precision(lab: Lab, change: Change) -> None:
     with_it, without = lab.run(change), lab.run({})
     assert "bf16-mixed" in with_it.said

@@ -201,7 +201,6 @@ def test_machines_need_no_common_disk(go, pictures: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_sweep_on_two_devices_has_a_folder_for_each_point(random_base: Path, tmp_path: Path) -> None:
     """By the command itself, which starts the second process of each point."""
     points = tmp_path / "points"

@@ -17,7 +17,6 @@ from tests.support.verbs import loralab
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_listing_of_more_than_a_page(network: Network, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     for number in range(1003):  # S3 lists a thousand at once

@@ -96,7 +96,6 @@ def test_from_an_object_store(
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_the_server_stays_away(
     train, images: Path, network: Network, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,7 +174,8 @@ def test_precisions(kind, family, batch):
     spread = exact.std()
     assert (mixed.float() - exact).std() < 0.03 * spread
     assert (low.float() - exact).std() < 0.05 * spread
-    assert (base.float() - exact).std() > 0.08 * spread  # more than the precision changes
+    least = 0.08 if kind == "ia3" else 0.2  # its vectors scale, and change less here; more than the precision does
+    assert (base.float() - exact).std() > least * spread
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in RESIDUAL])

@@ -48,16 +48,18 @@ def kept_by(layer: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[torch
 
 @pytest.mark.parametrize("packing", ["fp8", "int8"])
 @pytest.mark.parametrize(
-    ("layer", "x"),
+    ("make", "x"),
     [
-        (nn.Linear(16, 24), (2, 5, 16)),
-        (nn.Conv2d(16, 24, 3, padding=1), (2, 16, 7, 6)),
-        (nn.Conv2d(16, 24, 3, stride=2, padding=1), (1, 16, 8, 8)),
-        (nn.Conv2d(16, 24, 1, bias=False), (1, 16, 4, 4)),
+        (lambda: nn.Linear(16, 24), (2, 5, 16)),
+        (lambda: nn.Conv2d(16, 24, 3, padding=1), (2, 16, 7, 6)),
+        (lambda: nn.Conv2d(16, 24, 3, stride=2, padding=1), (1, 16, 8, 8)),
+        (lambda: nn.Conv2d(16, 24, 1, bias=False), (1, 16, 4, 4)),
     ],
 )
-def test_a_layer_computes_with_the_weights_it_stands_for(packing: Any, layer: Any, x: tuple[int, ...]) -> None:
+def test_a_layer_computes_with_the_weights_it_stands_for(packing: Any, make: Any, x: tuple[int, ...]) -> None:
     """Forward and the gradient of its input, in fp32 and under autocast; and no copy of the weights is kept."""
+    torch.manual_seed(0)
+    layer = make()
     twin = type(layer)(*(layer.in_features, layer.out_features)) if isinstance(layer, nn.Linear) else None
     how = None if twin is not None else (layer.stride, layer.padding)
     pack_layer(layer, packing, torch.float32)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from loralab.diffusion.process import Flow
 from loralab.errors import UserError
-from loralab.models.load import load_vae, random_base
+from loralab.models.load import load_part, random_base
 from loralab.models.probe import check, look_at_base, look_at_vae
 from loralab.models.scaling import rescale, scaling_of
 from loralab.models.vae import decode, decode_in_tiles, diffusers_vae
@@ -78,7 +78,7 @@ def test_a_file_of_the_original_layout_is_the_folder(family: TinyFlow, tmp_path:
     save_file({wan_name(name): tensor for name, tensor in state.items()}, file)
     for path in (file, tmp_path):
         look_at_vae(path)
-        found = load_vae(path, ROW)
+        found = load_part(path, ROW, "vae")
         assert type(found) is type(family.vae)
         assert found.state_dict().keys() == state.keys()
         assert all(torch.equal(tensor, state[name]) for name, tensor in found.state_dict().items())

@@ -166,6 +166,8 @@ def block_of(name: str, row: Row) -> str:
     """The block of a module: `text_encoder`, or with the part in front: `down 1`, `mid`, `output 4`, `3` …"""
     prefixes = sorted(row.parts, key=lambda part: len(row.parts[part].prefix), reverse=True)
     part = next((part for part in prefixes if name.startswith(f"{row.parts[part].prefix}_")), row.denoiser)
+    if part.startswith("text_encoder"):
+        return part
     match = re.search(r"_(?:(down|up|mid|input|middle|output|single)_)?(?:transformer_)?blocks?(?:_(\d+))?", name)
     return part if match is None else " ".join(filter(None, (part, match[1], match[2])))
 

@@ -272,7 +272,7 @@ def test_every_version_of_the_old_scripts(write, given, expected):
 
 FOREIGN = {
     "concept sliders": "prompts_file: a.yaml\npretrained_model:\n  v2: false\nnetwork:\n  type: c3lier\n",
-    "musubi-tuner": "[general]\nresolution = [960, 544]\n[[datasets]]\nimage_directory = 'x'\ncache_directory = 'y'\n",
+    "musubi-tuner": "[general]\nresolution = [960, 544]\n[[datasets]]\nvideo_directory = 'x'\ncache_directory = 'y'\n",
     "PEFT": {"peft_type": "LORA", "r": 8, "lora_alpha": 16},
     "diffusers model": {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30"},
     "ComfyUI": {"3": {"class_type": "KSampler", "inputs": {"seed": 1}}},

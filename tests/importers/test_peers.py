@@ -1,28 +1,25 @@
 """Files of trainers with a vocabulary of their own: public examples of each, what they come to, and a run of each."""
 
 import json
-import shlex
-from copy import deepcopy
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from loralab import launch
 from loralab.errors import UserError
 from loralab.importers import content as contents
 from loralab.importers.conversion import converted, read
-from loralab.importers.expand import expand
-from loralab.importers.peers import diffusers_scripts
-from loralab.importers.peers.diffusers_scripts import PROGRAM
 from loralab.models import registry
-from loralab.schema.compose import compose
 from loralab.schema.tree import get
-from tests import GOLDEN
-from tests.support.images import picture
-
-PEERS = GOLDEN / "peers"
+from tests.support.settings_files import (
+    PEERS,
+    composed,
+    content_of,
+    paths,
+    said,
+    set_at,
+    trained,
+    without,
+    write_images,
+)
 
 STRAY = {
     "onetrainer_whole.json": ["max_train_steps", "sample_definitions", "samples_config_path"],
@@ -60,38 +57,6 @@ def file(tmp_path):
     return lambda name: whole(tmp_path) if name == "onetrainer_whole.json" else PEERS / name
 
 
-def composed(path, *overrides):
-    expanded = expand([f"settings.load={path}", *overrides])
-    assert not expanded.problems
-    return compose(expanded.overrides)
-
-
-def said(content, data):
-    try:
-        found = converted(replace(content, data=data) if content.path.suffix != ".sh" else as_command(content, data))
-    except UserError as error:
-        return str(error)
-    assert not any("${" in line for line in found.overrides)
-    return found.as_json(), found.taken
-
-
-def as_command(content, data):
-    """The content with a command of options."""
-    given = [key if value is True else f"{key}={shlex.quote(str(value))}" for key, value in data.items()]
-    program = PROGRAM.search(contents.read(content.path).data)
-    return replace(content, format="text", data=f"accelerate launch {program[0]} {' '.join(given)}\n")
-
-
-def without(data, path):
-    """The data without the value at a path of keys and numbers."""
-    found = deepcopy(data)
-    node = found
-    for part in path[:-1]:
-        node = node[part]
-    del node[path[-1]]
-    return found
-
-
 SAME = {
     "simpletuner_backends.json": {
         *((0, "caption_strategy"), (1, "crop")),  # the defaults
@@ -99,35 +64,6 @@ SAME = {
     }
 }
 """Keys that are also that without being there."""
-
-WHOLE = ("optimizer_params",)
-"""Tables that are one value."""
-
-
-def paths(data, above=()):
-    """The path of every value that says something: null and an empty text are words for a key that is not there."""
-    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
-        if (key not in WHOLE and isinstance(value, dict)) or (
-            isinstance(value, list) and any(isinstance(v, dict) for v in value)
-        ):
-            yield from paths(value, (*above, key))
-        elif value not in (None, "") and not (isinstance(data, list)):
-            yield (*above, key)
-
-
-def content_of(path):
-    """The content of a file, a YAML as the table that it is."""
-    content = contents.read(path)
-    if path.suffix == ".env":
-        lines = [line.removeprefix("export ").partition("=")[::2] for line in content.data.splitlines()]
-        return replace(content, format="json", data={key: value.strip('"') for key, value in lines})
-    if path.suffix == ".sh":
-        foreign = diffusers_scripts.read(content)
-        data = {f"--{name}": value for name, value in foreign.options.items()}
-        return replace(content, format="json", data=data)
-    if content.format != "text" or path.suffix != ".yaml":
-        return content
-    return replace(content, format="json", data=OmegaConf.to_container(OmegaConf.create(content.data)))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -295,26 +231,7 @@ def test_a_file_is_told_by_its_content(file, name, tmp_path):
 
 @pytest.fixture
 def images(tmp_path):
-    for number, colour in enumerate(("red", "green", "blue", "white")):
-        picture(tmp_path / "images" / f"{number}.png", (64, 64), colour, f"a {colour} thing")
-    return tmp_path / "images"
-
-
-def trained(path: Path, folder: Path, *overrides: str) -> dict:
-    """Two steps of the public command on the embedded model; the run's record."""
-    argv = [
-        *(f"settings.load={path}", "model=tiny", "data.resolution=64", "data.buckets.step=8", "trainer.max_steps=2"),
-        *("trainer.precision=32-true", "callbacks.progress.enabled=false", "callbacks.samples.enabled=false"),
-        *(f"data.cache_folder={folder}/cache", f"hydra.run.dir={folder}/run", "output.folder=null"),
-        *("model.dtype=fp32", *overrides),
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["train.py"])
-        with pytest.raises(SystemExit) as stop:
-            launch.main(argv)
-    assert not stop.value.code
-    assert list((folder / "run").glob("*.safetensors"))
-    return json.loads((folder / "run" / "run.json").read_text("utf8"))
+    return write_images(tmp_path)
 
 
 def test_onetrainer_trains(images, tmp_path):
@@ -384,15 +301,6 @@ def test_the_launcher_s_precision_and_unknown_values(tmp_path):
 
 
 ODD = (True, 0, -3, 1e30, "x", "", None, [], {}, ["a"], {"a": 1}, "1,2", "${x}", 1.5)
-
-
-def set_at(data, path, value):
-    found = deepcopy(data)
-    node = found
-    for part in path[:-1]:
-        node = node[part]
-    node[path[-1]] = value
-    return found
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -19,6 +19,7 @@ from loralab.importers.rules.folders import folders
 from loralab.importers.rules.groups import drop_unknown
 from loralab.importers.rules.length import length
 from loralab.importers.rules.model import model
+from loralab.importers.rules.musubi import musubi
 from loralab.importers.rules.optimizer import optimizer
 from loralab.importers.rules.ours import Ours
 from loralab.importers.rules.samples import samples
@@ -27,6 +28,7 @@ from loralab.importers.rules.timesteps import timesteps
 from loralab.schema.settings import Settings
 
 RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
+    musubi,
     network.arguments,
     catalogue_rows.plain,
     catalogue_rows.switches,

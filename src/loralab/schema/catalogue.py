@@ -391,6 +391,10 @@ FURTHER = (
         "Noise offset that follows the image's brightness.", ss=True, only="objective/noise=offset",
     ),
     Option("additional_parameters", "", "Further command-line options, which override the others.", kind=coerce.text),
+    Option(
+        "blocks_to_swap", "model.offload", "Blocks of the model whose weights wait in the CPU's memory.",
+        kind=coerce.whole,
+    ),
     Option("alpha_mask", "data.alpha_mask", "Transparency weights the loss of each pixel."),
     Option("cache_latents_to_disk", "data.cache.latents=disk", "Keeps cached latents on disk.", by="cache"),
     Option(
@@ -442,6 +446,9 @@ FURTHER = (
         "flow_uniform_static_ratio", "objective.timesteps.shift", "Shifts timesteps alike at all resolutions.",
         by="timesteps",
     ),
+    Option("fp8_base", "model.quantize", "The frozen base in 8 bits.", kind=coerce.flag, by="model"),
+    Option("fp8_base_unet", "model.quantize", "The same, of transformers.", kind=coerce.flag, by="model"),
+    Option("fp8_scaled", "model.quantize", "The same, with scales, as it is here.", kind=coerce.flag, by="model"),
     Option(
         "height_resolution", "data.resolution", "The height, where it differs from `train_resolution`.",
         by="resolution",
@@ -629,8 +636,7 @@ FURTHER = (
     ),
     Option(
         "timestep_sampling", "objective/timesteps=…", "How timesteps of a flow are drawn.",
-        kind=coerce.words("sigma uniform sigmoid shift flux_shift qwen_shift"),
-        by="timesteps",
+        kind=coerce.name, by="timesteps",
     ),
     Option(
         "token_warmup_min", "data.captions.token_warmup_min",
@@ -776,18 +782,26 @@ _NO_COUNTERPART = {
         "offload_param_nvme_path zero3_init_flag zero3_save_16bit_model fp16_master_weights_and_gradients"
     ),
     "compiling the model is not supported": (
-        "torch_compile dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph"
+        "torch_compile dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph dynamo_fullgraph "
+        "dynamo_dynamic compile compile_backend compile_mode compile_dynamic compile_fullgraph compile_cache_size_limit"
     ),
+    "speed=auto chooses what is fast": "cuda_allow_tf32 cuda_cudnn_benchmark",
+    "model.attention=auto uses torch's own": "flash_attn sage_attn flash3 use_32bit_attention",
+    "timesteps are always drawn one by one, and stretched to their range": (
+        "num_timestep_buckets preserve_distribution_shape"
+    ),
+    "to see how timesteps are drawn run loralab doctor": "show_timesteps",
     "uploading to the Hub is not supported": (
         "huggingface_repo_id huggingface_repo_type huggingface_path_in_repo huggingface_token "
         "huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface async_upload"
     ),
-    "adapters are always trained in fp32; for the frozen base set model.dtype or model.quantize": (
-        "full_fp16 full_bf16 fp8_base fp8_base_unet"
-    ),
-    "the VAE always runs in fp32": "no_half_vae",
+    "adapters are always trained in fp32; for the frozen base set model.dtype or model.quantize": "full_fp16 full_bf16",
+    "model.quantize holds the text encoder in as many bits as the rest": "fp8_llm",
+    "the VAE always runs in fp32": "no_half_vae vae_dtype",
     "changes memory use, not what is trained": (
-        "lowram lowvram highvram vae_batch_size mem_eff_save cpu_offload_checkpointing blocks_to_swap "
+        "lowram lowvram highvram vae_batch_size mem_eff_save cpu_offload_checkpointing "
+        "gradient_checkpointing_cpu_offload use_pinned_memory_for_block_swap img_in_txt_in_offloading "
+        "disable_numpy_memmap "
         "fused_backward_pass fused_optimizer_groups blockwise_fused_optimizers "
         "disable_mmap_load_safetensors skip_cache_check split_attn vae_chunk_size vae_disable_cache "
         "unsloth_offload_checkpointing"
@@ -821,7 +835,7 @@ _NO_COUNTERPART = {
     "this metadata is not written": (
         "metadata_title metadata_author metadata_description metadata_license metadata_tags metadata_usage_hint "
         "metadata_thumbnail metadata_merged_from metadata_trigger_phrase metadata_preprocessor "
-        "metadata_is_negative_embedding"
+        "metadata_is_negative_embedding metadata_reso metadata_arch"
     ),
     "validation is configured by callbacks.validation": "validation_seed max_validation_steps",
     "custom dataset classes are not supported": "dataset_class",

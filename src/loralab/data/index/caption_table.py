@@ -17,7 +17,7 @@ NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """The default names of such a file (Hugging Face's convention)."""
 
 _KINDS = (".json", ".jsonl", ".csv", ".parquet")
-_FILE_COLUMNS = ("file_name", "image", "path")
+_FILE_COLUMNS = ("file_name", "image", "image_path", "path")
 _TEXT_COLUMNS = ("caption", "text", "prompt")
 
 

@@ -24,10 +24,13 @@ NAMES = {f"--{key}": name for key, name in sd_scripts_toml.NAMES.items()}
 _FLAGS = """
 async_upload cache_info cache_text_encoder_outputs_to_disk console_log_simple cpu_offload_checkpointing
 ddp_gradient_as_bucket_view ddp_static_graph debug_dataset deepspeed dim_from_weights disable_mmap_load_safetensors
-fp16_master_weights_and_gradients fp8_base fp8_base_unet full_bf16 full_fp16 fused_backward_pass highvram log_config
+fp16_master_weights_and_gradients full_bf16 full_fp16 fused_backward_pass highvram log_config
 lowram mem_eff_attn multi_gpu no_half_vae output_config resume_from_huggingface save_state_to_huggingface
 skip_cache_check skip_until_initial_step torch_compile zero3_init_flag zero3_save_16bit_model
 split_attn unsloth_offload_checkpointing vae_disable_cache
+compile compile_fullgraph cuda_allow_tf32 cuda_cudnn_benchmark disable_numpy_memmap dynamo_dynamic dynamo_fullgraph
+flash3 flash_attn fp8_llm gradient_checkpointing_cpu_offload img_in_txt_in_offloading preserve_distribution_shape
+sage_attn use_32bit_attention use_pinned_memory_for_block_swap
 """
 UNSUPPORTED_FLAGS = frozenset(_FLAGS.split())
 """Options without a value that have no counterpart here."""

@@ -1,9 +1,12 @@
-"""sd-scripts' dataset configuration: tables [general], [[datasets]], [[datasets.subsets]].
+"""sd-scripts' dataset configuration: tables [general], [[datasets]], [[datasets.subsets]]; and musubi-tuner's, in which
+each of [[datasets]] is one folder.
 
 It sets nothing about training, where our defaults stay; of the data, absent keys have sd-scripts' defaults.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from loralab.importers.content import Content
 from loralab.importers.foreign import Foreign
@@ -13,6 +16,8 @@ from loralab.schema.coerce import Coercion
 
 FOLDER = {
     "image_dir": "path",
+    "image_directory": "path",
+    "image_jsonl_file": "metadata",
     "num_repeats": "repeats",
     "class_tokens": "class_tokens",
     "conditioning_data_dir": "mask_folder",
@@ -35,6 +40,8 @@ DATA = {"batch_size": OPTIONS["train_batch_size"].key, **{name: OPTIONS[name].ke
 
 KINDS = {
     "image_dir": coerce.path,
+    "image_directory": coerce.path,
+    "image_jsonl_file": coerce.path,
     "num_repeats": coerce.whole,
     "class_tokens": coerce.text,
     "metadata_file": coerce.path,
@@ -53,7 +60,15 @@ ABSENT = {"caption_extension": ".caption"}
 DATA_ABSENT = {"batch_size": 1, "enable_bucket": False}
 """sd-scripts' defaults, where no training configuration gives them."""
 
+_CONTROL = """
+control_directory control_resolution multiple_target no_resize_control fp_1f_clean_indices fp_1f_no_post
+fp_1f_target_index fp_latent_window_size flux_kontext_no_resize_control qwen_image_edit_control_resolution
+qwen_image_edit_no_resize_control
+"""
 WITHOUT = {
+    **dict.fromkeys(_CONTROL.split(), "for models that edit an image"),
+    "cache_directory": "caches are in data.cache_folder",
+    "skip_corrupted_cache": "damaged caches are always made anew",
     "cache_info": "metadata of images is always cached",
     "custom_attributes": "attributes for custom code",
     "debug_dataset": "to inspect the data run loralab doctor",
@@ -66,6 +81,15 @@ WITHOUT = {
 }
 
 NAMES: dict[str, str] = {"general": "general", "datasets": "datasets"}
+
+IMAGES = ("image_dir", "image_directory", "image_jsonl_file")
+"""Keys of which a folder of images has one; the last two are musubi-tuner's."""
+
+
+def of_musubi(datasets: Any) -> bool:
+    """Whether the folders of images are [[datasets]] themselves."""
+    tables = datasets.get("datasets") if isinstance(datasets, dict) else None
+    return isinstance(tables, list) and any(isinstance(one, dict) and set(IMAGES[1:]) & one.keys() for one in tables)
 
 
 def read(content: Content) -> Foreign:

@@ -32,6 +32,18 @@ SD_SCRIPTS: dict[str, Any] = {
     "train_batch_size": 1,
 }
 
+_OF_SD_SCRIPTS = ("bucket_reso_steps", "caption_extension", "max_bucket_reso", "max_token_length", "min_bucket_reso")
+MUSUBI: dict[str, Any] = {
+    **{k: v for k, v in SD_SCRIPTS.items() if k not in _OF_SD_SCRIPTS},
+    "bucket_reso_steps": 16,
+    "discrete_flow_shift": 1.0,
+    "network_train_unet_only": True,
+    "resolution": [960, 544],
+    "save_precision": "bf16",
+    "timestep_sampling": "sigma",
+}
+"""Of musubi-tuner, with sd-scripts' names. Its buckets are from half to twice the resolution, like ours."""
+
 OLD_SCRIPTS: dict[str, Any] = {
     **{k: v for k, v in SD_SCRIPTS.items() if k not in ("max_train_steps", "network_alpha")},
     "cache_latents": True,

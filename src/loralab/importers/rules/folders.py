@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loralab.importers.content import shown
-from loralab.importers.dialects.dataset_toml import ABSENT, DATA, DATA_ABSENT, FOLDER, WITHOUT, kind_of
+from loralab.importers.dialects.dataset_toml import (
+    ABSENT,
+    DATA,
+    DATA_ABSENT,
+    FOLDER,
+    IMAGES,
+    WITHOUT,
+    kind_of,
+    of_musubi,
+)
 from loralab.importers.dialects.defaults import SD_SCRIPTS
 from loralab.importers.foreign import SPECIAL, Foreign, Left
 from loralab.importers.rules.data import LIMITS, NO_TOTAL, suits, warmup_steps
@@ -21,8 +32,10 @@ def folders(foreign: Foreign, ours: Ours) -> None:
     entries: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []
     shared: dict[str, list[tuple[str, Any]]] = {}
+    musubi = of_musubi(foreign.datasets)
     for place, dataset in _tables(foreign, "datasets", foreign.datasets.get("datasets", [])):
-        subsets = list(_tables(foreign, f"{place}.subsets", dataset.get("subsets", [])))
+        inner = list(_tables(foreign, f"{place}.subsets", dataset.get("subsets", [])))
+        subsets = inner if inner or not musubi else [(place, {})]
         own = {key: value for key, value in dataset.items() if key != "subsets"}
         for where, table in (("general", general), (place, own), *subsets):
             _report(foreign, where, table)
@@ -30,7 +43,7 @@ def folders(foreign: Foreign, ours: Ours) -> None:
                 if (value := foreign.valid(f"{where}.{key}", table[key], kind_of(key))) is not None:
                     shared.setdefault(key, []).append((f"{where}.{key}", value))
         tables += [{**general, **own, **subset} for _, subset in subsets]
-        absent = {} if foreign.absent else ABSENT
+        absent = {} if foreign.absent or musubi else ABSENT
         entries += [_entry(foreign, ours, where, {**absent, **general, **own, **subset}) for where, subset in subsets]
     if entries:
         ours.choose("data", "folder", "dataset_config")
@@ -41,13 +54,13 @@ def folders(foreign: Foreign, ours: Ours) -> None:
     else:
         raise foreign.error("datasets", "contains no subsets, so no images", "add [[datasets.subsets]] with image_dir")
     _shared(foreign, ours, shared)
-    _limits(foreign, ours)
+    _limits(foreign, ours, foreign.absent or ({} if musubi else SD_SCRIPTS))
     for key in sorted(key for key in shared if not all(key in table for table in tables)):
         foreign.warnings.append(f"sets {key} for a part of the data: here it applies to all of it")
 
 
 def _entry(foreign: Foreign, ours: Ours, where: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    if "image_dir" not in table:
+    if not any(table.get(key) for key in IMAGES):
         near = nearest("image_dir", map(str, table), 0.7)
         remedy = (
             f"did you mean image_dir instead of {shown(near)}?" if near else "give the folder of the subset's images"
@@ -64,7 +77,21 @@ def _entry(foreign: Foreign, ours: Ours, where: str, table: Mapping[str, Any]) -
             foreign.left.append(Left(f"{where}.{key}", table[key], NO_TOTAL))
             continue
         (entry.setdefault(group, {}) if group else entry)[name] = value
+    if "path" not in entry and "metadata" in entry:
+        entry["path"] = _folder_of(entry["metadata"])
+        note = f"lists images by {shown(entry['metadata'])}: all in {shown(entry['path'])} are trained"
+        foreign.warnings.append(note)
     return entry
+
+
+def _folder_of(listed: str) -> str:
+    """The folder that contains all images of a JSONL file; that of the file itself where it is not here."""
+    try:
+        with open(os.path.expanduser(listed), encoding="utf8") as file:
+            names = [json.loads(line)["image_path"] for line in file if line.strip()]
+        return os.path.commonpath(list(map(os.path.dirname, names)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return os.path.dirname(listed) or "."
 
 
 def _shared(foreign: Foreign, ours: Ours, shared: dict[str, list[tuple[str, Any]]]) -> None:
@@ -91,15 +118,17 @@ def _shared(foreign: Foreign, ours: Ours, shared: dict[str, list[tuple[str, Any]
                 )
 
 
-def _limits(foreign: Foreign, ours: Ours) -> None:
-    """sd-scripts' default limits of buckets, where they are compatible with the resolutions."""
+def _limits(foreign: Foreign, ours: Ours, usual: Mapping[str, Any]) -> None:
+    """The trainer's usual limits of buckets, where they are compatible with the resolutions, and their steps."""
     if ours.values.get("data.buckets.enabled") is not True:
         return
+    if DATA["bucket_reso_steps"] not in ours.values and "bucket_reso_steps" in foreign.absent:
+        ours.set(DATA["bucket_reso_steps"], usual["bucket_reso_steps"], "dataset_config")
     sizes = ours.values.get("data.resolution")
     several = sizes if isinstance(sizes, list) and isinstance(sizes[0], list) else [sizes]
     for name, limit in LIMITS.items():
-        if DATA[name] not in ours.values and suits(SD_SCRIPTS[name], limit, several):
-            ours.set(DATA[name], SD_SCRIPTS[name], "dataset_config")
+        if name in usual and DATA[name] not in ours.values and suits(usual[name], limit, several):
+            ours.set(DATA[name], usual[name], "dataset_config")
 
 
 def _report(foreign: Foreign, where: str, table: Mapping[str, Any]) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from loralab.errors import UserError
 from loralab.importers.foreign import Foreign
+from loralab.importers.rules.musubi import DIT
 from loralab.importers.rules.ours import Ours
 from loralab.models.registry import FAMILIES, USUAL, of_option
 
 BASE = "pretrained_model_name_or_path"
-DIT = "dit"
-"""The same in musubi-tuner's scripts."""
+EIGHT_BITS = ("fp8_base", "fp8_base_unet", "fp8_scaled")
 
 
 def model(foreign: Foreign, ours: Ours) -> None:
@@ -34,6 +34,8 @@ def model(foreign: Foreign, ours: Ours) -> None:
     _clip_skip(foreign, ours)
     _token_limit(foreign, ours)
     _attention(foreign, ours)
+    if on := [name for name in EIGHT_BITS if foreign.take(name)]:
+        ours.set("model.quantize", "fp8", *on)
 
 
 def _group(foreign: Foreign) -> tuple[str | None, tuple[str, ...]]:

@@ -53,11 +53,20 @@ def _of_sd_scripts(foreign: Foreign, ours: Ours) -> None:
     elif scheme == "mode" and sampling != "uniform":
         ours.choose("objective/timesteps", "mode", *names)
         _set(foreign, ours, "objective.timesteps.scale", "mode_scale")
+    elif sampling == "logsnr":  # of which half is the logit of the clean image's share
+        ours.choose("objective/timesteps", "logit_normal", "timestep_sampling")
+        mean, std = foreign.take("logit_mean") or 0.0, foreign.take("logit_std")
+        ours.set("objective.timesteps.mean", -mean / 2 or 0.0, "timestep_sampling", "logit_mean")
+        ours.set("objective.timesteps.std", (1.0 if std is None else std) / 2, "timestep_sampling", "logit_std")
     elif sampling in ("sigma", "uniform"):
         ours.choose("objective/timesteps", ours.chosen("objective/timesteps") or "uniform", "timestep_sampling")
+    elif sampling is not None:
+        why = "not supported; valid: sigma, uniform, sigmoid, shift, logsnr"
+        foreign.leave("timestep_sampling", why, "objective/timesteps")
+        return
     if scheme in ("sigma_sqrt", "cosmap"):
         ours.choose("objective/weighting", scheme, "weighting_scheme")
-    if sampling in ("sigmoid", "uniform"):
+    if sampling in ("sigmoid", "uniform", "logsnr"):
         ours.set("objective.timesteps.shift", 1.0, "timestep_sampling")
     else:
         _set(foreign, ours, "objective.timesteps.shift", "discrete_flow_shift")

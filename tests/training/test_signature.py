@@ -228,7 +228,9 @@ def test_only_files_that_changed_are_read_again(data: Path, monkeypatch: pytest.
     digest(data)
     edit_in_place(data / "a.png")
     read: list[str] = []
-    monkeypatch.setattr("loralab.data.index.catalog.mounts.digest", lambda path: read.append(Path(path).name) or "0" * 32)
+    monkeypatch.setattr(
+        "loralab.data.index.catalog.mounts.digest", lambda path: read.append(Path(path).name) or "0" * 32
+    )
     digest(data)
     assert read == ["a.png"]
 

@@ -34,7 +34,6 @@ from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
 from loralab.memory.plan import compared
 from loralab.models.family import Family
-from loralab.models.frozen import BY_BITSANDBYTES
 from loralab.ranks import Ranks
 from loralab.report.gather import ROOTS
 from loralab.report.loggers import alone, placed
@@ -115,7 +114,7 @@ def train(
                 _fit(trainer, module, data, resume)
                 _end(record, side_work, ending(module, data, trainer, output), run)
         module.adapters.remove()
-        if run.settings["model"].get("quantize") not in BY_BITSANDBYTES:  # it changes weights when they are first used
+        if run.settings["model"].get("quantize") != "nf4":  # bitsandbytes changes weights when they are first used
             shared.keep("base", base, family)
         shared.keep("cache", (base, run.settings["data"]), cache)
         return record.facts

@@ -19,7 +19,6 @@ from loralab.checks.rates import rate_problems
 from loralab.checks.targets import target_problems
 from loralab.diffusion.predictions import WORDS, meaningless
 from loralab.errors import Problem, UserError, invalid
-from loralab.models.frozen import BY_BITSANDBYTES
 from loralab.models.probe import check, predicted
 from loralab.models.registry import FAMILIES, of_model
 from loralab.packages import missing, missing_for
@@ -191,9 +190,9 @@ def _offload(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Itera
     """Weights come and go on one device, as plain tensors."""
     if not get(tree, "model.offload"):
         return
-    if (kind := get(tree, "model.quantize")) in BY_BITSANDBYTES:
-        remedy = "set model.offload=0, or model.quantize=fp8"
-        yield Problem("model.offload", f"cannot be combined with model.quantize={kind}", remedy)
+    if get(tree, "model.quantize") == "nf4":
+        remedy = "set model.offload=0, or model.quantize=fp8 or int8"
+        yield Problem("model.offload", "cannot be combined with model.quantize=nf4", remedy)
     if get(tree, "trainer.devices") not in (1, "1", "auto") or get(tree, "trainer.strategy") != "auto":
         found = "cannot be combined with several devices"
         yield Problem("model.offload", found, "set trainer.devices=1 trainer.strategy=auto, or model.offload=0")

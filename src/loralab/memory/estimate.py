@@ -21,7 +21,6 @@ from loralab.callbacks.sampling import together
 from loralab.data.epoch.planner import Planner
 from loralab.memory.quantized import quantization_saves
 from loralab.memory.weightless import Weightless
-from loralab.models.frozen import BY_BITSANDBYTES
 from loralab.models.offload import saved as offloaded
 from loralab.models.probe import weights_size
 from loralab.optim.build import build_optimizer
@@ -107,7 +106,7 @@ def _held(settings: Settings, model: Weightless, device: str) -> tuple[int, int]
     resting = [family.vae] if device == "cuda" and cache["latents"] != "none" else []
     comes = sum(part.nbytes for vae in resting for part in vae.parameters())
     parts = [family.denoiser]
-    if device == "cuda" and cache["text"] is True and kind not in BY_BITSANDBYTES:
+    if device == "cuda" and cache["text"] is True and kind != "nf4":
         resting += family.text_encoders.values()
     else:
         parts += family.text_encoders.values()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from loralab.models.frozen import BY_BITSANDBYTES
 
 Settings = Mapping[str, Any]
 
@@ -77,19 +76,19 @@ def _dtype(model: Settings) -> Iterator[Choice]:
 
 def _quantize(model: Settings) -> Iterator[Choice]:
     """Of weights in bf16: those in fp32 are cast for each product, and kept so."""
-    if "quantize" in model and model["quantize"] is None and find_spec("bitsandbytes"):
+    if "quantize" in model and model["quantize"] is None:
         dtype = {} if model.get("dtype") != "fp32" else {"model.dtype": "bf16"}
-        for kind, bits in (("int8", 8), ("nf4", 4)):
-            yield Choice(
-                {**dtype, "model.quantize": kind}, f"frozen linear layers in {bits} bits: less precise, slower"
-            )
+        costs = "frozen weights in 8 bits: less precise, slower"
+        yield Choice({**dtype, "model.quantize": "int8"}, costs)
+        if find_spec("bitsandbytes"):
+            yield Choice({**dtype, "model.quantize": "nf4"}, costs.replace("8", "4"))
 
 
 def _offload(settings: Settings, device: str, blocks: int) -> Iterator[Choice]:
     """Of one GPU's memory. Exact, but copying takes longer than unpacking: fewer than all blocks only where weights
     cannot be quantized."""
     model = settings["model"]
-    if device != "cuda" or not blocks or model.get("offload") != 0 or model.get("quantize") in BY_BITSANDBYTES:
+    if device != "cuda" or not blocks or model.get("offload") != 0 or model.get("quantize") == "nf4":
         return
     if settings["trainer"]["devices"] in (1, "1", "auto"):
         eighths = (8,) if any(_quantize(model)) else range(1, 9)

@@ -16,7 +16,6 @@ from loralab.errors import Problem, UserError, user_error
 from loralab.files import cache_folder
 from loralab.models import registry
 from loralab.models.checkpoint import Contents, examine
-from loralab.models.frozen import BY_BITSANDBYTES
 from loralab.models.registry import FAMILIES, Row
 from loralab.models.row import VAE_STARTS, latent_channels
 from loralab.packages import missing
@@ -61,7 +60,7 @@ def check(model: Mapping[str, Any]) -> list[Problem]:
             problems += _problems(partial(on_disk, tokenizer, f"model.{kind}", look))
     if model.get("attention") == "xformers":
         problems += missing("model.attention", "xformers")
-    if model.get("quantize") in BY_BITSANDBYTES:
+    if model.get("quantize") == "nf4":
         problems += missing("model.quantize", "bitsandbytes")
     return problems
 

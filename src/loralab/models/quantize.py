@@ -1,4 +1,4 @@
-"""Frozen weights in four or eight bits: linear layers by bitsandbytes, or else packed (see packed)."""
+"""Frozen weights in eight bits, packed (see packed), or in four by bitsandbytes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from loralab.models.packed import PackedConv2d, PackedLinear, can_be_packed, pac
 def quantize(model: nn.Module, kind: Quantize, dtype: torch.dtype) -> None:
     """Has the large weights of a model kept in fewer bits; products are computed in `dtype`.
 
-    fp8: all packed. nf4, int8: linear layers by bitsandbytes, convolutions packed in eight bits.
+    fp8, int8: packed. nf4: linear layers by bitsandbytes, convolutions packed as int8.
     """
-    if kind != "fp8":
-        quantize_linears(model, kind, dtype)
+    if kind == "nf4":
+        quantize_linears(model, dtype)
     for layer in model.modules():
         if can_be_packed(layer):
             pack_layer(layer, "fp8" if kind == "fp8" else "int8", dtype)  # pyright: ignore[reportArgumentType]
 
 
-def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
-    """Replaces the linear layers of a model by ones of `kind` nf4 (arXiv 2305.14314) or int8 (arXiv 2208.07339).
+def quantize_linears(model: nn.Module, dtype: torch.dtype) -> None:
+    """Replaces the linear layers of a model by ones of nf4 (arXiv 2305.14314). Convolutions and norms stay as they are.
 
-    Products are computed in `dtype`. Convolutions and norms stay as they are.
+    Products are computed in `dtype`.
     """
     try:
         import bitsandbytes.nn.modules as bnb
@@ -37,13 +37,9 @@ def quantize_linears(model: nn.Module, kind: str, dtype: torch.dtype) -> None:
     def layer(linear: nn.Linear) -> Any:
         with torch.device("meta"):
             size = (linear.in_features, linear.out_features, linear.bias is not None)
-            if kind == "nf4":
-                made = bnb.Linear4bit(*size, compute_dtype=dtype, quant_type="nf4")
-                made.support_avx512bf16_for_cpu = False  # repacked in eval mode, it passes no gradient on
-                made.weight = bnb.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=made)  # pyright: ignore[reportCallIssue]
-            else:
-                made = bnb.Linear8bitLt(*size, has_fp16_weights=False)
-                made.weight = bnb.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)  # pyright: ignore[reportCallIssue]
+            made = bnb.Linear4bit(*size, compute_dtype=dtype, quant_type="nf4")
+        made.support_avx512bf16_for_cpu = False  # repacked in eval mode, it passes no gradient on
+        made.weight = bnb.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=made)  # pyright: ignore[reportCallIssue]
         made.bias = linear.bias
         return made.to(linear.weight.device)  # this is when it is quantised
 
@@ -60,7 +56,4 @@ def dequantized(layer: Any) -> Tensor:
         return unpack(layer.weight, layer.scale, torch.float32)
     import bitsandbytes.functional as bnb
 
-    if getattr(layer.weight, "quant_state", None) is not None:
-        return bnb.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
-    holder = layer.weight if layer.state.CB is None else layer.state  # bitsandbytes moves it at the first use
-    return bnb.int8_vectorwise_dequant(holder.CB, holder.SCB).float()
+    return bnb.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()

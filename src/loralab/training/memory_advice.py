@@ -68,7 +68,9 @@ def _remedies(settings: Mapping[str, Any]) -> Iterator[str]:
     if model.get("dtype") == "fp32":
         yield "model.dtype=bf16: half of the base model's memory, slightly less precise"
     if model.get("quantize", "") is None:
-        yield "model.quantize=int8, then nf4: a quarter, an eighth of the base model's memory, less precise"
+        yield "model.quantize=int8, then nf4: half, then a quarter of the base model's bf16, less precise and slower"
+    if model.get("offload", 1) == 0 and trainer["accelerator"] != "cpu":
+        yield "model.offload=0.5, up to 1.0: the denoiser's blocks wait in the CPU's memory; the same result, slower"
     if settings["targets"].get("text_encoder"):
         yield "targets=unet_only: the text encoder is not trained"
     rank = settings["adapter"]["rank"]

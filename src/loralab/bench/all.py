@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from loralab.bench import page
 from loralab.bench.machine import machine
 from loralab.errors import UserError, user_error
@@ -17,7 +19,8 @@ from loralab.files import as_json
 from loralab.schema.nearest import did_you_mean
 from loralab.writing import atomic_path
 
-SDXL = "loralab bench train --shape sdxl --dtype bf16 --precision bf16-mixed --steps 2 --warmup 1"
+SDXL = "loralab bench train --shape sdxl --steps 2 --warmup 1"
+GPU = "loralab bench train --device cuda --dtype bf16 --precision bf16-mixed --steps 20 --warmup 5 --rounds 3"
 SD1 = "loralab bench train --shape sd1 --steps 4 --warmup 2"
 
 
@@ -27,6 +30,8 @@ class Benchmark(NamedTuple):
     command: str
     quick: str | None = None
     """The one for --quick; None: then it is not run."""
+    gpu: bool = False
+    """Whether it needs a CUDA device; where there is none, it is run only if asked for."""
 
 
 BENCHMARKS = {
@@ -38,8 +43,16 @@ BENCHMARKS = {
     "train-sd1-512": Benchmark(f"{SD1} --resolution 512"),
     "train-sd1-768": Benchmark(f"{SD1} --resolution 768"),
     "train-sdxl-512": Benchmark(f"{SDXL} --resolution 512"),
-    "train-sdxl-768": Benchmark(f"{SDXL} --resolution 768"),
-    "train-sdxl-1024": Benchmark(f"{SDXL} --resolution 1024"),
+    "train-sdxl-512-4": Benchmark(f"{SDXL} --resolution 512 --batch-size 4"),
+    **{
+        f"gpu-{shape}-{side}-{batch}": Benchmark(
+            f"{GPU} --shape {shape} --resolution {side} --batch-size {batch}", gpu=True
+        )
+        for shape, side in (("sd1", 512), ("sdxl", 1024))
+        for batch in (1, 4, 8)
+    },
+    "shares": Benchmark("python benchmarks/shares.py", "python benchmarks/shares.py --sides 64"),
+    "levers": Benchmark("python benchmarks/levers.py --compile", "python benchmarks/levers.py --rounds 3"),
     "growth": Benchmark("loralab bench growth", "loralab bench growth --steps 3 --warmup 1 --points 2"),
     "images": Benchmark(
         "python benchmarks/data.py --pictures 0",
@@ -63,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """What was measured and what failed, by name; a failed one leaves its earlier result."""
-    docs, names = Path(args.docs), args.only or list(BENCHMARKS)
+    docs = Path(args.docs)
+    names = args.only or [name for name, each in BENCHMARKS.items() if not each.gpu or torch.cuda.is_available()]
     for name in names:
         if name not in BENCHMARKS:
             raise user_error("--only", f"unknown benchmark '{name}'", did_you_mean(name, BENCHMARKS) or "see --help")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-
 Settings = Mapping[str, Any]
 
 

@@ -53,6 +53,14 @@ def test_a_command_of_its_script(converted) -> None:
     assert not found.unknown
 
 
+def test_what_takes_less_memory(converted) -> None:
+    found = converted(COMMAND.replace("--split_attn", "--fp8_base --fp8_scaled --blocks_to_swap=14"))
+    assert (found.settings.values["model.quantize"], found.settings.values["model.offload"]) == ("fp8", 14)
+    assert not found.unknown
+    found = converted(COMMAND)
+    assert not {"model.quantize", "model.offload"} & found.settings.values.keys()
+
+
 def test_its_defaults_and_marks(converted) -> None:
     """Each of its own options says what model it is; timesteps are drawn by a sigmoid, and are not shifted."""
     for text in ('qwen3 = "qwen.safetensors"\n', 'network_module = "networks.lora_anima"\n'):

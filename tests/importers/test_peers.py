@@ -48,7 +48,16 @@ FILES = [
     *("ai-toolkit_sd15_held.yaml", "simpletuner_lokr.json", "simpletuner_lora.json", "simpletuner_backends.json"),
     *("simpletuner_held.json", "simpletuner_held.env", "diffusion-pipe_sdxl.toml", "diffusion-pipe_held.toml"),
     *("diffusion-pipe_dataset.toml", "diffusion-pipe_dataset_held.toml", "diffusers_dreambooth.sh"),
-    *("diffusers_sdxl.sh", "diffusers_sdxl_held.sh", "diffusers_prior_held.sh", "diffusers_accumulated_held.sh"),
+    *("onetrainer_zimage.json", "onetrainer_zimage_held.json", "onetrainer_anima_held.json"),
+    *("ai-toolkit_zimage.yaml", "ai-toolkit_zimage_held.yaml", "simpletuner_zimage.json"),
+    *("simpletuner_anima_held.json", "diffusion-pipe_zimage.toml", "diffusion-pipe_anima.toml"),
+    *(
+        "diffusion-pipe_anima_held.toml",
+        "diffusers_sdxl.sh",
+        "diffusers_sdxl_held.sh",
+        "diffusers_prior_held.sh",
+        "diffusers_accumulated_held.sh",
+    ),
 ]
 
 

@@ -446,9 +446,14 @@ FURTHER = (
         "flow_uniform_static_ratio", "objective.timesteps.shift", "Shifts timesteps alike at all resolutions.",
         by="timesteps",
     ),
-    Option("fp8_base", "model.quantize", "The frozen base in 8 bits.", kind=coerce.flag, by="model"),
-    Option("fp8_base_unet", "model.quantize", "The same, of transformers.", kind=coerce.flag, by="model"),
-    Option("fp8_scaled", "model.quantize", "The same, with scales, as it is here.", kind=coerce.flag, by="model"),
+    *(
+        Option(name, "model.quantize", what, kind=coerce.flag, by="model")
+        for name, what in (
+            ("fp8_base", "The frozen base in 8 bits."),
+            ("fp8_base_unet", "The same, of transformers."),
+            ("fp8_scaled", "The same, with scales, as it is here."),
+        )
+    ),
     Option(
         "height_resolution", "data.resolution", "The height, where it differs from `train_resolution`.",
         by="resolution",
@@ -609,31 +614,21 @@ FURTHER = (
     ),
     Option("sdxl", "model=sdxl", "The file is for SDXL (`sdxl`, `use_sdxl`, `sdxl_train_network.py`).", by="model"),
     Option("secondary_separator", "data.captions.secondary_separator", "Separator inside groups of tags."),
-    Option(
-        "qwen3", "model.text_encoder", "Anima's text encoder, Qwen3-0.6B: a file or a folder.",
-        kind=coerce.path, only="model=anima",
+    *(
+        Option(name, key, what, kind=coerce.path, only=f"model={families}")
+        for name, key, families, what in (
+            ("dit", "model.base", "zimage|zimage_turbo", "The transformer, in musubi-tuner."),
+            ("qwen3", "model.text_encoder", "anima", "Anima's text encoder, Qwen3-0.6B: a file or a folder."),
+            ("t5_tokenizer_path", "model.t5_tokenizer", "anima", "Folder of Anima's T5 tokenizer."),
+            ("text_encoder", "model.text_encoder", "zimage|zimage_turbo", "The language model, in musubi-tuner."),
+        )
     ),
-    Option(
-        "qwen3_max_token_length", "model.max_token_length", "Maximum number of Qwen3's tokens.",
-        kind=coerce.whole, by="model",
-    ),
-    Option(
-        "dit", "model.base", "The transformer, in musubi-tuner's scripts.", kind=coerce.path,
-        only="model=zimage|zimage_turbo",
-    ),
-    Option(
-        "text_encoder", "model.text_encoder", "The language model, in musubi-tuner's scripts.", kind=coerce.path,
-        only="model=zimage|zimage_turbo",
+    *(
+        Option(f"{name}_max_token_length", "model.max_token_length", f"Maximum number of {title}'s tokens.",
+               kind=coerce.whole, by="model")
+        for name, title in (("qwen3", "Qwen3"), ("t5", "T5"))
     ),
     Option("sigmoid_scale", "objective.timesteps.std", "With timestep_sampling sigmoid or shift.", by="timesteps"),
-    Option(
-        "t5_max_token_length", "model.max_token_length", "Maximum number of T5's tokens.",
-        kind=coerce.whole, by="model",
-    ),
-    Option(
-        "t5_tokenizer_path", "model.t5_tokenizer", "Folder of Anima's T5 tokenizer.",
-        kind=coerce.path, only="model=anima",
-    ),
     Option(
         "timestep_sampling", "objective/timesteps=…", "How timesteps of a flow are drawn.",
         kind=coerce.name, by="timesteps",

@@ -11,18 +11,28 @@ from typing import Any
 from loralab.importers.content import Content
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.peers.choices import Chosen, choose, one_rate, optimizer, other_family
-from loralab.importers.peers.entries import entry, share
+from loralab.importers.peers.entries import Shared, entry, share
 from loralab.importers.peers.pictures import pictures
 from loralab.importers.peers.rows import row, table, tables, take, without
 from loralab.importers.rules import catalogue_rows
 from loralab.importers.rules.groups import drop_unknown
+from loralab.importers.rules.memory import offload
 from loralab.importers.rules.ours import Ours
+from loralab.importers.rules.timesteps import is_flow
+from loralab.importers.rules.transformer import MODULATION, family, pattern
 from loralab.importers.strangers import YAML_KEY
-from loralab.models.registry import of_option
 from loralab.schema import coerce
 from loralab.schema.arguments import arguments
 
-FAMILIES = {"sd1": "sd15", "sd15": "sd15", "sd2": "sd2", "sdxl": "sdxl", "zimage": "zimage"}
+FAMILIES = {"sd1": "sd15", "sd15": "sd15", "sd2": "sd2", "sdxl": "sdxl", "zimage": "zimage", "anima": "anima"}
+QUANTIZED = {
+    **dict.fromkeys(("qfloat8", "float8"), "fp8"),
+    **dict.fromkeys(("qint8", "int8", "uint8", "uint7", "uint6", "uint5"), "int8"),
+}
+"""By `qtype`; other names that end in 4 are of 4 bits."""
+SLIDER = "concept_slider"
+"""The type of a process that trains a slider by two prompts."""
+
 FLAGS = {"is_v2": "sd2", "is_xl": "sdxl"}
 """Flags of supported families, before there was `arch`."""
 
@@ -52,22 +62,22 @@ _NEUTRAL = {
         "model.te_dtype model.te_device model.vae_device model.name_or_path_original train.cache_text_embeddings "
         "train.unload_text_encoder train.xformers train.sdp train.attention_backend train.disable_sampling "
         "train.skip_first_sample train.force_first_sample train.merge_network_on_save sample.format sample.sampler "
-        "sample.ext sample.sample_start_step meta meta.* job version model.compile model.qtype model.qtype_te "
+        "sample.ext sample.sample_start_step meta meta.* job version model.compile model.qtype_te "
         "model.quantize_te train.num_train_timesteps train.start_step save.push_to_hub save.hf_repo_id save.hf_private "
-        "train.content_or_style_reg model.layer_offloading* "
+        "train.content_or_style_reg model.layer_offloading_text_encoder_percent "
     ),
     "for another model family, kind of adapter or training": (
         "sample.fps sample.num_frames sample.guidance_rescale sample.network_multiplier sample.adapter* "
         "sample.refiner_start_at sample.extra_values train.embedding_lr train.adapter_lr train.refiner_lr "
         "train.train_refiner train.bypass_guidance_embedding train.linear_timesteps* train.switch_boundary_every "
-        "train.audio_loss_multiplier network.transformer_only network.split_multistage_loras network.lorm "
+        "train.audio_loss_multiplier network.split_multistage_loras network.lorm "
         "network.lorm.* "
         "model.use_flux_cfg model.attn_masking model.is_* model.text_encoder_bits model.model_kwargs* "
         "model.quantize_kwargs* train.next_sample_timesteps train.max_negative_prompts train.cfg_scale "
         "train.max_cfg_scale train.differential_guidance_scale train.guidance_loss_target "
         "train.inverted_mask_prior_multiplier train.diff_output_preservation_multiplier "
         "train.paramiter_swapping_factor "
-        "train.latent_feature_loss_weight train.correct_pred_norm_multiplier train.target_norm_std_value slider.*"
+        "train.latent_feature_loss_weight train.correct_pred_norm_multiplier train.target_norm_std_value"
     ),
 }
 _NOT_SUPPORTED = {
@@ -100,6 +110,8 @@ _NOT_SUPPORTED = {
     "several devices: set trainer.devices": (
         "model.split_model_over_gpus model.split_model_other_module_param_count_scale"
     ),
+    "anchors of sliders are not supported": "slider.anchor_class slider.anchor_strength",
+    "a slider of another kind": "slider.*",
     "training of another kind": "adapter adapter.* embedding embedding.* decorator decorator.* guidance guidance.*",
 }
 
@@ -124,6 +136,7 @@ ROWS = table(
     row("network.conv", "adapter.conv_rank", kind=coerce.whole, by="network"),
     row("network.conv_alpha", "adapter.conv_alpha", kind=coerce.number, by="network"),
     row("network.dropout", "adapter.dropout"),
+    row("network.transformer_only", "targets.in_out", kind=coerce.flag, by="parts", neutral=True),
     row("network.lokr_full_rank", "adapter.full_matrix", only="adapter=lokr", neutral=True),
     row("network.lokr_factor", "adapter.factor", kind=lambda value: n if (n := coerce.whole(value)) > 0 else None,
         only="adapter=lokr", neutral=True),
@@ -169,6 +182,14 @@ ROWS = table(
     row("model.is_v_pred", "model.prediction_type", kind=coerce.flag, by="model"),
     row("model.vae_path", "model.vae", kind=coerce.path),
     row("model.quantize", "model.quantize", kind=coerce.flag, by="model"),
+    row("model.qtype", "model.quantize", kind=coerce.text, by="model", neutral=True, why="is off without quantize"),
+    row("model.layer_offloading", "model.offload", kind=coerce.flag, by="model"),
+    row("model.layer_offloading_transformer_percent", "model.offload", kind=coerce.number, by="model", neutral=True,
+        why="is off without layer_offloading"),
+    *(row(f"slider.{name}", f"objective.{key}", kind=kind, by="slider", why="has no effect without a slider")
+      for name, key, kind in (
+          ("positive_prompt", "positive", coerce.text), ("negative_prompt", "negative", coerce.text),
+          ("target_class", "target", coerce.text), ("guidance_strength", "guidance", coerce.number))),
     row("sample.sample_every", "callbacks.samples.every_n_steps", kind=coerce.whole, by="samples"),
     row("sample.prompts", "callbacks.samples.prompts", kind=texts, by="samples"),
     row("sample.samples", "callbacks.samples.prompts", kind=tables, by="samples"),
@@ -281,7 +302,7 @@ def read(content: Content) -> Foreign:
     processes = job.get("process")
     if not isinstance(processes, list) or not processes or not all(isinstance(one, dict) for one in processes):
         raise found.error("config.process", "is not a list of processes", "write the process that trains")
-    at = next((i for i, one in enumerate(processes) if "trainer" in str(one.get("type"))), 0)
+    at = next((i for i, one in enumerate(processes) if _trains(one)), 0)
     for i, other in enumerate(processes):
         if i != at:
             found.left.append(Left(f"config.process.{i}", other.get("type"), "only one process is read"))
@@ -289,9 +310,13 @@ def read(content: Content) -> Foreign:
     take(found, {key: value for key, value in data.items() if key != "config"} | outer, ALIASES, OFF)
     take(found, processes[at], ALIASES, OFF)
     _family(found)
-    if "trainer" not in str(processes[at].get("type", "trainer")) or "network" not in processes[at]:
+    if not _trains(processes[at]) or "network" not in processes[at]:
         found.left.append(Left("network", processes[at].get("type"), "trains no LoRA", "adapter"))
     return found
+
+
+def _trains(process: dict[str, Any]) -> bool:
+    return any(word in str(process.get("type", "trainer")) for word in ("trainer", SLIDER))
 
 
 def _yaml(content: Content) -> dict[str, Any]:
@@ -321,18 +346,34 @@ def model(foreign: Foreign, ours: Ours) -> None:
     flag = next((flag for flag in FLAGS if foreign.take(f"model.{flag}")), "")
     velocity = foreign.take("model.is_v_pred")
     option = FAMILIES.get(arch) or FLAGS.get(flag, "sd15")
-    if option == "zimage" and "turbo" in str(foreign.take("model.name_or_path")).lower():
+    if option == "zimage" and "turbo" in f"{foreign.take('model.arch')} {foreign.take('model.name_or_path')}".lower():
         option = "zimage_turbo"
     option = "sd2_v" if option == "sd2" and velocity else option
     ours.choose("model", option, "model.arch", *(f"model.{flag}" for flag in FLAGS))
     if velocity:
         ours.set("model.prediction_type", "v_prediction", "model.is_v_pred")
-    if foreign.take("model.quantize"):
-        ours.set("model.quantize", "int8", "model.quantize")
-        foreign.warnings.append("quantises the base model to 8 bits: here by model.quantize=int8")
+    _memory(foreign, ours)
     precision = foreign.take("train.dtype")
     ours.set("trainer.precision", precision, "train.dtype")
     ours.set("model.dtype", DTYPES[precision], "train.dtype")
+
+
+def _memory(foreign: Foreign, ours: Ours) -> None:
+    """A name of bits may be followed by | and an adapter that makes up for their loss."""
+    if foreign.take("model.quantize"):
+        word, _, recovery = str(foreign.take("model.qtype") or "qfloat8").partition("|")
+        kind = QUANTIZED.get(word, "nf4" if word.endswith("4") else None)
+        if kind:
+            ours.set("model.quantize", kind, "model.quantize", *(() if recovery else ("model.qtype",)))
+        if recovery:
+            foreign.leave("model.qtype", "adapters that make up for fewer bits are not supported")
+        elif kind is None:
+            foreign.leave("model.quantize", f"{word} is not supported: set model.quantize=nf4")
+    if foreign.take("model.layer_offloading"):
+        share = foreign.take("model.layer_offloading_transformer_percent")
+        offload(foreign, ours, 1.0 if share is None else float(share), "model.layer_offloading")
+        if "model.offload" in ours.values:
+            ours.origins["model.offload"] += ("model.layer_offloading_transformer_percent",)
 
 
 def output(foreign: Foreign, ours: Ours) -> None:
@@ -362,6 +403,11 @@ def parts(foreign: Foreign, ours: Ours) -> None:
     unet, text = foreign.take("train.train_unet"), foreign.take("train.train_text_encoder")
     names = ("train.train_unet", "train.train_text_encoder")
     ours.choose("targets", ("both" if text else "unet_only") if unet else "text_encoder_only", *names)
+    name = "network.transformer_only"
+    if is_flow(ours) and foreign.has(name) and not foreign.take(name):
+        ours.set("targets.in_out", True, name)
+    elif is_flow(ours):
+        ours.set("targets.patterns", [pattern(MODULATION[family(ours)])], name)
     for key, name in (("text_encoder", "model.use_text_encoder_1"), ("text_encoder_2", "model.use_text_encoder_2")):
         if ours.chosen("targets") != "unet_only" and foreign.has(name) and not foreign.take(name):
             ours.set(f"targets.{key}", False, name)
@@ -439,27 +485,43 @@ def objective(foreign: Foreign, ours: Ours) -> None:
         ours.set("objective.timesteps.high", high, "train.max_denoising_steps")
     why = "timesteps drawn unevenly are not supported"
     foreign.leave("train.content_or_style", why, "objective/timesteps")
-    row = of_option(ours.chosen("model"))
-    is_flow = row is not None and row.predictions == ("flow",)
-    asks = str(foreign.take("train.noise_scheduler")) == "flowmatch"
-    wrong = asks and not is_flow
+    wrong = str(foreign.take("train.noise_scheduler")) == "flowmatch" and not is_flow(ours)
     why = "the base model is no flow" if wrong else "the noise schedule is that of the base model"
     foreign.leave("train.noise_scheduler", why, neutral=not wrong)
-    _density(foreign, ours, is_flow)
+    _density(foreign, ours)
 
 
-def _density(foreign: Foreign, ours: Ours, is_flow: bool) -> None:
+def _density(foreign: Foreign, ours: Ours) -> None:
     """How timesteps of a flow are drawn."""
     name, given = "train.timestep_type", foreign.has("train.timestep_type")
-    if not is_flow:
+    if not is_flow(ours):
         foreign.leave(name, "has no effect: the base model is no flow", neutral=True)
         return
     kind = str(foreign.take(name)) if given else "sigmoid"
     if kind == "sigmoid":
         ours.choose("objective/timesteps", "logit_normal", name)
-    elif kind != "linear":
-        foreign.leave(name, "not supported: timesteps are drawn evenly; valid: sigmoid, linear", "objective/timesteps")
-    ours.set("objective.timesteps.shift", 1.0, name)
+    elif kind not in ("linear", "shift"):
+        why = "not supported: timesteps are drawn evenly; valid: sigmoid, linear, shift"
+        foreign.leave(name, why, "objective/timesteps")
+    ours.set("objective.timesteps.shift", SHIFT if kind == "shift" else 1.0, name)
+
+
+SHIFT = 3.0
+"""At which Z-Image and Anima are sampled, and with `shift` trained."""
+
+
+def slider(foreign: Foreign, ours: Ours) -> None:
+    """By two prompts; there also at a strength of −1, away from the first."""
+    if foreign.options.get("type") != SLIDER:
+        return
+    ours.choose("objective", "slider", "type")
+    given = {"positive": "positive_prompt", "negative": "negative_prompt", "target": "target_class",
+             "guidance": "guidance_strength"}  # fmt: skip
+    usual = {"positive": "", "negative": "", "target": "", "guidance": 3.0}
+    for key, name in given.items():
+        value = foreign.take(f"slider.{name}")
+        ours.set(f"objective.{key}", usual[key] if value is None else value, f"slider.{name}")
+    foreign.warnings.append("trains its slider at a strength of -1, too: here at 1 alone")
 
 
 def ema(foreign: Foreign, ours: Ours) -> None:
@@ -475,11 +537,11 @@ def images(foreign: Foreign, ours: Ours) -> None:
     cached = any(one.get("cache_latents") or one.get("cache_latents_to_disk") for one in given)
     disk = any(one.get("cache_latents_to_disk") for one in given)
     found: list[dict[str, Any]] = []
-    shared: dict[str, tuple[str, Any]] = {}
+    shared: Shared = {}
     for number, one in enumerate(given):
         where = f"datasets.{number}"
         for key in SHARED & one.keys():
-            share(foreign, shared, where, key, one[key])
+            share(foreign, shared, key, f"{where}.{key}", one[key])
         rest = {
             key: value for key, value in one.items() if key not in (*DATA, "cache_latents", "cache_latents_to_disk")
         }
@@ -493,13 +555,13 @@ def images(foreign: Foreign, ours: Ours) -> None:
     _data(foreign, ours, shared)
 
 
-def _data(foreign: Foreign, ours: Ours, shared: dict[str, tuple[str, Any]]) -> None:
+def _data(foreign: Foreign, ours: Ours, shared: Shared) -> None:
     values = {"resolution": 512, "buckets": True, "bucket_tolerance": 64, "alpha_mask": False}
-    for key, (where, value) in shared.items():
+    for key, (place, value) in shared.items():
         if key not in values:
             continue
         kind = _sizes if key == "resolution" else coerce.of(DATA[key])
-        if (taken := foreign.valid(f"{where}.{key}", value, kind)) is not None:
+        if (taken := foreign.valid(place, value, kind)) is not None:
             values[key] = taken
     for key, value in values.items():
         ours.set(DATA[key], value, "datasets")
@@ -538,5 +600,5 @@ def samples(foreign: Foreign, ours: Ours) -> None:
 
 RULES = (
     model, catalogue_rows.plain, catalogue_rows.switches, output, network, parts, length, rates, schedule, objective,
-    catalogue_rows.conditional, ema, images, samples, drop_unknown,
+    catalogue_rows.conditional, slider, ema, images, samples, drop_unknown,
 )  # fmt: skip

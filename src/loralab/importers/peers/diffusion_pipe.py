@@ -1,7 +1,8 @@
 """diffusion-pipe's TOML, and the dataset TOML that it names (or that alone).
 
 Absent keys have diffusion-pipe's defaults. A LoRA has its rank as alpha and sits on every linear layer of the
-UNet's blocks and of both text encoders. Steps are optimizer steps; batches that are not full are dropped.
+UNet's blocks and of both text encoders, or of the transformer's blocks. Steps are optimizer steps; batches that are
+not full are dropped.
 """
 
 from __future__ import annotations
@@ -9,23 +10,31 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from loralab.importers import content as contents
 from loralab.importers.content import Content
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.peers.choices import Chosen, choose, one_rate, optimizer, other_family
-from loralab.importers.peers.entries import entry, share
+from loralab.importers.peers.entries import Shared, entry, share
+from loralab.importers.peers.named import named
 from loralab.importers.peers.rows import row, table, tables, take, without
 from loralab.importers.rules import catalogue_rows
 from loralab.importers.rules.groups import drop_unknown
+from loralab.importers.rules.memory import offload
 from loralab.importers.rules.ours import Ours
+from loralab.importers.rules.timesteps import NOT_A_FLOW, is_flow, shift_by_resolution
+from loralab.importers.rules.transformer import MODULATION, REFINERS, family, pattern
 from loralab.schema import coerce
 
+FAMILIES = {"sdxl": "sdxl", "z_image": "zimage", "anima": "anima", "cosmos_predict2": "anima"}
+LLM = ("model.llm_path", "model.qwen_path")
+"""Of Cosmos-Predict2 those with Qwen3 as text encoder are Anima."""
+
 DTYPES = coerce.OneOf(bfloat16="bf16", float16="fp16", float32="fp32")
+QUANTIZED = {**dict.fromkeys(("float8", "float8_e4m3fn", "float8_e5m2"), "fp8"), "nf4": "nf4"}
 PRECISIONS = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
 _NEUTRAL = {
     "does not change what is trained": (
-        "pipeline_stages partition_method partition_split blocks_to_swap disable_block_swap_for_eval "
+        "pipeline_stages partition_method partition_split disable_block_swap_for_eval "
         "caching_batch_size map_num_proc compile steps_per_print logging_steps x_axis_examples "
         "reentrant_activation_checkpointing video_clip_mode resume_from_checkpoint regenerate_cache adapter.dtype "
         "optimizer.gradient_release checkpoint_every_n_minutes eval_micro_batch_size_per_gpu "
@@ -33,22 +42,50 @@ _NEUTRAL = {
         "eval_every_n_epochs eval_every_n_steps eval_every_n_examples "
         "monitoring.wandb* upload_hf* huggingface* optimizer.kahan_sum optimizer.foreach"
     ),
-    "for another model family": (
-        "model.transformer_dtype model.diffusion_model_dtype model.timestep_sample_method model.guidance model.shift "
-        "model.flux_shift model.transformer_path model.vae_path model.llm_path model.clip_path model.ckpt_path "
-        "adapter.fuse_adapters"
+    "data.cache.text says whether texts are cached": "model.cache_text_embeddings",
+    "model.quantize holds the text encoder in as many bits as the rest": (
+        "model.text_encoder_nf4 model.text_encoder_fp8"
     ),
+    "for another model family": "model.guidance model.clip_path model.ckpt_path model.t5_path adapter.fuse_adapters",
 }
 _NOT_SUPPORTED = {
     "is not supported": "pseudo_huber_c save_every_n_examples optimizer.stabilize optimizer.*",
     "validation is on one folder: set data.validation.folder": "eval_datasets",
     "give the adapter file in that folder: adapter.weights": "adapter.init_from_existing",
     "alpha is always the rank in diffusion-pipe": "adapter.alpha",
+    "other adapters under the one that is trained are not supported: merge them with loralab merge": (
+        "model.merge_adapters"
+    ),
+    "the text conditioner is that of the base model": "model.llm_adapter_path",
+    "losses at several resolutions are not supported": "model.multiscale_loss_weight",
+    "a caption is what is in its file: tags, a sentence, or both": "model.caption_mode",
 }
+
+LAYERS = {"self_attn": r"\.attn1\.", "cross_attn": r"\.attn2\.", "mlp": r"\.ff\.", "mod": r"\.norm\d\.linear_"}
+"""Anima's layers that may have rates of their own, as they are named here."""
 
 ROWS = table(
     row("model.type", "model=…", kind=coerce.name, by="model"),
-    row("model.checkpoint_path", "model.base", kind=coerce.path),
+    *(row(f"model.{name}", "model.base", kind=coerce.path)
+      for name in ("checkpoint_path", "diffusion_model", "transformer_path")),
+    *(row(f"model.{name}", "model.vae", kind=coerce.path) for name in ("vae", "vae_path")),
+    *(row(name, "model.text_encoder", kind=coerce.path) for name in LLM),
+    row("model.text_encoders", "model.text_encoder", kind=tables, by="model"),
+    *(row(f"model.{name}", "model.quantize", kind=coerce.name, by="model")
+      for name in ("transformer_dtype", "diffusion_model_dtype")),
+    row("blocks_to_swap", "model.offload", kind=coerce.whole, by="model"),
+    row("model.timestep_sample_method", "objective/timesteps=…", kind=coerce.name, by="timesteps"),
+    row("model.sigmoid_scale", "objective.timesteps.std", kind=coerce.number, by="timesteps", neutral=True,
+        why="has no effect without logit_normal"),
+    row("model.shift", "objective.timesteps.shift", kind=coerce.number, by="timesteps"),
+    row("model.flux_shift", "objective.timesteps.shift", kind=coerce.flag, by="timesteps", neutral=True, why="is off"),
+    row("model.shuffle_tags", "data.captions.shuffle"),
+    row("model.tag_delimiter", "data.captions.separator", kind=lambda value: coerce.text(value).strip() or ","),
+    row("model.shuffle_keep_first_n", "data.captions.keep_tokens"),
+    row("model.tag_dropout_percent", "data.captions.tag_dropout_rate"),
+    row("model.caption_dropout_percent", "data.captions.dropout_rate"),
+    row("model.llm_adapter_lr", "targets.text_conditioner_lr", kind=coerce.number, by="adapter"),
+    *(row(f"model.{name}_lr", "targets.patterns", kind=coerce.number, by="adapter") for name in LAYERS),
     row("model.dtype", "trainer.precision", kind=DTYPES, by="model"),
     row("model.v_pred", "model.prediction_type", kind=coerce.flag, by="model"),
     row("model.min_snr_gamma", "objective/weighting=min_snr", kind=coerce.number, by="objective"),
@@ -138,7 +175,7 @@ def recognises(content: Content) -> bool:
     """Whether a TOML has diffusion-pipe's tables, or folders of a dataset."""
     if content.format not in ("toml", "json") or not isinstance(content.data, dict):
         return False
-    return _is_dataset(content.data) or _is_main(content.data)
+    return is_dataset(content.data) or _is_main(content.data)
 
 
 def _is_main(data: dict[str, Any]) -> bool:
@@ -147,8 +184,9 @@ def _is_main(data: dict[str, Any]) -> bool:
     return inside and (bool(marks & data.keys()) or {"dataset", "optimizer"} <= data.keys())
 
 
-def _is_dataset(data: dict[str, Any]) -> bool:
-    directory = data.get("directory")
+def is_dataset(data: Any) -> bool:
+    """Whether a table has folders of a dataset."""
+    directory = data.get("directory") if isinstance(data, dict) else None
     return isinstance(directory, list) and any(isinstance(one, dict) and "path" in one for one in directory)
 
 
@@ -160,7 +198,7 @@ def read(content: Content) -> Foreign:
     found = Foreign("diffusion-pipe", content, NAMES, ABSENT, ABSENT, ROWS)
     take(found, content.data)
     kind = str(found.options.get("model.type"))
-    if kind != "sdxl":
+    if kind not in FAMILIES or (kind == "cosmos_predict2" and not any(map(found.has, LLM))):
         raise other_family(found, "model.type", kind)
     return found
 
@@ -171,15 +209,40 @@ def read(content: Content) -> Foreign:
 def model(foreign: Foreign, ours: Ours) -> None:
     if not foreign.absent:
         return  # a dataset alone
-    ours.choose("model", "sdxl", "model.type")
+    option = FAMILIES[str(foreign.take("model.type"))]
+    if option == "zimage" and "turbo" in str(foreign.take("model.diffusion_model")).lower():
+        option = "zimage_turbo"
+    ours.choose("model", option, "model.type")
     dtype = foreign.take("model.dtype")
     ours.set("model.dtype", dtype, "model.dtype")
     ours.set("trainer.precision", PRECISIONS[dtype], "model.dtype")
-    ours.set("model.max_token_length", 225, "model.type")
+    if is_flow(ours):
+        ours.set("output.layout", "comfyui", "model.type")
+    else:
+        ours.set("model.max_token_length", 225, "model.type")
+    _parts(foreign, ours)
     if foreign.take("model.v_pred"):
         ours.set("model.prediction_type", "v_prediction", "model.v_pred")
         ours.set("model.zero_terminal_snr", True, "model.v_pred")
     ours.set("output.precision", foreign.take("save_dtype") or dtype, "save_dtype", "model.dtype")
+
+
+def _parts(foreign: Foreign, ours: Ours) -> None:
+    """The text encoder of a list of one, and how the transformer is held."""
+    given = foreign.take("model.text_encoders") or []
+    path = foreign.valid("model.text_encoders.0.path", given[0].get("path"), coerce.path) if given else None
+    if path is not None:
+        ours.set("model.text_encoder", path, "model.text_encoders")
+        for key in given[0].keys() - {"path"}:
+            place = f"model.text_encoders.0.{key}"
+            foreign.left.append(Left(place, given[0][key], "found in the file itself", is_setting=False))
+    for name in ("model.transformer_dtype", "model.diffusion_model_dtype"):
+        if (word := foreign.take(name)) in QUANTIZED:
+            ours.set("model.quantize", QUANTIZED[word], name)
+        else:
+            foreign.leave(name, f"not in fewer bits: set model.dtype; valid: {', '.join(QUANTIZED)}")
+    if (blocks := foreign.take("blocks_to_swap")) is not None:
+        offload(foreign, ours, blocks, "blocks_to_swap")
 
 
 RANK = 4096
@@ -199,8 +262,28 @@ def adapter(foreign: Foreign, ours: Ours) -> None:
             ours.set("adapter.full_matrix", True, "adapter.rank")
         ours.set("adapter.rank", min(rank, RANK), "adapter.rank")
     ours.set("adapter.alpha", None, "adapter.rank")
+    if is_flow(ours):
+        _transformer(foreign, ours)
+        return
     ours.choose("targets", "both", "adapter.type")
     ours.set("targets.patterns", [{"match": r"^unet\..*time_emb_proj"}], "adapter.type")
+
+
+def _transformer(foreign: Foreign, ours: Ours) -> None:
+    """The linear layers of all blocks; of Anima also those of its text conditioner, unless its rate is 0."""
+    ours.choose("targets", "unet_only", "adapter.type")
+    rates = {name: rate for name in LAYERS if (rate := foreign.take(f"model.{name}_lr")) is not None}
+    patterns = [pattern(f".*{LAYERS[name]}", lr=rate) for name, rate in rates.items()]
+    if "mod" not in rates:
+        patterns.append(pattern(MODULATION[family(ours)]))
+    if family(ours) == "zimage":
+        patterns.append(pattern(REFINERS))
+    ours.set("targets.patterns", patterns, "adapter.type", *(f"model.{name}_lr" for name in rates))
+    if family(ours) == "anima":
+        rate = foreign.take("model.llm_adapter_lr")
+        ours.set("targets.text_conditioner", rate != 0, "model.llm_adapter_lr", "model.type")
+        if rate:
+            ours.set("targets.text_conditioner_lr", rate, "model.llm_adapter_lr")
 
 
 def rates(foreign: Foreign, ours: Ours) -> None:
@@ -222,7 +305,8 @@ def rates(foreign: Foreign, ours: Ours) -> None:
             ours.set(f"targets.{key}_lr", rate, f"model.{name}_lr")
         else:
             foreign.leave(f"model.{name}_lr", "overridden by force_constant_lr")
-    _second(foreign, ours)
+    if not is_flow(ours):
+        _second(foreign, ours)
     one_rate(foreign, ours)
 
 
@@ -257,6 +341,32 @@ def objective(foreign: Foreign, ours: Ours) -> None:
                 "model.min_snr_gamma", "model.debiased_estimation_loss")  # fmt: skip
     if gamma is not None:
         ours.set("objective.weighting.min_snr.gamma", gamma, "model.min_snr_gamma")
+    timesteps(foreign, ours)
+
+
+def timesteps(foreign: Foreign, ours: Ours) -> None:
+    """Of a flow: a shift decides over one by resolution."""
+    if not is_flow(ours):
+        for name in ("timestep_sample_method", "sigmoid_scale", "shift", "flux_shift"):
+            foreign.leave(f"model.{name}", NOT_A_FLOW, neutral=True)
+        return
+    method = "model.timestep_sample_method"
+    word = str(foreign.take(method)) if foreign.has(method) else "logit_normal"
+    if word == "logit_normal":
+        ours.choose("objective/timesteps", "logit_normal", method, "model.type")
+        if (scale := foreign.take("model.sigmoid_scale")) is not None:
+            ours.set("objective.timesteps.std", scale, "model.sigmoid_scale")
+    elif word == "uniform":
+        ours.choose("objective/timesteps", "uniform", method)
+    else:
+        foreign.leave(method, "not supported; valid: logit_normal, uniform", "objective/timesteps")
+    if shift := foreign.take("model.shift"):
+        ours.set("objective.timesteps.shift", shift, "model.shift")
+        foreign.leave("model.flux_shift", "overridden by shift", neutral=True)
+    elif foreign.take("model.flux_shift"):
+        shift_by_resolution(foreign, ours, "model.flux_shift")
+    else:
+        ours.set("objective.timesteps.shift", 1.0, "model.type")
 
 
 def batch(foreign: Foreign, ours: Ours) -> None:
@@ -278,7 +388,9 @@ def batch(foreign: Foreign, ours: Ours) -> None:
 def images(foreign: Foreign, ours: Ours) -> None:
     given = foreign.options.get("datasets")
     if not isinstance(given, dict):
-        given = _named(foreign)
+        given = named(
+            foreign, "dataset", is_dataset, "a dataset of diffusion-pipe with [[directory]]", "set data.folder"
+        )
     if given is None:
         return
     general = {key: value for key, value in given.items() if key != "directory"}
@@ -292,7 +404,7 @@ def images(foreign: Foreign, ours: Ours) -> None:
         where = f"directory.{number}"
         for key in SHARED:
             if key in one:
-                share(foreign, shared, where, key, one[key])
+                share(foreign, shared, key, f"{where}.{key}", one[key])
         own = {key: value for key, value in one.items() if key not in SHARED}
         folder = entry(foreign, "datasets", inherited, FOLDER, {}, {}) if inherited else {}
         found.append(_merged(folder, entry(foreign, where, own, FOLDER, {}, {})))
@@ -309,7 +421,7 @@ def _merged(general: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {**general, **{k: {**general.get(k, {}), **v} if isinstance(v, dict) else v for k, v in own.items()}}
 
 
-def _sizes(foreign: Foreign, ours: Ours, shared: dict[str, tuple[str, Any]]) -> None:
+def _sizes(foreign: Foreign, ours: Ours, shared: Shared) -> None:
     """Resolutions, of which each image is trained at each, and the limits of buckets that follow from aspect ratios."""
     names = ("dataset", "datasets")
     values = {key: value for key, (_, value) in shared.items()}
@@ -335,21 +447,7 @@ def _resolutions(value: Any) -> list[Any]:
     return found
 
 
-def _named(foreign: Foreign) -> dict[str, Any] | None:
-    """The dataset file that the configuration names; one that is not found is reported."""
-    if not foreign.has("dataset"):
-        return None
-    path = contents.Path(str(foreign.options["dataset"]))
-    if not any(place.exists() for place in (path, foreign.content.path.parent / path)):
-        foreign.leave("dataset", "the file is not found here: set data.folder")
-        return None
-    content = foreign.file_named_by("dataset")
-    if content is None or not isinstance(content.data, dict) or not _is_dataset(content.data):
-        raise foreign.error("dataset", "does not name a dataset of diffusion-pipe", "give a file with [[directory]]")
-    return content.data
-
-
 RULES = (
-    model, catalogue_rows.plain, adapter, rates, schedule, objective, batch, catalogue_rows.conditional, images,
+    model, catalogue_rows.plain, adapter, rates, schedule, images, objective, batch, catalogue_rows.conditional,
     drop_unknown,
 )  # fmt: skip

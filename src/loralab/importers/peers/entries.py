@@ -59,10 +59,14 @@ def kind_of(option: Any) -> coerce.Coercion:
     return option.kind or KINDS.get(option.key) or coerce.of(f"data.{option.key}")
 
 
-def share(foreign: Foreign, shared: dict[str, tuple[str, Any]], where: str, key: str, value: Any) -> None:
-    """Notes a value of an entry that applies to all data; another one of a later entry is reported."""
-    foreign.datasets_taken.add(f"{where}.{key}")
-    first = shared.setdefault(key, (where, value))
+Shared = dict[str, tuple[str, Any]]
+"""What applies to all data: its name → the key of the file that sets it first, and the value."""
+
+
+def share(foreign: Foreign, shared: Shared, name: str, place: str, value: Any) -> None:
+    """Notes the value at a key of an entry that applies to all data; another one of a later entry is reported."""
+    foreign.datasets_taken.add(place)
+    first = shared.setdefault(name, (place, value))
     if first[1] != value:
         why = f"only one value is supported for all data: {first[1]} of {first[0]} is used"
-        foreign.left.append(Left(f"{where}.{key}", value, why))
+        foreign.left.append(Left(place, value, why))

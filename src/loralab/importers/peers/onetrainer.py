@@ -10,17 +10,19 @@ import math
 import re
 from typing import Any
 
-from loralab.importers import content as contents
 from loralab.importers.content import Content
-from loralab.importers.foreign import Foreign
+from loralab.importers.foreign import Foreign, Left
 from loralab.importers.peers import onetrainer_concepts as concepts
 from loralab.importers.peers.choices import Chosen, choose, one_rate, optimizer, other_family
+from loralab.importers.peers.named import is_list, named
 from loralab.importers.peers.pictures import pictures
 from loralab.importers.peers.rows import row, table, tables, take, without
 from loralab.importers.rules import catalogue_rows
 from loralab.importers.rules.groups import drop_unknown
+from loralab.importers.rules.memory import offload
 from loralab.importers.rules.network import set_alpha
 from loralab.importers.rules.ours import Ours
+from loralab.importers.rules.timesteps import is_flow, shift_by_resolution
 from loralab.schema import coerce
 
 FAMILIES = {
@@ -28,15 +30,25 @@ FAMILIES = {
     **dict.fromkeys(("STABLE_DIFFUSION_20_BASE", "STABLE_DIFFUSION_21_BASE"), "sd2"),
     **dict.fromkeys(("STABLE_DIFFUSION_20", "STABLE_DIFFUSION_21"), "sd2_v"),
     "STABLE_DIFFUSION_XL_10_BASE": "sdxl",
+    "Z_IMAGE": "zimage",
+    "ANIMA": "anima",
 }
+FLOWS = ("Z_IMAGE", "ANIMA")
+"""Families whose transformer is what the UNet is to others: its keys have the rows of the UNet's."""
 
 PRECISIONS = coerce.OneOf(float_32="32-true", tfloat_32="32-true", float_16="16-mixed", bfloat_16="bf16-mixed")
 DTYPES = {"FLOAT_32": "fp32", "TFLOAT_32": "fp32", "FLOAT_16": "fp16", "BFLOAT_16": "bf16"}
-QUANTIZED = {"NFLOAT_4": "nf4", "INT_8": "int8"}
+QUANTIZED = {"NFLOAT_4": "nf4", "INT_8": "int8", "FLOAT_8": "fp8", "INT_W8A8": "int8", "FLOAT_W8A8": "fp8"}
 
 SAVED = coerce.OneOf(float_32="fp32", float_16="fp16", bfloat_16="bf16")
 LAYOUTS = coerce.OneOf(
-    safetensors="kohya", legacy_safetensors="kohya", kohya_lora="kohya", legacy_lora="kohya", diffusers_lora="diffusers"
+    safetensors="kohya",
+    legacy_safetensors="kohya",
+    kohya_lora="kohya",
+    legacy_lora="kohya",
+    diffusers_lora="diffusers",
+    comfy_lora="comfyui",
+    comfy_transformer="comfyui",
 )
 CHECKPOINTING = coerce.OneOf(on=True, off=False, cpu_offloaded=True, true=True, false=False)
 ATTENTION = coerce.OneOf(
@@ -47,7 +59,7 @@ _NEUTRAL = {
     "does not change what is trained": (
         "__version *.__version debug_mode debug_dir workspace_dir cache_dir tensorboard* only_cache "
         "prevent_overwrites include_train_config caching_threads prefetch_next_batch clear_cache_before_training "
-        "latent_caching_epochs async_offloading layer_offload_fraction enable_activation_offloading "
+        "latent_caching_epochs async_offloading enable_activation_offloading "
         "enable_async_offloading compile text_caching enable_autocast_cache fallback_train_dtype extra_model_name "
         "lora_weight_dtype vae.weight_dtype *.gradient_checkpointing *.offload_fraction *.activation_offloading "
         "train_device temp_device sample_image_format sample_video_format sample_audio_format samples_to_tensorboard "
@@ -61,6 +73,7 @@ _NEUTRAL = {
     "the unit of stop_training_after": (
         "unet.stop_training_after_unit text_encoder.stop_training_after_unit text_encoder_2.stop_training_after_unit"
     ),
+    "model.quantize is of all linear layers and large convolutions": "quantization quantization.*",
     "secrets and cloud machines are not used": "secrets secrets.* cloud cloud.*",
     "of an optimizer that is not chosen": "optimizer_defaults optimizer_defaults.*",
     "a detail of the optimizer that does not change what it computes": (
@@ -69,10 +82,10 @@ _NEUTRAL = {
         "optimizer.fsdp_in_use optimizer.use_triton optimizer.log_every optimizer.is_paged optimizer.quant_block_size"
     ),
     "for another model family, kind of adapter or training": (
-        "prior prior.* transformer transformer.* unconditional_transformer* text_encoder_3* text_encoder_4* "
-        "text_encoder_sequence_length text_encoder_2_sequence_length effnet_encoder* decoder* vae.* quantization* "
+        "prior prior.* unet.* transformer transformer.* unconditional_transformer* text_encoder_3* text_encoder_4* "
+        "text_encoder_sequence_length text_encoder_2_sequence_length effnet_encoder* decoder* vae.* "
         "embedding* additional_embeddings token_count initial_embedding_text preserve_embedding_norm frames "
-        "dynamic_timestep_shifting vb_loss_strength cep_gamma dora_oft "
+        "vb_loss_strength cep_gamma dora_oft "
         "*.dropout_probability *.attention_mask *.guidance_scale "
         "*.model_name attention_mask align_prop_* custom_conditioning_image scheduler_params k_noise_sampling"
     ),
@@ -80,6 +93,9 @@ _NEUTRAL = {
 _NOT_SUPPORTED = {
     "circular padding is not supported": "force_circular_padding",
     "reward training is not supported": "align_prop",
+    "for parts from elsewhere set model.base to the transformer, and model.vae, model.text_encoder": (
+        "unet.model_name text_encoder.model_name"
+    ),
     "several devices: set trainer.devices and trainer.strategy": "multi_gpu device_indexes",
     "parts are trained for the whole run": (
         "unet.stop_training_after text_encoder.stop_training_after text_encoder_2.stop_training_after"
@@ -117,6 +133,9 @@ ROWS = table(
     row("weight_dtype", "model.dtype", kind=coerce.text, by="unet.weight_dtype"),
     row("unet.weight_dtype", "model.dtype", kind=coerce.text, by="weight_dtype"),
     row("unet.gradient_checkpointing", "model.gradient_checkpointing", kind=CHECKPOINTING),
+    row("unet.offload_fraction", "model.offload", kind=coerce.number, by="memory"),
+    row("layer_offload_fraction", "model.offload", kind=coerce.number, by="memory", neutral=True,
+        why="has no effect without gradient_checkpointing=CPU_OFFLOADED"),
     row("attention_mechanism", "model.attention", kind=ATTENTION),
     row("text_encoder_layer_skip", "model.clip_skip", kind=coerce.whole, by="text_encoder"),
     row("rescale_noise_scheduler_to_zero_terminal_snr", "model.zero_terminal_snr", kind=coerce.flag, by="prediction"),
@@ -165,6 +184,8 @@ ROWS = table(
           why="every timestep is trained alike")
       for name in ("min_noising_strength", "max_noising_strength", "noising_weight", "noising_bias")),
     row("timestep_shift", "objective/timesteps=…", kind=coerce.number, by="timesteps", neutral=True, why="is off"),
+    row("dynamic_timestep_shifting", "objective.timesteps.shift", kind=coerce.flag, by="timesteps", neutral=True,
+        why="is off"),
     row("masked_training", "data.mask_folder", kind=coerce.flag, why=(
         "masks beside the images (-masklabel.png) are not read: move them to a folder of their own, named like the "
         "images, and set data.mask_folder"), by="masks"),
@@ -264,6 +285,7 @@ ABSENT: dict[str, Any] = {
     "peft_type": "LORA",
     "lora_rank": 16,
     "lokr_dim": 16,
+    "oft_block_size": 32,
     "lora_alpha": 1.0,
     "output_dtype": "fp32",
     "output_model_destination": "models/model.safetensors",
@@ -320,11 +342,29 @@ def read(content: Content) -> Foreign:
     if isinstance(given.get("optimizer"), dict):
         given = {"optimizer.": given.pop("optimizer"), **given}
         take(found, {f"optimizer.{key}": value for key, value in given.pop("optimizer.").items()})
-    take(found, given, ALIASES)
-    word = str(found.options.get("model_type", "STABLE_DIFFUSION_15"))
+    word = str(given.get("model_type") or "STABLE_DIFFUSION_15")
+    if word in FLOWS:
+        given = _of_the_transformer(found, given)
+    take(found, given, ALIASES | TRANSFORMER if word in FLOWS else ALIASES)
     if word not in FAMILIES:
         raise other_family(found, "model_type", word.replace("_", " ").title())
     return found
+
+
+TRANSFORMER = {f"transformer.{name}": f"unet.{name}" for name in (
+    "train", "learning_rate", "weight_dtype", "gradient_checkpointing", "offload_fraction", "model_name",
+    "stop_training_after", "stop_training_after_unit")}  # fmt: skip
+
+
+def _of_the_transformer(found: Foreign, given: dict[str, Any]) -> dict[str, Any]:
+    """The file without the UNet that its model does not have, and the transformer's keys one by one."""
+    for key in (key for key in given if key == "unet" or key.startswith("unet_")):
+        inside = given[key] if isinstance(given[key], dict) else {"": given[key]}
+        of_unet = (f"{key}.{name}".rstrip(".") for name in inside)
+        found.left += [Left(name, None, "the model has a transformer", is_setting=False) for name in of_unet]
+    given = {key: value for key, value in given.items() if key != "unet" and not key.startswith("unet_")}
+    parts = given.pop("transformer", None)
+    return given | {f"transformer.{key}": value for key, value in (parts if isinstance(parts, dict) else {}).items()}
 
 
 # rules
@@ -344,7 +384,11 @@ def model(foreign: Foreign, ours: Ours) -> None:
         names = ("force_v_prediction", "rescale_noise_scheduler_to_zero_terminal_snr", "force_epsilon_prediction")
         ours.set("model.prediction_type", "v_prediction" if velocity else "epsilon", *names)
     skip = foreign.take("text_encoder_layer_skip")
-    if option == "sdxl":
+    if is_flow(ours):
+        foreign.leave("text_encoder_layer_skip", "always the second-to-last or the last layer", neutral=not skip)
+        if option == "zimage" and "turbo" in str(foreign.take("base_model_name")).lower():
+            ours.choose("model", "zimage_turbo", "model_type", "base_model_name")
+    elif option == "sdxl":
         foreign.leave("text_encoder_layer_skip", "SDXL always uses the second-to-last layers" if skip else "is off")
     else:
         ours.set("model.clip_skip", (skip or 0) + 1, "text_encoder_layer_skip")
@@ -360,11 +404,25 @@ def _dtype(foreign: Foreign, ours: Ours) -> None:
         ours.set("model.dtype", DTYPES[word], *names)
     elif word in QUANTIZED:
         ours.set("model.quantize", QUANTIZED[word], *names)
+        if word.endswith("A8"):
+            foreign.warnings.append("computes in 8 bits, too: here only weights have 8 bits")
     else:
         foreign.leave("unet.weight_dtype", f"not supported; valid: {', '.join((*DTYPES, *QUANTIZED))}")
 
 
+def memory(foreign: Foreign, ours: Ours) -> None:
+    """Before parts had a share of their own, the one for all counted with checkpoints on the CPU."""
+    checkpoints = str(foreign.options.get("unet.gradient_checkpointing")).upper()
+    name = "unet.offload_fraction"
+    if not foreign.has(name) and checkpoints == "CPU_OFFLOADED":
+        name = "layer_offload_fraction"
+    if (fraction := foreign.take(name)) is not None:
+        offload(foreign, ours, fraction, name)
+
+
 def output(foreign: Foreign, ours: Ours) -> None:
+    if is_flow(ours) and str(foreign.options.get("output_model_format")).upper() == "SAFETENSORS":
+        ours.set("output.layout", "comfyui", "output_model_format")
     if foreign.absent:
         ours.set("trainer.max_steps", None, "epochs")
     if path := foreign.take("output_model_destination"):
@@ -383,6 +441,9 @@ def parts(foreign: Foreign, ours: Ours) -> None:
     if not foreign.absent:
         return
     two = ours.chosen("model") == "sdxl"
+    if is_flow(ours):
+        _transformer_only(foreign, ours)
+        return
     unet, first, second = (foreign.take(f"{part}.train") for part in PARTS)
     names = tuple(f"{part}.train" for part in PARTS[: 3 if two else 2])
     if not two:
@@ -394,6 +455,17 @@ def parts(foreign: Foreign, ours: Ours) -> None:
         ours.set("targets.text_encoder", bool(first), *names)
         ours.set("targets.text_encoder_2", bool(second), *names)
 
+    for part in PARTS:
+        _end(foreign, part, ours.value("trainer.max_epochs"))
+
+
+def _transformer_only(foreign: Foreign, ours: Ours) -> None:
+    ours.choose("targets", "unet_only", "unet.train")
+    if not foreign.take("unet.train"):
+        foreign.leave("unet.train", "only the transformer is trained", "targets")
+    for part in PARTS[1:]:
+        name, why = f"{part}.train", "the text encoder of this family is not trained"
+        foreign.leave(name, why, neutral=part != PARTS[1] or not foreign.take(name))
     for part in PARTS:
         _end(foreign, part, ours.value("trainer.max_epochs"))
 
@@ -538,20 +610,31 @@ def _timesteps(foreign: Foreign, ours: Ours) -> None:
     """LOGIT_NORMAL has mean `noising_bias` and deviation 1 + `noising_weight`; others are uniform at weight 0."""
     word, weight = str(foreign.take("timestep_distribution")), foreign.take("noising_weight")
     low, high = (int(1000 * foreign.take(f"{end}_noising_strength")) for end in ("min", "max"))
-    if foreign.take("timestep_shift") != 1:
-        foreign.leave("timestep_shift", "shifted timesteps are not supported", "objective/timesteps")
-    if word == "LOGIT_NORMAL":
+    _shift(foreign, ours)
+    if word == "HEAVY_TAIL":
+        ours.choose("objective/timesteps", "mode", "timestep_distribution")
+        ours.set("objective.timesteps.scale", weight, "noising_weight")
+    elif word == "LOGIT_NORMAL":
         ours.choose("objective/timesteps", "logit_normal", "timestep_distribution")
         ours.set("objective.timesteps.mean", foreign.take("noising_bias"), "noising_bias")
         ours.set("objective.timesteps.std", 1 + weight, "noising_weight")
     elif word == "UNIFORM" or (word in ("SIGMOID", "INVERTED_PARABOLA") and weight == 0):
         ours.choose("objective/timesteps", "uniform" if (low, high) == (0, 1000) else "range", "timestep_distribution")
     else:
-        foreign.leave("timestep_distribution", "not supported; valid: UNIFORM, LOGIT_NORMAL", "objective/timesteps")
+        why = "not supported; valid: UNIFORM, LOGIT_NORMAL, HEAVY_TAIL"
+        foreign.leave("timestep_distribution", why, "objective/timesteps")
         return
-    if word == "LOGIT_NORMAL" or (low, high) != (0, 1000):
+    if word in ("LOGIT_NORMAL", "HEAVY_TAIL") or (low, high) != (0, 1000):
         ours.set("objective.timesteps.low", low, "min_noising_strength")
         ours.set("objective.timesteps.high", high, "max_noising_strength")
+
+
+def _shift(foreign: Foreign, ours: Ours) -> None:
+    if is_flow(ours) and foreign.take("dynamic_timestep_shifting"):
+        shift_by_resolution(foreign, ours, "dynamic_timestep_shifting")
+        foreign.leave("timestep_shift", "overridden by dynamic_timestep_shifting", neutral=True)
+    elif is_flow(ours) or foreign.take("timestep_shift") != 1:
+        ours.set("objective.timesteps.shift", foreign.take("timestep_shift"), "timestep_shift")
 
 
 KINDS = {"LORA": "lora", "LOHA": "loha", "LOKR": "lokr", "OFT_2": "oft_v2"}
@@ -576,24 +659,30 @@ def adapter(foreign: Foreign, ours: Ours) -> None:
 
 
 PRESETS = {"full": "", "attn-mlp": "attentions", "attn-only": "attn"}
+"""Of UNets, where the file has no filter beside the name."""
 
 
 def layers(foreign: Foreign, ours: Ours) -> None:
     """Without a filter every linear layer and convolution; else those of the UNet whose path has one of its texts."""
     if not foreign.absent:
         return
-    preset = foreign.take("layer_filter_preset")
-    named = foreign.has("layer_filter") or preset not in PRESETS
-    texts = [text.strip() for text in str(foreign.take("layer_filter") if named else PRESETS[preset]).split(",")]
+    preset, flow = foreign.take("layer_filter_preset"), is_flow(ours)
+    given = foreign.has("layer_filter") or preset not in PRESETS or flow
+    texts = [text.strip() for text in str(foreign.take("layer_filter") if given else PRESETS[preset]).split(",")]
     texts, names = [text for text in texts if text], ("layer_filter", "layer_filter_preset", "layer_filter_regex")
     if texts == ["attentions"]:
         ours.set("targets.conv", False, *names)
         return
     ours.set("targets.in_out", True, *names)
-    ours.set("adapter.conv_rank", ours.value("adapter.rank"), *names)
+    if not flow:
+        ours.set("adapter.conv_rank", ours.value("adapter.rank"), *names)
     if texts:
-        either = "|".join(texts if foreign.take("layer_filter_regex") else map(re.escape, texts))
-        ours.set("targets.patterns", [{"match": rf"^unet\.(?!.*(?:{either}))", "rank": 0}], *names)
+        texts = texts if foreign.take("layer_filter_regex") else list(map(re.escape, texts))
+        anywhere = [text for text in texts if not text.startswith("^")]
+        either = [*(text[1:] for text in texts if text.startswith("^")),
+                  *([f".*(?:{'|'.join(anywhere)})"] if anywhere else [])]  # fmt: skip
+        part = "transformer" if flow else "unet"
+        ours.set("targets.patterns", [{"match": rf"^{part}\.(?!{'|'.join(either)})", "rank": 0}], *names)
 
 
 MASKS = ("unmasked_weight", "unmasked_probability", "masked_prior_preservation_weight", "normalize_masked_area_loss")
@@ -639,22 +728,8 @@ def _concepts(foreign: Foreign, ours: Ours) -> tuple[str, list[Any]] | None:
     if {"data", "data.folder", "data.folders"} & {*ours.given.choices, *ours.given.values}:
         foreign.leave("concept_file_name", "overridden by the command line")
         return None
-    listed = _listed(foreign, "concept_file_name", "set data.folder")
+    listed = named(foreign, "concept_file_name", is_list, "concepts of OneTrainer", "set data.folder")
     return ("concepts", listed) if listed else None
-
-
-def _listed(foreign: Foreign, name: str, remedy: str) -> list[Any] | None:
-    """The list in a JSON file that an option names; a file that is not found is reported."""
-    if not foreign.has(name):
-        return None
-    path = contents.Path(str(foreign.options[name]))
-    if not any(place.exists() for place in (path, foreign.content.path.parent / path)):
-        foreign.leave(name, f"the file is not found here: {remedy}")
-        return None
-    content = foreign.file_named_by(name)
-    if content is None or not isinstance(content.data, list):
-        raise foreign.error(name, "does not name a list of OneTrainer", f"correct the path, or {remedy}")
-    return content.data
 
 
 UNITS = {"EPOCH": "every_n_epochs", "STEP": "every_n_steps"}
@@ -694,15 +769,15 @@ SAMPLE = {
 
 
 def _pictures(foreign: Foreign, ours: Ours) -> None:
-    named = "sample_definition_file_name"
-    given = foreign.take("samples") or _listed(foreign, named, "set callbacks.samples.prompts")
+    file, remedy = "sample_definition_file_name", "set callbacks.samples.prompts"
+    given = foreign.take("samples") or named(foreign, file, is_list, "samples of OneTrainer", remedy)
     on = [sample for sample in given or [] if isinstance(sample, dict) and sample.get("enabled", True)]
     if found := pictures(foreign, on, SAMPLE):
-        ours.set("callbacks.samples.enabled", True, "samples", named)
-        ours.set("callbacks.samples.prompts", found, "samples", named)
+        ours.set("callbacks.samples.enabled", True, "samples", file)
+        ours.set("callbacks.samples.prompts", found, "samples", file)
 
 
 RULES = (
     model, catalogue_rows.plain, catalogue_rows.switches, output, parts, adapter, layers, rates, schedule,
-    catalogue_rows.conditional, ema, adam, objective, images, times, drop_unknown,
+    catalogue_rows.conditional, ema, adam, images, objective, memory, times, drop_unknown,
 )  # fmt: skip

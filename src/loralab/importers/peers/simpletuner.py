@@ -11,24 +11,38 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from loralab.importers import content as contents
 from loralab.importers.content import Content
 from loralab.importers.foreign import Foreign, Left
 from loralab.importers.peers import simpletuner_backends as backends
 from loralab.importers.peers.choices import Chosen, choose, one_rate, optimizer, other_family
+from loralab.importers.peers.named import is_list, is_table, named
 from loralab.importers.peers.pictures import pictures
 from loralab.importers.peers.rows import row, table, tables, take, without
 from loralab.importers.rules import catalogue_rows
 from loralab.importers.rules.groups import drop_unknown
+from loralab.importers.rules.memory import offload
 from loralab.importers.rules.network import ALGORITHMS, UNSCALED
 from loralab.importers.rules.ours import Ours
+from loralab.importers.rules.timesteps import is_flow, shift_by_resolution
+from loralab.importers.rules.transformer import REFINERS, family, pattern
 from loralab.schema import coerce
 from loralab.schema.arguments import arguments
 
-FAMILIES = {"sdxl": "sdxl", "legacy": "sd15", "sd1x": "sd15", "sd2x": "sd2"}
+FAMILIES = {
+    "sdxl": "sdxl", "legacy": "sd15", "sd1x": "sd15", "sd2x": "sd2", "z-image": "zimage", "z_image": "zimage",
+    "anima": "anima",
+}  # fmt: skip
+ASSISTED = ("turbo", "turbo-ostris-v2")
+"""Flavours of Z-Image that are trained over an adapter, which makes them undistilled."""
+FLAVOURS = {"z-image": ("base", *ASSISTED), "z_image": ("base", *ASSISTED), "anima": ("release", "base-v1.0")}
+"""Of a family, those whose base is the default of an option here."""
 
 PRECISIONS = coerce.OneOf(bf16="bf16-mixed", no="32-true", fp32="32-true", fp16="16-mixed", fp8="bf16-mixed")
-QUANTIZED = {"int8-quanto": "int8", "int8-torchao": "int8", "nf4-bnb": "nf4", "fp4-bnb": "nf4"}
+QUANTIZED = {
+    **dict.fromkeys(("int8-quanto", "int8-torchao", "int8-sdnq"), "int8"),
+    **dict.fromkeys(("nf4-bnb", "fp4-bnb", "nf4-torchao"), "nf4"),
+    **dict.fromkeys(("fp8-quanto", "fp8uz-quanto", "fp8-torchao", "fp8-sdnq"), "fp8"),
+}
 
 _NEUTRAL = {
     "does not change what is trained": (
@@ -50,11 +64,14 @@ _NEUTRAL = {
         "validation_noise_scheduler validation_seed_source validation_using_datasets validation_disable* "
         "validation_randomize num_validation_images validation_guidance_* validation_no_cfg_until_timestep "
         "inference_scheduler_timestep_spacing enable_watermark training_scheduler_timestep_spacing "
-        "offload_during_startup parquet_* instance_prompt disable_accelerator"
+        "offload_during_startup parquet_* instance_prompt disable_accelerator group_offload_* ramtorch_* "
+        "musubi_block_swap_device gradient_checkpointing_interval publishing_config validation_preview* "
+        "allow_dataset_oversubscription assistant_lora_weight_name ignore_final_epochs strict_epoch_limit "
+        "validation_lycoris_strength validation_adapter_* fuse_qkv_projections"
     ),
     "for another model family or training": (
-        "flux_* sd3_* t5_padding smoldit* flow_* pretrained_t5_model_name_or_path pretrained_transformer_* "
-        "tokenizer_max_length text_encoder_lr text_encoder_limit freeze_encoder* layer_freeze_strategy "
+        "flux_* sd3_* t5_padding smoldit* flow_matching_loss pretrained_t5_model_name_or_path pretrained_transformer_* "
+        "text_encoder_lr text_encoder_limit freeze_encoder* layer_freeze_strategy "
         "snr_weight refiner_training_strength sdxl_refiner_uses_full_range data_aesthetic_score "
         "soft_min_snr_sigma_data timestep_bias_multiplier timestep_bias_begin timestep_bias_end "
         "timestep_bias_portion adam_* text_encoder_*_precision"
@@ -66,9 +83,14 @@ _NOT_SUPPORTED = {
         "quantize_activations init_lokr_norm input_perturbation_steps controlnet controlnet_* "
         "pretrained_unet_* prepend_instance_prompt only_instance_prompt data_backend_sampling "
         "target_downsample_size validation_prompt_library user_prompt_library train_text_encoder "
-        "lora_initialisation_style non_ema_revision distillation_*"
+        "lora_initialisation_style non_ema_revision distillation_* crepa_* scheduled_sampling_* tread_config "
+        "diff2flow_* flow_custom_timesteps twinflow_* slider_* layersync_*"
     ),
-    "set model.base": "model_flavour model_flavor",
+    "set targets.patterns": "peft_lora_target_modules lora_target_modules",
+    "other adapters under the one that is trained are not supported: merge them with loralab merge": (
+        "assistant_lora_path"
+    ),
+    "has no effect: no other adapter is under the one that is trained": "disable_assistant_lora",
 }
 OFF = {
     "timestep_bias_strategy": "none",
@@ -77,10 +99,31 @@ OFF = {
 }
 """Values of unsupported keys that say nothing."""
 
+EVERY_BLOCK = ("enable_group_offload", "ramtorch")
+"""By which the weights of all blocks wait in the CPU's memory."""
+
 ROWS = table(
     row("model_family", "model=…", kind=coerce.name, by="model"),
     row("model_type", "adapter=…", kind=coerce.name, by="adapter"),
+    *(row(name, "model=…", kind=coerce.name, by="model", why="set model.base")
+      for name in ("model_flavour", "model_flavor")),
     row("pretrained_model_name_or_path", "model.base", kind=coerce.path),
+    row("tokenizer_max_length", "model.max_token_length", kind=coerce.whole, only="model=zimage|zimage_turbo|anima",
+        neutral=True),
+    row("musubi_blocks_to_swap", "model.offload", kind=coerce.whole, by="memory"),
+    *(row(name, "model.offload", kind=coerce.flag, by="memory") for name in EVERY_BLOCK),
+    row("lora_format", "output.layout", kind=coerce.OneOf(diffusers="diffusers", comfyui="comfyui")),
+    row("flow_sigmoid_scale", "objective.timesteps.std", kind=coerce.number, by="timesteps", neutral=True,
+        why="has no effect without logit-normal timesteps of a flow"),
+    row("flow_use_uniform_schedule", "objective/timesteps=uniform", kind=coerce.flag, by="timesteps", neutral=True),
+    row("flow_use_beta_schedule", "objective/timesteps=…", kind=coerce.flag, by="timesteps", neutral=True,
+        why="is off, or there is no flow"),
+    *(row(f"flow_beta_schedule_{name}", "objective/timesteps=…", kind=coerce.number, by="timesteps", neutral=True,
+          why="has no effect without flow_use_beta_schedule") for name in ("alpha", "beta")),
+    row("flow_schedule_shift", "objective.timesteps.shift", kind=coerce.number, by="timesteps", neutral=True,
+        why="has no effect: the base model is no flow"),
+    row("flow_schedule_auto_shift", "objective.timesteps.shift", kind=coerce.flag, by="timesteps", neutral=True,
+        why="is off, or overridden by flow_schedule_shift, which is 3 where it is not set"),
     row("pretrained_vae_model_name_or_path", "model.vae", kind=coerce.path),
     row("prediction_type", "model.prediction_type"),
     row("rescale_betas_zero_snr", "model.zero_terminal_snr", kind=coerce.flag),
@@ -184,6 +227,7 @@ ABSENT: dict[str, Any] = {
     "noise_offset_probability": 0.25,
     "loss_type": "l2",
     "ema_decay": 0.995,
+    "flow_schedule_shift": 3.0,
     "resolution": 1024.0,
     "resolution_type": "pixel_area",
     "aspect_bucket_alignment": 64,
@@ -285,7 +329,19 @@ def read(content: Content) -> Foreign:
 def model(foreign: Foreign, ours: Ours) -> None:
     if not foreign.absent:
         return  # data backends alone
-    choose(foreign, ours, "model_family", "model", FAMILIES)
+    option, family = choose(foreign, ours, "model_family", "model", FAMILIES), str(foreign.take("model_family"))
+    name = "model_flavor" if foreign.has("model_flavor") else "model_flavour"
+    flavour = str(foreign.take(name) or "")
+    if option == "zimage":
+        path = str(foreign.take("pretrained_model_name_or_path") or "").lower()
+        turbo = "turbo" in (flavour or path)
+        if turbo:
+            ours.choose("model", "zimage_turbo", "model_family", name)
+        if turbo and flavour in ("", *ASSISTED) and not foreign.take("disable_assistant_lora"):
+            foreign.warnings.append("trains over an assistant adapter, which undoes the distillation: here without it")
+    told = flavour in FLAVOURS.get(family, ()) or (flavour and foreign.has("pretrained_model_name_or_path"))
+    if option and told:
+        ours.origins["model"] += (name,)
     precision = foreign.take("mixed_precision")
     ours.set("trainer.precision", precision, "mixed_precision")
     ours.set("model.dtype", "fp32" if precision == "32-true" else "bf16", "mixed_precision")
@@ -295,6 +351,15 @@ def model(foreign: Foreign, ours: Ours) -> None:
     else:
         why = "is off" if word == "no_change" else f"not supported; valid: {', '.join(QUANTIZED)}"
         foreign.leave("base_model_precision", why, neutral=word == "no_change")
+    _memory(foreign, ours)
+
+
+def _memory(foreign: Foreign, ours: Ours) -> None:
+    """A number of blocks that wait in the CPU's memory, or all of them."""
+    if blocks := foreign.take("musubi_blocks_to_swap"):
+        offload(foreign, ours, blocks, "musubi_blocks_to_swap")
+    elif name := next(filter(foreign.take, EVERY_BLOCK), ""):
+        offload(foreign, ours, 1.0, name)
 
 
 def adapter(foreign: Foreign, ours: Ours) -> None:
@@ -319,6 +384,8 @@ def adapter(foreign: Foreign, ours: Ours) -> None:
     ours.set("adapter.dropout", foreign.take("lora_dropout"), "lora_dropout")
     ours.set("targets.feed_forward", False, "lora_type")
     ours.set("targets.projection", False, "lora_type")
+    if family(ours) == "zimage":
+        ours.set("targets.patterns", [pattern(rf"{REFINERS}.*\.to_")], "lora_type")
     foreign.leave("lycoris_config", "has no effect with lora_type standard", neutral=True)
 
 
@@ -333,7 +400,7 @@ LYCORIS = {
 def _lycoris(foreign: Foreign, ours: Ours) -> None:
     for name in ("lora_rank", "lora_alpha", "lora_dropout", "use_dora"):
         foreign.leave(name, "has no effect with lora_type lycoris", neutral=True)
-    given = _listed(foreign, "lycoris_config", dict)
+    given = named(foreign, "lycoris_config", is_table, "a LyCORIS configuration", "set adapter=…")
     if given is None:
         why = "names a LyCORIS configuration that is not found here"
         foreign.left.append(Left("lora_type", "lycoris", f"lycoris_config {why}", "adapter"))
@@ -432,6 +499,7 @@ def objective(foreign: Foreign, ours: Ours) -> None:
     ours.choose("objective/weighting", "min_snr" if gamma else "none", "snr_gamma")
     losses = {"l2": "l2", "huber": "huber", "smooth_l1": "smooth_l1"}
     choose(foreign, ours, "loss_type", "objective/loss", losses)
+    timesteps(foreign, ours)
     if foreign.take("offset_noise"):
         share = foreign.take("noise_offset_probability")
         if share >= 1:
@@ -440,6 +508,25 @@ def objective(foreign: Foreign, ours: Ours) -> None:
         else:
             why = f"is added to a share of {share:g} of the batches, which is not supported"
             foreign.leave("offset_noise", why)
+
+
+def timesteps(foreign: Foreign, ours: Ours) -> None:
+    """Of a flow: a shift of 0 gives way to one by resolution."""
+    if not is_flow(ours):
+        return
+    names = ("flow_use_uniform_schedule", "flow_sigmoid_scale", "model_family")
+    if foreign.take("flow_use_beta_schedule") and not foreign.take(names[0]):
+        foreign.leave("flow_use_beta_schedule", "not supported: a beta distribution", "objective/timesteps")
+    elif foreign.take(names[0]):
+        ours.choose("objective/timesteps", "uniform", names[0])
+    else:
+        ours.choose("objective/timesteps", "logit_normal", *names)
+        ours.set("objective.timesteps.std", foreign.take("flow_sigmoid_scale") or 1.0, "flow_sigmoid_scale")
+    shift = foreign.take("flow_schedule_shift")
+    if not shift and foreign.take("flow_schedule_auto_shift"):
+        shift_by_resolution(foreign, ours, "flow_schedule_auto_shift")
+    else:
+        ours.set("objective.timesteps.shift", shift or 1.0, "flow_schedule_shift")
 
 
 def ema(foreign: Foreign, ours: Ours) -> None:
@@ -451,9 +538,13 @@ def ema(foreign: Foreign, ours: Ours) -> None:
     ours.set("ema.decay", float(f"{decay:.12g}"), *names)
 
 
+def _backends(foreign: Foreign) -> list[Any] | None:
+    return named(foreign, "data_backend_config", is_list, "data backends of SimpleTuner", "set data.folder")
+
+
 def images(foreign: Foreign, ours: Ours) -> None:
     given = foreign.options.get("backends")
-    given = given if isinstance(given, list) else _listed(foreign, "data_backend_config", list)
+    given = given if isinstance(given, list) else _backends(foreign)
     if given is not None:
         backends.folders(foreign, ours, given)
     if not foreign.absent:
@@ -470,20 +561,6 @@ def images(foreign: Foreign, ours: Ours) -> None:
         ours.set("data.min_image_size", int(least), "minimum_image_size")
     elif foreign.has("minimum_image_size"):
         foreign.leave("minimum_image_size", "areas are not supported: set data.min_image_size", neutral=not least)
-
-
-def _listed(foreign: Foreign, name: str, kind: type) -> Any:
-    """The list or table in a JSON file that an option names; a file that is not found is reported."""
-    if not foreign.has(name):
-        return None
-    path = contents.Path(str(foreign.options[name]))
-    if not any(place.exists() for place in (path, foreign.content.path.parent / path)):
-        foreign.leave(name, "the file is not found here: set data.folder or adapter=…")
-        return None
-    content = foreign.file_named_by(name)
-    if content is None or not isinstance(content.data, kind):
-        raise foreign.error(name, "does not name a file of SimpleTuner", "correct the path")
-    return content.data
 
 
 def samples(foreign: Foreign, ours: Ours) -> None:
@@ -511,6 +588,6 @@ def samples(foreign: Foreign, ours: Ours) -> None:
 
 
 RULES = (
-    model, catalogue_rows.plain, catalogue_rows.switches, adapter, rates, schedule, length, objective,
-    catalogue_rows.conditional, ema, images, samples, drop_unknown,
+    model, catalogue_rows.plain, catalogue_rows.switches, adapter, rates, schedule, length, images, objective,
+    catalogue_rows.conditional, ema, samples, drop_unknown,
 )  # fmt: skip

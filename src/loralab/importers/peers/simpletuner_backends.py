@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from loralab.importers.foreign import Foreign, Left
-from loralab.importers.peers.entries import entry
+from loralab.importers.peers.entries import Shared, entry, share
 from loralab.importers.peers.rows import row, table, without
 from loralab.importers.rules.ours import Ours
 from loralab.schema import coerce
@@ -47,7 +47,7 @@ def side(size: float, kind: str) -> int:
 def folders(foreign: Foreign, ours: Ours, given: list[Any]) -> None:
     """Each backend of local images becomes an entry of data.folders."""
     found: list[dict[str, Any]] = []
-    shared: dict[str, tuple[str, Any]] = {}
+    shared: Shared = {}
     names = ("data_backend_config", "backends")
     for number, backend in enumerate(given):
         where = f"backends.{number}"
@@ -87,7 +87,7 @@ def _skipped(backend: dict[str, Any]) -> str:
     return ""
 
 
-def _plain(foreign: Foreign, where: str, backend: dict[str, Any], shared: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+def _plain(foreign: Foreign, where: str, backend: dict[str, Any], shared: Shared) -> dict[str, Any]:
     """A backend with captions, crops and repeats in our terms; what is for all data is put into `shared`."""
     found = dict(backend)
     for key in ("crop", "crop_style", "crop_aspect", "resolution", "resolution_type", "minimum_image_size",
@@ -103,20 +103,13 @@ def _plain(foreign: Foreign, where: str, backend: dict[str, Any], shared: dict[s
         if number is not None:
             shared[f"resolution {where}"] = (where, side(number, kind))
     square = bool(backend.get("crop")) and backend.get("crop_aspect", "square") == "square"
-    _share(foreign, shared, "square", f"{where}.crop", square)
+    share(foreign, shared, "square", f"{where}.crop", square)
     if (least := backend.get("minimum_image_size")) and kind != "area":
         taken = foreign.valid(f"{where}.minimum_image_size", least, coerce.number)
-        _share(foreign, shared, "least", f"{where}.minimum_image_size", int(taken or 0))
+        share(foreign, shared, "least", f"{where}.minimum_image_size", int(taken or 0))
     if backend.get("crop_style") == "random" and backend.get("crop"):
         foreign.warnings.append("caches one random crop of each image: here the centre is cropped")
     return {**found, **_captions(foreign, where, backend)}
-
-
-def _share(foreign: Foreign, shared: dict[str, tuple[str, Any]], name: str, where: str, value: Any) -> None:
-    first = shared.setdefault(name, (where, value))
-    if first[1] != value:
-        why = f"only one value is supported for all data: that of {first[0]} is used"
-        foreign.left.append(Left(where, value, why))
 
 
 def _captions(foreign: Foreign, where: str, backend: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ FAMILIES = frozenset(("zimage",))
 def musubi(foreign: Foreign, ours: Ours) -> None:
     """Takes its defaults in place of sd-scripts'; names a family that is not here."""
     module = str(foreign.options.get("network_module") or "").rpartition(".")[2]
-    family = module.partition("_")[2]
-    if not (foreign.has(DIT) or of_musubi(foreign.datasets) or {family, foreign.family} & FAMILIES):
+    named = module.partition("_")[2]
+    if not (foreign.has(DIT) or of_musubi(foreign.datasets) or {named, foreign.family} & FAMILIES):
         return
     foreign.absent = MUSUBI if foreign.absent else {}
-    if foreign.has(DIT) and family and family not in registry.FAMILIES:
+    if foreign.has(DIT) and named and named not in registry.FAMILIES:
         foreign.leave("network_module", f"trains another model family; supported: {registry.named()}", "model")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from loralab.importers.foreign import Foreign
 from loralab.importers.rules.ours import Ours
 from loralab.models.registry import of_option
 
+BY_RESOLUTION = {"flux_shift": (1.15, 4096), "qwen_shift": (0.9, 8192)}
+"""Shifts that follow the resolution: the largest exponent, and the tokens that have it."""
+USUAL_SIDE = 1024
+"""Of images, where a file does not say."""
 NOT_A_FLOW = "has no effect: only models that predict a flow have it"
 SD_SCRIPTS = ("timestep_sampling", "weighting_scheme", "sigmoid_scale", "logit_mean", "logit_std", "mode_scale")
 """Options of sd-scripts for flows, beside discrete_flow_shift."""
@@ -23,7 +29,7 @@ def timesteps(foreign: Foreign, ours: Ours) -> None:
         ours.choose("objective/timesteps", "range", "min_timestep", "max_timestep")
         ours.set("objective.timesteps.low", low, "min_timestep")
         ours.set("objective.timesteps.high", high, "max_timestep")
-    if _is_flow(ours):
+    if is_flow(ours):
         is_fork = foreign.has("flow_model") and not foreign.has("timestep_sampling")
         (_of_a_fork if is_fork else _of_sd_scripts)(foreign, ours)
     else:
@@ -31,7 +37,8 @@ def timesteps(foreign: Foreign, ours: Ours) -> None:
             foreign.leave(name, NOT_A_FLOW)
 
 
-def _is_flow(ours: Ours) -> bool:
+def is_flow(ours: Ours) -> bool:
+    """Whether the chosen model predicts a flow."""
     row = of_option(ours.chosen("model"))
     return ours.value("model.prediction_type") == "flow" or bool(row and row.predictions == ("flow",))
 
@@ -58,10 +65,15 @@ def _of_sd_scripts(foreign: Foreign, ours: Ours) -> None:
         mean, std = foreign.take("logit_mean") or 0.0, foreign.take("logit_std")
         ours.set("objective.timesteps.mean", -mean / 2 or 0.0, "timestep_sampling", "logit_mean")
         ours.set("objective.timesteps.std", (1.0 if std is None else std) / 2, "timestep_sampling", "logit_std")
+    elif sampling in BY_RESOLUTION:
+        ours.choose("objective/timesteps", "logit_normal", "timestep_sampling")
+        _set(foreign, ours, "objective.timesteps.std", "sigmoid_scale")
+        shift_by_resolution(foreign, ours, "timestep_sampling", *BY_RESOLUTION[sampling])
+        return
     elif sampling in ("sigma", "uniform"):
         ours.choose("objective/timesteps", ours.chosen("objective/timesteps") or "uniform", "timestep_sampling")
     elif sampling is not None:
-        why = "not supported; valid: sigma, uniform, sigmoid, shift, logsnr"
+        why = f"not supported; valid: sigma, uniform, sigmoid, shift, logsnr, {', '.join(BY_RESOLUTION)}"
         foreign.leave("timestep_sampling", why, "objective/timesteps")
         return
     if scheme in ("sigma_sqrt", "cosmap"):
@@ -70,6 +82,18 @@ def _of_sd_scripts(foreign: Foreign, ours: Ours) -> None:
         ours.set("objective.timesteps.shift", 1.0, "timestep_sampling")
     else:
         _set(foreign, ours, "objective.timesteps.shift", "discrete_flow_shift")
+
+
+def shift_by_resolution(foreign: Foreign, ours: Ours, name: str, most: float = 1.15, tokens: int = 4096) -> None:
+    """A shift of exp(μ), where μ rises from 0.5 at 256 tokens of 16×16 pixels to `most` at `tokens`, as FLUX has it:
+    here that of the largest resolution, since the buckets of one differ little."""
+    sizes = ours.value("data.resolution") or USUAL_SIDE
+    sides = sizes if isinstance(sizes, list) and isinstance(sizes[0], list) else [sizes]
+    seen = max(math.prod(side) if isinstance(side, list) else side**2 for side in sides) / 256
+    mu = 0.5 + (most - 0.5) * (seen - 256) / (tokens - 256)
+    ours.set("objective.timesteps.shift", float(f"{math.exp(mu):.6g}"), name)
+    if len(sides) > 1:
+        foreign.warnings.append("shifts timesteps by resolution: here by the largest for all")
 
 
 def _of_a_fork(foreign: Foreign, ours: Ours) -> None:

@@ -1,0 +1,20 @@
+accelerate launch --num_cpu_threads_per_process 1 --mixed_precision bf16 src/musubi_tuner/zimage_train_network.py \
+  --dit /models/z_image_bf16.safetensors --vae /models/ae.safetensors --text_encoder /models/qwen_3_4b.safetensors \
+  --dataset_config musubi_dataset.toml \
+  --network_module networks.lora_zimage \
+  --sdpa \
+  --mixed_precision "bf16" \
+  --timestep_sampling sigmoid \
+  --discrete_flow_shift 1.0 \
+  --learning_rate 1e-4 \
+  --xformers \
+  --lr_scheduler "constant_with_warmup" \
+  --lr_warmup_steps 100 \
+  --optimizer_type "adamw" \
+  --optimizer_args "weight_decay=0.01" "betas=(0.9, 0.99)" \
+  --max_grad_norm 1 \
+  --network_dropout 0.1 \
+  --gradient_checkpointing \
+  --max_train_epochs 40 \
+  --network_dim 32 \
+  --network_alpha 32

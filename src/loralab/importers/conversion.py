@@ -20,6 +20,7 @@ from loralab.importers.rules.groups import drop_unknown
 from loralab.importers.rules.length import length
 from loralab.importers.rules.model import model
 from loralab.importers.rules.musubi import musubi
+from loralab.importers.rules.named_layers import named_layers
 from loralab.importers.rules.optimizer import optimizer
 from loralab.importers.rules.ours import Ours
 from loralab.importers.rules.samples import samples
@@ -48,6 +49,7 @@ RULES: tuple[Callable[[Foreign, Ours], None], ...] = (
     scheduler.scheduler,
     scheduler.warmup,
     catalogue_rows.conditional,
+    named_layers,
     optimizer,
     timesteps,
     samples,

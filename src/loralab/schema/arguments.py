@@ -31,6 +31,24 @@ def arguments(value: Any) -> dict[str, Any]:
     return {name: _argument(name, given) for name, given in value.items()}
 
 
+def expressions(value: Any) -> list[str]:
+    """Regular expressions, one or a list of them. Raises a ValueError that gives the valid values in words."""
+    return [_expression(part) for part in (value if isinstance(value, list) else [value])]
+
+
+def by_expression(value: Any, kind: coerce.Coercion) -> dict[str, Any]:
+    """Values by regular expression, from a text such as `.*mlp.*=4,.*attn.*=8`. Raises such a ValueError, too."""
+    pairs = [part.strip().rpartition("=") for part in coerce.text(value).split(",") if part.strip()]
+    return {_expression(name): kind(given) for name, _, given in pairs}
+
+
+def _expression(value: Any) -> str:
+    try:
+        return re.compile(coerce.text(value)).pattern
+    except re.error as error:
+        raise ValueError(f"regular expressions ({error})") from error
+
+
 def _argument(name: str, given: Any) -> Any:
     try:
         return _value(given)

@@ -7,10 +7,11 @@ metadata of adapter files is written with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from loralab.schema import coerce
-from loralab.schema.arguments import arguments
+from loralab.schema.arguments import arguments, by_expression, expressions
 from loralab.schema.coerce import Coercion
 
 
@@ -85,6 +86,7 @@ SECTIONS = (WHERE, CAPTIONS, IMAGES, NETWORK, OPTIMISATION, SAVING)
 _THRESHOLD = "objective/loss=huber|smooth_l1"
 _EVERY = "has no effect: every timestep is trained"
 _PICTURES = "has no effect: pictures need both prompts and an interval"
+_NAMED = "only of Anima: set targets.patterns, by the names of modules here"
 _INTERVALS = "has no effect: nothing is saved at such intervals"
 
 
@@ -746,10 +748,15 @@ NETWORK_ARGS = (
         "wd_on_output", "adapter.magnitude", "DoRA magnitudes per output instead of per input.",
         kind=coerce.Either("output", "input"), only="adapter=dora", why="has no effect without DoRA",
     ),
-    Option("exclude_patterns", "", "set targets.patterns, by the names of modules here"),
-    Option("include_patterns", "", "set targets.patterns, by the names of modules here"),
-    Option("network_reg_dims", "", "set targets.patterns, by the names of modules here"),
-    Option("network_reg_lrs", "", "set targets.patterns, by the names of modules here"),
+    *(
+        Option(name, "targets.patterns", what, kind=kind, by="named_layers", why=_NAMED)
+        for name, what, kind in (
+            ("exclude_patterns", "Layers of Anima without an adapter, by regular expressions on names.", expressions),
+            ("include_patterns", "Layers that have one in spite of these and of the usual ones.", expressions),
+            ("network_reg_dims", "Ranks of layers by such expressions.", partial(by_expression, kind=coerce.whole)),
+            ("network_reg_lrs", "Learning rates by them.", partial(by_expression, kind=coerce.number)),
+        )
+    ),
     Option(
         "train_llm_adapter", "targets.text_conditioner", "Adapters on Anima's text conditioner.",
         kind=coerce.flag, only="model=anima",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_its_defaults(tmp_path: Path) -> None:
         ("timestep_sampling = 'logsnr'\nlogit_mean = 0.5", ("logit_normal", -0.25, 0.5)),
         ("timestep_sampling = 'sigmoid'\nsigmoid_scale = 1.5", ("logit_normal", None, 1.5)),
         ("timestep_sampling = 'qinglong_flux'", None),
-        ("timestep_sampling = 'flux_shift'", None),
+        ("timestep_sampling = 'flux_shift'\nsigmoid_scale = 1.5", ("logit_normal", None, 1.5)),
     ],
 )
 def test_how_timesteps_are_drawn(tmp_path: Path, line: str, expected: tuple | None) -> None:
@@ -75,6 +76,17 @@ def test_how_timesteps_are_drawn(tmp_path: Path, line: str, expected: tuple | No
         assert (found.choices["objective/timesteps"], *drawn) == expected
     else:
         assert "timestep_sampling" in str(expand([f"settings.load={path}"]).problems)
+
+
+@pytest.mark.parametrize(("word", "most", "tokens"), [("flux_shift", 1.15, 4096), ("qwen_shift", 0.9, 8192)])
+def test_shifts_that_follow_the_resolution(tmp_path: Path, word: str, most: float, tokens: int) -> None:
+    """Their exponent rises along a line from 0.5 at 256 tokens of 16×16 pixels."""
+    path = tmp_path / "train.toml"
+    head = "dit = 'a.safetensors'\nnetwork_module = 'networks.lora_zimage'\n"
+    path.write_text(f"{head}timestep_sampling = '{word}'\n[[datasets]]\nresolution = 768\nimage_directory = 'x'\n")
+    exponent = 0.5 + (most - 0.5) / (tokens - 256) * (48 * 48 - 256)
+    shift = read(path).settings.values["objective.timesteps.shift"]
+    assert shift == pytest.approx(math.exp(exponent), rel=1e-5)
 
 
 def test_a_command() -> None:

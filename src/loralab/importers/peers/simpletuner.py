@@ -70,7 +70,7 @@ _NEUTRAL = {
         "validation_lycoris_strength validation_adapter_* fuse_qkv_projections"
     ),
     "for another model family or training": (
-        "flux_* sd3_* t5_padding smoldit* flow_matching_loss pretrained_t5_model_name_or_path pretrained_transformer_* "
+        "flux_* sd3_* t5_padding smoldit* flow_matching_loss pretrained_t5_model_name_or_path "
         "text_encoder_lr text_encoder_limit freeze_encoder* layer_freeze_strategy "
         "snr_weight refiner_training_strength sdxl_refiner_uses_full_range data_aesthetic_score "
         "soft_min_snr_sigma_data timestep_bias_multiplier timestep_bias_begin timestep_bias_end "
@@ -85,6 +85,9 @@ _NOT_SUPPORTED = {
         "target_downsample_size validation_prompt_library user_prompt_library train_text_encoder "
         "lora_initialisation_style non_ema_revision distillation_* crepa_* scheduled_sampling_* tread_config "
         "diff2flow_* flow_custom_timesteps twinflow_* slider_* layersync_*"
+    ),
+    "for parts from elsewhere set model.base to the transformer, and model.vae, model.text_encoder": (
+        "pretrained_transformer_* pretrained_text_encoder_*"
     ),
     "set targets.patterns": "peft_lora_target_modules lora_target_modules",
     "other adapters under the one that is trained are not supported: merge them with loralab merge": (
@@ -336,7 +339,7 @@ def model(foreign: Foreign, ours: Ours) -> None:
         path = str(foreign.take("pretrained_model_name_or_path") or "").lower()
         turbo = "turbo" in (flavour or path)
         if turbo:
-            ours.choose("model", "zimage_turbo", "model_family", name)
+            ours.choose("model", "zimage_turbo", "model_family")
         if turbo and flavour in ("", *ASSISTED) and not foreign.take("disable_assistant_lora"):
             foreign.warnings.append("trains over an assistant adapter, which undoes the distillation: here without it")
     told = flavour in FLAVOURS.get(family, ()) or (flavour and foreign.has("pretrained_model_name_or_path"))

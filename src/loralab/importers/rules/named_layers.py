@@ -28,6 +28,8 @@ def named_layers(foreign: Foreign, ours: Ours) -> None:
         settings: dict[str, dict[str, Any]] = {}
         for target in FAMILIES["anima"].table[part]:
             name, usual = target.comfyui, target.kind in ("attention", "feed_forward")
+            if part != "transformer" and not usual:
+                continue  # sd-scripts adapts its blocks alone
             left_out = _any((EXCLUDED, *excluded), name) and not _any(included, name)
             rank = 0 if left_out else _first(ranks, name)
             told = {key: value for key, value in (("rank", rank), ("lr", _first(rates, name))) if value is not None}

@@ -61,7 +61,7 @@ def test_what_changes_the_result_is_named() -> None:
         ({"train__timestep_type": "shift"}, "objective.timesteps.shift", 3.0),
         ({"train__timestep_type": "linear"}, "objective.timesteps._target_", "loralab.diffusion.timesteps.Uniform"),
         ({"model__qtype": "qint8"}, "model.quantize", "int8"),
-        ({"model__qtype": "qint8"}, "model.offload", 0),
+        ({"model__qtype": "uint4"}, "model.offload", 0),
         ({"model__qtype": "uint4"}, "model.quantize", "nf4"),
         ({"model__layer_offloading": False}, "model.offload", 0),
         ({"model__quantize": False}, "model.quantize", None),

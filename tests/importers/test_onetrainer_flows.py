@@ -119,7 +119,7 @@ def why(found: Converted) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("word", "kind", "offload"),
-    [("NFLOAT_4", "nf4", None), ("INT_8", "int8", None), ("FLOAT_W8A8", "fp8", 0.6), ("BFLOAT_16", None, 0.6)],
+    [("NFLOAT_4", "nf4", None), ("INT_8", "int8", 0.6), ("FLOAT_W8A8", "fp8", 0.6), ("BFLOAT_16", None, 0.6)],
 )
 def test_weights_in_fewer_bits(write, word: str, kind: str | None, offload: float | None) -> None:
     found = read(write(transformer={"train": True, "weight_dtype": word, "offload_fraction": 0.6}))

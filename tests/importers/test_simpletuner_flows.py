@@ -70,10 +70,10 @@ def test_variants(write, changes: dict, key: str, value: object) -> None:
 
 def test_what_is_not_supported_is_named(write) -> None:
     path = write(flow_use_beta_schedule=True, model_flavour="ostris-de-turbo", ramtorch=True,
-                 assistant_lora_path="a/b")  # fmt: skip
+                 base_model_precision="nf4-bnb", assistant_lora_path="a/b")  # fmt: skip
     why = {left.key: left.why for left in read(path).not_applicable}
     assert why["model_flavour"] == "set model.base"
-    assert "cannot be combined with model.quantize=int8" in why["ramtorch"]
+    assert "cannot be combined with model.quantize=nf4" in why["ramtorch"]
     assert "loralab merge" in why["assistant_lora_path"]
     assert "flow_use_beta_schedule" in str(expand([f"settings.load={path}"]).problems)
 

@@ -22,7 +22,8 @@ def named_layers(foreign: Foreign, ours: Ours) -> None:
     options = [f"network_args.{name}" for name in NAMES]
     if family(ours) != "anima" or not any(map(foreign.has, options)):
         return
-    excluded, included, ranks, rates = (foreign.take(name) or () for name in options)
+    excluded, included = (foreign.take(name) or [] for name in options[:2])
+    ranks, rates = (foreign.take(name) or {} for name in options[2:])
     patterns: list[dict[str, Any]] = []
     for part in ("transformer", *(["text_conditioner"] if ours.value("targets.text_conditioner") else [])):
         settings: dict[str, dict[str, Any]] = {}
@@ -46,7 +47,7 @@ def _any(expressions: Iterable[str], name: str) -> bool:
     return any(re.fullmatch(expression, name) for expression in expressions)
 
 
-def _first(values: Mapping[str, float] | tuple[()], name: str) -> float | None:
+def _first(values: Mapping[str, float], name: str) -> float | None:
     return next((values[expression] for expression in values if re.fullmatch(expression, name)), None)
 
 

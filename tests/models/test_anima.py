@@ -388,6 +388,17 @@ def test_files_of_parts_are_the_folder(small: None, tmp_path: Path) -> None:
         identify(str(base), "sdxl", needs=())
 
 
+@pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
+def test_a_base_in_fewer_bits_trains(small: None, train, tmp_path: Path, kind: str) -> None:
+    """Its text conditioner's adapters, too."""
+    base = write_folder(tmp_path / "base", anima.miniature())
+    words = ("model=anima", "data.resolution=64", "data.buckets.step=16", "trainer.max_steps=2")
+    run = train(*words, f"model.base={base}", f"model.quantize={kind}", "targets.text_conditioner=true")
+    ups = [tensor for name, tensor in load_file(run / "adapter.safetensors").items() if "lora_up" in name]
+    assert ups
+    assert all(tensor.any() for tensor in ups)
+
+
 def test_captions_are_counted_by_tokenizers_on_disk(small: None, tmp_path: Path) -> None:
     """As doctor does, by that which counts more; by CLIP's where there are none."""
     given = write_files(tmp_path / "files", anima.miniature())

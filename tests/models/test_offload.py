@@ -14,14 +14,14 @@ from loralab.adapters.kinds import METHODS
 from loralab.adapters.targets import Targets
 from loralab.models import offload
 from loralab.models.checkpointing import blocks_of, checkpoint_gradients
-from loralab.models.families import sdxl, zimage
+from loralab.models.families import anima, sdxl, zimage
 from loralab.models.offload import Offload, chosen, waiting
 from tests import ROOT
 from tests.support.refusals import problems
 from tests.support.runs import record
 
 TINY = str(ROOT / "src" / "loralab" / "assets" / "tiny")
-FAMILIES = {"sdxl": lambda: sdxl.miniature(TINY), "zimage": zimage.miniature}
+FAMILIES = {"sdxl": lambda: sdxl.miniature(TINY), "zimage": zimage.miniature, "anima": anima.miniature}
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +64,8 @@ def trained(
         ("sdxl", 1.0, 2, "LoRA"),
         ("zimage", 1.0, True, "LoRA"),
         ("zimage", 0.5, False, "LoRA"),
+        ("anima", 1.0, True, "LoRA"),
+        ("anima", 0.5, False, "LoRA"),
     ],
 )
 def test_the_same_to_the_last_bit(family: str, amount: float, checkpointing: bool | int, kind: str) -> None:

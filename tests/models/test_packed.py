@@ -10,12 +10,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from loralab.adapters.base import plain_weight
-from loralab.models.families.sdxl import miniature
+from loralab.models.families import anima, sdxl, zimage
 from loralab.models.packed import PackedConv2d, PackedLinear, pack, pack_layer, unpack
 from loralab.models.quantize import dequantized, quantize
 from tests import ROOT
 
 TINY = str(ROOT / "src" / "loralab" / "assets" / "tiny")
+FAMILIES = {
+    "sdxl": lambda: sdxl.miniature(TINY, kernels="torch"),
+    "zimage": lambda: zimage.miniature(kernels="torch"),
+    "anima": lambda: anima.miniature(kernels="torch"),
+}
 SHAPES = [(48, 64), (32, 16, 3, 3)]
 
 
@@ -85,18 +90,19 @@ def test_a_layer_computes_with_the_weights_it_stands_for(packing: Any, make: Any
         torch.testing.assert_close(one.grad, other.grad, rtol=tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("kind", "bound"), [("fp8", 0.08), ("int8", 0.03), ("nf4", 0.25)])
-def test_the_error_of_a_prediction(kind: Any, bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of SDXL's structure in small, its convolutions packed, too: ‖difference‖ / ‖prediction‖."""
+def test_the_error_of_a_prediction(family: str, kind: Any, bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In small, with convolutions packed, too: ‖difference‖ / ‖prediction‖."""
     if kind != "fp8":
         pytest.importorskip("bitsandbytes")
     monkeypatch.setattr("loralab.models.packed.LARGE_CONV", 2**11)
-    full, small = (miniature(TINY, kernels="torch") for _ in range(2))
+    full, small = (FAMILIES[family]() for _ in range(2))
     for part in small.parts().values():
         quantize(part, kind, torch.float32)
-    assert any(isinstance(module, PackedConv2d) for module in small.denoiser.modules())
-    noisy = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert any(isinstance(module, PackedConv2d) for module in small.denoiser.modules()) == (family == "sdxl")
+    noisy = torch.randn(2, *small.latent_shape(64, 64), generator=torch.Generator().manual_seed(0))
     one, other = (m.predict(noisy, torch.tensor([10, 500]), m.encode_text(["a star", "b"])) for m in (small, full))
     error = ((one - other).norm() / other.norm()).item()
-    print(kind, error)
+    print(family, kind, error)
     assert 0 < error < bound

@@ -336,6 +336,16 @@ def test_every_way_a_base_comes(tmp_path: Path, kind: str) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
+def test_a_base_in_fewer_bits_trains(tmp_path: Path, train, kind: str) -> None:
+    base = whole_folder(zimage.miniature(), tmp_path / "base")
+    words = ("model=zimage", "data.resolution=64", "data.buckets.step=16", "trainer.max_steps=2")
+    run = train(*words, f"model.base={base}", f"model.quantize={kind}", "output.layout=kohya")
+    ups = [tensor for name, tensor in load_file(run / "adapter.safetensors").items() if "lora_up" in name]
+    assert ups
+    assert all(tensor.any() for tensor in ups)
+
+
 def test_what_a_file_is_and_lacks(tmp_path: Path) -> None:
     family = zimage.miniature()
     save_file(original(family, ""), tmp_path / "bare.safetensors")

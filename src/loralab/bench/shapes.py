@@ -8,11 +8,12 @@ from torch import nn
 from loralab.bench.ways import TINY
 from loralab.diffusion.process import Epsilon
 from loralab.memory.storages import norms_in_fp32
-from loralab.models.families.sd.model import StableDiffusion, prepare
+from loralab.models.families.sd.attention import set_attention
+from loralab.models.families.sd.model import StableDiffusion
 from loralab.models.families.sd.text import encoders
 from loralab.models.families.sdxl.model import StableDiffusionXL
 from loralab.models.family import Family
-from loralab.models.load import DTYPES, Base, empty
+from loralab.models.load import DTYPES, Base, empty, prepare
 from loralab.models.registry import FAMILIES
 
 CAPTION = "a red star on a blue ground"
@@ -29,7 +30,8 @@ def full_size(shape: str, dtype: str) -> Family:
         torch.set_default_dtype(torch.float32)
     modules["vae"] = empty(row, "vae", row.architecture["vae"]).eval()
     base = Base(row, "", modules, row.scheduler, Epsilon())
-    prepare(base, "sdpa", "torch", False, None, dtype)
+    prepare(base, "torch", False, None, dtype)
+    set_attention(base, "sdpa")
     tokenizer = str(TINY)  # affects no shape
     if row.encoder_layer:
         texts = encoders(base, tokenizer, 75, False, clip_skip=row.encoder_layer, final_norm=False)

@@ -9,10 +9,8 @@ import torch
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from loralab.errors import user_error
-from loralab.models import load
 from loralab.models.family import Family
-from loralab.models.frozen import Offload, Quantize
-from loralab.models.onednn import Kernels, set_kernels
+from loralab.models.load import Base
 
 Attention = Literal["auto", "sdpa", "xformers", "eager"]
 BACKENDS = {"xformers": "xformers", "eager": "_native_math"}
@@ -37,19 +35,8 @@ def shifted(config: Mapping[str, Any], shift: float | None) -> dict[str, Any]:
     return {**config, **({} if shift is None else {"shift": shift, "use_dynamic_shifting": False})}
 
 
-def prepare(
-    base: load.Base,
-    attention: Attention,
-    kernels: Kernels,
-    gradient_checkpointing: bool | int,
-    quantize: Quantize | None,
-    dtype: str,
-    offload: Offload = 0,
-) -> None:
-    """Sets how a transformer and its text encoders compute."""
-    load.prepare(base, gradient_checkpointing, quantize, dtype, offload)
-    for model in (base.denoiser, *base.text_encoders.values()):
-        set_kernels(model, kernels)
+def set_attention(base: Base, attention: Attention) -> None:
+    """Of a transformer and its text encoders."""
     for encoder in base.text_encoders.values():
         if hasattr(encoder, "set_attn_implementation"):  # one of transformers
             encoder.set_attn_implementation("eager" if attention == "eager" else "sdpa")

@@ -24,6 +24,7 @@ from loralab.models.checkpointing import checkpoint_gradients
 from loralab.models.digests import origin
 from loralab.models.frozen import Quantize
 from loralab.models.offload import Offload, chosen
+from loralab.models.onednn import Kernels, set_kernels
 from loralab.models.probe import identify, look_at_base, look_at_text_encoder, look_at_vae, on_disk
 from loralab.models.quantize import quantize as quantize_layers
 from loralab.models.registry import FAMILIES
@@ -175,13 +176,20 @@ def _settled(setting: str, wanted: Any, found: Any, default: Any) -> Any:
 
 
 def prepare(
-    base: Base, gradient_checkpointing: bool | int, quantize: Quantize | None, dtype: str, offload: float = 0
+    base: Base,
+    kernels: Kernels,
+    gradient_checkpointing: bool | int,
+    quantize: Quantize | None,
+    dtype: str,
+    offload: float = 0,
 ) -> None:
-    """Sets how the modules compute."""
+    """Sets how the modules compute, but for their attention."""
     if quantize is not None:
         base.origins.clear()  # the weights are no longer those of the files
-        for module in (base.denoiser, *base.text_encoders.values()):
+    for module in (base.denoiser, *base.text_encoders.values()):
+        if quantize is not None:
             quantize_layers(module, quantize, DTYPES[dtype])
+        set_kernels(module, kernels)
     if gradient_checkpointing:
         checkpoint_gradients(base.denoiser, base.text_encoders.values(), gradient_checkpointing)
     if offload:

@@ -118,15 +118,16 @@ def load(
     folders or Hub ids. `flow_shift`: of the sigmas that pictures are sampled at; None: the base's own. `dtype` is of
     the transformer, the text encoder and the text conditioner; the VAE stays in fp32.
     """
-    from loralab.models.flow import prepare
-    from loralab.models.load import load_base
+    from loralab.models.flow import set_attention
+    from loralab.models.load import load_base, prepare
     from loralab.models.tokenizer import load_tokenizer
 
     loaded = load_base("anima", base, vae, dtype=dtype, text_encoder=text_encoder)
     places = (PUBLIC, text_encoder, tokenizer)
     qwen = load_tokenizer(loaded, tokenizer, *places)
     t5 = load_tokenizer(loaded, t5_tokenizer, *places, kind="t5_tokenizer", reader="text_conditioner")
-    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype, offload)
+    prepare(loaded, kernels, gradient_checkpointing, quantize, dtype, offload)
+    set_attention(loaded, attention)
     return _family(loaded, (qwen, t5), max_token_length, flow_shift, resolution)
 
 
@@ -145,12 +146,13 @@ def miniature(
     """A miniature with weights drawn from `seed`, whose tokens are bytes: runs every step of Anima's training offline,
     in seconds; it draws only noise. See `load`."""
     from loralab.diffusion.process import process
-    from loralab.models.flow import prepare
-    from loralab.models.load import random_base
+    from loralab.models.flow import set_attention
+    from loralab.models.load import prepare, random_base
 
     loaded = random_base(_ANIMA, f"miniature-anima-{seed}", seed, MINIATURE, process("flow"), dtype)
     tokenizers = language.of_bytes(), language.of_bytes(T5_SPECIAL)
-    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype, offload)
+    prepare(loaded, kernels, gradient_checkpointing, None, dtype, offload)
+    set_attention(loaded, attention)
     return _family(loaded, tokenizers, max_token_length, flow_shift, resolution)
 
 

@@ -98,11 +98,13 @@ def load(
     the end, 1 being the last. `dtype` is of the UNet and the text encoder; the VAE stays in fp32.
     Raises UserError where the base is missing, damaged, or of another family.
     """
-    from loralab.models.families.sd.model import StableDiffusion, prepare
+    from loralab.models.families.sd.attention import set_attention
+    from loralab.models.families.sd.model import StableDiffusion
     from loralab.models.families.sd.text import encoders
-    from loralab.models.load import load_base
+    from loralab.models.load import load_base, prepare
 
     loaded = load_base(family, base, vae, prediction_type, zero_terminal_snr, dtype)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip)
-    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype, offload)
+    prepare(loaded, kernels, gradient_checkpointing, quantize, dtype, offload)
+    set_attention(loaded, attention)
     return StableDiffusion(loaded, texts, resolution)

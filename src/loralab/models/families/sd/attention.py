@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loralab.errors import user_error
+from loralab.models.load import Base
 
 Attention = Literal["auto", "sdpa", "xformers", "eager"]
 
@@ -44,7 +45,7 @@ def is_bf16_on_cpu(x: Tensor) -> bool:
     return device == "cpu" and dtype == torch.bfloat16
 
 
-def set_attention(unet: Any, text_encoders: list[Any], attention: Attention) -> None:
+def set_attention(base: Base, attention: Attention) -> None:
     """Chooses the attention of a UNet2DConditionModel and of CLIP text models.
 
     Text encoders have no xformers and take sdpa then. Over their 77 tokens, eager is as fast as sdpa in fp32 on a CPU
@@ -53,12 +54,12 @@ def set_attention(unet: Any, text_encoders: list[Any], attention: Attention) -> 
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
     if attention == "xformers":
-        _set_xformers(unet)
+        _set_xformers(base.denoiser)
     else:
         processor = {"auto": MeasuredAttention, "sdpa": AttnProcessor2_0, "eager": AttnProcessor}[attention]()
-        unet.set_attn_processor(processor)
+        base.denoiser.set_attn_processor(processor)
     eager = attention == "eager" or (attention == "auto" and not torch.cuda.is_available())
-    for encoder in text_encoders:
+    for encoder in base.text_encoders.values():
         encoder.set_attn_implementation("eager" if eager else "sdpa")
 
 

@@ -7,11 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from loralab.models import load
-from loralab.models.families.sd.attention import Attention, set_attention
 from loralab.models.families.sd.sampling import flow_config, make_scheduler
 from loralab.models.family import Family
-from loralab.models.frozen import Offload, Quantize
-from loralab.models.onednn import Kernels, set_kernels
 from loralab.models.target import Target
 from loralab.types import Conditioning
 
@@ -44,19 +41,3 @@ def follow_flow(base: load.Base, shift: float | None) -> None:
     """Has a flow sampled along its line, with this shift of the sigmas; None: the base's own, or the usual one."""
     if base.process.prediction == "flow":
         base.scheduler = flow_config(base.scheduler, shift)
-
-
-def prepare(
-    base: load.Base,
-    attention: Attention,
-    kernels: Kernels,
-    gradient_checkpointing: bool | int,
-    quantize: Quantize | None,
-    dtype: str,
-    offload: Offload = 0,
-) -> None:
-    """Sets how the modules compute."""
-    load.prepare(base, gradient_checkpointing, quantize, dtype, offload)
-    for model in (base.denoiser, *base.text_encoders.values()):
-        set_kernels(model, kernels)
-    set_attention(base.denoiser, list(base.text_encoders.values()), attention)

@@ -110,17 +110,19 @@ def load(
     channels predicts a flow. `flow_shift` is of the sigmas that a flow's pictures are sampled at; `latent_scale` and
     `latent_shift` take the place of the VAE's own: (latents − shift)·scale.
     """
-    from loralab.models.families.sd.model import follow_flow, prepare
+    from loralab.models.families.sd.attention import set_attention
+    from loralab.models.families.sd.model import follow_flow
     from loralab.models.families.sd.text import encoders
     from loralab.models.families.sdxl.model import StableDiffusionXL
-    from loralab.models.load import load_base
+    from loralab.models.load import load_base, prepare
     from loralab.models.scaling import rescale
 
     loaded = load_base("sdxl", base, vae, prediction_type, zero_terminal_snr, dtype)
     follow_flow(loaded, flow_shift)
     rescale(loaded.vae, latent_scale, latent_shift)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
-    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype, offload)
+    prepare(loaded, kernels, gradient_checkpointing, quantize, dtype, offload)
+    set_attention(loaded, attention)
     return StableDiffusionXL(loaded, texts, resolution)
 
 
@@ -144,10 +146,11 @@ def miniature(
     """A miniature with weights drawn from `seed`, for any CLIP tokenizer: runs every step of SDXL training offline, in
     seconds; it draws only noise. See `load`."""
     from loralab.diffusion.process import process
-    from loralab.models.families.sd.model import follow_flow, prepare
+    from loralab.models.families.sd.attention import set_attention
+    from loralab.models.families.sd.model import follow_flow
     from loralab.models.families.sd.text import encoders, load_tokenizers
     from loralab.models.families.sdxl.model import StableDiffusionXL
-    from loralab.models.load import random_base
+    from loralab.models.load import prepare, random_base
     from loralab.models.scaling import draw_statistics
 
     configs = with_channels(latent_channels, MINIATURE)
@@ -159,5 +162,6 @@ def miniature(
     follow_flow(loaded, flow_shift)
     draw_statistics(loaded.vae, seed)
     texts = encoders(loaded, tokenizer, max_token_length, emphasis, clip_skip=2, final_norm=False)
-    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype, offload)
+    prepare(loaded, kernels, gradient_checkpointing, None, dtype, offload)
+    set_attention(loaded, attention)
     return StableDiffusionXL(loaded, texts, resolution)

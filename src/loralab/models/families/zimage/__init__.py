@@ -109,8 +109,8 @@ def load(
     the text encoder; the VAE stays in fp32.
     """
     from loralab.models.families.zimage.model import ZImage
-    from loralab.models.flow import prepare, shifted
-    from loralab.models.load import load_base
+    from loralab.models.flow import set_attention, shifted
+    from loralab.models.load import load_base, prepare
     from loralab.models.text.causal import CausalText
     from loralab.models.tokenizer import load_tokenizer
 
@@ -119,7 +119,8 @@ def load(
     frame = language.Frame(max_token_length, language.CHAT)
     tokens = load_tokenizer(loaded, tokenizer, PUBLIC, text_encoder)
     text = CausalText(loaded.text_encoders["text_encoder"], tokens, frame, LAYER)
-    prepare(loaded, attention, kernels, gradient_checkpointing, quantize, dtype, offload)
+    prepare(loaded, kernels, gradient_checkpointing, quantize, dtype, offload)
+    set_attention(loaded, attention)
     return ZImage(loaded, {"text_encoder": text}, resolution)
 
 
@@ -139,13 +140,14 @@ def miniature(
     seconds; it draws only noise. See `load`."""
     from loralab.diffusion.process import process
     from loralab.models.families.zimage.model import ZImage
-    from loralab.models.flow import prepare, shifted
-    from loralab.models.load import random_base
+    from loralab.models.flow import set_attention, shifted
+    from loralab.models.load import prepare, random_base
     from loralab.models.text.causal import CausalText
 
     loaded = random_base(_Z_IMAGE, f"miniature-zimage-{seed}", seed, MINIATURE, process("flow"), dtype)
     loaded.scheduler = shifted(loaded.scheduler, flow_shift)
     frame = language.Frame(max_token_length, language.CHAT)
     text = CausalText(loaded.text_encoders["text_encoder"], language.of_bytes(), frame, LAYER)
-    prepare(loaded, attention, kernels, gradient_checkpointing, None, dtype, offload)
+    prepare(loaded, kernels, gradient_checkpointing, None, dtype, offload)
+    set_attention(loaded, attention)
     return ZImage(loaded, {"text_encoder": text}, resolution)

@@ -144,7 +144,6 @@ def test_tokens_are_those_of_transformers(tmp_path: Path) -> None:
         assert frame.ids(ours, caption) == expected, caption
 
 
-@pytest.mark.slow  # passes alone; beside some other tests, not known yet which, it failed
 def test_an_adapter_is_the_one_of_diffusers_and_peft(family: Anima, pipeline, tmp_path: Path) -> None:
     """In the layouts of diffusers and of ComfyUI, read by the loader of its pipeline; the conditioner's included."""
     adapted, table = anima.miniature(), {part: family.targets(part) for part in family.parts()}

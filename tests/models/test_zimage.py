@@ -209,7 +209,6 @@ def test_adapters_are_those_of_peft() -> None:
     assert not torch.allclose(before, theirs, atol=1e-2)
 
 
-@pytest.mark.slow  # passes alone; beside some other tests, not known yet which, it failed
 @pytest.mark.parametrize("layout", ["kohya", "diffusers", "comfyui"])
 def test_diffusers_loads_the_files(tmp_path: Path, layout: Layout) -> None:
     """By the pipeline's own loader, in either layout."""

@@ -22,18 +22,18 @@ from loralab.models import registry
 from loralab.models.preview import sample, start_noise
 from loralab.schema.compose import Places
 from tests import ROOT
-from tests.support import tiny_flow
+from tests.support import own_flow
 
-CONF = ROOT / "tests" / "support" / "tiny_flow" / "conf"
-RUN = (f"--config-dir={CONF}", "model=tiny_flow", "allow=[tests.support.tiny_flow.]", "data.buckets.step=16")
+CONF = ROOT / "tests" / "support" / "own_flow" / "conf"
+RUN = (f"--config-dir={CONF}", "model=own_flow", "allow=[tests.support.own_flow.]", "data.buckets.step=16")
 
 
 @pytest.fixture(autouse=True)
 def known() -> Iterator[None]:
     """The family is one of those of this test alone."""
-    registry.register(tiny_flow.ROW)
+    registry.register(own_flow.ROW)
     yield
-    del registry.FAMILIES["tiny_flow"]
+    del registry.FAMILIES["own_flow"]
     Places.use()
 
 
@@ -44,18 +44,18 @@ def test_it_trains_draws_and_its_files_are_recognised(train, capsys: pytest.Capt
     rows = csv.DictReader((run / "csv" / "metrics.csv").open())
     losses = [float(row["loss_step"]) for row in rows if row["loss_step"]]
     assert sum(losses[-15:]) / 15 < 0.92 * sum(losses[:5]) / 5
-    assert "tiny_flow · tiny-flow-0 · predicts flow" in capsys.readouterr().out
+    assert "own_flow · own-flow-0 · predicts flow" in capsys.readouterr().out
     assert (run / "samples" / "grid.png").is_file()
 
     path = run / "adapter.safetensors"
     names = {name.partition(".")[0] for name in load_file(path)}
-    assert names == {target.kohya for targets in tiny_flow.ROW.table.values() for target in targets}
+    assert names == {target.kohya for targets in own_flow.ROW.table.values() for target in targets}
     told = file.read_metadata(path)
-    assert told["ss_base_model_version"] == "tiny_flow"
-    assert told["modelspec.architecture"] == "tiny-flow/lora"
+    assert told["ss_base_model_version"] == "own_flow"
+    assert told["modelspec.architecture"] == "own-flow/lora"
     assert not {"modelspec.prediction_type", "modelspec.encoder_layer"} & told.keys()
     with pytest.raises(SystemExit) as stop:
-        cli.main(["inspect", str(path), "--json", "--allow", "tests.support.tiny_flow"])
+        cli.main(["inspect", str(path), "--json", "--allow", "tests.support.own_flow"])
     assert not stop.value.code
     report = json.loads(capsys.readouterr().out)
     assert "LoRA adapter for a rectified flow in miniature, rank 4, alpha 4; 8 modules of the" in report["summary"]
@@ -85,7 +85,7 @@ def test_options_that_mend_diffusion_have_no_meaning(train, capsys: pytest.Captu
 
 def test_pictures_follow_the_flow() -> None:
     """Euler's method from noise to image, along sigmas evenly apart."""
-    family = tiny_flow.load()
+    family = own_flow.load()
     ours = sample(family, ["star"], [3], steps=4, guidance=2.0, negative="bad")
     x = start_noise([3], (16, 8, 8))
     sigmas = [*family.scheduler().sigmas[[0, 333, 666, 999]].tolist(), 0.0]
@@ -99,7 +99,7 @@ def test_pictures_follow_the_flow() -> None:
 
 def test_diffusers_loads_its_adapters() -> None:
     """The names of the other layout are those of diffusers' own class."""
-    family, plain = tiny_flow.load(), tiny_flow.load()
+    family, plain = own_flow.load(), own_flow.load()
     adapters = inject(family, LoRA(rank=2), Targets(text_encoder=False))
     for tensor in adapters.parameters():
         torch.nn.init.normal_(tensor, std=0.3, generator=torch.Generator().manual_seed(0))
@@ -114,7 +114,7 @@ def test_diffusers_loads_its_adapters() -> None:
 
 def test_targets_by_part() -> None:
     """The keys of users go by what a part does, whatever a family calls it."""
-    family = tiny_flow.load()
+    family = own_flow.load()
     of = Targets(unet_lr=1e-3, text_encoder_lr=0.0)
     sites = of.choose({part: family.targets(part) for part in family.parts()}, family.block_count, conv=False)
     assert {(site.part, site.lr) for site in sites} == {("transformer", 1e-3), ("text_encoder", 0.0)}
@@ -124,11 +124,11 @@ def test_targets_by_part() -> None:
 
 def test_a_single_file_in_a_layout_of_its_own(train, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """By the command it trains to the very file that the model in memory gives; adapters are merged into it."""
-    family = tiny_flow.load()
+    family = own_flow.load()
     modules = {**family.parts(), "vae": family.vae}
     layout = {
         f"{start}{name}": t
-        for p, start in tiny_flow.ROW.file_parts.items()
+        for p, start in own_flow.ROW.file_parts.items()
         for name, t in modules[p].state_dict().items()
     }
     save_file({name: tensor.contiguous().clone() for name, tensor in layout.items()}, tmp_path / "flow.safetensors")
@@ -140,7 +140,7 @@ def test_a_single_file_in_a_layout_of_its_own(train, tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit) as stop:
         cli.main([*words, "-o", str(tmp_path / "merged.safetensors")])
     assert not stop.value.code, capsys.readouterr().err
-    merged = tiny_flow.load(str(tmp_path / "merged.safetensors"))
+    merged = own_flow.load(str(tmp_path / "merged.safetensors"))
     inject(family, LoRA(rank=4, weights=str(of_file / "adapter.safetensors")), Targets())
     noisy, at = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([500.0])
     ours, theirs = (model.predict(noisy, at, model.encode_text(["star"])) for model in (family, merged))
@@ -149,11 +149,11 @@ def test_a_single_file_in_a_layout_of_its_own(train, tmp_path: Path, capsys: pyt
 
 def test_a_diffusers_folder(tmp_path: Path) -> None:
     """As diffusers and transformers save it: T5's words are used twice and stored once."""
-    family = tiny_flow.load(seed=1)
+    family = own_flow.load(seed=1)
     for part, module in {**family.parts(), "vae": family.vae}.items():
         module.save_pretrained(tmp_path / part)
     family.scheduler().save_pretrained(tmp_path / "scheduler")
-    loaded = tiny_flow.load(str(tmp_path))
+    loaded = own_flow.load(str(tmp_path))
     assert loaded.text_id == family.text_id
     weights = [{name: value for name, value in f.identity.items() if "weights" in name} for f in (loaded, family)]
     assert len(weights[0]) == 3

@@ -17,24 +17,24 @@ from loralab.models.probe import check, look_at_base, look_at_vae
 from loralab.models.scaling import rescale, scaling_of
 from loralab.models.vae import decode, decode_in_tiles, diffusers_vae
 from loralab.types import Batch, Draw
-from tests.support import tiny_flow
-from tests.support.tiny_flow.family import TinyFlow
+from tests.support import own_flow
+from tests.support.own_flow.family import OwnFlow
 from tests.support.wan_vae import wan_name
 
 QWEN = {"_class_name": "AutoencoderKLQwenImage", "base_dim": 8}
-ROW = replace(tiny_flow.ROW, architecture={**tiny_flow.ARCHITECTURE, "vae": QWEN})
+ROW = replace(own_flow.ROW, architecture={**own_flow.ARCHITECTURE, "vae": QWEN})
 
 
 @pytest.fixture(scope="module")
-def family() -> TinyFlow:
-    return TinyFlow(random_base(ROW, "tiny", 0, ROW.architecture, Flow(), "fp32"), {}, 64)
+def family() -> OwnFlow:
+    return OwnFlow(random_base(ROW, "tiny", 0, ROW.architecture, Flow(), "fp32"), {}, 64)
 
 
 def drawn(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_images_are_encoded_and_decoded_as_diffusers_does(family: TinyFlow) -> None:
+def test_images_are_encoded_and_decoded_as_diffusers_does(family: OwnFlow) -> None:
     from diffusers.modular_pipelines.anima.encoders import encode_vae_image
 
     pixels, nothing = drawn(2, 3, 64, 48).clamp(-1, 1), torch.zeros(2, 16, 8, 6)
@@ -58,7 +58,7 @@ def test_images_are_encoded_and_decoded_as_diffusers_does(family: TinyFlow) -> N
     torch.testing.assert_close(scaling_of(family.vae).unscaled(latents), mean, rtol=1e-5, atol=1e-5)
 
 
-def test_tiles_are_those_of_diffusers(family: TinyFlow) -> None:
+def test_tiles_are_those_of_diffusers(family: OwnFlow) -> None:
     latents = drawn(1, 16, 72, 8)
     with torch.no_grad():
         ours = decode_in_tiles(family.vae, latents)
@@ -70,7 +70,7 @@ def test_tiles_are_those_of_diffusers(family: TinyFlow) -> None:
     assert whole.shape == ours.shape == (1, 3, 576, 64)
 
 
-def test_a_file_of_the_original_layout_is_the_folder(family: TinyFlow, tmp_path: Path) -> None:
+def test_a_file_of_the_original_layout_is_the_folder(family: OwnFlow, tmp_path: Path) -> None:
     """It says how many channels it has, and is told from a base model."""
     family.vae.save_pretrained(tmp_path / "vae")
     state = load_file(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
@@ -86,7 +86,7 @@ def test_a_file_of_the_original_layout_is_the_folder(family: TinyFlow, tmp_path:
         look_at_base(file)
 
 
-def test_one_of_other_channels_is_refused(family: TinyFlow, random_base: Path, tmp_path: Path) -> None:
+def test_one_of_other_channels_is_refused(family: OwnFlow, random_base: Path, tmp_path: Path) -> None:
     family.vae.save_pretrained(tmp_path / "vae")
     save_file({"decoder.conv1.weight": torch.zeros(8, 16, 3, 3, 3)}, tmp_path / "vae.safetensors")
     for vae in (tmp_path, tmp_path / "vae.safetensors"):
@@ -95,7 +95,7 @@ def test_one_of_other_channels_is_refused(family: TinyFlow, random_base: Path, t
         assert "has 16 latent channels" in str(problem)
 
 
-def test_the_scale_can_be_set(family: TinyFlow) -> None:
+def test_the_scale_can_be_set(family: OwnFlow) -> None:
     with pytest.raises(UserError, match=r"set model\.latent_scale too"):
         rescale(family.vae, None, 1.0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-MADE = {"model=tiny_sdxl", "model=tiny_sdxl_flow", "model=tiny_flow", "model=tiny_anima", "model=tiny_zimage"}
+MADE = {"model=tiny_sdxl", "model=tiny_sdxl_flow", "model=own_flow", "model=tiny_anima", "model=tiny_zimage"}
 """Models that are made, not loaded."""
 
 

@@ -68,11 +68,11 @@ def measure(length: int) -> Measure:
 
 ROW = register(
     Row(
-        name="tiny_flow",
+        name="own_flow",
         title="a rectified flow in miniature",
         short="tiny flow",
-        options=("tiny_flow",),
-        loader="tests.support.tiny_flow.load",
+        options=("own_flow",),
+        loader="tests.support.own_flow.load",
         parts={
             "transformer": Part("lora_transformer", "transformer", "diffusers.SD3Transformer2DModel"),
             "text_encoder": Part("lora_te", "text encoder", "transformers.T5EncoderModel"),
@@ -86,9 +86,9 @@ ROW = register(
         file_parts={"transformer": "flow.", "text_encoder": "bytes.", "vae": "pixels."},
         file_has=("flow.",),
         adapter_has=r"^lora_transformer_|^transformer\.",
-        versions={"flow": "tiny_flow"},
-        version_starts="tiny_flow",
-        architectures={"flow": "tiny-flow"},
+        versions={"flow": "own_flow"},
+        version_starts="own_flow",
+        architectures={"flow": "own-flow"},
     )
 )
 
@@ -99,9 +99,9 @@ def load(
     """A single file or a diffusers folder; without one, random weights."""
     from loralab.diffusion.process import Flow
     from loralab.models.load import load_base, random_base
-    from tests.support.tiny_flow.family import Encoder, TinyFlow
+    from tests.support.own_flow.family import Encoder, OwnFlow
 
-    made = f"tiny-flow-{seed}", seed, ARCHITECTURE, Flow(), "fp32"
-    loaded = load_base("tiny_flow", base) if base else random_base(ROW, *made)
+    made = f"own-flow-{seed}", seed, ARCHITECTURE, Flow(), "fp32"
+    loaded = load_base("own_flow", base) if base else random_base(ROW, *made)
     encoders = {part: Encoder(model, max_token_length) for part, model in loaded.text_encoders.items()}
-    return TinyFlow(loaded, encoders, resolution)
+    return OwnFlow(loaded, encoders, resolution)

@@ -12,7 +12,7 @@ from torch import Tensor
 from loralab.models.family import Family
 from loralab.models.text.encoder import Text, TextEncoder
 from loralab.types import Conditioning, Fit
-from tests.support.tiny_flow import measure
+from tests.support.own_flow import measure
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Encoder(TextEncoder):
         return (self.length,)
 
 
-class TinyFlow(Family):
+class OwnFlow(Family):
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         assert conditioning.pooled is not None
         given = (noisy, conditioning.hidden, conditioning.pooled, timesteps)

@@ -65,7 +65,7 @@ def shares(pipeline: StableDiffusionPipeline, wanted: list[pictures.Combination]
     seen = classifier.load().classify(sample(pipeline, prompts, seed, **sampling))
     right = {
         question: float(np.mean([said == asked for said, asked in zip(seen[question], answers, strict=True)]))
-        for question, answers in zip(seen, zip(*wanted, strict=True), strict=True)
+        for question, answers in zip(classifier.LABELS, zip(*wanted, strict=True), strict=True)
     }
     return {**right, "star": star_share(seen)}
 

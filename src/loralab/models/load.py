@@ -101,9 +101,9 @@ def load_base(
 
     vae, text_encoder: others, paths or Hub ids. prediction_type, zero_terminal_snr: None takes what the base declares.
     """
-    if not _has_weights.get():
-        return _shapes(FAMILIES[family], base, dtype)
     row, others = FAMILIES[family], {"text_encoder": text_encoder, "vae": vae}
+    if not _has_weights.get():
+        return _shapes(row, base, others, dtype)
     parts = [part for part in (*row.parts, "vae") if others.get(part) is None]
     path = hub.locate(
         base, "model.base", lambda path: look_at_base(path, parts, family=family), hub.folders(row, parts)
@@ -130,16 +130,28 @@ def _origin(path: Path, row: Row, part: str, dtype: str) -> str | None:
     return origin(files, row.name, part, "fp32" if part == "vae" else dtype)
 
 
-def _shapes(row: Row, base: str, dtype: str) -> Base:
+def _shapes(row: Row, base: str, others: Mapping[str, str | None], dtype: str) -> Base:
     """A base model by its configs, or where these are not on this disk by those of its family."""
     path = on_disk(base, "model.base", partial(look_at_base, needs=()))
     folder = path if path is not None and path.is_dir() else None
     modules = {}
     for part in (*row.parts, "vae"):
-        config = folder / part / "config.json" if folder else None
-        known = json.loads(config.read_text()) if config and config.is_file() else row.architecture[part]
-        modules[part] = _shape(row, part, known, dtype)
+        place = others.get(part)
+        inside = folder if place is None else on_disk(place, f"model.{part}", LOOKS[part])
+        config = _config(inside, part) if inside is not None else None
+        modules[part] = _shape(row, part, config or row.architecture[part], dtype)
     return Base(row, base, modules, row.scheduler, process(row.predictions[0], False), folder)
+
+
+def _config(place: Path, part: str) -> Config | None:
+    """That of a part in a folder; None where there is none."""
+    file = _part_folder(place, part) / "config.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def _part_folder(place: Path, part: str) -> Path:
+    """Of a part, in the folder of a whole model or in one of its own."""
+    return place / part if (place / part).is_dir() else place
 
 
 def _shape(row: Row, part: str, config: Config, dtype: str) -> Any:
@@ -294,7 +306,7 @@ def load_part(path: Path, row: Row, part: str, dtype: torch.dtype = torch.float3
     """A text encoder, or the "vae" in fp32, from a folder, of it or of a whole model, or from a file of its own."""
     setting = f"model.{part}"
     if path.is_dir():
-        folder = path / part if (path / part).is_dir() else path
+        folder = _part_folder(path, part)
         config, state = json.loads((folder / "config.json").read_text()), weights.read_component(folder, setting)
     else:
         state = weights.read(path, setting)

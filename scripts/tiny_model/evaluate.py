@@ -14,35 +14,45 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, ZImagePipeline
 from torch import Tensor
 
 from scripts.tiny_model import classifier, pictures, vae
 
 SHIPPED = Path(__file__).parents[2] / "src" / "loralab" / "assets" / "tiny"
+SHIPPED_FLOW = SHIPPED.with_name("tiny_flow")
 GUIDANCE, STEPS = 3.0, 20
 RECONSTRUCTION_DB, RIGHT, STARS = 28.0, 0.95, 0.05
 
 
-def load(folder: Path = SHIPPED) -> StableDiffusionPipeline:
-    """The pipeline in fp32, silent."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+def load(folder: Path = SHIPPED) -> DiffusionPipeline:
+    """The pipeline in fp32, silent; with the autoencoder that is shipped, where it has none of its own."""
+    own = (folder / "vae").is_dir()
+    # Z-Image's pipeline adds a shift, which this autoencoder has not
+    others = {} if own else {"vae": AutoencoderKL.from_pretrained(SHIPPED, subfolder="vae", shift_factor=0.0)}
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **others)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu", torch.float32)
 
 
 def sample(
-    pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, guidance: float = GUIDANCE, steps: int = STEPS
+    pipeline: DiffusionPipeline, prompts: list[str], seed: int, guidance: float = GUIDANCE, steps: int = STEPS
 ) -> Tensor:
-    """Pictures (B, 3, 64, 64) in [0, 1]; all start from one generator's noise, so that the order of prompts counts."""
+    """Pictures (B, 3, 64, 64) in [0, 1]; all start from one generator's noise, so that the order of prompts counts.
+
+    guidance: 1 is none, which Z-Image's pipeline calls 0.
+    """
     noise = torch.Generator().manual_seed(seed)
+    is_flow = isinstance(pipeline, ZImagePipeline)
+    special = {"height": 64, "width": 64, "max_sequence_length": 64} if is_flow else {}
     parts = [
         pipeline(
             prompts[first : first + 64],
             generator=noise,
-            guidance_scale=guidance,
+            guidance_scale=guidance - is_flow,
             num_inference_steps=steps,
             output_type="pt",
+            **special,
         ).images
         for first in range(0, len(prompts), 64)
     ]
@@ -59,7 +69,7 @@ def fresh_pictures(shapes: tuple[str, ...], count: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(drawn)).movedim(-1, 1).float() / 127.5 - 1
 
 
-def shares(pipeline: StableDiffusionPipeline, wanted: list[pictures.Combination], seed: int, **sampling) -> dict:
+def shares(pipeline: DiffusionPipeline, wanted: list[pictures.Combination], seed: int, **sampling) -> dict:
     """How often shape, colour and background of the pictures are as asked for, and how often a star is seen."""
     prompts = [pictures.caption(*combination) for combination in wanted]
     seen = classifier.load().classify(sample(pipeline, prompts, seed, **sampling))
@@ -79,7 +89,7 @@ def star_prompts(trigger: str = "sks star") -> list[str]:
     return [f"{trigger}, {c}, {b} background" for c in pictures.COLOURS for b in pictures.COLOURS if c != b]
 
 
-def measure(pipeline: StableDiffusionPipeline, seeds: range, **sampling) -> dict:
+def measure(pipeline: DiffusionPipeline, seeds: range, **sampling) -> dict:
     held_out = pictures.combinations(pictures.MAIN_SHAPES, held_out=True)
     runs = [shares(pipeline, held_out, seed, **sampling) for seed in seeds]
     judge = classifier.load()

@@ -1,7 +1,8 @@
 """Makes the tiny Stable Diffusion from nothing: python -m scripts.tiny_model.pretrain FOLDER --seed 0
 
 Draws its own pictures, trains the autoencoder, whitens its latents, trains text encoder and UNet on them, and writes
-a diffusers folder in fp16. Runs on the GPU where there is one, else on the CPU (about an hour on two cores).
+a diffusers folder in fp16. Runs on the GPU where there is one, else on the CPU (about an hour on two cores). With
+--flow, the tiny Z-Image over the latents of the shipped autoencoder.
 """
 
 from __future__ import annotations
@@ -9,17 +10,26 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    ZImagePipeline,
+)
 from torch import Tensor
 
-from scripts.tiny_model import denoiser, tokenizer, vae
+from scripts.tiny_model import denoiser, evaluate, flow, tokenizer, unet, vae
 from scripts.tiny_model.bank import SIZES, Chooser, MaskBank, known_counts
+from scripts.tiny_model.flow import Flow
+from scripts.tiny_model.unet import Diffusion
 
-VAE_FILE, DENOISER_FILE = "vae.pt", "denoiser.pt"
+VAE_FILE, DENOISER_FILE, FLOW_FILE = "vae.pt", "denoiser.pt", "flow.pt"
 
 
 class Log:
@@ -49,6 +59,10 @@ def make_vae(banks: list[MaskBank], steps: int, rng: np.random.Generator, log: L
     return model.eval()
 
 
+def draw_banks(sizes: Iterable[tuple[int, int]], rng: np.random.Generator) -> list[MaskBank]:
+    return [MaskBank(width, height, known_counts(600 if width == height else 150), rng) for width, height in sizes]
+
+
 def make_latents(
     model: AutoencoderKL, banks: list[MaskBank], each: int, rng: np.random.Generator
 ) -> list[denoiser.Pictures]:
@@ -64,22 +78,8 @@ def make_latents(
     return stock
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vae-steps", type=int, default=3600)
-    parser.add_argument("--steps", type=int, default=2800, help="of text encoder and UNet")
-    parser.add_argument("--work", type=Path, default=Path("outputs/tiny_model"), help="where stages are kept")
-    options = parser.parse_args()
-
-    torch.manual_seed(options.seed)
-    rng = np.random.default_rng(options.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    options.work.mkdir(parents=True, exist_ok=True)
-    log = Log(options.work / "log.jsonl")
-
-    banks = [MaskBank(width, height, known_counts(600 if width == height else 150), rng) for width, height in SIZES]
+def make_diffusion(options: argparse.Namespace, rng: np.random.Generator, log: Log, device: str) -> None:
+    banks = draw_banks(SIZES, rng)
     vae_file = options.work / VAE_FILE
     if vae_file.exists():
         model = vae.build().to(device).eval()
@@ -89,20 +89,53 @@ def main() -> None:
         torch.save(model.state_dict(), vae_file)
     words = tokenizer.build()
     stock = make_latents(model, banks, 10_000, rng)
-    text_encoder, unet = denoiser.build(words, device)
-    denoiser.train(text_encoder, unet, words, stock, options.steps, rng, log, options.work / DENOISER_FILE)
+    made = Diffusion(words).to(device)
+    denoiser.train(made, stock, options.steps or 2800, rng, log, options.work / DENOISER_FILE)
 
     pipeline = StableDiffusionPipeline(
         vae=model,
-        text_encoder=text_encoder,
+        text_encoder=made.text_encoder,
         tokenizer=words,
-        unet=unet,
-        scheduler=DDIMScheduler(**denoiser.SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        unet=made.unet,
+        scheduler=DDIMScheduler(**unet.SCHEDULE, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(options.folder)
+
+
+def make_flow(options: argparse.Namespace, rng: np.random.Generator, log: Log, device: str) -> None:
+    """Over the latents of the shipped autoencoder, which is left out of the folder."""
+    banks = draw_banks([size for size in SIZES if not any(side % flow.SIDE for side in size)], rng)
+    model = AutoencoderKL.from_pretrained(evaluate.SHIPPED, subfolder="vae", torch_dtype=torch.float32).to(device)
+    stock = make_latents(model, banks, 10_000, rng)
+    words = tokenizer.build_for_flow()
+    made = Flow(words).to(device)
+    denoiser.train(made, stock, options.steps or 5400, rng, log, options.work / FLOW_FILE)
+
+    pipeline = ZImagePipeline(
+        FlowMatchEulerDiscreteScheduler(**flow.SCHEDULE), None, made.text_encoder, words, made.transformer
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(options.folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--flow", action="store_true", help="the tiny Z-Image, over the latents of the tiny SD")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vae-steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, help="of text encoder and denoiser; default: 2800, of a flow 5400")
+    parser.add_argument("--work", type=Path, default=Path("outputs/tiny_model"), help="where stages are kept")
+    options = parser.parse_args()
+
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options.work.mkdir(parents=True, exist_ok=True)
+    log = Log(options.work / "log.jsonl")
+    (make_flow if options.flow else make_diffusion)(options, rng, log, device)
     log(bytes=sum(file.stat().st_size for file in options.folder.rglob("*") if file.is_file()))
 
 

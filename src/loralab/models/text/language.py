@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,13 +66,16 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def of_bytes(special: tuple[str, ...] = SPECIAL) -> Tokenizer:
-    """A tokenizer for miniatures: each byte is a token; special ones, by default Qwen's, come first."""
+def of_bytes(special: tuple[str, ...] = SPECIAL, words: Sequence[str] = ()) -> Tokenizer:
+    """A tokenizer for miniatures: each of these words, also with the space before it, is a token, else each byte;
+    special ones, by default Qwen's, come first."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({name: at for at, name in enumerate([*special, *letters])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    names = [*special, *letters, *(start + word for word in words for start in ("", "Ġ"))]
+    vocabulary = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], ignore_merges=bool(words)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=bool(words))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     return tokenizer

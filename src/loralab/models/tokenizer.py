@@ -28,11 +28,11 @@ def load_tokenizer(
     """From `path`, the setting that is called as `kind`; else from the base's folder, or from others of the user's;
     else that of a public model, a Hub id. kind: its folder in a whole model. reader: the part that gets its tokens.
     Raises UserError where there is none, or one that this part does not know."""
-    if not has_weights():  # of shapes alone, for which nothing is downloaded
-        return of_bytes()
     own = [base.folder, *(Path(place).expanduser() for place in others if place)]
     found = [tokenizer_folder(place, kind) for place in own if place] if path is None else []
     place = next(filter(None, found), None)
+    if place is None and not has_weights():  # of shapes alone, for which nothing is downloaded
+        return of_bytes()
     if place is None:
         look = partial(look_at_tokenizer, kind=kind)
         folder = hub.locate(path or public, f"model.{kind}", look, (kind, ""), weights=False)

@@ -1,4 +1,4 @@
-"""The promise: the default command teaches the tiny model a star, and what it knew stays; its scorer sees that."""
+"""The promise: the default command teaches the embedded models a star, and what they knew stays; a scorer sees that."""
 
 import os
 import subprocess
@@ -12,6 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from scripts.tiny_model import evaluate, pictures
 from tests import ROOT
 
+MODELS = {"tiny": (evaluate.SHIPPED, 0.8, 0.08), "tiny_flow": (evaluate.SHIPPED_FLOW, 0.7, 0.12)}
+"""Option → its base, the share of stars after training, and how much less of the known shapes may be right."""
 PROMPTS = "['sks star, red, blue background','sks star, yellow, black background','sks star, white, green background']"
 
 
@@ -34,9 +36,10 @@ def stars(pipeline) -> float:
     return evaluate.star_share(evaluate.classifier.load().classify(evaluate.sample(pipeline, prompts, seed=0)))
 
 
-def trained(folder: Path, seed: int) -> subprocess.Popen:
+def trained(folder: Path, model: str, seed: int) -> subprocess.Popen:
     """The default command, under way on one core."""
-    words = (f"seed={seed}", f"hydra.run.dir={folder / str(seed)}", f"data.cache_folder={folder / 'cache'}")
+    where = (f"hydra.run.dir={folder / str(seed)}", f"data.cache_folder={folder / 'cache'}")
+    words = (f"model={model}", f"seed={seed}", *where)
     command = [sys.executable, "train.py", *words, "report.scorer=shapes", f"callbacks.samples.prompts={PROMPTS}"]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -44,14 +47,16 @@ def trained(folder: Path, seed: int) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.timeout(1200)
-def test_the_default_command_teaches_a_star_and_keeps_the_rest(tmp_path: Path) -> None:
-    runs = [trained(tmp_path, seed) for seed in (0, 1)]
+@pytest.mark.parametrize("model", MODELS)
+def test_the_default_command_teaches_a_star_and_keeps_the_rest(model: str, tmp_path: Path) -> None:
+    shipped, learnt, lost = MODELS[model]
+    runs = [trained(tmp_path, model, seed) for seed in (0, 1)]
     assert [run.wait() for run in runs] == [0, 0]
-    base = evaluate.load()
+    base = evaluate.load(shipped)
     before, kept_before = stars(base), known(base)
     after, kept = [], []
     for seed in (0, 1):
-        pipeline = evaluate.load()
+        pipeline = evaluate.load(shipped)
         pipeline.load_lora_weights(tmp_path / str(seed) / "adapter.safetensors")
         after.append(stars(pipeline))
         kept.append(known(pipeline))
@@ -62,5 +67,5 @@ def test_the_default_command_teaches_a_star_and_keeps_the_rest(tmp_path: Path) -
     first, last = np.mean(judged, axis=0)
     assert first < 0.75
     assert last > 0.85
-    assert np.mean(after) > 0.8
-    assert kept_before - np.mean(kept) <= 0.08
+    assert np.mean(after) > learnt
+    assert kept_before - np.mean(kept) <= lost

@@ -48,8 +48,9 @@ def command(site: Path, tmp_path: Path):
     return start
 
 
-def test_it_trains(command, tmp_path: Path) -> None:
-    command("train", "trainer.max_steps=1", "callbacks.samples.enabled=false")
+@pytest.mark.parametrize("model", ["tiny", "tiny_flow"])
+def test_it_trains(model: str, command, tmp_path: Path) -> None:
+    command("train", f"model={model}", "trainer.max_steps=1", "callbacks.samples.enabled=false")
     (file,) = (tmp_path / "empty" / "outputs").rglob("*.safetensors")
     assert "LoRA adapter for" in command("inspect", str(file))
 

@@ -50,6 +50,7 @@ KINDS = [
     ["model.kernels=torch", "model.attention=eager", "adapter=dora"],
     ["model=tiny_sdxl", "model.kernels=torch", "adapter=loha"],
     ["model=tiny_zimage", "model.kernels=torch", "model.gradient_checkpointing=2"],
+    ["model=tiny_flow", "model.kernels=torch"],
 ]
 
 

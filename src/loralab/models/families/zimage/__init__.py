@@ -83,7 +83,8 @@ _MINIATURE = replace(
     loader="loralab.models.families.zimage.miniature",
     architecture=MINIATURE,
 )
-register(replace(_Z_IMAGE, miniatures=(_MINIATURE,)))
+_EMBEDDED = replace(_Z_IMAGE, name="tiny_flow", title="the embedded flow model", options=("tiny_flow",), loader="")
+register(replace(_Z_IMAGE, miniatures=(_MINIATURE, _EMBEDDED)))
 
 
 def load(

@@ -18,6 +18,10 @@ PATIENCE = timedelta(days=20)
 """How long a process waits for the others, which may encode images or draw pictures; one that ends, ends the wait."""
 
 
+class OutOfStep(RuntimeError):
+    """This process failed in what the others do at the same time: they wait for it, so the run cannot go on."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among those of its run. The default: it is alone."""

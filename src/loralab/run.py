@@ -111,10 +111,13 @@ def train(
         with processes.started(trainer, cfg, run.is_ending), _joined(trainer, data, run):
             resume, is_taken_over = run.ranks.of_first(begun) or (None, False)
             if not is_taken_over:
+                if run.settings["trainer"]["strategy"] == "fsdp" and trainer.world_size > 1:
+                    record.add(shares=_shared_out(module, trainer))
                 _fit(trainer, module, data, resume)
                 _end(record, side_work, ending(module, data, trainer, output), run)
         module.adapters.remove()
-        if run.settings["model"].get("quantize") != "nf4":  # bitsandbytes changes weights when they are first used
+        # bitsandbytes changes weights when they are first used
+        if run.settings["model"].get("quantize") != "nf4" and not family.is_shared_out:
             shared.keep("base", base, family)
         shared.keep("cache", (base, run.settings["data"]), cache)
         return record.facts
@@ -197,6 +200,16 @@ def _check_room(trainer: Trainer, module: LoraModule, data: DataModule, resume: 
     given = module.run.settings, module.adapters, module.run.folder
     if problems := list(room_problems(*given, int(left * steps), int(left * epochs))):
         raise UserError(*problems)
+
+
+def _shared_out(module: LoraModule, trainer: Trainer) -> dict[str, Any]:
+    """Shares the frozen weights out between the devices; returns their bytes, and those that each rank keeps."""
+    shares = module.family.share_out(trainer.strategy.root_device)
+    each = module.run.ranks.gather(shares.own)
+    if is_first():
+        sizes = f"{max(each) / 2**30:.3g} of {shares.all / 2**30:.3g} GB of frozen weights"
+        print(f"shared    {sizes} on each of {trainer.world_size} devices", flush=True)
+    return {"bytes": shares.all, "bytes_of_each": each}
 
 
 def _fit(trainer: Trainer, module: LoraModule, data: DataModule, resume: Resume | None) -> None:

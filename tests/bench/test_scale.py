@@ -8,9 +8,11 @@ from loralab import cli
 
 
 @pytest.mark.slow
-def test_two_devices_are_measured_against_one(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
+def test_two_devices_are_measured_against_one(trainer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [f"--trainer={trainer}", "--devices=2", "--steps=3", "--warmup=1", "--rank=4", "--targets=unet_only"]
     with pytest.raises(SystemExit) as ended:
-        cli.main(["bench", "scale", "--devices=2", "--steps=3", "--warmup=1", "--rank=4", "--targets=unet_only"])
+        cli.main(["bench", "scale", *given])
     assert not ended.value.code
     found = json.loads(capsys.readouterr().out)
     assert len(found["ranks"]) == 2

@@ -81,6 +81,10 @@ HEAVY = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes")
         (["callbacks.export.enabled=5"], ["callbacks.export.enabled", "true or false"]),
         (["optimizer.betas={a: 1}"], ["optimizer.betas", "invalid value", "[0.9, 0.999]"]),
         (["trainer=ddp", "trainer.accelerator=cpu"], ["trainer.devices", "every GPU", "trainer.devices=2"]),
+        (["trainer=fsdp", "model.offload=0.5"], ["model.offload", "trainer.strategy=fsdp", "set model.offload=0"]),
+        (["trainer=fsdp", "model.quantize=fp8"], ["model.quantize", "trainer.strategy=fsdp", "model.quantize=null"]),
+        (["trainer=fsdp", "memory.limit_gb=8"], ["memory.limit_gb", "trainer.strategy=fsdp", "memory.limit_gb=null"]),
+        (["trainer=fsdp", "adapter.module_dropout=0.1"], ["adapter.module_dropout", "trainer=ddp"]),
         (["adapter.rank=4,8"], ["adapter.rank", "has several values", "add -m"]),
         (["data.cache.text=true"], ["data.cache.text", "targets.text_encoder", "targets=unet_only"]),
         (

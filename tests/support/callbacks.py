@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 
 from loralab.errors import user_error
@@ -233,6 +236,32 @@ class Weights(Callback):
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         (self.run.folder / f"weights-{trainer.global_rank}.txt").write_text("\n".join(self.lines))
+
+
+class Alive(Callback):
+    """Notes in `alive-RANK.json`, for each step, the bytes of all tensors that are alive after it."""
+
+    def __init__(self, *, run: RunState) -> None:
+        self.run, self.bytes = run, []
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        gc.collect()
+        alive = [each for each in gc.get_objects() if isinstance(each, torch.Tensor) and type(each) is not DTensor]
+        storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in alive}
+        self.bytes.append(sum(storages.values()))
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        (self.run.folder / f"alive-{trainer.global_rank}.json").write_text(json.dumps(self.bytes))
+
+
+class FailingLook(Callback):
+    """Has all processes predict after the first step as pictures are drawn; the second one fails."""
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        with module.looking():
+            if trainer.global_rank == 1:
+                raise ValueError("no picture")
+            module.losses(batch, 0)
 
 
 class KillAt(Callback):

@@ -16,6 +16,7 @@ from loralab.bench.machine import machine
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     ways.add_arguments(parser)
     parser.add_argument("--devices", type=at_least(2), default=2, help="processes, each on a device of its own")
+    parser.add_argument("--trainer", choices=["ddp", "fsdp"], default="ddp", help="fsdp: with shares of the base model")
     parser.add_argument("--steps", type=at_least(1), default=20, help="steps that are measured")
     parser.add_argument("--warmup", type=at_least(1), default=3, help="steps before them that are not measured")
 
@@ -45,7 +46,8 @@ def _figures(args: argparse.Namespace, scratch: Path, devices: int) -> list[dict
     folder.mkdir(exist_ok=True)
     clock = {"_target_": "loralab.bench.exchange.Exchange", "folder": folder, "warmup": args.warmup}
     words = [f"+callbacks.clock.{key}={value}" for key, value in clock.items()]
-    words += ["data.cache.latents=memory", "trainer.profiler=simple", "trainer=ddp", f"trainer.devices={devices}"]
+    words += ["data.cache.latents=memory", "trainer.profiler=simple"]
+    words += [f"trainer={args.trainer}", f"trainer.devices={devices}"]
     ways.ours(args, scratch, args.steps + args.warmup, *words)
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(devices)]
 

@@ -194,7 +194,9 @@ class Health(Callback):
             remedy += (
                 f"\n    the last good state was saved: resume={state} (add resume_force=true if a setting changed)"
             )
-        found = _described(bad) + (f"; first bad value: {_origin(trainer, module, bad)}" if bad else "")
+        found = _described(bad)
+        if bad and not module.family.is_shared_out:  # one process cannot compute it again by itself
+            found += f"; first bad value: {_origin(trainer, module, bad)}"
         row = f", {self.in_a_row} such steps in a row" if self.in_a_row > 1 else ""
         raise Diverged(Problem("health.on_nan", found + row, remedy))
 

@@ -100,16 +100,19 @@ class Samples(Callback):
     def _draw(self, trainer: Trainer, module: LoraModule, time: str) -> None:
         """Draws every prompt once; `time` is the name of the sheet's row."""
         module.run.assure()
+        images = self._sampled(module)
+        if module.family.is_shared_out:  # every process draws them all, before anything else can fail in the first
+            images = (image for image in [*images])
         try:
             if trainer.is_global_zero:
-                self._draw_all(trainer, module, time)
+                self._write_all(images, trainer, time)
         finally:
             # the others wait as long as it takes; in an exchange of gradients they would not
             self.drawn_at = module.run.ranks.of_first(self.drawn_at)
 
-    def _draw_all(self, trainer: Trainer, module: LoraModule, time: str) -> None:
+    def _write_all(self, images: Generator[Image], trainer: Trainer, time: str) -> None:
         row: list[Image] = []
-        with closing(self._sampled(module)) as images:  # training's weights are restored whatever is raised here
+        with closing(images):  # training's weights are restored whatever is raised here
             for i, (image, prompt) in enumerate(zip(images, self.prompts, strict=True)):
                 save(image, self.folder / f"step{trainer.global_step:08d}-{i:02d}.png", prompt.described())
                 row.append(thumbnail(image))

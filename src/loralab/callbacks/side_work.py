@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 
 from loralab import console, signals
 from loralab.files import printable
+from loralab.ranks import OutOfStep
 
 C = TypeVar("C", bound=Callback)
 PREPARING = ("setup", "on_fit_start")
@@ -91,10 +92,10 @@ class SideWork:
 
     @contextmanager
     def _reported(self, name: str) -> Iterator[None]:
-        """Reports whatever is raised inside the block, also `sys.exit`; a request to end the run is passed on."""
+        """Reports whatever is raised inside the block, also `sys.exit`; what ends the run is passed on."""
         try:
             yield
-        except signals.Interrupted:
+        except (signals.Interrupted, OutOfStep):
             raise
         except KeyboardInterrupt:  # the library has put a handler of its own in the place of ours
             signals.request(signal.SIGINT)

@@ -193,9 +193,26 @@ def _offload(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Itera
     if get(tree, "model.quantize") == "nf4":
         remedy = "set model.offload=0, or model.quantize=fp8 or int8"
         yield Problem("model.offload", "cannot be combined with model.quantize=nf4", remedy)
-    if get(tree, "trainer.devices") not in (1, "1", "auto") or get(tree, "trainer.strategy") != "auto":
+    strategy = get(tree, "trainer.strategy")
+    if strategy != "fsdp" and (get(tree, "trainer.devices") not in (1, "1", "auto") or strategy != "auto"):
         found = "cannot be combined with several devices"
         yield Problem("model.offload", found, "set trainer.devices=1 trainer.strategy=auto, or model.offload=0")
+
+
+def _shared_out(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    """With trainer=fsdp weights are shared out as plain tensors, and all devices compute the same blocks together."""
+    if get(tree, "trainer.strategy") != "fsdp":
+        return
+    reasons = {
+        "model.quantize": (None, "packed weights cannot be shared out"),
+        "model.offload": (0, "each device keeps its share of the weights"),
+        "memory.limit_gb": (None, "the estimate counts the whole base model on each device"),
+        "adapter.module_dropout": (0, "devices that drop different layers would wait for each other"),
+    }
+    for setting, (off, why) in reasons.items():
+        if value := get(tree, setting):
+            found = f"{value} cannot be combined with trainer.strategy=fsdp: {why}"
+            yield Problem(setting, found, f"set {setting}={'null' if off is None else off}, or trainer=ddp")
 
 
 def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
@@ -342,6 +359,7 @@ RULES: tuple[Rule, ...] = (
     _rates,
     _precision_of_base,
     _offload,
+    _shared_out,
     _cached_texts,
     _validation_is_watched,
     _batch_parts,

@@ -18,6 +18,7 @@ from loralab.models.load import Base
 from loralab.models.resting import Resting
 from loralab.models.row import Table, latent_channels
 from loralab.models.scaling import scaling_of
+from loralab.models.sharding import Shares, share_out
 from loralab.models.target import Target
 from loralab.models.text.encoder import Text, TextEncoder
 from loralab.models.vae import decode, decode_in_tiles, encode
@@ -40,6 +41,8 @@ class Family(ABC):
         self.process = base.process
         self._scheduler = base.scheduler
         self.resting = Resting(self.denoiser, {})
+        self.is_shared_out = False
+        """Whether its processes each keep a part of the weights (see share_out), and must call it together."""
         self._origins, self._digests = base.origins, dict[str, str]()
         for module in (*self.parts().values(), self.vae):
             module.requires_grad_(False)
@@ -70,6 +73,13 @@ class Family(ABC):
     def always_there(self) -> dict[str, nn.Module]:
         """The modules that do not rest, by name."""
         return {name: module for name, module in {**self.parts(), "vae": self.vae}.items() if name not in self.resting}
+
+    def share_out(self, device: torch.device) -> Shares:
+        """Shares the frozen weights out between the processes of a run: those of the denoiser and of the text encoders
+        that do not rest (see sharding). The VAE stays whole, as each process encodes images of its own."""
+        self.is_shared_out = True
+        there = [encoder for part, encoder in self.text_encoders.items() if part not in self.resting]
+        return share_out(self.denoiser, there, device)
 
     # names
 

@@ -67,9 +67,11 @@ def _remedies(settings: Mapping[str, Any]) -> Iterator[str]:
         yield "trainer.precision=bf16-mixed: also faster, slightly less precise"
     if model.get("dtype") == "fp32":
         yield "model.dtype=bf16: half of the base model's memory, slightly less precise"
-    if model.get("quantize", "") is None:
+    if trainer["strategy"] == "ddp":
+        yield "trainer=fsdp: each device keeps a part of the base model; the same result, slower"
+    if model.get("quantize", "") is None and trainer["strategy"] != "fsdp":
         yield "model.quantize=int8, then nf4: half, then a quarter of the base model's bf16, less precise and slower"
-    if model.get("offload", 1) == 0 and trainer["accelerator"] != "cpu":
+    if model.get("offload", 1) == 0 and trainer["accelerator"] != "cpu" and trainer["strategy"] == "auto":
         yield "model.offload=0.5, up to 1.0: the denoiser's blocks wait in the CPU's memory; the same result, slower"
     if settings["targets"].get("text_encoder"):
         yield "targets=unet_only: the text encoder is not trained"

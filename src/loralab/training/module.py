@@ -21,6 +21,7 @@ from loralab.errors import user_error
 from loralab.models.family import Family
 from loralab.optim.build import build_optimizer
 from loralab.optim.schedule_free import evaluation_weights
+from loralab.ranks import OutOfStep
 from loralab.rng import derive
 from loralab.training.counters import place, position
 from loralab.training.ema import EMA
@@ -199,6 +200,10 @@ class LoraModule(L.LightningModule):
         try:
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 yield
+        except Exception as error:
+            if self.family.is_shared_out:
+                raise OutOfStep(str(error)) from error
+            raise
         finally:
             self.adapters.at_timesteps(None)
             for module, training in modes.items():

@@ -39,7 +39,9 @@ class Speed:
         torch.backends.cudnn.allow_tf32 = self.tf32
         if self.tf32 and on_gpu:
             yield "fp32 products in TF32"
-        format = torch.channels_last if self.channels_last and on_gpu else torch.contiguous_format
+        is_shared_out = module.run.settings["trainer"]["strategy"] == "fsdp"  # which takes weights as they are counted
+        is_last = self.channels_last and on_gpu and not is_shared_out
+        format = torch.channels_last if is_last else torch.contiguous_format
         for layer in module.family.denoiser.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.weight.data = layer.weight.data.contiguous(memory_format=format)

@@ -30,7 +30,7 @@ def build(
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
     devices: int | str | list[int] = 1,
     num_nodes: AtLeastOne = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     max_epochs: AtLeastOne | None = None,
     max_steps: AtLeastOne | None = None,
@@ -46,6 +46,7 @@ def build(
 ) -> L.Trainer:
     """A Trainer for `max_steps` optimizer steps, or where that is null for `max_epochs` passes over the data.
 
+    `fsdp` is `ddp` whose processes share the frozen weights out before they train (see LoraModule.share_out).
     Checkpoints, sharding between devices, the progress bar and the summary are loralab's own, so Lightning's are off.
     `given` is what run.py supplies: callbacks, loggers, the run's folder.
     """
@@ -54,7 +55,7 @@ def build(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=strategy,
+            strategy="ddp" if strategy == "fsdp" else strategy,  # gradients are exchanged alike
             precision=precision,
             max_epochs=-1 if max_steps else max_epochs,
             max_steps=max_steps or -1,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from loralab import rendezvous
 from loralab.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Ranks:
             return cls()
         import torch.distributed as dist
 
-        trainer.strategy.setup_environment()
+        with rendezvous.afresh():
+            trainer.strategy.setup_environment()
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
         return cls(trainer.global_rank, trainer.world_size, trainer.local_rank, trainer.num_devices, group)
 

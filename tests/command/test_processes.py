@@ -11,8 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests import ROOT
-from tests.support.processes import Processes, free_port
+from tests.support.processes import Processes
 from tests.support.runs import adapter, command, record, words
 
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -214,54 +212,6 @@ def test_a_sweep_on_two_devices_has_a_folder_for_each_point(random_base: Path, t
     assert one["status"] == two["status"] == "finished"
     assert one["device"] == two["device"] == "cpu × 2"
     assert one["loss"] != two["loss"]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("count", [2, 20])
-def test_torchrun_starts_killed_processes_again(count: int, random_base: Path, pictures: Path, tmp_path: Path) -> None:
-    """Two agents on loopback with a process each, which are killed at random; nothing is lost."""
-    usual = words(random_base, tmp_path / "whole", "data=folder", f"data.folder={pictures}", "data.batch_size=2", *TWO)
-    usual += ["resume=auto", "callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "resume_root=."]
-    usual = [word for word in usual if not word.startswith(("trainer.max_steps", "trainer.devices"))]
-    usual += [f"trainer.max_steps={20 * count}"]
-    whole = run_alone([sys.executable, str(ROOT / "train.py"), *usual, "trainer.devices=2"], tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    killed, port, numbers = tmp_path / "killed", free_port(), random.Random(0)
-    given = [word for word in usual if not word.startswith("hydra.run.dir")] + ["trainer.devices=1"]
-    given += [f"hydra.run.dir={killed}", f"resume_root={killed}", "trainer.num_nodes=2"]
-    agents = []
-    for node in range(2):
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--max-restarts", "40"]
-        command = [*torchrun, str(ROOT / "train.py"), *(word for word in given if word != "resume_root=.")]
-        with (tmp_path / f"agent{node}.log").open("w") as log:
-            agents.append(subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True))
-    kills, until, newest = 0, time.monotonic() + 1500, 0
-    try:
-        while any(agent.poll() is None for agent in agents) and time.monotonic() < until:
-            time.sleep(0.2)
-            now = max((int(path.name[4:12]) for path in killed.glob("states/step*")), default=0)
-            if kills < count and now > newest + numbers.randint(0, 5):
-                newest = now
-                kills += kill_one_of(numbers.choice(agents).pid)
-        assert [agent.poll() for agent in agents] == [0, 0], (tmp_path / "agent0.log").read_text()[-5000:]
-    finally:
-        for agent in agents:
-            with suppress(ProcessLookupError):
-                os.killpg(agent.pid, signal.SIGKILL)
-    assert kills == count
-    assert adapter(killed) == adapter(tmp_path / "whole")
-
-
-def kill_one_of(agent: int) -> bool:
-    """Ends a process that an agent has started, by SIGKILL."""
-    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
-    for child in children:
-        with suppress(ProcessLookupError):
-            os.kill(int(child), signal.SIGKILL)
-            return True
-    return False
 
 
 def run_alone(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:

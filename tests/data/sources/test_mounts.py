@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,38 @@ def test_hidden_files_and_damaged_images_are_told_as_of_a_folder(tmp_path: Path)
     folder, packed = (scan([Folder(str(tmp_path / name))], str(tmp_path / "cache")) for name in ("set", "shards"))
     assert packed.notes == folder.notes
     assert [s.reason for s in packed.skipped] == [s.reason for s in folder.skipped] != []
+
+
+def test_captions_in_the_json_files_of_samples(tmp_path: Path) -> None:
+    """As img2dataset writes them; a caption file comes before. In a folder they are not read."""
+    root = tmp_path / "set" / "2_star"
+    said = {"a": {"caption": "a cat"}, "b": {"text": "a dog"}, "c": {"prompt": " two\nlines "}, "d": {"width": 64}}
+    said |= {"e": {"caption": "unread"}, "f": {"caption": "", "text": None}, "g": {"caption": {"en": "an object"}}}
+    for name, sample in said.items():
+        picture(root / f"{name}.png", caption="from its text" if name == "e" else None)
+        (root / f"{name}.json").write_text(json.dumps(sample))
+    picture(root / "h.png")
+    (root / "h.json").write_text('{"caption": ')
+    (root / "i.json").write_text('{"caption": "no image"}')
+    loralab("shards", tmp_path / "set", tmp_path / "shards")
+    for _ in range(2):  # then from what is kept of them
+        index = scan([Folder(str(tmp_path / "shards"))], str(tmp_path / "cache"))
+        assert {Path(item.path).stem: item.caption for item in index} == {
+            "a": "a cat",
+            "b": "a dog",
+            "c": "two\nlines",
+            "d": "star",
+            "e": "from its text",
+            "f": "star",
+        }
+        skipped = {Path(path).stem: reason for path, reason in index.skipped}
+        assert skipped.keys() == {"g", "h"}
+        assert "has a caption that is an object instead of text" in skipped["g"]
+        assert "is not JSON" in skipped["h"]
+        assert any("not read" in note and "i.json" in note for note in index.notes), index.notes
+    assert {item.caption for item in scan([Folder(str(tmp_path / "set"))], str(tmp_path / "cache"))} == {
+        *("star", "from its text")
+    }
 
 
 def test_a_folder_with_images_and_an_archive_is_no_set_of_shards(images: Path, shards: str, tmp_path: Path) -> None:

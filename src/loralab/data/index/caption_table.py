@@ -65,6 +65,19 @@ class CaptionTable:
         return os.path.relpath(name, self.root) if name.startswith(f"{self.root}/") else name
 
 
+def caption_of_sample(path: str) -> str:
+    """The caption in the JSON file of one sample, as in WebDataset; "" where it has none. Raises a UserError that names
+    the file if it cannot be read."""
+    try:
+        with opened(path) as file:
+            row = json.load(file)
+        return (_caption(row, ", ") if isinstance(row, dict) else None) or ""
+    except _Unusable as error:
+        raise user_error(path, str(error), "give its caption as text") from None
+    except (ValueError, RecursionError) as error:  # ValueError: also UTF-8 errors
+        raise user_error(path, f"is not JSON ({error})", "mend it, or pack a caption file beside it") from None
+
+
 def _rows(path: str) -> Iterator[tuple[str, Any]]:
     """(image, its entry) for each row of the file."""
     kind = os.path.splitext(path)[1].lower()

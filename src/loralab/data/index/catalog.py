@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby, islice, tee
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +17,7 @@ from loralab.data import images
 from loralab.data.captions import read_caption
 from loralab.data.images import ImageError
 from loralab.data.index.blocks import ROWS, Blocks, Fact
+from loralab.data.index.caption_table import caption_of_sample
 from loralab.data.index.walk import Directory, Files
 from loralab.data.sources import mounts
 from loralab.errors import UserError, user_error
@@ -26,6 +28,7 @@ _HEADERS = Fact(
 )
 _DIGESTS = Fact("digest", np.dtype("V16"))
 _CAPTIONS = Fact("caption", np.dtype(object))
+_OF_SAMPLES = Fact("caption of a sample", np.dtype(object))
 _THREADS = 8
 _BLOCK = 64
 """Files that are read together."""
@@ -71,7 +74,11 @@ class Catalog:
 
     def captions(self, directory: Directory) -> tuple[np.ndarray, dict[int, Exception]]:
         """(n,) texts of the directory's caption files, UTF-8; and position → what is wrong with it."""
-        return self._facts(_CAPTIONS, directory.path, directory.texts, _caption)
+        return self._facts(_CAPTIONS, directory.path, directory.texts, partial(_caption, read_caption))
+
+    def captions_of_samples(self, directory: Directory, files: Files) -> tuple[np.ndarray, dict[int, Exception]]:
+        """The same of some of its samples' JSON files; empty where there is no caption."""
+        return self._facts(_OF_SAMPLES, directory.path, files, partial(_caption, caption_of_sample))
 
     def hash(self, paths: Iterable[str]) -> Iterator[bytes | ImageError]:
         """The content hashes of images, computed now and stored for next time."""
@@ -113,11 +120,11 @@ class Catalog:
                 else:
                     facts[position], known[position] = fact, True
             learned = [position for position in part if known[position]]
-            self._blocks.add(folder, kind, _of(files, learned), facts[learned])
+            self._blocks.add(folder, kind, files.some(learned), facts[learned])
             is_tidy = is_tidy and not (learned and len(stored.facts))
         if not is_tidy:
             kept = np.flatnonzero(known).tolist()
-            self._blocks.replace(folder, kind, _of(files, kept), facts[kept])
+            self._blocks.replace(folder, kind, files.some(kept), facts[kept])
         return facts, errors
 
     def _read(self, look: Callable[[T], R], paths: Iterable[T], in_threads: bool = False) -> Iterator[R]:
@@ -144,11 +151,6 @@ class _Digest(NamedTuple):
     stamp: int
 
 
-def _of(files: Files, positions: list[int]) -> Files:
-    names = [files.names[position] for position in positions]
-    return Files(names, files.sizes[positions], files.stamps[positions])
-
-
 def _header(path: bytes) -> tuple | ImageError:
     try:
         found = images.header(path)
@@ -157,9 +159,9 @@ def _header(path: bytes) -> tuple | ImageError:
     return found.width, found.height, found.kind.encode(), found.turned
 
 
-def _caption(path: bytes) -> bytes | UserError:
+def _caption(read: Callable[[str], str], path: bytes) -> bytes | UserError:
     try:
-        return read_caption(os.fsdecode(path)).encode()
+        return read(os.fsdecode(path)).encode()
     except Unreachable:
         raise
     except UserError as error:

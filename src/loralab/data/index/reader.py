@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from typing import Any
 
 import numpy as np
 
@@ -138,6 +139,7 @@ class Reader:
         texts, errors = self.catalog.captions(directory)
         by_stem = {name[:-ending]: text for name, text in zip(directory.texts.names, texts.tolist(), strict=True)}
         by_stem |= {directory.texts.names[position][:-ending]: error for position, error in errors.items()}
+        by_stem |= self._of_samples(directory, set(stems) - by_stem.keys())
         captions = [by_stem.get(stem, tokens) for stem in stems]
         origins = [_FILE if stem in by_stem else _FOLDER if tokens else _NONE for stem in stems]
         for metadata, below in self._metadata(directory.parts):
@@ -145,6 +147,16 @@ class Reader:
                 if (said := metadata.caption(os.fsdecode(b"/".join((*below, name))))) is not None:
                     captions[position], origins[position] = said.encode(), _METADATA
         return captions, origins
+
+    def _of_samples(self, directory: Directory, wanted: Set[bytes]) -> dict[bytes, Any]:
+        """The captions of those images that a JSON file of their own has, or what is wrong with it."""
+        names = [name.rpartition(b".")[0] for name in directory.samples.names]
+        if not names:
+            return {}
+        files = directory.samples.some([position for position, name in enumerate(names) if name in wanted])
+        texts, errors = self.catalog.captions_of_samples(directory, files)
+        found = dict(enumerate(texts.tolist())) | errors
+        return {files.names[position].rpartition(b".")[0]: text for position, text in found.items() if text}
 
     def _find_metadata(self, directory: Directory) -> None:
         place, (name, *others) = os.fsdecode(directory.path), directory.tables

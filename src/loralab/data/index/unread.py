@@ -49,8 +49,10 @@ class Unread:
                 self._add_beside(directory, name, stem[stem.rfind(b".") :] + name[-cut:])
             elif stem not in stems:
                 self._kinds["stray"][_shown(name)] += 1
+        texts = {name[:-cut] for name in directory.texts.names}
+        unread = [name for name in directory.samples.names if name.rpartition(b".")[0] not in stems - texts]
         given = absolute(self.folder.metadata) if self.folder.metadata else None
-        for name in (*directory.others, *(directory.tables if given else ())):
+        for name in (*directory.others, *unread, *(directory.tables if given else ())):
             raw = os.fsencode(name)
             if os.fsdecode(os.path.join(directory.path, raw)) != given:
                 self._add(directory, raw, stems)

@@ -13,6 +13,7 @@ import numpy as np
 from loralab.data.extensions import EXTENSIONS
 from loralab.data.index.caption_table import NAMES
 from loralab.data.sources.mounts import Source, source_of
+from loralab.data.sources.tar import Shards
 from loralab.files import stamp
 from loralab.urls import below
 
@@ -52,6 +53,10 @@ class Files(NamedTuple):
         names, sizes, stamps = zip(*sorted(rows), strict=True) if rows else ((), (), ())
         return Files(list(names), np.array(sizes, np.int64), np.array(stamps, np.int64))
 
+    def some(self, positions: list[int]) -> Files:
+        """Those at some positions."""
+        return Files([self.names[position] for position in positions], self.sizes[positions], self.stamps[positions])
+
 
 class Directory(NamedTuple):
     path: bytes
@@ -61,6 +66,8 @@ class Directory(NamedTuple):
     images: Files
     texts: Files
     """Files with the caption extension."""
+    samples: Files
+    """JSON files of tar shards, in which WebDataset keeps what is known of a sample."""
     tables: list[str]
     """Names of metadata files, in the order of NAMES."""
     others: list[bytes]
@@ -107,10 +114,11 @@ def walk(root: str, extension: str, omit: frozenset[str], skipped: list[Skipped]
 class _Kinds:
     """The files of one directory, as they are found."""
 
-    def __init__(self, suffix: bytes) -> None:
-        self.suffix = suffix
+    def __init__(self, suffix: bytes, has_samples: bool = False) -> None:
+        self.suffix, self.has_samples = suffix, has_samples
         self.images: list[tuple[bytes, int, int]] = []
         self.texts: list[tuple[bytes, int, int]] = []
+        self.samples: list[tuple[bytes, int, int]] = []
         self.tables: list[str] = []
         self.others: list[bytes] = []
         self.hidden: list[bytes] = []
@@ -118,7 +126,11 @@ class _Kinds:
     def rows_for(self, name: bytes) -> list[tuple[bytes, int, int]] | None:
         """Where a file of this name is listed with its size and stamp."""
         low = name.lower()
-        return self.texts if low.endswith(self.suffix) else self.images if low[low.rfind(b".") :] in _IMAGES else None
+        if low.endswith(self.suffix):
+            return self.texts
+        if self.has_samples and low.endswith(b".json"):
+            return self.samples
+        return self.images if low[low.rfind(b".") :] in _IMAGES else None
 
     def add_other(self, name: bytes) -> None:
         if name in _TABLES:
@@ -128,7 +140,8 @@ class _Kinds:
 
     def directory(self, path: bytes, parts: tuple[bytes, ...]) -> Directory:
         tables, others, hidden = sorted(self.tables, key=NAMES.index), sorted(self.others), sorted(self.hidden)
-        return Directory(path, parts, Files.of(self.images), Files.of(self.texts), tables, others, hidden)
+        images, texts, samples = map(Files.of, (self.images, self.texts, self.samples))
+        return Directory(path, parts, images, texts, samples, tables, others, hidden)
 
 
 def _is_hidden(name: bytes) -> bool:
@@ -141,7 +154,7 @@ def _walk_source(source: Source, root: str, suffix: bytes, left_out: frozenset[b
     depth = len(start.split(b"/")) if start else 0
     by_folder = groupby(source.listing.below(start), lambda file: tuple(file.name.split(b"/")[depth:-1]))
     for parts, files in by_folder:
-        found = _Kinds(suffix)
+        found = _Kinds(suffix, isinstance(source, Shards))
         at = next((at for at, part in enumerate(parts) if _is_hidden(part)), None)
         if at is not None:
             if parts[: at + 1] in told:

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/'\"]*@")
 _QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s?'\"]*)\?[^\s'\"]*")
-_EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs")}
-"""Scheme → package that reads it, extra of this project that brings it."""
+_EXTRAS = {"s3fs": "loralab[s3]", "gcsfs": "loralab[gcs]"}
+"""Packages that fsspec reads a scheme by → what brings one of a version that fits."""
 
 
 def is_url(path: object) -> bool:
@@ -50,13 +50,18 @@ def unusable_url(url: str) -> tuple[str, str] | None:
         remedy = "remove them; credentials come from the environment, such as AWS_ACCESS_KEY_ID"
         return f"'{shown}' was given with credentials or a query, which would be recorded", remedy
     kind = scheme(url)
-    package, extra = _EXTRAS.get(kind, ("", ""))
-    if package and find_spec(package) is None:
-        return f"'{url}' needs {package}, which is not installed", f"pip install 'loralab[{extra}]'"
     if not url.partition("://")[2].strip("/"):
         return f"'{url}' names no place", f"give a folder: {kind}://BUCKET/FOLDER"
-    from fsspec.registry import known_implementations, registry
+    from fsspec.registry import get_filesystem_class, known_implementations, registry
 
     if kind not in known_implementations and kind not in registry:
         return f"'{url}' begins with an unknown scheme", "valid: file://, s3://, gs://, hf:// and others of fsspec"
+    package = known_implementations[kind]["class"].partition(".")[0] if kind in known_implementations else "fsspec"
+    if find_spec(package) is None:
+        return f"'{url}' needs {package}, which is not installed", f"pip install '{_EXTRAS.get(package, package)}'"
+    if package == "fsspec":  # whose own modules need others
+        try:
+            get_filesystem_class(kind)
+        except ImportError as error:
+            return f"'{url}' cannot be read: {error}", "install that package, or use another URL"
     return None

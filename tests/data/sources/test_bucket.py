@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -133,12 +137,39 @@ def test_refused_urls(url: str, said: str, train, capsys: pytest.CaptureFixture[
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"word" in file.read_bytes()]
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "package", "install"),
+    [
+        ("s3", "s3fs", "loralab[s3]"),
+        ("gs", "gcsfs", "loralab[gcs]"),
+        ("gcs", "gcsfs", "loralab[gcs]"),
+        ("hf", "huggingface_hub", "huggingface_hub"),
+        ("az", "adlfs", "adlfs"),
+    ],
+)
+def test_a_missing_package_is_named(kind: str, package: str, install: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec's registry knows which one it is."""
     monkeypatch.setattr(urls, "find_spec", lambda name: None)
-    assert urls.unusable_url("s3://bucket/set") == (
-        "'s3://bucket/set' needs s3fs, which is not installed",
-        "pip install 'loralab[s3]'",
+    assert urls.unusable_url(f"{kind}://bucket/set") == (
+        f"'{kind}://bucket/set' needs {package}, which is not installed",
+        f"pip install '{install}'",
     )
+
+
+@pytest.mark.skipif(find_spec("paramiko") is not None, reason="paramiko is installed")
+def test_a_package_that_a_module_of_fsspec_lacks_is_named() -> None:
+    found = urls.unusable_url("sftp://host/set")
+    assert found is not None
+    assert '"paramiko"' in found[0]
+
+
+def test_a_url_of_the_hub_gets_as_far_as_its_client() -> None:
+    """Which asks the hub for the data set; here nothing answers."""
+    code = "from loralab import remote; remote.WAITS = (); remote.files('hf://datasets/owner/name', 'data.folder')"
+    given = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=given, timeout=100)
+    assert "data.folder: hf://datasets/owner/name could not be reached after 1 attempts" in done.stderr
+    assert "Connection refused" in done.stderr
 
 
 @pytest.mark.parametrize(

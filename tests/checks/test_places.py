@@ -60,6 +60,18 @@ def test_every_path_to_write_to_is_checked(key: str) -> None:
     assert "starts or ends with a space" in problems(f"{key}=' ..'")[key]
 
 
+@pytest.mark.parametrize("key", ["data.cache_folder", "data.cache.folder"])
+def test_a_cache_by_url_is_refused(key: str) -> None:
+    found = problems("data/cache=disk", f"{key}=s3://bucket/cache")
+    assert found.keys() == {key}
+    assert "'s3://bucket/cache' is a URL, not a path" in found[key]
+    assert "each machine fills a cache of its own" in found[key]
+
+
+def test_states_are_looked_for_in_a_bucket_by_output_folder() -> None:
+    assert "output.folder=URL" in problems("resume=auto", "resume_root=s3://bucket/out")["resume_root"]
+
+
 def test_odd_paths_that_are_there_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("ends in a blank ", "back\\slash", "C:"):

@@ -27,6 +27,13 @@ from loralab.writing import part_name
 
 _LONGEST = 100
 """Bytes of `run.name`, to which a time and a number are added."""
+_OWN = "give a folder of this machine, or of a disk that all mount; without one each machine fills a cache of its own"
+ON_A_DISK = {
+    "data.cache_folder": _OWN,
+    "data.cache.folder": _OWN,
+    "resume_root": "remove it: with output.folder=URL, resume=auto looks there, too",
+}
+"""Setting → what to do where it is a URL."""
 EXTENSIONS = (".safetensors", ".ckpt", ".pt", ".bin")
 
 
@@ -44,6 +51,7 @@ def place_problems(tree: Tree) -> Iterator[Problem]:
                 found += f", not a {'folder' if is_folder else 'file'}"
             remedy = "check the path; a relative path starts at " + os.getcwd()
             yield Problem(key, f"'{shortened(path)}' {found}", remedy)
+    yield from _on_a_disk(tree)
     yield from _run_name(tree)
     found = list(written_problems(tree, _written(tree)))
     yield from found
@@ -100,6 +108,15 @@ def _output_name(tree: Tree, with_folder: bool) -> Iterator[Problem]:
         more = len(os.fsencode(longest)) - size
         words = f"has {size} bytes; with the {more} added for step, extension and temporary file, the file name"
         yield Problem("output.name", f"{words} {found[0]}", found[1])
+
+
+def _on_a_disk(tree: Tree) -> Iterator[Problem]:
+    """Of URLs where folders are meant: several processes write to a cache at once, and states are looked for."""
+    told = set()
+    for key, remedy in ON_A_DISK.items():
+        if is_url(path := plain(_text(tree, key) or "")) and path not in told:  # one cache folder is that of the other
+            told.add(path)
+            yield Problem(key, f"'{path}' is a URL, not a path", remedy)
 
 
 def _run_name(tree: Tree) -> Iterator[Problem]:

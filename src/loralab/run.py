@@ -50,14 +50,15 @@ from loralab.training.fallback import Fallback
 from loralab.training.memory_advice import memory_advice
 from loralab.training.module import LoraModule
 from loralab.training.output import Output
+from loralab.training.remote_states import fetched, newest
 from loralab.training.resume import Resume, choose
 from loralab.training.room import room_problems
 from loralab.training.run_state import RunState
 from loralab.training.signature import common, digest, inputs, signature
 from loralab.training.state import States, versions
 from loralab.training.study import FILE
-from loralab.training.uploads import Uploads, fetched
-from loralab.urls import is_url
+from loralab.training.uploads import Uploads
+from loralab.urls import is_url, plain
 
 Look = Callable[[dict[str, Any]], object]
 """What sees the record of a run."""
@@ -140,7 +141,10 @@ def _begin(
     made_from = run.settings, module.family, module.adapters, data.plan
     record.add(signature=digest(run.signature), inputs=inputs(*made_from))
     wanted = fetched(cfg.resume, "resume") if is_url(cfg.resume) else cfg.resume
-    resume = choose(wanted, [Path(cfg.resume_root), run.folder], run.signature, cfg.resume_force)
+    roots = [Path(cfg.resume_root), run.folder]
+    if wanted == "auto" and cfg.output.folder and is_url(url := plain(cfg.output.folder)):
+        roots += newest(url, "output.folder", run.signature, roots)
+    resume = choose(wanted, roots, run.signature, cfg.resume_force)
     _check_room(trainer, module, data, resume)
     record.add(resumed=resume and str(resume.state.path), resumed_with=resume.differing if resume else [])
     print(opening(module, data, trainer, output, record.facts["speed"]), flush=True)

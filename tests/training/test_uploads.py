@@ -69,3 +69,36 @@ def test_a_bucket_that_is_not_there_ends_it_before_training(train, network: Netw
     network.fault, network.methods = (lambda path: "refuse"), ("GET",)
     run = train(f"output.folder=s3://{BUCKET}/never", name="run", code=1)
     assert not (run / "adapter.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_a_fresh_machine_goes_on_from_the_newest_state_in_the_bucket(
+    train, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the same command, whatever its folder is called; damaged, incomplete and others' states are skipped."""
+    places = (f"output.folder=s3://{BUCKET}/jobs", "resume=auto", f"resume_root={tmp_path / 'outputs'}")
+    words = (*STATES, *places, "trainer.max_steps=6")
+    stop = {"_target_": "tests.support.callbacks.SignalAt", "batch": 4, "name": "SIGTERM"}
+    stopped = (*words, "allow=[tests.]", *(f"+callbacks.stop.{key}={value}" for key, value in stop.items()))
+    train(*stopped, name="first", code=143)
+    train(*words, "seed=1", name="other")
+    store, states = fsspec.filesystem("s3"), f"{BUCKET}/jobs/first/states"
+    assert {path.rpartition("/")[2] for path in store.ls(states, detail=False)} == {"step00000003", "step00000004"}
+    store.copy(f"{states}/step00000004/state.json", f"{states}/step00000005/state.json")  # without its tensors
+    store.pipe_file(f"{states}/step00000004/state.ckpt", b"cut short")
+
+    shutil.rmtree(tmp_path / "first")
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setenv("LORALAB_CACHE", str(tmp_path / "empty"))
+    capsys.readouterr()
+    again = train(*words, name="second")
+    assert f"s3://{states}/step00000004 has a damaged state.ckpt" in (said := capsys.readouterr().out)
+    assert f"resume: found s3://{states}/step00000003" in said
+    assert record(again)["resumed"].endswith("step00000003")
+    assert adapter(again) == adapter(train("trainer.max_steps=6", name="whole"))
+
+    train(*stopped, "seed=2", name="third", code=143)
+    train(*words, "seed=2", name="third")
+    assert "resume: found" not in (said := capsys.readouterr().out), "it is on this disk"
+    assert f"resuming from step 4 of {tmp_path / 'third'}" in said

@@ -9,18 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 
 from loralab import remote
 from loralab.console import is_first
-from loralab.errors import UserError, user_error
-from loralab.files import cache_folder
-from loralab.remote import Entry
-from loralab.training.marker import MARKER, TENSORS
+from loralab.errors import UserError
 from loralab.urls import is_url, plain
-from loralab.writing import atomic_folder
 
 SETTING = "output.folder"
 EVERY = 10.0
@@ -81,35 +76,6 @@ class Uploads:
                 print(f"error     {error}; the run continues", file=sys.stderr, flush=True)
             self._told = True
         return todo
-
-
-def fetched(url: str, setting: str) -> str:
-    """The newest state of a run's folder by URL, or the state of that URL, copied to the cache folder.
-
-    Raises a UserError where there is none.
-    """
-    root = plain(url)
-    states: dict[str, list[Entry]] = {}
-    for entry in remote.files(root, setting):
-        folder = entry.url.rpartition("/")[0]
-        if folder.rpartition("/")[0].endswith("/states"):
-            states.setdefault(folder, []).append(entry)
-    states = {folder: files for folder, files in states.items() if {MARKER, TENSORS} <= _names(files)}
-    if not states:
-        raise user_error(setting, f"'{url}' contains no training state", "give the folder of a run, or of a state")
-    last = max(states)
-    key = blake2b(repr(states[last]).encode(), digest_size=8).hexdigest()
-    place = cache_folder() / "states" / key / "states" / last.rpartition("/")[2]
-    if not place.is_dir():
-        with atomic_folder(place, "data.cache_folder") as beside:
-            beside.mkdir(parents=True)
-            for entry in states[last]:
-                remote.download(entry, beside / entry.url.rpartition("/")[2], setting, lambda size: None)
-    return str(place)
-
-
-def _names(files: list[Entry]) -> set[str]:
-    return {entry.url.rpartition("/")[2] for entry in files}
 
 
 def _files(folder: Path) -> list[tuple[str, tuple[int, int]]]:

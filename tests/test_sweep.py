@@ -183,35 +183,58 @@ def test_a_killed_sweep_of_several_processes_goes_on(sweep, launcher: str, tmp_p
     assert any(record["resumed"] for record in records)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed")
-def test_a_job_that_is_preempted_saves_and_is_queued_again(sweep, tmp_path: Path) -> None:
-    """As by Slurm; submitit's own executor stands for it. The job goes on from the state that it saved."""
-    asked: list[int] = []
-
-    def preempt() -> bool:
-        jobs = [int(file.parent.name) for file in Path("/proc").glob("[0-9]*/cmdline") if is_job(file)]
-        if not asked and jobs and [*tmp_path.glob("points/0/states/*/state.json")]:
-            asked.append(jobs[0])
-            os.kill(jobs[0], signal.SIGUSR2)
-        return False
+def jobs(folder: Path) -> list[int]:
+    """The processes of submitit's jobs that run in a folder."""
 
     def is_job(file: Path) -> bool:
         with suppress(OSError):
             words = file.read_bytes()
-            return b"submitit.core._submit" in words and str(tmp_path).encode() in words
+            return b"submitit.core._submit" in words and str(folder).encode() in words
         return False
 
-    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=20", "trainer.max_steps=400")
-    words = ("-m", "hydra/launcher=submitit_local", "seed=0", "resume=auto", f"resume_root={tmp_path}")
-    code, said, wrong = sweep(*words, *states, until=preempt)
-    assert asked
+    return sorted(int(file.parent.name) for file in Path("/proc").glob("[0-9]*/cmdline") if is_job(file))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed")
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
+def test_jobs_that_are_preempted_save_and_are_queued_again(
+    sweep, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Slurm; submitit's own executor stands for it. Each goes on from the state that it saved.
+
+    After submitit's signal, SIGUSR2 unless its variable says otherwise, submitit starts them anew; after SIGTERM, which
+    Slurm sends before it ends them, the same command does.
+    """
+    if number.name.startswith("SIGUSR"):
+        monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", number.name.removeprefix("SIG"))
+    asked: list[int] = []
+
+    def preempt() -> bool:
+        ready = all([*tmp_path.glob(f"points/{point}/states/*/state.json")] for point in "01")
+        if not asked and ready:
+            asked.extend(jobs(tmp_path))
+            for job in asked:
+                os.kill(job, number)
+        return False
+
+    words = ("-m", "sweep=slurm", "hydra/launcher=submitit_local", "hydra.launcher.gpus_per_node=0", "seed=0,1")
+    states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=20", "trainer.max_steps=300")
+    given = (*words, *states, "resume=auto", f"resume_root={tmp_path}")
+    code, said, wrong = sweep(*given, until=preempt)
+    assert len(asked) == 2
+    if number == signal.SIGTERM:
+        assert code != 0
+        code, said, wrong = sweep(*given)
     assert code == 0, said + wrong
-    (record,) = (json.loads(file.read_text()) for file in tmp_path.glob("points/0/run.json"))
-    assert (record["status"], record["steps"]) == ("finished", 400)
-    (earlier,) = (json.loads(file.read_text()) for file in tmp_path.glob("points/0/run-2.json"))
-    assert (earlier["status"], earlier["error"]) == ("interrupted", "SIGUSR2")
-    assert record["resumed"].endswith(f"step{earlier['steps']:08}")
+    assert statuses(tmp_path) == ["finished"] * 2
+    for point in "01":
+        record, earlier = (
+            json.loads((tmp_path / "points" / point / name).read_text()) for name in ("run.json", "run-2.json")
+        )
+        assert (record["status"], record["steps"]) == ("finished", 300)
+        assert (earlier["status"], earlier["error"]) == ("interrupted", number.name)
+        assert record["resumed"].endswith(f"points/{point}/states/step{earlier['steps']:08}")
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_a_fresh_machine_goes_on_from_the_newest_state_in_the_bucket(
     assert adapter(again) == adapter(train("trainer.max_steps=6", name="whole"))
 
     train(*stopped, "seed=2", name="third", code=143)
+    capsys.readouterr()
     train(*words, "seed=2", name="third")
     assert "resume: found" not in (said := capsys.readouterr().out), "it is on this disk"
     assert f"resuming from step 4 of {tmp_path / 'third'}" in said

@@ -59,9 +59,9 @@ class Runs:
         return [glance(folder) for folder in folders if (folder / RECORD).stat().st_mtime >= self.since]
 
     def failed(self, search: bool) -> bool:
-        """Whether one failed; in a search, points that diverge do not count."""
-        failed = [run for run in self.runs if run.has_failed and not (search and run.status == "diverged")]
-        return bool(failed or self.missing)
+        """Whether one failed or was interrupted; in a search, points that diverge do not count."""
+        wrong = [run for run in self.runs if run.has_failed or run.status == "interrupted"]
+        return bool([run for run in wrong if not (search and run.status == "diverged")] or self.missing)
 
     @property
     def missing(self) -> int:

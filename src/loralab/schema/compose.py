@@ -260,6 +260,11 @@ def group_options() -> dict[str, list[str]]:
     return groups
 
 
+def options_of(group: str) -> list[str]:
+    """The options of one group; none where it is no group."""
+    return group_options().get(group, [])
+
+
 def option_file(group: str, option: str) -> Path | None:
     """The YAML of a group's option; of the group "" a path below the folders."""
     return next((file for _, file in Places.files(f"{group}/{option}.yaml".lstrip("/"))), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from loralab.schema.compose import CONF
+from loralab.schema.compose import CONF, options_of
 from loralab.schema.sources import raw
 from loralab.schema.tree import exists
 
@@ -74,22 +74,23 @@ def option_of(key: str) -> str | None:
     parts = re.sub(r"=.*", "", key).split(".")
     for end in range(len(parts) - 1, 0, -1):
         group, inside = "/".join(parts[:end]), ".".join(parts[end:])
-        files = sorted((CONF / group).glob("*.yaml"))
-        having = [file.stem for file in files if exists(raw(file), inside) or exists(raw(file), key)]
+        having = [option for option in options_of(group) if _has(group, option, (inside, key))]
         if having and not (set(having) & _chosen(group)):
             return f"{group}={' | '.join(having)}"
     return None
 
 
+def _has(group: str, option: str, paths: tuple[str, ...]) -> bool:
+    """Whether an option has one of these, in its own file or in one that it inherits from."""
+    file = raw(CONF / group / f"{option}.yaml")
+    parents = [default.partition("@")[0] for default in file.get("defaults") or () if isinstance(default, str)]
+    own = any(exists(file, path) for path in paths)
+    return own or any(_has(group, parent, paths) for parent in parents if parent != "_self_")
+
+
 def _chosen(group: str) -> set[str]:
-    """The options of a group that are chosen by default, with the options that they inherit from."""
+    """The options of a group that are chosen by default."""
     parent, _, name = group.rpartition("/")
     files = [CONF / "train.yaml"] if not parent else sorted((CONF / parent).glob("*.yaml"))
-    found: set[str] = set()
-    for file in files:
-        for default in raw(file).get("defaults") or ():
-            if isinstance(default, dict) and default.get(name):
-                found.add(str(default[name]))
-    for option in list(found):
-        found |= {d for d in raw(CONF / group / f"{option}.yaml").get("defaults") or () if isinstance(d, str)}
-    return found
+    defaults = [default for file in files for default in raw(file).get("defaults") or ()]
+    return {str(default[name]) for default in defaults if isinstance(default, dict) and default.get(name)}

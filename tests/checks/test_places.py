@@ -65,7 +65,22 @@ def test_a_cache_by_url_is_refused(key: str) -> None:
     found = problems("data/cache=disk", f"{key}=s3://bucket/cache")
     assert found.keys() == {key}
     assert "'s3://bucket/cache' is a URL, not a path" in found[key]
-    assert "each machine fills a cache of its own" in found[key]
+    assert "the URL as data.cache.share" in found[key]
+
+
+@pytest.mark.parametrize(
+    ("url", "cache", "said"),
+    [
+        ("s3://bucket/cache", "disk", None),
+        ("s3://bucket/cache", "memory", "set data.cache.latents=disk"),
+        ("/mnt/cache", "disk", "common disk by data.cache.folder"),
+        ("s4://bucket/cache", "disk", "unknown scheme"),
+        ("s3://bucket/cache?key=x", "disk", "credentials come from the environment"),
+    ],
+)
+def test_where_machines_share_a_cache(url: str, cache: str, said: str | None) -> None:
+    found = problems(f"data.cache.latents={cache}", f"data.cache.share='{url}'")
+    assert said in found["data.cache.share"] if said else not found
 
 
 def test_states_are_looked_for_in_a_bucket_by_output_folder() -> None:

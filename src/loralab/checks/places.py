@@ -27,7 +27,7 @@ from loralab.writing import part_name
 
 _LONGEST = 100
 """Bytes of `run.name`, to which a time and a number are added."""
-_OWN = "give a folder of this machine, or of a disk that all mount; without one each machine fills a cache of its own"
+_OWN = "give a folder of this machine, and the URL as data.cache.share"
 ON_A_DISK = {
     "data.cache_folder": _OWN,
     "data.cache.folder": _OWN,
@@ -52,6 +52,7 @@ def place_problems(tree: Tree) -> Iterator[Problem]:
             remedy = "check the path; a relative path starts at " + os.getcwd()
             yield Problem(key, f"'{shortened(path)}' {found}", remedy)
     yield from _on_a_disk(tree)
+    yield from _shared_cache(tree)
     yield from _run_name(tree)
     found = list(written_problems(tree, _written(tree)))
     yield from found
@@ -117,6 +118,19 @@ def _on_a_disk(tree: Tree) -> Iterator[Problem]:
         if is_url(path := plain(_text(tree, key) or "")) and path not in told:  # one cache folder is that of the other
             told.add(path)
             yield Problem(key, f"'{path}' is a URL, not a path", remedy)
+
+
+def _shared_cache(tree: Tree) -> Iterator[Problem]:
+    if not (url := plain(_text(tree, "data.cache.share") or "")):
+        return
+    if not is_url(url):
+        remedy = "machines share a folder of a common disk by data.cache.folder"
+        yield Problem("data.cache.share", f"'{shortened(url)}' is a path, not a URL", remedy)
+    elif found := unusable_url(url):
+        yield Problem("data.cache.share", *found)
+    elif get(tree, "data.cache.latents") != "disk":
+        found = f"cannot be combined with data.cache.latents={get(tree, 'data.cache.latents')}"
+        yield Problem("data.cache.share", found, "set data.cache.latents=disk, or remove it")
 
 
 def _run_name(tree: Tree) -> Iterator[Problem]:

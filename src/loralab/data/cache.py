@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from loralab.data.decoding import Decoded, Decoding, Job, View, batches, gather
 from loralab.data.geometry import Corner, Size, crop_corner
 from loralab.data.storage.records import InMemory, OnDisk, Store, Tensors, row_of
+from loralab.data.storage.shared import Shared
 from loralab.files import cache_folder
 from loralab.progress import progress
 from loralab.ranks import Ranks
@@ -29,6 +30,7 @@ from loralab.rng import python_random
 from loralab.schema.ranges import AtLeastOne, Count, Repeats
 from loralab.signals import masked
 from loralab.types import Conditioning
+from loralab.urls import plain
 
 if TYPE_CHECKING:
     from loralab.models.family import Family
@@ -59,6 +61,7 @@ class Cache:
     text: the text encoder's outputs too, where it is frozen and captions do not vary; on disk if the latents are.
     `auto` is resolved where settings are composed (see loralab.schema.automatic).
     variants: number of crops cached per image where crops are random. folder: null: that of data.cache_folder.
+    share: a URL by which machines share what is on their disks.
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class Cache:
         text: bool | Literal["auto"] = False,
         variants: Repeats = 1,
         folder: str | None = None,
+        share: str | None = None,
     ) -> None:
-        self.latents, self.text, self.variants, self.folder = latents, text is True, variants, folder
+        self.latents, self.text, self.variants = latents, text is True, variants
+        self.folder, self.share = folder, share
         self._latents = self._store("latents")
         self._texts = self._store("texts")
         self._vae_id = self._text_id = ""
@@ -112,7 +117,9 @@ class Cache:
     def _fill(
         self, positions: Iterable[int], jobs: Sequence[Job], family: Family, batch_size: int, workers: int | None
     ) -> Filled:
-        """Encodes what is missing of the jobs at these positions."""
+        """Encodes what is missing of the jobs at these positions, here and where machines share it."""
+        positions = list(positions)
+        self._latents.fetch(key for position in positions for key in self._keys(jobs[position]))
         todo = [position for position in positions if self._missing(jobs[position])]
         self._latents.check_room(sum(_least_bytes(jobs[position], family) for position in todo))
         failed: dict[int, str] = {}
@@ -129,6 +136,7 @@ class Cache:
                 workers = 0
         finally:
             self._latents.release()
+        self._latents.share(key for position in positions for key in self._keys(jobs[position]))
         return Filled(made, failed)
 
     def _encode_all(
@@ -177,7 +185,8 @@ class Cache:
         self._texts.seal()
 
     def _fill_texts(self, keys: dict[bytes, str], family: Family, batch_size: int) -> None:
-        """Encodes those of these captions that are missing."""
+        """Encodes those of these captions that are missing, here and where machines share them."""
+        self._texts.fetch(keys)
         todo = self._texts.missing(keys)
         with progress("encoding captions", len(todo), "captions") as advance, torch.no_grad():
             for start in range(0, len(todo), batch_size):
@@ -185,6 +194,7 @@ class Cache:
                 text = family.encode_text([keys[key] for key in batch])
                 self._texts.put({key: _text_row(text, row) for row, key in enumerate(batch)})
                 advance(len(batch))
+        self._texts.share(keys)
 
     def lookup_text(self, caption: str) -> Conditioning:
         """The cached states of a caption, hidden (1, T, D) without padding and pooled (1, D)."""
@@ -192,11 +202,18 @@ class Cache:
         return Conditioning(tensors["hidden"], tensors.get("pooled"))
 
     def _store(self, kind: str) -> Store:
-        return OnDisk(cache_folder(self.folder) / kind) if self.latents == "disk" else InMemory()
+        if self.latents != "disk":
+            return InMemory()
+        folder = cache_folder(self.folder) / kind
+        return Shared(folder, f"{plain(self.share)}/{kind}") if self.share else OnDisk(folder)
+
+    def _keys(self, job: Job) -> dict[bytes, View]:
+        """The views of an image, by key."""
+        return {_latent_key(self._vae_id, job.digest, job.bucket, job.resized, view): view for view in job.views}
 
     def _missing(self, job: Job) -> list[tuple[bytes, View]]:
-        """The views of an image that are not cached, by key."""
-        keys = {_latent_key(self._vae_id, job.digest, job.bucket, job.resized, view): view for view in job.views}
+        """Those of them that are not cached."""
+        keys = self._keys(job)
         return [(key, keys[key]) for key in self._latents.missing(keys)]
 
     def _claimed(self, job: Job) -> list[tuple[bytes, View]]:

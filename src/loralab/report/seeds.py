@@ -13,7 +13,7 @@ import numpy as np
 SEED = "seed"
 NOT_COUNTED = (
     *("output.", "logger.", "run.", "report.", "allow", "resume", "reuse"),
-    *("data.cache_folder", "data.cache.folder"),
+    *("data.cache_folder", "data.cache.folder", "data.cache.share"),
 )
 """Settings that say where a run writes and what it is called."""
 RESAMPLES = 10_000

@@ -26,7 +26,7 @@ Signature = dict[str, Any]
 PLACES = (
     *("model.base", "model.vae", "model.tokenizer", "adapter.weights"),
     *("data.folder", "data.folders", "data.reg_folder", "data.mask_folder", "data.metadata"),
-    *("data.validation.folder", "data.cache_folder", "data.cache.folder", "resume_root"),
+    *("data.validation.folder", "data.cache_folder", "data.cache.folder", "data.cache.share", "resume_root"),
 )
 DEVICES = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 LOADING = ("data.num_workers", "data.persistent_workers")

@@ -47,6 +47,12 @@ class Store(Protocol):
     def exchange(self, ranks: Ranks) -> None:
         """Gives the other processes the entries put in this one, where they cannot read them from a disk."""
 
+    def fetch(self, keys: Iterable[bytes]) -> None:
+        """Takes those entries that are missing here from where machines share them."""
+
+    def share(self, keys: Iterable[bytes]) -> None:
+        """Gives other machines those of these entries that are here and not there."""
+
     def seal(self) -> None:
         """Called instead of close when all entries were put."""
 
@@ -83,6 +89,12 @@ class InMemory:
     def check_room(self, size: int) -> None:
         pass
 
+    def fetch(self, keys: Iterable[bytes]) -> None:
+        pass
+
+    def share(self, keys: Iterable[bytes]) -> None:
+        pass
+
     def exchange(self, ranks: Ranks) -> None:
         own = [*self._loose.items()]
         for start in range(0, max(ranks.gather(len(own))), AT_ONCE):
@@ -112,6 +124,12 @@ class OnDisk:
         self.claim, self.release, self.seal = self._shards.claim, self._shards.release, self.close
 
     def exchange(self, ranks: Ranks) -> None:
+        pass
+
+    def fetch(self, keys: Iterable[bytes]) -> None:
+        pass
+
+    def share(self, keys: Iterable[bytes]) -> None:
         pass
 
     def check_room(self, size: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from loralab.schema.compose import CONF, options_of
+from loralab.schema.compose import CONF, option_file, options_of
 from loralab.schema.sources import raw
 from loralab.schema.tree import exists
 
@@ -82,9 +82,10 @@ def option_of(key: str) -> str | None:
 
 def _has(group: str, option: str, paths: tuple[str, ...]) -> bool:
     """Whether an option has one of these, in its own file or in one that it inherits from."""
-    file = raw(CONF / group / f"{option}.yaml")
-    parents = [default.partition("@")[0] for default in file.get("defaults") or () if isinstance(default, str)]
-    own = any(exists(file, path) for path in paths)
+    file = option_file(group, option)
+    settings = raw(file) if file else {}
+    parents = [default.partition("@")[0] for default in settings.get("defaults") or () if isinstance(default, str)]
+    own = any(exists(settings, path) for path in paths)
     return own or any(_has(group, parent, paths) for parent in parents if parent != "_self_")
 
 

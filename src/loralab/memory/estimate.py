@@ -86,7 +86,10 @@ def estimate(settings: Settings, device: str) -> Estimate:
     objective = settings["objective"]  # of a caption of its own, what the base knows is kept by a pass of its own
     passes = 2 if objective.get("preservation_weight") and objective["preservation_caption"] is not None else 1
     activations = _step(model, largest.side, largest.count, blocks, passes)
-    encoded = {"the VAE on an image": model.encode(largest.side), "images": 12 * largest.count * _area(largest.side)}
+    encoded = {
+        "the VAE on an image": _encoding(model, largest.side),
+        "images": 12 * largest.count * _area(largest.side),
+    }
     step = {**beside, "activations and gradients": activations}
     phases = {
         "encoding images": {**(frozen if is_cached else beside), "frozen weights": held + comes, **encoded},
@@ -95,7 +98,7 @@ def estimate(settings: Settings, device: str) -> Estimate:
     if device == "cpu":
         phases["loading the model"] = {**frozen, **_loading(settings["model"], model)}
     if pictures := _pictures(settings, model):
-        phases["drawing pictures"] = {**beside, "pictures": comes + model.pictures(*pictures)}
+        phases["drawing pictures"] = {**beside, "pictures": comes + _drawing(model, *pictures)}
     return Estimate(phases)
 
 
@@ -151,6 +154,16 @@ def _weightless(key: str) -> Weightless:
 @cache
 def _step(model: Weightless, side: tuple[int, int], count: int, blocks: bool | int, passes: int) -> int:
     return model.step(side, count, blocks, passes)
+
+
+@cache
+def _encoding(model: Weightless, side: tuple[int, int]) -> int:
+    return model.encode(side)
+
+
+@cache
+def _drawing(model: Weightless, side: tuple[int, int], count: int) -> int:
+    return model.pictures(side, count)
 
 
 def _largest(data: Settings, model: Weightless) -> Largest:

@@ -87,11 +87,14 @@ class Shared(OnDisk):
     def _parts(self, keys: Iterable[bytes]) -> Iterator[Tensors]:
         """The tensors of these entries, as packs have them."""
         part: Tensors = {}
+        size = 0
         for key in keys:
-            part |= {f"{key.hex()}.{name}": tensor for name, tensor in self.get(key).items()}
-            if sum(tensor.nbytes for tensor in part.values()) >= PACK:
+            tensors = self.get(key)
+            part |= {f"{key.hex()}.{name}": tensor for name, tensor in tensors.items()}
+            size += sum(tensor.nbytes for tensor in tensors.values())
+            if size >= PACK:
                 yield part
-                part = {}
+                part, size = {}, 0
         if part:
             yield part
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,11 @@ def prepare(scratch: Path, shape: str, resolution: int, images: int = IMAGES, ca
     import numpy as np
     from PIL import Image
 
-    if shape != "tiny":
-        random_base(scratch / "base", shape, TINY / "tokenizer")
+    if shape != "tiny":  # in a process that gives its memory back
+        made = get_context("spawn").Process(target=random_base, args=(scratch / "base", shape, TINY / "tokenizer"))
+        made.start()
+        made.join()
+        assert made.exitcode == 0
     (scratch / "pictures").mkdir()
     numbers = random.Random(0)
     for i in range(images):

@@ -1016,7 +1016,7 @@ def test_every_option_makes_a_difference_or_is_reported(write, name):
     if name in ("dataset_config", "load_json_path"):
         pytest.skip("names a file")
     if name == "dit":
-        pytest.skip("an argument of start scripts alone: see test_zimage.py")
+        pytest.skip("makes a file one of musubi-tuner's: see test_musubi.py")
     anchor = ANCHORS.get(name, {"net_dim": 4})
     table, _, argument = name.partition(".")
     given = [{**anchor, table: {argument: value} if argument else value} for value in CANDIDATES]

@@ -13,7 +13,7 @@ SRC = ROOT / "src"
 LAYERS: list[tuple[str, ...]] = [
     (
         *("types", "rng", "errors", "files", "places", "writing", "packages", "gpus", "progress", "signals", "console"),
-        *("stages", "at_least", "ranks", "rendezvous", "urls", "remote"),
+        *("stages", "imports", "at_least", "ranks", "rendezvous", "urls", "remote"),
     ),
     ("schema",),
     ("diffusion", "data", "adapters", "models", "optim", "scorers"),

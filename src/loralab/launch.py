@@ -40,6 +40,8 @@ from loralab.command.run_folder import (
 from loralab.errors import Diverged, UserError, user_error
 from loralab.gpus import take_gpu
 from loralab.importers.save import save as save_settings
+from loralab.imports import importing
+from loralab.models.registry import of_model
 from loralab.report import resumed_sweep
 from loralab.report.loggers import finish
 from loralab.report.record import record_failure
@@ -304,12 +306,17 @@ def _trained(
     *looks: Look,
 ) -> dict[str, Any]:
     """The facts of a training; only this imports what trains."""
-    from loralab.training.quiet import quiet
-
     stages.end("settings")
-    quiet()
-    from loralab.run import train
+    # what is there of an earlier run of a sweep is to be collected
+    with importing() if "loralab.run" not in sys.modules else nullcontext():
+        from loralab.training.quiet import quiet
 
+        quiet()
+        from loralab.models.libraries import import_classes
+
+        if family := of_model(values(cfg.model)):
+            import_classes(family, whole=bool(cfg.allow))  # code of the user's own might use it all
+        from loralab.run import train
     stages.end("imports")
     return train(cfg, folder, overrides, choices, shared, stages, *looks)
 

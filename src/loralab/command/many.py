@@ -17,9 +17,7 @@ from loralab.errors import UserError, user_error
 from loralab.files import what_is_at
 from loralab.importers import content as contents
 from loralab.importers.content import NotSettings, shown
-from loralab.importers.conversion import converted
 from loralab.importers.expand import value_of
-from loralab.importers.recognition import dialect_of
 from loralab.schema.settings import written
 from loralab.writing import atomic_path, try_to_write
 
@@ -87,6 +85,9 @@ def settings_files(folder: Path) -> list[Path]:
 
 def _is_something_else(path: Path) -> bool:
     """Whether a file is not a settings file, which is reported. A damaged settings file is one: its run fails."""
+    from loralab.importers.conversion import converted
+    from loralab.importers.recognition import dialect_of
+
     try:
         content = contents.read(path)
         if dialect_of(content) == "sd-scripts-dataset":

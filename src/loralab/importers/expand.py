@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loralab.errors import Problem, user_error
 from loralab.importers import content as contents
-from loralab.importers.conversion import Converted, converted
-from loralab.importers.rules.groups import settings_of, values_of, yaml_of
 from loralab.schema.settings import Settings, written
 from loralab.schema.tree import leaves
+
+if TYPE_CHECKING:
+    from loralab.importers.conversion import Converted
 
 MEANT = {"data": "folder"}
 """The options that a file's values are for, where it chooses none: a preset sets how to train, not the images."""
@@ -45,6 +46,8 @@ def expand(overrides: list[str]) -> Expanded:
         raise user_error(
             wrong[0], f"invalid value {wrong[1]!r}", "give one file, or a list of names: settings.skip=[net_dim,alpha]"
         )
+    from loralab.importers.conversion import converted  # of all dialects: only where there is a file
+
     given = _given(overrides)
     file = converted(contents.read(path), list(map(str, skip)), given)
     told = list(_told(file))
@@ -80,6 +83,7 @@ def _stays(file: Converted, group: str, before: Any, option: str, rest: str) -> 
     """Whether a file's value stays valid with the option that the command line chooses in a group. It does where the
     option has the setting, unless the option itself changes an inherited value or is about embedded files. A default
     of the file's dialect about images does not stay; a value of our own files stays where both options start alike."""
+    from loralab.importers.rules.groups import settings_of, values_of, yaml_of
     from loralab.schema.compose import BASE
 
     if rest.partition(".")[0] not in settings_of(group, option):
@@ -144,6 +148,7 @@ def _given(overrides: list[str]) -> Settings:
 
 def _set_by(group: str, option: Any) -> Iterator[tuple[str, Any]]:
     """What a recipe sets anywhere in the configuration: it counts as part of the command line."""
+    from loralab.importers.rules.groups import yaml_of
     from loralab.schema.compose import option_file
 
     file = option_file(group, str(option))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from loralab.importers.content import Content
-from loralab.importers.conversion import converted
 from loralab.importers.foreign import SPECIAL
 from loralab.importers.section import NAME, OF_THE_RUN
 from loralab.schema.catalogue import PARAMETERS, Option
@@ -38,6 +37,8 @@ def save(tree: Tree, choices: Choices, folder: Path) -> Path:
 
 def as_json(tree: Tree, choices: Choices) -> Tree:
     """The old names with their values, and a section with everything else."""
+    from loralab.importers.conversion import converted  # few runs need it
+
     old = {option.old: _said(option, tree, choices) for option in PARAMETERS}
     said = converted(Content(Path("settings.json"), "json", old)).settings
     chosen = {group: option for group, option in (several(tree) | choices).items() if option is not None}

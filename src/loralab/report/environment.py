@@ -26,7 +26,9 @@ def environment() -> dict[str, Any]:
 @cache
 def versions() -> dict[str, str]:
     """Those of Python, of loralab, and of every installed package."""
-    installed = {package.name.lower(): package.version for package in importlib.metadata.distributions()}
+    # read once: every attribute of a distribution would read its file again
+    found = (package.metadata for package in importlib.metadata.distributions())
+    installed = {metadata["Name"].lower(): metadata["Version"] for metadata in found}
     return {"python": platform.python_version(), **dict(sorted(installed.items())), "loralab": __version__}
 
 

@@ -80,21 +80,22 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x = _product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        of_x = product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
         if x is None:
             return of_x, None, None
         if len(weight) <= x.shape[1]:  # the rows of the smaller side: those are laid out anew
-            return of_x, _product(gradient.t(), x.t()), None
-        return of_x, _product(x.t(), gradient.t()).t(), None
+            return of_x, product(gradient.t(), x.t()), None
+        return of_x, product(x.t(), gradient.t()).t(), None
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (M, K) times the transpose of weight (N, K), plus bias (N,): (M, N), without gradients."""
     bias = None if bias is None else bias.contiguous()  # the operation ignores how it is strided
     return torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(weight), bias, "none", [], "")
 
@@ -124,6 +125,6 @@ def works() -> bool:
     """Whether this torch has the operation, which is not public, and it does what it should."""
     x, weight, bias = torch.linspace(-1, 1, 48).view(6, 8), torch.linspace(-1, 1, 32).view(4, 8), torch.ones(4)
     try:
-        return torch.allclose(_product(x, weight, bias), x @ weight.t() + bias, atol=1e-5)
+        return torch.allclose(product(x, weight, bias), x @ weight.t() + bias, atol=1e-5)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loralab.errors import user_error
+from loralab.models import onednn_attention
 from loralab.models.load import Base
 
 Attention = Literal["auto", "sdpa", "xformers", "eager"]
@@ -20,9 +21,10 @@ SMALL = 2**19
 class MeasuredAttention:
     """A diffusers attention processor that uses the implementation that measured faster.
 
-    That is torch's scaled_dot_product_attention but for small attentions in bf16 on a CPU, where its backward is slow:
-    of SD 1.5 at 256 px and one thread, forward and backward in ms, eager against sdpa: 17 to 24 (256 queries, 256
-    keys), 13 to 20 (1024, 77), 88 to 82 (1024, 1024); the first in fp32: 31 to 32, the last: 195 to 104.
+    That is torch's scaled_dot_product_attention, but on a CPU: in fp32 ours by oneDNN, which benchmarks/levers.py
+    measures; in bf16, where attentions are small, eager, as sdpa's backward is slow: of SD 1.5 at 256 px and one
+    thread, forward and backward in ms, eager against sdpa: 17 to 24 (256 queries, 256 keys), 13 to 20 (1024, 77), 88
+    to 82 (1024, 1024).
     """
 
     def __init__(self) -> None:
@@ -31,18 +33,43 @@ class MeasuredAttention:
         self.eager, self.sdpa = AttnProcessor(), AttnProcessor2_0()
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *args: Any, **kwargs: Any
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Tensor:
         keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if attention_mask is None and is_on_cpu(hidden_states, torch.float32) and _is_of_transformer(attn):
+            return _by_onednn(attn, hidden_states, keys)
         small = hidden_states.shape[1] * keys.shape[1] <= SMALL
-        chosen = self.eager if small and is_bf16_on_cpu(hidden_states) else self.sdpa
-        return chosen(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+        chosen = self.eager if small and is_on_cpu(hidden_states, torch.bfloat16) else self.sdpa
+        return chosen(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
 
 
-def is_bf16_on_cpu(x: Tensor) -> bool:
+def _by_onednn(attn: Any, hidden: Tensor, keys: Tensor) -> Tensor:
+    """What AttnProcessor2_0 computes of hidden (B, N, D) and keys (B, M, D'): (B, N, D)."""
+    heads = (
+        layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, H, …, D/H)
+        for layer, x in ((attn.to_q, hidden), (attn.to_k, keys), (attn.to_v, keys))
+    )
+    dense, dropout = attn.to_out
+    return dropout(dense(onednn_attention.attention(*heads).transpose(1, 2).flatten(2)))
+
+
+def _is_of_transformer(attn: Any) -> bool:
+    """Whether it is queries, keys, values and output alone."""
+    others = (attn.group_norm, attn.spatial_norm, attn.norm_q, attn.norm_k, attn.norm_cross, attn.residual_connection)
+    return not any(others) and attn.rescale_output_factor == 1
+
+
+def is_on_cpu(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether it is computed with in this precision on a CPU."""
     device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return device == "cpu" and dtype == torch.bfloat16
+    used = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return device == "cpu" and used == dtype
 
 
 def set_attention(base: Base, attention: Attention) -> None:

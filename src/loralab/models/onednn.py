@@ -30,12 +30,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     The bias gets no gradient where oneDNN computes it.
     """
-    if x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or torch.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu":
         return F.linear(x, weight, bias)
-    if x.numel() * len(weight) < WORTHWHILE or (bias is not None and bias.requires_grad) or not works():
-        return F.linear(x, weight, bias)
-    rows: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # pyright: ignore[reportAssignmentType]
-    return rows.view(*x.shape[:-1], len(weight))
+    rows = x.reshape(-1, x.shape[-1])  # of more dimensions, torch may copy the weight
+    is_fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    is_large = x.numel() * len(weight) >= WORTHWHILE
+    if is_fp32 and is_large and not (bias is not None and bias.requires_grad) and works():
+        out: Tensor = _Product.apply(rows, weight, bias)  # pyright: ignore[reportAssignmentType]
+    else:
+        out = F.linear(rows, weight, bias)
+    return out.view(*x.shape[:-1], len(weight))
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
-from torch import nn
 
 from loralab.models import onednn
+from loralab.models.memory_format import set_memory_format
 
 if TYPE_CHECKING:
     from loralab.training.module import LoraModule
@@ -42,9 +42,7 @@ class Speed:
         is_shared_out = module.run.settings["trainer"]["strategy"] == "fsdp"  # which takes weights as they are counted
         is_last = self.channels_last and on_gpu and not is_shared_out
         format = torch.channels_last if is_last else torch.contiguous_format
-        for layer in module.family.denoiser.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.weight.data = layer.weight.data.contiguous(memory_format=format)
+        set_memory_format(module.family.denoiser, format)
         if format is torch.channels_last:
             yield "channels last"
         if not on_gpu and any(isinstance(layer, onednn.FrozenLinear) for layer in module.family.denoiser.modules()):

@@ -20,7 +20,6 @@ from loralab.adapters.inject import inject
 from loralab.memory.storages import Storages, norms_in_fp32
 from loralab.models.checkpointing import checkpoint_gradients, outermost
 from loralab.models.load import without_weights
-from loralab.models.onednn import works
 
 CAPTION = "a red star on a blue ground"
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -30,7 +29,6 @@ class Weightless:
     """A base model with adapters, built from a run's settings as training builds them."""
 
     def __init__(self, settings: Mapping[str, Any], device: str) -> None:
-        works()  # computes, so not among fake tensors
         self.device, self.precision = device, settings["trainer"]["precision"]
         self.mode, self.storages = FakeTensorMode(), Storages()
         model = {**settings["model"], "gradient_checkpointing": settings["model"].get("gradient_checkpointing") is True}

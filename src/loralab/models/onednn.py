@@ -7,7 +7,6 @@ the lower levels of a UNet, that takes longer than the convolution, and a produc
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -35,7 +34,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])  # of more dimensions, torch may copy the weight
     is_fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     is_large = x.numel() * len(weight) >= WORTHWHILE
-    if is_fp32 and is_large and not (bias is not None and bias.requires_grad) and works():
+    if is_fp32 and is_large and not (bias is not None and bias.requires_grad) and WORKS:
         out: Tensor = _Product.apply(rows, weight, bias)  # pyright: ignore[reportAssignmentType]
     else:
         out = F.linear(rows, weight, bias)
@@ -100,8 +99,18 @@ class _Product(torch.autograd.Function):
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (M, K) times the transpose of weight (N, K), plus bias (N,): (M, N), without gradients."""
+    return (torch.ops.loralab.product if torch.compiler.is_compiling() else _computed)(x, weight, bias)
+
+
+def _computed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     bias = None if bias is None else bias.contiguous()  # the operation ignores how it is strided
     return torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(weight), bias, "none", [], "")
+
+
+# opaque to torch.compile, which knows oneDNN's operation of constant weights only
+torch.library.custom_op(
+    "loralab::product", _computed, mutates_args=(), schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor"
+).register_fake(lambda x, weight, bias: x.new_empty(len(x), len(weight)))
 
 
 def _dense(matrix: Tensor) -> Tensor:
@@ -124,11 +133,14 @@ def _can_be_product(layer: nn.Conv2d) -> bool:
     return usual and is_large and isinstance(layer.padding, tuple)
 
 
-@cache
-def works() -> bool:
+def _works() -> bool:
     """Whether this torch has the operation, which is not public, and it does what it should."""
     x, weight, bias = torch.linspace(-1, 1, 48).view(6, 8), torch.linspace(-1, 1, 32).view(4, 8), torch.ones(4)
     try:
         return torch.allclose(product(x, weight, bias), x @ weight.t() + bias, atol=1e-5)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
+
+
+WORKS = _works()
+"""A constant: torch.compile sees no function that was called before."""

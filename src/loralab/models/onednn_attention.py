@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loralab.models.onednn import product, works
+from loralab.models.onednn import WORKS, product
 
 WORTHWHILE = 2**18
 """Scores of a head below which torch's kernel is as fast."""
@@ -38,7 +38,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     As torch's scaled_dot_product_attention, up to rounding.
     """
     is_large = query.shape[2] * key.shape[2] >= WORTHWHILE
-    if is_large and all(map(_can_be, (query, key, value))) and is_faster() and not torch.compiler.is_compiling():
+    # first whether torch.compile traces it, to which the rest is unknown
+    if not torch.compiler.is_compiling() and is_large and all(map(_can_be, (query, key, value))) and is_faster():
         return _Attention.apply(query, key, value)  # pyright: ignore[reportReturnType]
     return F.scaled_dot_product_attention(query, key, value)
 
@@ -53,7 +54,7 @@ def is_faster() -> bool:
     """Whether MKL leaves half of each vector unused here, and oneDNN's products work."""
     info = Path("/proc/cpuinfo")
     maker = info.read_text() if info.exists() else platform.processor()
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "GenuineIntel" not in maker and works()
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "GenuineIntel" not in maker and WORKS
 
 
 class _Attention(torch.autograd.Function):

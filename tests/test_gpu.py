@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from loralab import cli
+from loralab.callbacks import compiled
 from tests.support.runs import record
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -47,6 +48,15 @@ def test_what_is_fast_trains_on_the_same_loss(on_gpu) -> None:
     fast, exact = (record(on_gpu(f"speed={speed}", name=speed)) for speed in ("auto", "exact"))
     assert fast["speed"] == "fp32 products in TF32 · channels last · the optimizer's step as one kernel"
     assert fast["loss"] == pytest.approx(exact["loss"], rel=5e-3)
+
+
+@pytest.mark.parametrize("way", ["true", "graphs"])
+def test_compiled_blocks_train_on_the_same_loss(way: str, on_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "PAYS", float("inf"))
+    words = ("optimizer=sgd", "optimizer.lr=0.1")
+    ours, plain = (record(on_gpu(*words, f"speed.compile={way}", name=way)) for way in (way, "false"))
+    assert ours["compiled"]["kept"]
+    assert ours["loss"] == pytest.approx(plain["loss"], rel=5e-3)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from loralab import signals
 from loralab.adapters.inject import inject
+from loralab.callbacks.compiled import Compiled
 from loralab.callbacks.memory_limit import MemoryLimit
 from loralab.callbacks.progress_file import ProgressFile
 from loralab.callbacks.pruning import Pruning
@@ -99,15 +100,17 @@ def train(
         describe = Describe(run.settings, recipe(run.settings, choices), module.family, module.adapters, data)
         output = instantiate(cfg.output)(fallback=fallback, describe=describe)
         states = States(run, fallback)
-        limit = [MemoryLimit(plan.limit_gb)] if plan else []
+        speed = instantiate(cfg.speed)
+        dry = [Compiled(speed.compile, record.add)] if speed.compile else []
+        dry += [MemoryLimit(plan.limit_gb)] if plan else []
         trainer = instantiate(cfg.trainer)(
-            callbacks=[*callbacks(cfg, side_work, run, output, states), *limit],
+            callbacks=[*callbacks(cfg, side_work, run, output, states), *dry],
             logger=loggers(cfg.get("logger"), side_work, run) or False,
             default_root_dir=folder,
         )
         # the signature needs the number of devices, which the trainer knows, and comes before the first step
         run.signature = signature(run.settings, module.family, module.adapters, data.plan, trainer.world_size)
-        record.add(speed=instantiate(cfg.speed).apply(module, trainer))
+        record.add(speed=speed.apply(module, trainer))
         begun = _begin(cfg, record, trainer, module, data, output, looks) if is_first() else None
         with processes.started(trainer, cfg, run.is_ending), _joined(trainer, data, run):
             resume, is_taken_over = run.ranks.of_first(begun) or (None, False)

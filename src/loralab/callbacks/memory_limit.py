@@ -8,6 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.training import heap
+from loralab.training.dry_run import dry_run
 from loralab.training.memory_advice import peak_gigabytes
 from loralab.training.module import LoraModule
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 class MemoryLimit(Callback):
     """Begins with a dry run of the largest batch: what does not fit fails there, not hours later.
 
-    Its gradients are dropped. Nothing of the result changes, as all randomness is a function of what it is for. Not
-    with several devices, whose gradients are exchanged. limit_gb: a peak above it is said.
+    Nothing of the result changes. Not with several devices. limit_gb: a peak above it is said.
     """
 
     def __init__(self, limit_gb: float) -> None:
@@ -29,10 +29,7 @@ class MemoryLimit(Callback):
         if trainer.world_size > 1:
             return
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        batch = data.largest_batch().to(module.device)
-        with trainer.precision_plugin.forward_context():
-            module.losses(batch, module.seed).loss.mean().backward()
-        trainer.optimizers[0].zero_grad()
+        dry_run(trainer, module, data.largest_batch().to(module.device))
         peak = peak_gigabytes(trainer.strategy.root_device)
         if peak > self.limit_gb:
             words = f"{peak:.2f} GB with the largest batch, above memory.limit_gb={self.limit_gb:g}"

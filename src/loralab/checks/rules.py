@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab.callbacks import prompts
+from loralab.checks import compiling
 from loralab.checks.adapter import adapter_problems
 from loralab.checks.data import data_problems
 from loralab.checks.devices import device_problems
@@ -215,6 +216,14 @@ def _shared_out(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> It
             yield Problem(setting, found, f"set {setting}={'null' if off is None else off}, or trainer=ddp")
 
 
+def _compiling(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    yield from compiling.combination_problems(tree)
+
+
+def _compiling_here(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
+    yield from compiling.machine_problems(tree)
+
+
 def _plain_values(tree: Tree, choices: dict[str, Any], overrides: list[str]) -> Iterator[Problem]:
     for key in ("resume", "resume_root"):
         if not isinstance(get(tree, key, ""), str | None):
@@ -360,6 +369,7 @@ RULES: tuple[Rule, ...] = (
     _precision_of_base,
     _offload,
     _shared_out,
+    _compiling,
     _cached_texts,
     _validation_is_watched,
     _batch_parts,
@@ -375,6 +385,7 @@ RULES_HERE: tuple[Rule, ...] = (
     _meaningless,
     _of_flows,
     _device,
+    _compiling_here,
     _packages,
     _pictures,
     _scores,

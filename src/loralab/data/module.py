@@ -198,6 +198,11 @@ class DataModule(L.LightningDataModule):
 
         return collate([dataset[place] for place in max(self._attached_sampler(), key=pixels)])
 
+    def batch_shapes(self) -> int:
+        """How many shapes the training batches of the epoch have: sizes of images, and numbers of them."""
+        draws = self.plan.draws
+        return len({(draws.groups[draws.group_of[b[0].draw.index]].bucket, len(b)) for b in self._attached_sampler()})
+
     def each_image(self) -> DataLoader:
         """Each training image once (at each resolution), without anything random; needs no attached trainer, and uses
         no cache."""

@@ -783,7 +783,7 @@ _NO_COUNTERPART = {
         "deepspeed zero_stage offload_optimizer_device offload_optimizer_nvme_path offload_param_device "
         "offload_param_nvme_path zero3_init_flag zero3_save_16bit_model fp16_master_weights_and_gradients"
     ),
-    "compiling the model is not supported": (
+    "speed.compile=true compiles what is worth it": (
         "torch_compile dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph dynamo_fullgraph "
         "dynamo_dynamic compile compile_backend compile_mode compile_dynamic compile_fullgraph compile_cache_size_limit"
     ),

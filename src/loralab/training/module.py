@@ -214,6 +214,7 @@ class LoraModule(L.LightningModule):
         checkpoint["state_dict"] = _only_adapters(checkpoint["state_dict"])
         checkpoint["ema"] = self.ema.state_dict()
         checkpoint["position"] = self.run.position
+        checkpoint["compiled"] = self.run.compiled
         place(checkpoint["loops"], *self.run.position, int(self.trainer.num_training_batches), self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -227,6 +228,7 @@ class LoraModule(L.LightningModule):
         self.ema.load_state_dict(checkpoint["ema"])
         epoch, batch = checkpoint["position"]
         self.run.position = epoch, batch
+        self.run.compiled = checkpoint.get("compiled")
 
 
 def _only_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:

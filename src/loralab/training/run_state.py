@@ -37,6 +37,9 @@ class RunState:
     """The module counts; whoever does other work pauses it."""
     stages: Stages = field(default_factory=lambda: Stages(time.time()))
     """How long the start took; by who does the work."""
+    compiled: dict[str, Any] | None = None
+    """What compiling the denoiser's blocks gave, and whether they are; by Compiled, and before it by the state that is
+    resumed."""
     loss: Tensor | None = None
     """() on the device of the training, smoothed over about 50 batches; by the module."""
     position: tuple[int, int] = (0, 0)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning import Trainer
@@ -28,6 +28,8 @@ class Speed:
     """Products in fp32 on a GPU with 10 bits of mantissa."""
     channels_last: bool = True
     """Convolutions on a GPU with the channels last in memory."""
+    compile: bool | Literal["graphs"] = False
+    """torch.compile of the denoiser's blocks, where it pays (see callbacks.compiled); graphs: as CUDA graphs, too."""
 
     def apply(self, module: LoraModule, trainer: Trainer) -> str:
         """Sets it for a run, before its optimizer is made; says in a line what is on."""
@@ -51,6 +53,8 @@ class Speed:
         if self.fused and isinstance(make, partial) and _has_fused(make.func):
             module.make_optimizer = partial(make.func, *make.args, **make.keywords, fused=True)
             yield "the optimizer's step as one kernel"
+        if self.compile:
+            yield f"the denoiser's blocks compiled{' into CUDA graphs' * (self.compile == 'graphs')}, if it pays"
 
 
 def _has_fused(optimizer: Callable[..., Any]) -> bool:

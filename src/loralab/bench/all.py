@@ -20,7 +20,11 @@ from loralab.schema.nearest import did_you_mean
 from loralab.writing import atomic_path
 
 SDXL = "loralab bench train --shape sdxl --steps 2 --warmup 1"
-GPU = "loralab bench train --device cuda --dtype bf16 --precision bf16-mixed --steps 20 --warmup 5 --rounds 3"
+GPU_ONCE = "loralab bench train --device cuda --dtype bf16 --precision bf16-mixed --steps 20 --warmup 5"
+GPU = f"{GPU_ONCE} --rounds 3"
+GPU_SHAPES = (("sd1", 512), ("sdxl", 1024))
+"""With the pixels of a side."""
+LEVERS = "python benchmarks/levers.py"
 SD1 = "loralab bench train --shape sd1 --steps 4 --warmup 2"
 
 
@@ -48,11 +52,26 @@ BENCHMARKS = {
         f"gpu-{shape}-{side}-{batch}": Benchmark(
             f"{GPU} --shape {shape} --resolution {side} --batch-size {batch}", gpu=True
         )
-        for shape, side in (("sd1", 512), ("sdxl", 1024))
+        for shape, side in GPU_SHAPES
         for batch in (1, 4, 8)
     },
+    **{
+        f"gpu-{shape}-{side}-{batch}-{name}": Benchmark(
+            f"{GPU} --shape {shape} --resolution {side} --batch-size {batch} speed.compile={way}", gpu=True
+        )
+        for shape, side in GPU_SHAPES
+        for batch in (1, 4)
+        for name, way in (("compile", "true"), ("graphs", "graphs"))
+    },
+    **{
+        f"gpu-{shape}-{side}-memory": Benchmark(
+            f"{GPU_ONCE} --shape {shape} --resolution {side} --batch-size 4 memory.limit_gb=auto", gpu=True
+        )
+        for shape, side in GPU_SHAPES
+    },
     "shares": Benchmark("python benchmarks/shares.py", "python benchmarks/shares.py --sides 64"),
-    "levers": Benchmark("python benchmarks/levers.py --compile", "python benchmarks/levers.py --rounds 3"),
+    "levers": Benchmark(f"{LEVERS} --compile", f"{LEVERS} --rounds 3"),
+    "gpu-levers": Benchmark(f"{LEVERS} --device cuda --compile", f"{LEVERS} --device cuda --rounds 3", gpu=True),
     "growth": Benchmark("loralab bench growth", "loralab bench growth --steps 3 --warmup 1 --points 2"),
     "images": Benchmark(
         "python benchmarks/data.py --pictures 0",

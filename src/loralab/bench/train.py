@@ -44,7 +44,15 @@ def ours(args: argparse.Namespace, scratch: Path, *overrides: str) -> dict[str, 
     words = [f"+callbacks.clock.{key}={value}" for key, value in clock.items()]
     words += ["data.cache.latents=memory", "trainer.profiler=simple", *overrides]
     run = ways.ours(args, scratch, args.steps + args.warmup, *words)
-    return {**json.loads(figures.read_text()), "seconds_to_first_step": _total(ways.start_seconds(run))}
+    facts = json.loads((run / "run.json").read_text())
+    return {**json.loads(figures.read_text()), "seconds_to_first_step": _total(facts["start_seconds"]), **found(facts)}
+
+
+def found(facts: dict[str, Any]) -> dict[str, float]:
+    """What a run.json says of the memory that was planned and of compiled blocks, where there is such."""
+    memory, compiled = facts.get("memory"), facts.get("compiled")
+    said = {name: memory[name] for name in ("estimated_gb", "measured_gb")} if memory else {}
+    return said | ({f"compile_{name}": compiled[name] for name in ("seconds", "ratio", "kept")} if compiled else {})
 
 
 def _theirs(args: argparse.Namespace, scratch: Path) -> dict[str, float]:

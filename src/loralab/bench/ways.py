@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def ours(args: argparse.Namespace, scratch: Path, steps: int, *overrides: str) -
         f"hydra.run.dir={folder}",
     ]
     command = [sys.executable, "-m", "loralab.train", *words, *args.overrides, *overrides]
-    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False, cwd=scratch).returncode:
+    kernels = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / "kernels")}  # each run compiles its own
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False, cwd=scratch, env=kernels).returncode:
         raise user_error("loralab train", "failed", "see its messages above")
     return folder
 

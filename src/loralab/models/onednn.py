@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 Kernels = Literal["auto", "torch"]
 DTYPES = (torch.float32, torch.bfloat16)
-WORTHWHILE = 2**23
+WORTHWHILE = 2**21
 """Multiplications below which a product takes less time than choosing how to compute it."""
 LARGE_POINTWISE, LARGE_KERNEL = 2**16, 2**21
 """Weights of a 1×1 and of a k×k convolution below which torch's own is as fast."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -109,7 +110,9 @@ class Compiled(Callback):
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
             first = f"torch.compile failed: {next(filter(None, str(error).splitlines()), type(error).__name__)}"
-            raise user_error("speed.compile", first, "set speed.compile=false") from error
+            cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")  # torch sets it when it compiles
+            remedy = f"remove {cache}, which a run that was killed may have left damaged, or set speed.compile=false"
+            raise user_error("speed.compile", first, remedy) from error
         off = distance(plain, gradients)
         self.right[shape_of(batch)] = off < TOLERANCES[trainer.precision]
         return round(time.perf_counter() - start, 1), off

@@ -19,7 +19,10 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from loralab.at_least import at_least
-from loralab.models import onednn
+from loralab.models import onednn, onednn_attention, vae
+from loralab.models.load import empty
+from loralab.models.memory_format import set_memory_format
+from loralab.models.registry import FAMILIES
 
 RANK = 16
 WIDTHS = (320, 1280)
@@ -88,6 +91,11 @@ def on_cpu(setup: Setup) -> Iterator[Lever]:
         yield Lever(name, *_kernels(tokens, width), True)
     name = "a 3×3 convolution of 1280 channels at 4×4 as a product with patches (`model.kernels=auto`)"
     yield Lever(name, *_patches(), True)
+    for tokens, width in ((4096, 40), (1024, 80)):  # of 512 px
+        name = f"attention of {tokens} tokens in 8 heads of {width} by oneDNN (`model.attention=auto`)"
+        yield Lever(name, *_attention(tokens, width), True)
+    name = "an image of 256×256 through the VAE's encoder, channels last in memory (`model.kernels=auto`)"
+    yield Lever(name, *_encoder(), True)
 
 
 def on_gpu(setup: Setup) -> Iterator[Lever]:
@@ -148,6 +156,22 @@ def _rows(tokens: int, width: int) -> tuple[Act, Act]:
 def _kernels(tokens: int, width: int) -> tuple[Act, Act]:
     x, weight = _leaf(1, tokens, width), _leaf(8 * width, width, grad=False)  # of the feed-forward layer
     return _trained(lambda: F.linear(x, weight), x), _trained(lambda: onednn.linear(x, weight), x)
+
+
+def _attention(tokens: int, width: int) -> tuple[Act, Act]:
+    given = [_leaf(1, tokens, 8, width) for _ in "qkv"]
+    q, k, v = (each.transpose(1, 2) for each in given)
+    ours, torchs = onednn_attention.attention, F.scaled_dot_product_attention
+    return _trained(lambda: torchs(q, k, v), *given), _trained(lambda: ours(q, k, v), *given)
+
+
+def _encoder() -> tuple[Act, Act]:
+    row = FAMILIES["sd1"]
+    plain, last = (empty(row, "vae", row.architecture["vae"]).eval() for _ in range(2))
+    set_memory_format(last, torch.channels_last)
+    image = _leaf(1, 3, 256, 256, grad=False)
+    encode = torch.no_grad()(vae.encode)
+    return lambda: encode(plain, image), lambda: encode(last, image)
 
 
 def _patches() -> tuple[Act, Act]:

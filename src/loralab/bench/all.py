@@ -19,13 +19,14 @@ from loralab.files import as_json
 from loralab.schema.nearest import did_you_mean
 from loralab.writing import atomic_path
 
-SDXL = "loralab bench train --shape sdxl --steps 2 --warmup 1"
+SDXL = "loralab bench train --shape sdxl --resolution 512 --steps 2 --warmup 1"
 GPU_ONCE = "loralab bench train --device cuda --dtype bf16 --precision bf16-mixed --steps 20 --warmup 5"
 GPU = f"{GPU_ONCE} --rounds 3"
 GPU_SHAPES = (("sd1", 512), ("sdxl", 1024))
 """With the pixels of a side."""
 LEVERS = "python benchmarks/levers.py"
-SD1 = "loralab bench train --shape sd1 --steps 4 --warmup 2"
+SD1 = "loralab bench train --shape sd1 --steps 3 --warmup 1"
+BF16 = "model.dtype=bf16 trainer.precision=bf16-mixed"
 
 
 class Benchmark(NamedTuple):
@@ -43,11 +44,13 @@ BENCHMARKS = {
     "start-sd1": Benchmark("loralab bench start --shape sd1"),
     "train-tiny": Benchmark("loralab bench train --steps 60 --rounds 3", "loralab bench train --steps 10"),
     "train-tiny-8": Benchmark("loralab bench train --batch-size 8 --steps 30 --rounds 3"),
-    "train-sd1-256": Benchmark(SD1),
-    "train-sd1-512": Benchmark(f"{SD1} --resolution 512"),
+    "train-sd1-256": Benchmark(f"{SD1} --rounds 3"),
+    "train-sd1-512": Benchmark(f"{SD1} --resolution 512 --rounds 3"),
     "train-sd1-768": Benchmark(f"{SD1} --resolution 768"),
-    "train-sdxl-512": Benchmark(f"{SDXL} --resolution 512"),
-    "train-sdxl-512-4": Benchmark(f"{SDXL} --resolution 512 --batch-size 4"),
+    "train-sdxl-512": Benchmark(SDXL),
+    "train-sdxl-512-4": Benchmark(f"{SDXL} --batch-size 4 --dtype bf16 --precision bf16-mixed"),
+    "best-sd1-256": Benchmark(f"{SD1} --rounds 3 {BF16}"),
+    "best-sd1-512": Benchmark(f"{SD1} --resolution 512 {BF16}"),
     **{
         f"gpu-{shape}-{side}-{batch}": Benchmark(
             f"{GPU} --shape {shape} --resolution {side} --batch-size {batch}", gpu=True

@@ -29,7 +29,7 @@ CAPTION = "a red star on a blue ground"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is trained, and how."""
-    parser.add_argument("overrides", nargs="*", help="further settings for the run, as for train.py")
+    parser.add_argument("overrides", nargs="*", help="settings for loralab's run alone, as for train.py")
     parser.add_argument(
         "--shape", choices=MODELS, default="tiny", help="tiny (embedded), or random weights at full size"
     )
@@ -118,6 +118,8 @@ def ours(args: argparse.Namespace, scratch: Path, steps: int, *overrides: str) -
         "callbacks.progress.enabled=false",
         f"hydra.run.dir={folder}",
     ]
+    given = {override.partition("=")[0] for override in args.overrides}
+    words = [word for word in words if word.partition("=")[0] not in given]
     command = [sys.executable, "-m", "loralab.train", *words, *args.overrides, *overrides]
     kernels = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder.parent / "kernels")}  # each run compiles its own
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False, cwd=scratch, env=kernels).returncode:

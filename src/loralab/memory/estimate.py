@@ -28,7 +28,7 @@ from loralab.types import Fit
 
 Settings = Mapping[str, Any]
 
-PROCESS = int(0.55 * 2**30)
+PROCESS = int(0.6 * 2**30)
 """Bytes of a process that trains on a CPU without its tensors: Python, torch, the other libraries and their caches.
 Measured with the tiny model on Linux, torch 2.13 for CPUs; a torch for CUDA has up to 1 GB more."""
 

@@ -94,8 +94,8 @@ def on_cpu(setup: Setup) -> Iterator[Lever]:
     for tokens, width in ((4096, 40), (1024, 80)):  # of 512 px
         name = f"attention of {tokens} tokens in 8 heads of {width} by oneDNN (`model.attention=auto`)"
         yield Lever(name, *_attention(tokens, width), True)
-    name = "an image of 256×256 through the VAE's encoder, channels last in memory (`model.kernels=auto`)"
-    yield Lever(name, *_encoder(), True)
+    name = "an image of 256×256 through the VAE's encoder, channels last in memory: ten times the rounding error"
+    yield Lever(name, *_encoder(), False)
 
 
 def on_gpu(setup: Setup) -> Iterator[Lever]:

@@ -138,7 +138,7 @@ def test_a_run_on_a_single_file_names_it_by_both_hashes(train, random_base, rand
     monkeypatch.setitem(FAMILIES, "sd1", replace(FAMILIES["sd1"], architecture=small))
     base, vae = tmp_path / "base.safetensors", tmp_path / "vae.safetensors"
     save_single_file(random_family, base, torch.float32)
-    save_file({name: tensor.contiguous() for name, tensor in random_family.vae.state_dict().items()}, vae)
+    save_file(dict(random_family.vae.state_dict()), vae)
     content = base.read_bytes()
     assert len(content) > 0x110000
     words = ("model=sd15", f"model.base={base}", f"model.tokenizer={random_base / 'tokenizer'}", "data.resolution=64")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from loralab.bench.ways import TINY
+from loralab.models import onednn, onednn_attention
+from loralab.training.loss_log import file_of, read
 from loralab.training.marker import TENSORS
 from tests.support.runs import record
 
@@ -34,6 +38,22 @@ def test_fast_and_exact_train_the_same(train, optimizer: str, capsys: pytest.Cap
     assert ours.keys() == plain.keys()
     for name in plain:
         torch.testing.assert_close(ours[name], plain[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("lever", ["speed.fused=true", "model.kernels=auto", "model.attention=auto"])
+def test_each_alone_has_the_plain_loss_curve(train, lever: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    for module, function in ((onednn, "product"), (onednn_attention, "product")):
+        own = getattr(module, function)
+        monkeypatch.setattr(module, function, lambda *of, own=own, module=module: used.append(module) or own(*of))
+    monkeypatch.setattr(onednn_attention, "is_faster", lambda: True)
+    words = ("model.base=" + str(TINY), "data.resolution=192", "data.batch_size=2", "optimizer=sgd", "optimizer.lr=0.1")
+    plain = train(*words, *EXACT, "trainer.max_steps=6", name="plain")
+    assert not used
+    ours = train(*words, *EXACT, lever, "trainer.max_steps=6", name="ours")
+    assert set(used) == {"model.kernels=auto": {onednn}, "model.attention=auto": {onednn_attention}}.get(lever, set())
+    curve, wanted = (read(file_of(run, 0)).records for run in (ours, plain))
+    np.testing.assert_allclose(curve["loss"], wanted["loss"], rtol=2e-5)
 
 
 def test_an_optimizer_without_such_a_kernel_trains_as_before(train) -> None:

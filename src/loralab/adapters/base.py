@@ -304,18 +304,19 @@ def working_dtype(x: Tensor) -> torch.dtype:
 def apply(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
     """The layer's operation with another weight, without bias."""
     if not isinstance(layer, nn.Conv2d):
-        return onednn.linear(x, weight.to(x.dtype))
+        return onednn.linear_of(layer)(x, weight.to(x.dtype))
     if layer.kernel_size == (1, 1) and layer.stride == (1, 1):
-        return pointwise(x, weight)
+        return pointwise(layer, x, weight)
     return F.conv2d(x, weight.to(x.dtype), None, layer.stride, layer.padding, layer.dilation)
 
 
-def pointwise(x: Tensor, weight: Tensor) -> Tensor:
-    """A weight (out, in) or (out, in, 1, 1) applied to the features of (B, T, D) or (B, C, H, W)."""
-    weight = weight.to(x.dtype)
+def pointwise(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
+    """A weight (out, in) or (out, in, 1, 1) applied to the features of (B, T, D) or (B, C, H, W), as in the layer."""
+    linear, weight = onednn.linear_of(layer), weight.to(x.dtype)
     if weight.dim() == 2:
-        return onednn.linear(x, weight)
-    return onednn.pointwise(x, weight) if x.device.type == "cpu" else F.conv2d(x, weight)
+        return linear(x, weight)
+    is_product = x.device.type == "cpu" and linear is onednn.linear
+    return onednn.pointwise(x, weight) if is_product else F.conv2d(x, weight)
 
 
 def drawn(probability: float) -> bool:

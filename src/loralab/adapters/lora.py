@@ -38,11 +38,11 @@ class LoRA(Method):
         """What the low-rank path adds to the output."""
         down, up, mid = (adapter.tensors.get(name) for name in ("lora_down", "lora_up", "lora_mid"))
         if mid is not None:
-            x, down = pointwise(x, down), mid
+            x, down = pointwise(adapter.layer, x, down), mid
         hidden = apply(adapter.layer, x, down)  # (B, T, r) or (B, r, H, W)
         if adapter.training:
             hidden = self.dropped(hidden)
-        return pointwise(self.masked(hidden, adapter.timesteps) * adapter.scale, up)
+        return pointwise(adapter.layer, self.masked(hidden, adapter.timesteps) * adapter.scale, up)
 
     def masked(self, hidden: Tensor, timesteps: Tensor | None) -> Tensor:
         """The rank components (B, …, r) or (B, r, H, W) that count at each sample's timestep: here, all."""

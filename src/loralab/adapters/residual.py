@@ -47,7 +47,7 @@ class Residual(LoRA):
     def branch(self, adapter: Adapter, x: Tensor) -> Tensor:
         """Dropout is of what is trained alone, as where the start is out of the base."""
         hidden = apply(adapter.layer, x, adapter.get_buffer("start_down")) * adapter.scale
-        return super().branch(adapter, x) - pointwise(hidden, adapter.get_buffer("start_up"))
+        return super().branch(adapter, x) - pointwise(adapter.layer, hidden, adapter.get_buffer("start_up"))
 
     @staticmethod
     def delta(tensors: Tensors) -> Tensor:

@@ -7,6 +7,7 @@ the lower levels of a UNet, that takes longer than the convolution, and a produc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -121,10 +122,16 @@ def _dense(matrix: Tensor) -> Tensor:
 def set_kernels(model: nn.Module, kernels: Kernels) -> None:
     """Has the layers of a frozen model computed in the faster way, unless `torch`."""
     for layer in model.modules() if kernels == "auto" else ():
+        vars(layer)["by_onednn"] = True
         if type(layer) is nn.Linear:
             layer.__class__ = FrozenLinear
         elif type(layer) is nn.Conv2d and _can_be_product(layer):
             layer.__class__ = FrozenConv2d
+
+
+def linear_of(layer: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """`linear` where `set_kernels` had the layer computed so, else torch's: for what is added to its output."""
+    return linear if getattr(layer, "by_onednn", False) else F.linear
 
 
 def _can_be_product(layer: nn.Conv2d) -> bool:

@@ -27,9 +27,9 @@ def vae_class(config: Mapping[str, Any]) -> str:
 
 def encode(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, C, h, w) of the posterior of images (B, 3, H, W)."""
-    posterior = vae.encode(images.unsqueeze(2) if has_frames(vae) else images).latent_dist
-    mean, std = posterior.mean.contiguous(), posterior.std.contiguous()
-    return (mean.squeeze(2), std.squeeze(2)) if has_frames(vae) else (mean, std)
+    posterior = vae.encode(images.unsqueeze(2) if _has_frames(vae) else images).latent_dist
+    mean, std = posterior.mean, posterior.std
+    return (mean.squeeze(2), std.squeeze(2)) if _has_frames(vae) else (mean, std)
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
 
 def decode_in_tiles(vae: Any, latents: Tensor) -> Tensor:
     """The same in little memory: in overlapping tiles of 512 pixels."""
-    if has_frames(vae):
+    if _has_frames(vae):
         vae.tile_sample_min_height = vae.tile_sample_min_width = TILE
         vae.tile_sample_stride_height = vae.tile_sample_stride_width = TILE * 3 // 4
     else:
@@ -48,13 +48,12 @@ def decode_in_tiles(vae: Any, latents: Tensor) -> Tensor:
 
 
 def _decoded(vae: Any, way: Any, latents: Tensor) -> Tensor:
-    if has_frames(vae):
+    if _has_frames(vae):
         return way(latents.unsqueeze(2), return_dict=False)[0].squeeze(2)
     return way(latents, return_dict=False)[0]
 
 
-def has_frames(vae: Any) -> bool:
-    """Whether it is one of videos."""
+def _has_frames(vae: Any) -> bool:
     return "temperal_downsample" in vae.config
 
 

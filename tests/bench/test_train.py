@@ -65,7 +65,6 @@ def test_starts_are_compared_within_a_round() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_the_stages_of_each_start_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["bench", "start", "--rank=4"])

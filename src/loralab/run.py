@@ -33,7 +33,6 @@ from loralab.data.module import DataModule
 from loralab.diffusion.tag_rarity import Tags
 from loralab.errors import UserError, user_error
 from loralab.importers.recipe import recipe
-from loralab.memory.limit import device_of
 from loralab.memory.plan import compared
 from loralab.models.family import Family
 from loralab.ranks import Ranks
@@ -90,8 +89,6 @@ def train(
             heap.keep_small()
             record.add(memory=plan.facts(run.settings))
             print(plan.told(run.settings), flush=True)
-        elif device_of(cfg.trainer.accelerator) == "cpu":
-            heap.keep_all()
         base = base_of(run.settings)
         cache = shared.take("cache", (base, run.settings["data"]), lambda: instantiate(cfg.data.cache))
         data = instantiate(cfg.data)(seed=cfg.seed, cache=cache)  # before a model is loaded: it may find mistakes

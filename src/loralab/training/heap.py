@@ -1,7 +1,4 @@
-"""The heap of glibc, which keeps what is freed: with tensors of many sizes it grows to a half more than they take.
-
-Not what is larger than 32 MB, unless asked to; mapping that anew each time takes longer than adding two such tensors.
-"""
+"""The heap of glibc, which keeps what is freed: with tensors of many sizes it grows to a half more than they take."""
 
 from __future__ import annotations
 
@@ -10,26 +7,16 @@ import sys
 from functools import cache
 from typing import Any
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""See mallopt(3): bytes that may stay free at the heap's end; and of a tensor from which on it is mapped."""
+M_MMAP_THRESHOLD = -3
+"""See mallopt(3): above it, memory is mapped, and given back when it is freed."""
 LARGE = 2**19
-MOST = 2**31 - 1
+"""Bytes of a tensor from which on it is."""
 
 
 def keep_small() -> None:
     """From now on has large tensors given back when they are freed. glibc would raise the threshold by itself."""
-    _keep_below(LARGE)
-
-
-def keep_all() -> None:
-    """From now on has the memory of what is freed kept for what comes next."""
-    _keep_below(MOST)
-
-
-def _keep_below(size: int) -> None:
     if library := _glibc():
-        library.mallopt(M_MMAP_THRESHOLD, size)
-        library.mallopt(M_TRIM_THRESHOLD, size)
+        library.mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def trim() -> None:

@@ -46,7 +46,7 @@ BENCHMARKS = {
     "train-tiny": Benchmark("loralab bench train --steps 60 --rounds 3", "loralab bench train --steps 10"),
     "train-tiny-8": Benchmark("loralab bench train --batch-size 8 --steps 30 --rounds 3"),
     "train-sd1-256": Benchmark(f"{SD1} --rounds 3"),
-    "train-sd1-512": Benchmark(f"{SD1} --resolution 512 --rounds 3"),
+    "train-sd1-512": Benchmark(f"{SD1} --resolution 512 --rounds 2"),
     "train-sd1-768": Benchmark(f"{SD1} --resolution 768"),
     "train-sdxl-512": Benchmark(SDXL),
     "train-sdxl-512-4": Benchmark(f"{SDXL} --batch-size 4 --dtype bf16 --precision bf16-mixed"),

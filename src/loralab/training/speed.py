@@ -29,7 +29,7 @@ class Speed:
     channels_last: bool = True
     """Convolutions on a GPU with the channels last in memory."""
     compile: bool | Literal["graphs"] = False
-    """torch.compile of the denoiser's blocks, where it pays (see callbacks.compiled); graphs: as CUDA graphs, too."""
+    """torch.compile of the denoiser's blocks, where it pays; graphs: as CUDA graphs, too."""
 
     def apply(self, module: LoraModule, trainer: Trainer) -> str:
         """Sets it for a run, before its optimizer is made; says in a line what is on."""

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+is_own_process = False
+"""Whether nothing but loralab runs in this process, so that libraries need not find what it does not use."""
+
 
 @contextmanager
 def importing() -> Iterator[None]:

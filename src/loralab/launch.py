@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from loralab import console, signals
+from loralab import console, imports, signals
 from loralab.command import flags, many, processes, start, sweep
 from loralab.command.many_runs import many_runs
 from loralab.command.memory_plan import with_plan
@@ -67,6 +67,7 @@ SHOWING = {"cfg", "info", "hydra_help", "dry_run"}
 def main(argv: list[str] | None = None) -> None:
     """`python train.py …`: checks the command line, then lets Hydra run the task once or for each point of a sweep."""
     stages = Stages(process_start() if argv is None else time.time())
+    imports.is_own_process = argv is None
     with signals.listening(for_good=argv is None), console.kept():
         try:
             sys.exit(_main(sys.argv[1:] if argv is None else argv, stages))
@@ -315,7 +316,8 @@ def _trained(
         from loralab.models.libraries import import_classes
 
         if family := of_model(values(cfg.model)):
-            import_classes(family, whole=bool(cfg.allow))  # code of the user's own might use it all
+            # code of the user's own might use it all
+            import_classes(family, whole=bool(cfg.allow) or not imports.is_own_process)
         from loralab.run import train
     stages.end("imports")
     return train(cfg, folder, overrides, choices, shared, stages, *looks)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from lightning import Trainer
 
-from loralab.models import onednn
+from loralab.models import onednn, onednn_attention
+from loralab.models.families.sd.attention import MeasuredAttention
 from loralab.models.memory_format import set_memory_format
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Speed:
             yield "channels last"
         if not on_gpu and any(isinstance(layer, onednn.FrozenLinear) for layer in module.family.denoiser.modules()):
             yield "products of frozen layers by oneDNN"
+        is_fp32 = trainer.precision == "32-true" and next(module.family.denoiser.parameters()).dtype == torch.float32
+        processors = getattr(module.family.denoiser, "attn_processors", {}).values()
+        is_measured = any(isinstance(each, MeasuredAttention) for each in processors)
+        if not on_gpu and is_fp32 and is_measured and onednn_attention.is_faster():
+            yield "large attention by oneDNN"
         make = module.make_optimizer
         if self.fused and isinstance(make, partial) and _has_fused(make.func):
             module.make_optimizer = partial(make.func, *make.args, **make.keywords, fused=True)

@@ -17,7 +17,7 @@ from loralab import cli
 from loralab.callbacks import compiled
 from tests.support.runs import record
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = pytest.mark.gpu
 
 EIGHT_BIT = ("adam8bit", "adamw8bit", "paged_adamw8bit", "lion8bit", "ademamix8bit")
 

@@ -78,6 +78,8 @@ class Method:
     """Tensors that make the change zero at the start; LoRA+ gives them their own rate (arXiv 2402.12354)."""
     needs_weight: ClassVar[bool] = False
     """Whether the change of a weight depends on that weight."""
+    in_layer_precision: ClassVar[bool] = False
+    """Whether its tensors are used in the precision that the layer computes in, not in fp32."""
     can_be_trained: ClassVar[bool] = True
     """False: it is only merged, from files of other trainers."""
     in_diffusers: ClassVar[bool] = False

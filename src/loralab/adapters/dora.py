@@ -24,6 +24,7 @@ class WeightDecomposed(Method):
     """
 
     needs_weight: ClassVar = True
+    in_layer_precision: ClassVar = False
 
     def output(self, adapter: Adapter, x: Tensor) -> Tensor:
         return adapter.plain(x) + apply(adapter.layer, x, adapter.delta())

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loralab.adapters.base import Adapter, Layer, Method, Tensors, apply, pointwise, weight_shape
+from loralab.adapters.product import adapted_product, is_adaptable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class LoRA(Method):
     starts_at_zero: ClassVar = frozenset({"lora_up"})
     network_module: ClassVar = "networks.lora"
     in_diffusers: ClassVar = True
+    in_layer_precision: ClassVar = True
 
     def create(self, layer: Layer, rank: int, generator: torch.Generator) -> dict[str, Tensor]:
         out, *inside = weight_shape(layer)
@@ -32,7 +34,19 @@ class LoRA(Method):
         return {"lora_down": down, "lora_up": torch.zeros(out, rank, *(1 for _ in inside[1:]))}
 
     def output(self, adapter: Adapter, x: Tensor) -> Tensor:
+        if self._is_product(adapter, x):
+            layer, tensors = adapter.layer, adapter.tensors
+            down, up = (tensors[name].to(x.dtype) for name in ("lora_down", "lora_up"))
+            return adapted_product(x, layer.weight, layer.bias, down, up, adapter.scale)
         return adapter.plain(x) + self.branch(adapter, x)
+
+    def _is_product(self, adapter: Adapter, x: Tensor) -> bool:
+        """Whether layer and adapter can be computed as one on a GPU."""
+        is_own = type(self).branch is not LoRA.branch or type(self).masked is not LoRA.masked
+        drops = adapter.training and (self.dropout or self.rank_dropout)
+        if is_own or drops or "lora_mid" in adapter.tensors or torch.compiler.is_compiling():
+            return False
+        return x.device.type == "cuda" and is_adaptable(adapter.layer, x.dtype)
 
     def branch(self, adapter: Adapter, x: Tensor) -> Tensor:
         """What the low-rank path adds to the output."""

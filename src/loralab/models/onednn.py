@@ -122,7 +122,7 @@ def _dense(matrix: Tensor) -> Tensor:
 def set_kernels(model: nn.Module, kernels: Kernels) -> None:
     """Has the layers of a frozen model computed in the faster way, unless `torch`."""
     for layer in model.modules() if kernels == "auto" else ():
-        vars(layer)["by_onednn"] = True
+        vars(layer)["kernels"] = kernels
         if type(layer) is nn.Linear:
             layer.__class__ = FrozenLinear
         elif type(layer) is nn.Conv2d and _can_be_product(layer):
@@ -131,7 +131,12 @@ def set_kernels(model: nn.Module, kernels: Kernels) -> None:
 
 def linear_of(layer: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     """`linear` where `set_kernels` had the layer computed so, else torch's: for what is added to its output."""
-    return linear if getattr(layer, "by_onednn", False) else F.linear
+    return linear if is_free(layer) else F.linear
+
+
+def is_free(layer: nn.Module) -> bool:
+    """Whether `set_kernels` left open how the layer is computed."""
+    return getattr(layer, "kernels", "torch") == "auto"
 
 
 def _can_be_product(layer: nn.Conv2d) -> bool:

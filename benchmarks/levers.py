@@ -247,22 +247,17 @@ def _kept_on_cpu(setup: Setup) -> tuple[Act, Act]:
     return _trained(lambda: block(x, encoder_hidden_states=text), x), _trained(moved, x)
 
 
-def compiled(setup: Setup, rounds: int, graphs: bool = False) -> dict[str, Any]:
+def compiled(setup: Setup, rounds: int) -> dict[str, Any]:
     """A transformer block by torch.compile: what compiling takes, and what it gains."""
     block, x, text = _block(setup)
-    quick = torch.compile(block, dynamic=False, mode="reduce-overhead" if graphs else None)
-
-    def forward() -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
-        return quick(x, encoder_hidden_states=text)
-
-    act = _trained(forward, x)
+    quick = torch.compile(block, dynamic=False)
+    act = _trained(lambda: quick(x, encoder_hidden_states=text), x)
     start = time.perf_counter()
     act()
     seconds = time.perf_counter() - start
-    way = "torch.compile as CUDA graphs (`speed.compile=graphs`)" if graphs else "torch.compile (`speed.compile`)"
     plain = _trained(lambda: block(x, encoder_hidden_states=text), x)
-    lever = Lever(f"a transformer block of {setup.levels[0][0]} tokens by {way}", plain, act, False)
+    name = f"a transformer block of {setup.levels[0][0]} tokens by torch.compile (`speed.compile`)"
+    lever = Lever(name, plain, act, False)
     return {**measure(lever, rounds), "compile_seconds": round(seconds, 1)}
 
 
@@ -300,5 +295,5 @@ if __name__ == "__main__":
     torch.set_default_dtype(setup.dtype)
     torch.manual_seed(0)
     rows = [measure(lever, given.rounds) for lever in levers(setup)]
-    ways = (False, True)[: 1 + setup.on_gpu] if given.compile else ()
-    print(json.dumps({"levers": rows + [compiled(setup, given.rounds, way) for way in ways]}, indent=1))
+    rows += [compiled(setup, given.rounds)] if given.compile else []
+    print(json.dumps({"levers": rows}, indent=1))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from loralab import cli
 from loralab.callbacks import compiled
+from loralab.training.graphs import _Replayed
 from tests.support.runs import record
 
 pytestmark = pytest.mark.gpu
@@ -46,17 +47,51 @@ def test_in_full_precision_it_is_the_run_of_the_cpu(train, on_gpu) -> None:
 
 def test_what_is_fast_trains_on_the_same_loss(on_gpu) -> None:
     fast, exact = (record(on_gpu(f"speed={speed}", name=speed)) for speed in ("auto", "exact"))
-    assert fast["speed"] == "fp32 products in TF32 · channels last · the optimizer's step as one kernel"
+    assert fast["speed"] == "fp32 products in TF32 · channels last · the optimizer's step as one kernel · CUDA graphs"
     assert fast["loss"] == pytest.approx(exact["loss"], rel=5e-3)
 
 
-@pytest.mark.parametrize("way", ["true", "graphs"])
-def test_compiled_blocks_train_on_the_same_loss(way: str, on_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("graphs", ["true", "false"])
+def test_compiled_blocks_train_on_the_same_loss(graphs: str, on_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "PAYS", float("inf"))
-    words = ("optimizer=sgd", "optimizer.lr=0.1")
-    ours, plain = (record(on_gpu(*words, f"speed.compile={way}", name=way)) for way in (way, "false"))
+    words = ("optimizer=sgd", "optimizer.lr=0.1", "trainer.max_steps=6", f"speed.graphs={graphs}")
+    ours, plain = (record(on_gpu(*words, f"speed.compile={way}", name=way)) for way in ("true", "false"))
     assert ours["compiled"]["kept"]
     assert ours["loss"] == pytest.approx(plain["loss"], rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trainer.precision=32-true",),
+        ("trainer.precision=bf16-mixed",),
+        ("trainer.precision=16-mixed", "adapter.dropout=0.5", "adapter.rank_dropout=0.2"),
+        ("trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2"),
+        ("trainer.precision=bf16-mixed", "data.batch_size=3"),
+        ("adapter=t_lora", "trainer.precision=bf16-mixed"),
+        ("adapter=dora", "trainer.precision=bf16-mixed"),
+        ("adapter=lokr",),
+        ("targets=unet_only", "data.cache.latents=memory", "callbacks.samples.enabled=true"),
+        ("model=tiny_sdxl", "trainer.precision=bf16-mixed"),
+        ("model=tiny_zimage", "trainer.precision=bf16-mixed"),
+        ("model=tiny_anima", "trainer.precision=bf16-mixed"),
+        ("objective.preservation_weight=0.5",),
+    ],
+    ids=" ".join,
+)
+def test_cuda_graphs_train_to_the_same_byte(
+    words: tuple[str, ...], on_gpu, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = []
+    own = _Replayed.forward
+    monkeypatch.setattr(_Replayed, "forward", staticmethod(lambda *given: replays.append(given[2]) or own(*given)))
+    words = (*words, "trainer.max_steps=8", "trainer.deterministic=true", "output.metadata=false")
+    plain = on_gpu(*words, "speed.graphs=false", name="plain")
+    assert not replays
+    graphed = on_gpu(*words, name="graphed")
+    assert len(replays) > len(set(map(id, replays))) > 0, "graphs were replayed, and again"
+    assert "without CUDA graphs" not in caplog.text
+    assert (graphed / "adapter.safetensors").read_bytes() == (plain / "adapter.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from loralab import signals
 from loralab.adapters.inject import inject
 from loralab.callbacks.compiled import Compiled
+from loralab.callbacks.cuda_graphs import CudaGraphs
 from loralab.callbacks.memory_limit import MemoryLimit
 from loralab.callbacks.progress_file import ProgressFile
 from loralab.callbacks.pruning import Pruning
@@ -101,7 +102,9 @@ def train(
         output = instantiate(cfg.output)(fallback=fallback, describe=describe)
         states = States(run, fallback)
         speed = instantiate(cfg.speed)
-        dry = [Compiled(speed.compile, record.add)] if speed.compile else []
+        graphs = CudaGraphs()
+        dry: list[Callback] = [graphs] if speed.graphs else []
+        dry += [Compiled(record.add, graphs)] if speed.compile else []
         dry += [MemoryLimit(plan.limit_gb)] if plan else []
         trainer = instantiate(cfg.trainer)(
             callbacks=[*callbacks(cfg, side_work, run, output, states), *dry],

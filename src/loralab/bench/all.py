@@ -61,11 +61,11 @@ BENCHMARKS = {
     },
     **{
         f"gpu-{shape}-{side}-{batch}-{name}": Benchmark(
-            f"{GPU} --shape {shape} --resolution {side} --batch-size {batch} speed.compile={way}", gpu=True
+            f"{GPU_ONCE} --shape {shape} --resolution {side} --batch-size {batch} {word}", gpu=True
         )
         for shape, side in GPU_SHAPES
         for batch in (1, 4)
-        for name, way in (("compile", "true"), ("graphs", "graphs"))
+        for name, word in (("compile", "speed.compile=true"), ("eager", "speed.graphs=false"))
     },
     **{
         f"gpu-{shape}-{side}-memory": Benchmark(

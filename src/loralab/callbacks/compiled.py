@@ -6,14 +6,14 @@ import math
 import os
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from loralab.callbacks.cuda_graphs import CudaGraphs
 from loralab.console import is_first
 from loralab.errors import user_error
 from loralab.models.compiling import CompiledBlocks
@@ -24,15 +24,14 @@ from loralab.types import Batch
 if TYPE_CHECKING:
     from loralab.data.module import DataModule
 
-Way = Literal[True, "graphs"]
 Step = Callable[[], list[Tensor]]
 """Forward and backward of a batch: its gradients."""
 PAYS = 0.97
 """Share of the plain time of a step below which a compiled one is kept: less could be noise."""
 TOLERANCES = {"32-true": 0.01, "16-mixed": 0.1, "bf16-mixed": 0.1}
 """By precision: how far a gradient may be from the plain one, as a share of it; the first is that of TF32."""
-WARM_UP = 3
-"""Steps until a CUDA graph is recorded."""
+WARM_UP = 2
+"""Steps of each way that are not timed: the second records its CUDA graph."""
 PATIENCE = 2.0
 """Seconds of steps that are timed; one of each way at least."""
 
@@ -45,11 +44,11 @@ class Compiled(Callback):
     a shape of images first comes; where they differ, its batches are computed by plain blocks. Dry runs change no
     result.
 
-    way: the setting `speed.compile`. tell: gets what was found as `compiled`.
+    tell: gets what was found as `compiled`. graphs: those of the run, if it has any.
     """
 
-    def __init__(self, way: Way, tell: Callable[..., object]) -> None:
-        self.way, self.tell = way, tell
+    def __init__(self, tell: Callable[..., object], graphs: CudaGraphs) -> None:
+        self.tell, self.graphs = tell, graphs
         self.blocks: CompiledBlocks | None = None
         self.right: dict[torch.Size, bool] = {}
         """Whether the gradients of a shape are those of plain blocks."""
@@ -57,9 +56,10 @@ class Compiled(Callback):
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         run, data = module.run, self._data(trainer)
         run.stages.end("samples")
-        found = run.compiled if run.compiled and run.compiled["way"] == self.way else None
+        found = run.compiled
         if found is None or found["kept"]:
-            self.blocks = CompiledBlocks(module.family.denoiser, self.way == "graphs")
+            self.blocks = blocks = CompiledBlocks(module.family.denoiser)
+            self.graphs.variant = lambda: blocks.is_used
         run.compiled = run.ranks.of_first(found or self._measured(trainer, module, data.largest_batch()))
         if not run.compiled["kept"]:
             self._drop()
@@ -76,9 +76,6 @@ class Compiled(Callback):
             if not self.right[shape_of(batch)]:
                 self._say(f"plain blocks for {told_shape(batch)}: {_wrong(off)}")
         (self.blocks.use if self.right[shape_of(batch)] else self.blocks.drop)()
-        if self.blocks.graphs:
-            trainer.optimizers[0].zero_grad()  # Lightning does so after the forward, which overwrites them
-            self.blocks.begin()
 
     def teardown(self, trainer: Trainer, module: LoraModule, stage: str) -> None:
         self._drop()
@@ -93,19 +90,20 @@ class Compiled(Callback):
         seconds, off = self._compare(trainer, module, batch)
         ratio = self._ratio(self._step(trainer, module, batch)) if self.right[shape_of(batch)] else None
         kept = ratio is not None and ratio < PAYS
-        return {"way": self.way, "kept": kept, "ratio": ratio, "seconds": seconds, "gradient_off": off}
+        return {"kept": kept, "ratio": ratio, "seconds": seconds, "gradient_off": off}
 
     def _compare(self, trainer: Trainer, module: LoraModule, batch: Batch) -> tuple[float, float]:
-        """Seconds that compiling takes, and how far the gradients are from the plain ones."""
+        """Seconds that compiling and a step take, and how far the gradients are from the plain ones."""
         assert self.blocks
         step = self._step(trainer, module, batch)
-        self.blocks.drop()
-        plain = step()
-        self.blocks.use()
-        start, gradients = time.perf_counter(), list[Tensor]()
         try:
-            for _ in range(WARM_UP if self.blocks.graphs else 1):
+            with self.graphs.off():
+                self.blocks.drop()
+                plain = step()
+                self.blocks.use()
+                start = time.perf_counter()
                 gradients = step()
+                seconds = round(time.perf_counter() - start, 1)
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -115,30 +113,30 @@ class Compiled(Callback):
             raise user_error("speed.compile", first, remedy) from error
         off = distance(plain, gradients)
         self.right[shape_of(batch)] = off < TOLERANCES[trainer.precision]
-        return round(time.perf_counter() - start, 1), off
+        return seconds, off
 
     def _ratio(self, step: Step) -> float:
         """Of the seconds of a compiled step to those of a plain one: the fastest of each."""
         assert self.blocks
+        first = WARM_UP if self.graphs.graphs else 0
         times: list[tuple[float, float]] = []
-        while sum(map(sum, times)) < PATIENCE:  # in turn, as the machine may be busier in one second than in another
+        while sum(map(sum, times[first:])) < PATIENCE:  # in turn, as the machine may be busier in one than in another
             self.blocks.drop()
             plain = timed(step)
             self.blocks.use()
             times.append((plain, timed(step)))
-        before, after = map(min, zip(*times, strict=True))
+        before, after = map(min, zip(*times[first:], strict=True))
         return round(after / before, 3)
 
     def _step(self, trainer: Trainer, module: LoraModule, batch: Batch) -> Step:
-        def step(blocks: CompiledBlocks) -> list[Tensor]:
-            blocks.begin()
-            gradients = [each.clone() for each in dry_run(trainer, module, batch)]  # a graph would overwrite them
+        def step() -> list[Tensor]:
+            self.graphs.begin()
+            gradients = dry_run(trainer, module, batch)
             if module.device.type == "cuda":
                 torch.cuda.synchronize(module.device)
             return gradients
 
-        assert self.blocks
-        return partial(step, self.blocks)
+        return step
 
     @staticmethod
     def _say(words: str) -> None:

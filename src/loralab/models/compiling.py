@@ -27,36 +27,33 @@ OPTIONS = {
 class CompiledBlocks:
     """The blocks of a denoiser, compiled where gradients are computed: pictures and validation have other shapes.
 
-    graphs: replays a block's kernels as one CUDA graph. Hooks, of offloading and gradient checkpointing, stay outside.
+    Hooks, of offloading and gradient checkpointing, stay outside.
     """
 
-    def __init__(self, denoiser: nn.Module, graphs: bool) -> None:
+    def __init__(self, denoiser: nn.Module) -> None:
         import torch._dynamo
         import torch._inductor.config as inductor
 
         torch._dynamo.config.recompile_limit = UNLIMITED
         torch._dynamo.config.accumulated_recompile_limit = UNLIMITED
         known = inductor.get_config_copy()
-        options: Any = {name: value for name, value in OPTIONS.items() if name in known} | {"triton.cudagraphs": graphs}
-        self.graphs = graphs
+        options: Any = {name: value for name, value in OPTIONS.items() if name in known}
+        self.is_used = False
         self._forwards = {
             block: _with_gradients(torch.compile(block.forward, dynamic=False, options=options), block.forward)
             for block in blocks_of(denoiser)
         }
 
     def use(self) -> None:
+        self.is_used = True
         for block, forward in self._forwards.items():
             block.forward = forward
 
     def drop(self) -> None:
         """The blocks compute as they did."""
+        self.is_used = False
         for block in self._forwards:
             vars(block).pop("forward", None)
-
-    def begin(self) -> None:
-        """Before each batch: what the graphs of the one before it have computed may be overwritten."""
-        if self.graphs:
-            torch.compiler.cudagraph_mark_step_begin()
 
 
 def _with_gradients(compiled: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:

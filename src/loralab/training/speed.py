@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
@@ -14,6 +14,7 @@ from lightning import Trainer
 from loralab.models import onednn, onednn_attention
 from loralab.models.families.sd.attention import MeasuredAttention
 from loralab.models.memory_format import set_memory_format
+from loralab.training.graphs import hindrance
 
 if TYPE_CHECKING:
     from loralab.training.module import LoraModule
@@ -29,8 +30,10 @@ class Speed:
     """Products in fp32 on a GPU with 10 bits of mantissa."""
     channels_last: bool = True
     """Convolutions on a GPU with the channels last in memory."""
-    compile: bool | Literal["graphs"] = False
-    """torch.compile of the denoiser's blocks, where it pays; graphs: as CUDA graphs, too."""
+    graphs: bool = True
+    """The kernels of a step on a GPU started as one, as CUDA graphs."""
+    compile: bool = False
+    """torch.compile of the denoiser's blocks, where it pays."""
 
     def apply(self, module: LoraModule, trainer: Trainer) -> str:
         """Sets it for a run, before its optimizer is made; says in a line what is on."""
@@ -59,8 +62,11 @@ class Speed:
         if self.fused and isinstance(make, partial) and _has_fused(make.func):
             module.make_optimizer = partial(make.func, *make.args, **make.keywords, fused=True)
             yield "the optimizer's step as one kernel"
+        if self.graphs and on_gpu:
+            off = hindrance(trainer.strategy.root_device, trainer.world_size, module.run.settings)
+            yield f"no CUDA graphs, because of {off}" if off else "CUDA graphs"
         if self.compile:
-            yield f"the denoiser's blocks compiled{' into CUDA graphs' * (self.compile == 'graphs')}, if it pays"
+            yield "the denoiser's blocks compiled, if it pays"
 
 
 def _has_fused(optimizer: Callable[..., Any]) -> bool:

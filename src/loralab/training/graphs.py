@@ -1,0 +1,294 @@
+"""CUDA graphs: the thousands of kernels of a model's forward and backward, started as one.
+
+Where batches are small a GPU waits for the processor that starts its kernels. A graph holds the kernels of one shape of
+what the model is given, with the places in memory that they read and write, and computes what they compute.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from loralab.adapters.inject import AdapterSet
+from loralab.models.family import Family
+from loralab.schema.tree import get
+
+log = logging.getLogger(__name__)
+
+
+HINDRANCES: dict[str, tuple[Any, ...]] = {
+    "model.offload": (None, 0),
+    "model.gradient_checkpointing": (None, False, 0),
+    "model.quantize": (None, "fp8", "int8"),
+    "adapter.module_dropout": (None, 0),
+}
+"""Settings with which a step does not have the same kernels at the same places, by the values with which it has."""
+
+
+def hindrance(device: torch.device, processes: int, settings: Mapping[str, Any]) -> str | None:
+    """What keeps a run from CUDA graphs; None: nothing. settings: the composed configuration."""
+    if device.type != "cuda":
+        return "trainer.accelerator"
+    if processes > 1:
+        return "trainer.devices"
+    return next((name for name, valid in HINDRANCES.items() if get(settings, name) not in valid), None)
+
+
+class Graphs:
+    """Forward and backward of the denoiser and of the text encoders that are computed in a step, as CUDA graphs.
+
+    Each is replayed once in a batch at most, from `begin` to `begin`: what it computed is overwritten by the next.
+    Without gradients, as for pictures and validation, kernels are started one by one.
+    variant: anything else that changes which kernels there are.
+    """
+
+    def __init__(self, family: Family, adapters: AdapterSet, variant: Callable[[], Hashable] = lambda: None) -> None:
+        self._is_off = False
+        self._modules: list[Graphed] = []
+        for part, module in family.parts().items():
+            if part not in family.resting:
+                on_it = {name: adapter for name, adapter in adapters if adapters.sites[name].part == part}
+                self._modules.append(Graphed(module, nn.ModuleDict(on_it), variant))
+
+    def begin(self) -> None:
+        """Before each batch."""
+        for module in self._modules:
+            module.is_free = not self._is_off
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Within it kernels are started one by one."""
+        self._is_off = True
+        self.begin()
+        try:
+            yield
+        finally:
+            self._is_off = False
+
+    def drop(self) -> None:
+        """The modules compute as they did; the graphs' memory is freed."""
+        for module in self._modules:
+            module.drop()
+        self._modules.clear()
+
+
+@dataclass(slots=True)
+class Recording:
+    """The graphs of one shape."""
+
+    given: list[Tensor]
+    outputs: list[Tensor]
+    spec: TreeSpec
+    """Of the output."""
+    forward: torch.cuda.CUDAGraph
+    backward: torch.cuda.CUDAGraph | None
+    """None where nothing needs a gradient."""
+    output_gradients: list[Tensor | None]
+    given_gradients: list[Tensor | None]
+    trained: list[bool]
+    """Whether a weight has a gradient."""
+
+
+class Graphed:
+    """A module's forward by graphs. A shape is recorded when it comes for the second time: once would not pay, and its
+    first time makes all that the libraries keep."""
+
+    def __init__(self, module: nn.Module, adapters: nn.ModuleDict, variant: Callable[[], Hashable]) -> None:
+        self.module, self.plain, self.variant = module, module.forward, variant
+        self.adapters: list[Any] = list(adapters.values())
+        self._call = _Call(adapters, self.plain)
+        trained = {name: weight for name, weight in self._call.named_parameters() if weight.requires_grad}
+        self._names, self.weights = list(trained), list(trained.values())
+        self._is_cast = [self._method(adapters, name).in_layer_precision for name in trained]
+        self._used: dict[torch.dtype, list[Tensor]] = {}
+        """By autocast's precision: the weights, of which those that are cast have a copy; one kernel makes them all."""
+        self._flat = torch.empty(sum(weight.numel() for weight in self.weights), device=_device(module))
+        self._pool = torch.cuda.graph_pool_handle()
+        self._recordings: dict[Hashable, Recording | None] = {}
+        self._places: list[int] = []
+        """Where the graphs read what they are not given."""
+        self.is_free = False
+        module.forward = self
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        if not (self.is_free and torch.is_grad_enabled()):
+            return self.plain(*args, **named)
+        self.is_free = False
+        leaves, spec = tree_flatten((args, named, self.adapters[0].timesteps if self.adapters else None))
+        key = (spec, *map(_described, leaves), self._state())
+        places = [tensor.data_ptr() for tensor in (*self.module.parameters(), *self._call.parameters())]
+        if places != self._places:  # weights were moved, as by a text encoder that needed their room
+            self._recordings.clear()
+            self._places = places
+        if key not in self._recordings:
+            self._recordings[key] = None
+            return self.plain(*args, **named)
+        recording = self._recordings[key] or self._recorded(key, leaves, spec)
+        if recording is None:
+            return self.plain(*args, **named)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        outputs: Any = _Replayed.apply(self, recording, *tensors, *self.weights)
+        return tree_unflatten(outputs, recording.spec)
+
+    def drop(self) -> None:
+        if vars(self.module).get("forward") is self:
+            del self.module.forward
+        self._recordings.clear()
+
+    @staticmethod
+    def _method(adapters: nn.ModuleDict, name: str) -> Any:
+        """Of a weight, by its name in `_Call`."""
+        return adapters[name.split(".")[1]].method
+
+    def _weights_used(self) -> Sequence[Tensor]:
+        if not torch.is_autocast_enabled("cuda"):
+            return self.weights
+        dtype = torch.get_autocast_dtype("cuda")
+        if dtype not in self._used:
+            pairs = zip(self.weights, self._is_cast, strict=True)
+            self._used[dtype] = [torch.empty_like(one, dtype=dtype) if is_cast else one for one, is_cast in pairs]
+        return self._used[dtype]
+
+    def _state(self) -> Hashable:
+        """What else decides which kernels there are."""
+        is_mixed = torch.is_autocast_enabled("cuda")
+        return is_mixed and torch.get_autocast_dtype("cuda"), self.variant(), *(a.active for a in self.adapters)
+
+    def _recorded(self, key: Hashable, leaves: Sequence[Any], spec: TreeSpec) -> Recording | None:
+        try:
+            with _without_cast_cache():
+                self._recordings[key] = self._record(leaves, spec)
+        except RuntimeError as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            log.warning("%s is computed without CUDA graphs: %s", type(self.module).__name__, first)
+            self.drop()
+            return None
+        return self._recordings[key]
+
+    def _record(self, leaves: Sequence[Any], spec: TreeSpec) -> Recording:
+        places = [_place(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        given = [place for place in places if isinstance(place, Tensor)]
+        # weights of their own, as a node of a weight in autograd's graph belongs to the stream that it is used on first
+        used = self._weights_used()
+        weights = [weight.detach().requires_grad_() for weight in used]
+        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(forward, pool=self._pool, capture_error_mode="thread_local"):
+            _copy(
+                [None if one is weight else weight.detach() for weight, one in zip(self.weights, used, strict=True)],
+                used,
+            )
+            tensors = dict(zip(self._names, weights, strict=True))
+            outputs, out_spec = tree_flatten(functional_call(self._call, tensors, tree_unflatten(places, spec)))
+        if not (wanted := [output for output in outputs if output.requires_grad]):
+            return Recording(given, outputs, out_spec, forward, None, [], [], [])
+        gradients = [torch.empty_like(output) if output.requires_grad else None for output in outputs]
+        with torch.cuda.graph(backward, pool=self._pool, capture_error_mode="thread_local"):
+            leaf = [tensor for tensor in (*given, *weights) if tensor.requires_grad]
+            passed = [gradient for gradient in gradients if gradient is not None]
+            found = iter(torch.autograd.grad(wanted, leaf, passed, allow_unused=True))
+            of_given = [next(found) if tensor.requires_grad else None for tensor in given]
+            of_weights = list(found)
+            _copy(of_weights, self._views(self._flat))
+        trained = [one is not None for one in of_weights]
+        detached = [output.detach() for output in outputs]
+        return Recording(given, detached, out_spec, forward, backward, gradients, of_given, trained)
+
+    def gradients(self, recording: Recording) -> list[Tensor | None]:
+        """Of the weights, in memory of their own: the next replay overwrites what it computes."""
+        views = self._views(self._flat.clone())
+        return [view if trained else None for view, trained in zip(views, recording.trained, strict=True)]
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        parts = flat.split([weight.numel() for weight in self.weights])
+        return [part.view(weight.shape) for part, weight in zip(parts, self.weights, strict=True)]
+
+
+class _Call(nn.Module):
+    """A forward, as a module that has the adapters: their tensors can be replaced for a call."""
+
+    def __init__(self, adapters: nn.ModuleDict, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        self.adapters = adapters
+        self._forward = forward
+
+    def forward(self, args: tuple[Any, ...], named: dict[str, Any], timesteps: Tensor | None) -> Any:
+        adapters: list[Any] = list(self.adapters.values())
+        before = [adapter.timesteps for adapter in adapters]
+        for adapter in adapters:
+            adapter.timesteps = timesteps
+        out = self._forward(*args, **named)
+        for adapter, given in zip(adapters, before, strict=True):
+            adapter.timesteps = given
+        return out
+
+
+class _Replayed(torch.autograd.Function):
+    """A recording's outputs for other inputs, as a function of these and of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, graphed: Graphed, recording: Recording, *tensors: Tensor) -> tuple[Tensor, ...]:
+        for place, tensor in zip(recording.given, tensors, strict=False):
+            place.copy_(tensor)
+        recording.forward.replay()
+        ctx.graphed, ctx.recording = graphed, recording
+        outputs = tuple(output.detach() for output in recording.outputs)
+        has_gradient = recording.output_gradients or [None] * len(outputs)
+        ctx.mark_non_differentiable(*(o for o, g in zip(outputs, has_gradient, strict=True) if g is None))
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        recording: Recording = ctx.recording
+        for place, gradient in zip(recording.output_gradients, gradients, strict=True):
+            if place is not None:
+                place.copy_(gradient)
+        assert recording.backward
+        recording.backward.replay()
+        of_given = [None if one is None else one.clone() for one in recording.given_gradients]
+        return None, None, *of_given, *ctx.graphed.gradients(recording)
+
+
+@contextmanager
+def _without_cast_cache() -> Iterator[None]:
+    """Autocast's cache would hold casts of weights that are parts of a graph, or of none."""
+    before = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
+def _described(leaf: Any) -> Hashable:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.shape, leaf.dtype, leaf.device, leaf.requires_grad
+
+
+def _place(tensor: Tensor) -> Tensor:
+    """A tensor like this of its own."""
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def _copy(tensors: Sequence[Tensor | None], places: Sequence[Tensor]) -> None:
+    """Those that there are, into the places of the same numbers."""
+    pairs = [(place, tensor) for place, tensor in zip(places, tensors, strict=True) if tensor is not None]
+    if pairs:
+        with torch.no_grad():
+            into, out_of = map(list, zip(*pairs, strict=True))
+            torch._foreach_copy_(into, out_of)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

@@ -76,6 +76,8 @@ def test_compiled_blocks_train_on_the_same_loss(graphs: str, on_gpu, monkeypatch
         ("model=tiny_zimage", "trainer.precision=bf16-mixed"),
         ("model=tiny_anima", "trainer.precision=bf16-mixed"),
         ("objective.preservation_weight=0.5",),
+        ("model.gradient_checkpointing=true", "trainer.precision=bf16-mixed"),
+        ("model=tiny_zimage", "model.gradient_checkpointing=3", "targets=unet_only"),
     ],
     ids=" ".join,
 )

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from loralab.training.graphs import Graphs, hindrance
+from loralab.training.graphs import Graphs, hindrance, recorded_parts
 from loralab.training.module import LoraModule
 from loralab.types import Batch
 
@@ -22,7 +22,8 @@ class CudaGraphs(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         if not hindrance(trainer.strategy.root_device, trainer.world_size, module.run.settings):
-            self.graphs = Graphs(module.family, module.adapters, lambda: self.variant())
+            parts = recorded_parts(module.family, module.run.settings)
+            self.graphs = Graphs(module.family, parts, module.adapters, lambda: self.variant())
 
     def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:
         self.begin()

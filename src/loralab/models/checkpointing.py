@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,17 +24,24 @@ def checkpoint_gradients(denoiser: Any, text_encoders: Iterable[Any], blocks: bo
     chosen = set(outermost(denoiser) if blocks is True else outermost(denoiser)[:blocks])
 
     def computed(module: nn.Module, *given: Any) -> Any:
-        return checkpoint(module, *given, use_reentrant=False) if module in chosen else module(*given)
+        return recomputed(module, *given) if module in chosen else module(*given)
 
     denoiser.enable_gradient_checkpointing(computed)
     for encoder in text_encoders if blocks is True else ():
         if hasattr(encoder, "enable_gradient_checkpointing"):  # one of diffusers
-            encoder.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
+            encoder.enable_gradient_checkpointing(recomputed)
             continue
         # newer versions of transformers call it activation checkpointing
         enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
         enable({"use_reentrant": False})
         encoder.train()  # transformers recomputes in training mode only; text encoders have no dropout
+
+
+def recomputed(module: Any, *given: Any) -> Any:
+    """A module's output, computed again in backward with the same random numbers; in a CUDA graph, which cannot look at
+    the generator, without any."""
+    has_random = not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
+    return checkpoint(module, *given, use_reentrant=False, preserve_rng_state=has_random)
 
 
 def outermost(denoiser: nn.Module) -> list[nn.Module]:

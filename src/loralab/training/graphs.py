@@ -7,7 +7,7 @@ what the model is given, with the places in memory that they read and write, and
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 HINDRANCES: dict[str, tuple[Any, ...]] = {
     "model.offload": (None, 0),
-    "model.gradient_checkpointing": (None, False, 0),
     "model.quantize": (None, "fp8", "int8"),
     "adapter.module_dropout": (None, 0),
 }
@@ -40,24 +39,34 @@ def hindrance(device: torch.device, processes: int, settings: Mapping[str, Any])
         return "trainer.accelerator"
     if processes > 1:
         return "trainer.devices"
-    return next((name for name, valid in HINDRANCES.items() if get(settings, name) not in valid), None)
+    names = [name for name, valid in HINDRANCES.items() if get(settings, name) not in valid]
+    if get(settings, "model.gradient_checkpointing"):  # blocks are computed again with other random numbers
+        names += [name for name in ("adapter.dropout", "adapter.rank_dropout") if get(settings, name)]
+    return names[0] if names else None
+
+
+def recorded_parts(family: Family, settings: Mapping[str, Any]) -> list[str]:
+    """The parts of a family that are recorded: transformers' text encoders don't let blocks be computed again."""
+    is_again = get(settings, "model.gradient_checkpointing") is True
+    return [family.row.denoiser] if is_again else [part for part in family.parts() if part not in family.resting]
 
 
 class Graphs:
-    """Forward and backward of the denoiser and of the text encoders that are computed in a step, as CUDA graphs.
+    """Forward and backward of a family's parts, as CUDA graphs.
 
     Each is replayed once in a batch at most, from `begin` to `begin`: what it computed is overwritten by the next.
     Without gradients, as for pictures and validation, kernels are started one by one.
     variant: anything else that changes which kernels there are.
     """
 
-    def __init__(self, family: Family, adapters: AdapterSet, variant: Callable[[], Hashable] = lambda: None) -> None:
+    def __init__(
+        self, family: Family, parts: Iterable[str], adapters: AdapterSet, variant: Callable[[], Hashable] = lambda: None
+    ) -> None:
         self._is_off = False
         self._modules: list[Graphed] = []
-        for part, module in family.parts().items():
-            if part not in family.resting:
-                on_it = {name: adapter for name, adapter in adapters if adapters.sites[name].part == part}
-                self._modules.append(Graphed(module, nn.ModuleDict(on_it), variant))
+        for part in parts:
+            on_it = {name: adapter for name, adapter in adapters if adapters.sites[name].part == part}
+            self._modules.append(Graphed(family.parts()[part], nn.ModuleDict(on_it), variant))
 
     def begin(self) -> None:
         """Before each batch."""

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,23 +108,29 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if not docs.is_dir():
         raise user_error("--docs", f"'{docs}' is not a folder", "run it in a clone, or give a folder: --docs FOLDER")
     done: dict[str, Any] = {"measured": [], "failed": {}}
+    with tempfile.TemporaryDirectory() as models:
+        _measure_all(args, names, docs, models, done)
+    page.write(docs)
+    return done
+
+
+def _measure_all(args: argparse.Namespace, names: list[str], docs: Path, models: str, done: dict[str, Any]) -> None:
     for name in names:
         command = BENCHMARKS[name].quick if args.quick else BENCHMARKS[name].command
         if command is None:
             continue
         print(f"{name}: {command}", file=sys.stderr, flush=True)
         try:
-            write(docs, name, command, _result(command))
+            write(docs, name, command, _result(command, models))
             done["measured"].append(name)
         except UserError as error:
             done["failed"][name] = str(error)
-    page.write(docs)
-    return done
 
 
-def _result(command: str) -> Any:
-    """What a command prints."""
+def _result(command: str, models: str) -> Any:
+    """What a command prints; models: a folder in which full-size ones are kept for the next command."""
     program, *words = shlex.split(command)
+    words += ["--folder", models] if words[:2] == ["bench", "train"] else []
     started = [sys.executable, *(["-m", "loralab.cli"] if program == "loralab" else []), *words]
     done = subprocess.run(started, stdout=subprocess.PIPE, check=False)
     if done.returncode:

@@ -9,9 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from loralab.writing import atomic_folder
+
 
 def random_base(folder: Path, family: str, tokenizer: Path) -> Path:
     """Writes a diffusers folder in half precision; family: by its name; tokenizer: a folder to copy."""
+    with atomic_folder(folder, "--folder") as beside:
+        _write(beside, family, tokenizer)
+    return folder
+
+
+def _write(folder: Path, family: str, tokenizer: Path) -> None:
     from safetensors.torch import save_file
 
     from loralab.models.load import empty
@@ -31,7 +39,6 @@ def random_base(folder: Path, family: str, tokenizer: Path) -> Path:
             shutil.copytree(tokenizer, folder / part.replace("text_encoder", "tokenizer"))
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(row.scheduler))
-    return folder
 
 
 def _random(name: str, like: Tensor, noise: Tensor) -> Tensor:

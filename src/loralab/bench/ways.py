@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--targets", choices=("both", "unet_only"), default="both")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=at_least(1), default=1, help="runs of each, in turn; their medians count")
-    parser.add_argument("--folder", help="folder for a full-size model (default: the system's temporary folder)")
+    parser.add_argument(
+        "--folder",
+        help="an existing folder in which the full-size model is kept for the next time (default: a new one)",
+    )
 
 
 def check(args: argparse.Namespace) -> None:
@@ -70,17 +73,32 @@ OWN = ("trainer.max_steps", "trainer.max_epochs", "data.batch_size", "model", "m
 def scratch(args: argparse.Namespace) -> Iterator[Path]:
     """A folder with the base model and the images, which is removed at the end."""
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        prepare(Path(folder), args.shape, args.resolution, max(IMAGES, args.batch_size))
+        base = None if args.folder is None else Path(args.folder) / f"random-{args.shape}"
+        prepare(Path(folder), args.shape, args.resolution, max(IMAGES, args.batch_size), base=base)
         yield Path(folder)
 
 
-def prepare(scratch: Path, shape: str, resolution: int, images: int = IMAGES, caption: str = CAPTION) -> None:
-    """Writes the base model, if it is not the embedded one, and images of noise with captions."""
+def prepare(
+    scratch: Path,
+    shape: str,
+    resolution: int,
+    images: int = IMAGES,
+    caption: str = CAPTION,
+    base: Path | None = None,
+) -> None:
+    """Writes the base model, if it is not the embedded one and not there, and images of noise with captions.
+
+    base: where the model is kept, outside of `scratch`.
+    """
     import numpy as np
     from PIL import Image
 
-    if shape != "tiny":  # in a process that gives its memory back
-        made = get_context("spawn").Process(target=random_base, args=(scratch / "base", shape, TINY / "tokenizer"))
+    if base is not None:
+        (scratch / "base").symlink_to(base.absolute())
+    if shape != "tiny" and not (base is not None and base.is_dir()):
+        made = get_context("spawn").Process(  # a process gives its memory back
+            target=random_base, args=((scratch / "base").resolve(), shape, TINY / "tokenizer")
+        )
         made.start()
         made.join()
         assert made.exitcode == 0

@@ -1,4 +1,4 @@
-"""A linear layer with its LoRA as one function: what the two compute apart."""
+"""Linear layers with their LoRAs as one function: what these compute apart."""
 
 from __future__ import annotations
 
@@ -7,42 +7,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loralab.adapters.product import adapted_product
+from loralab.adapters.product import Adapted, adapted_products
 
-SHAPES = ((2, 5, 6), (4, 6), (4,), (3, 6), (4, 3))
-"""Of x, weight, bias, down and up."""
+WIDTHS, RANKS, INSIDE = (4, 5, 7), (3, 2, 4), 6
 
 
-def given(dtype: torch.dtype) -> list[Tensor]:
+def given(dtype: torch.dtype, count: int, scale: float, has_bias: bool = True) -> tuple[Tensor, list[Adapted]]:
     draw = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype) for shape in SHAPES]
-    return [tensor.requires_grad_(index not in (1, 2)) for index, tensor in enumerate(tensors)]
+
+    def numbers(*shape: int, grad: bool = True) -> Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype).requires_grad_(grad)
+
+    layers = []
+    for width, rank in list(zip(WIDTHS, RANKS, strict=True))[:count]:
+        bias = numbers(width, grad=False) if has_bias else None
+        layers.append(
+            Adapted(numbers(width, INSIDE, grad=False), bias, numbers(rank, INSIDE), numbers(width, rank), scale)
+        )
+    return numbers(2, 5, INSIDE), layers
 
 
+def apart(x: Tensor, layer: Adapted) -> Tensor:
+    return F.linear(x, layer.weight, layer.bias) + F.linear(F.linear(x, layer.down) * layer.scale, layer.up)
+
+
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_its_gradients_are_those_of_finite_differences(scale: float, has_bias: bool) -> None:
-    x, weight, bias, down, up = given(torch.float64)
+def test_its_gradients_are_those_of_finite_differences(count: int, scale: float, has_bias: bool) -> None:
+    x, layers = given(torch.float64, count, scale, has_bias)
 
-    def product(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
-        return adapted_product(x, weight, bias if has_bias else None, down, up, scale)
+    def products(x: Tensor, *trained: Tensor) -> tuple[Tensor, ...]:
+        downs, ups = trained[::2], trained[1::2]
+        pairs = zip(layers, downs, ups, strict=True)
+        return adapted_products(x, [layer._replace(down=down, up=up) for layer, down, up in pairs])
 
-    assert torch.autograd.gradcheck(product, (x, down, up))
-    plain = F.linear(x, weight, bias if has_bias else None) + F.linear(F.linear(x, down), up) * scale
-    torch.testing.assert_close(product(x, down, up), plain)
+    trained = [tensor for layer in layers for tensor in (layer.down, layer.up)]
+    assert torch.autograd.gradcheck(products, (x, *trained))
+    for ours, layer in zip(products(x, *trained), layers, strict=True):
+        torch.testing.assert_close(ours, apart(x, layer))
 
 
-def test_in_half_precision_it_is_no_further_from_the_truth_than_layer_and_adapter_apart() -> None:
-    halves = given(torch.bfloat16)
-    x, weight, bias, down, up = (tensor.detach().double() for tensor in halves)
-    truth = F.linear(x, weight, bias) + F.linear(F.linear(x, down), up) * 0.5
-    x, weight, bias, down, up = halves
-    apart = F.linear(x, weight, bias) + F.linear(F.linear(x, down) * 0.5, up)
-    ours = adapted_product(x, weight, bias, down, up, 0.5)
-    assert (ours - truth).norm() <= 1.05 * (apart - truth).norm()
+@pytest.mark.parametrize("count", [1, 3])
+def test_in_half_precision_they_are_no_further_from_the_truth_than_layer_and_adapter_apart(count: int) -> None:
+    x, layers = given(torch.bfloat16, count, 0.5)
+    exact = [Adapted(*(t.detach().double() if isinstance(t, Tensor) else t for t in layer)) for layer in layers]
+    for ours, layer, true in zip(adapted_products(x, layers), layers, exact, strict=True):
+        truth = apart(x.detach().double(), true)
+        assert (ours - truth).norm() <= 1.05 * (apart(x, layer) - truth).norm()
 
 
 def test_an_input_without_gradient_gets_none() -> None:
-    x, weight, bias, down, up = given(torch.float64)
-    out = adapted_product(x.detach(), weight, bias, down, up, 1.0)
-    assert all(each is not None for each in torch.autograd.grad(out.sum(), (down, up)))
+    x, layers = given(torch.float64, 3, 1.0)
+    outputs = adapted_products(x.detach(), layers)
+    trained = [tensor for layer in layers for tensor in (layer.down, layer.up)]
+    assert all(each is not None for each in torch.autograd.grad(sum(out.sum() for out in outputs), trained))

@@ -10,7 +10,7 @@ Tensors are named as files of the kohya layout name them, without `.weight`: lor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -121,6 +121,11 @@ class Method:
         # the full-size factors are made again in the backward pass: kept, they would be thrice the base in memory
         added = checkpoint(product, x, *adapter.values.values(), use_reentrant=False, preserve_rng_state=False)
         return out + (added if rows is None else by_output(added, rows))
+
+    def joined(self, adapters: Sequence[Adapter], x: Tensor) -> tuple[Tensor, ...] | None:
+        """The outputs of several layers of one input with their adapters, of this method all, where computing them
+        together is faster; else None."""
+        return None
 
     @staticmethod
     def delta(tensors: Tensors) -> Tensor:
@@ -248,6 +253,17 @@ class Adapter(nn.Module):
         x = input.to(working_dtype(input))  # cast once, for the layer and the adapter
         output = self.method.output(self, x)
         return output if self.strength == 1 else torch.lerp(self.plain(x), output, self.strength)
+
+    def together(self, input: Tensor, others: Sequence[Any]) -> tuple[Tensor, ...] | None:
+        """The outputs of this layer and of those of other adapters for one input, as `Method.joined` has them."""
+        adapters = [self, *others]
+        is_plain = all(
+            isinstance(each, Adapter) and each.active and each.strength == 1 and each.method == self.method
+            for each in adapters
+        )
+        if not is_plain or (self.training and self.method.module_dropout):
+            return None
+        return self.method.joined(adapters, input.to(working_dtype(input)))
 
     def delta(self) -> Tensor:
         """The change of the layer's weight, in its shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loralab.adapters.base import Adapter, Layer, Method, Tensors, apply, pointwise, weight_shape
-from loralab.adapters.product import adapted_product, is_adaptable
+from loralab.adapters.product import Adapted, adapted_products, is_adaptable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,19 +35,26 @@ class LoRA(Method):
         return {"lora_down": down, "lora_up": torch.zeros(out, rank, *(1 for _ in inside[1:]))}
 
     def output(self, adapter: Adapter, x: Tensor) -> Tensor:
-        if self._is_product(adapter, x):
-            layer, tensors = adapter.layer, adapter.tensors
-            down, up = (tensors[name].to(x.dtype) for name in ("lora_down", "lora_up"))
-            return adapted_product(x, layer.weight, layer.bias, down, up, adapter.scale)
-        return adapter.plain(x) + self.branch(adapter, x)
+        outputs = self.joined([adapter], x)
+        return adapter.plain(x) + self.branch(adapter, x) if outputs is None else outputs[0]
 
-    def _is_product(self, adapter: Adapter, x: Tensor) -> bool:
-        """Whether layer and adapter can be computed as one on a GPU."""
+    def joined(self, adapters: Sequence[Adapter], x: Tensor) -> tuple[Tensor, ...] | None:
+        """On a GPU, where layers and adapters are products: their outputs."""
+        if x.device.type != "cuda" or not all(self._is_product(adapter, x.dtype) for adapter in adapters):
+            return None
+        return adapted_products(x, [self._adapted(adapter, x.dtype) for adapter in adapters])
+
+    @staticmethod
+    def _adapted(adapter: Adapter, dtype: torch.dtype) -> Adapted:
+        down, up = (adapter.tensors[name].to(dtype) for name in ("lora_down", "lora_up"))
+        return Adapted(adapter.layer.weight, adapter.layer.bias, down, up, adapter.scale)
+
+    def _is_product(self, adapter: Adapter, dtype: torch.dtype) -> bool:
         is_own = type(self).branch is not LoRA.branch or type(self).masked is not LoRA.masked
         drops = adapter.training and (self.dropout or self.rank_dropout)
         if is_own or drops or "lora_mid" in adapter.tensors or torch.compiler.is_compiling():
             return False
-        return x.device.type == "cuda" and is_adaptable(adapter.layer, x.dtype)
+        return is_adaptable(adapter.layer, dtype)
 
     def branch(self, adapter: Adapter, x: Tensor) -> Tensor:
         """What the low-rank path adds to the output."""

@@ -1,8 +1,10 @@
-"""A frozen linear layer with its LoRA as few products, for GPUs: small kernels take longer to start than to compute."""
+"""Frozen linear layers with their LoRAs as few products, for GPUs: small kernels take longer to start than to compute,
+and an adapter's read all of its layer's input and output again."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +14,19 @@ from torch.autograd.function import once_differentiable
 from loralab.models import onednn
 
 
+class Adapted(NamedTuple):
+    """A layer and its LoRA: weight (N, K) + scale · up (N, r) · down (r, K), all of one precision."""
+
+    weight: Tensor
+    bias: Tensor | None
+    """(N,)"""
+    down: Tensor
+    up: Tensor
+    scale: float
+
+
 def is_adaptable(layer: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether a layer's product in a precision can be computed by `adapted_product`: a linear one with plain weights
+    """Whether a layer's product in a precision can be computed by `adapted_products`: a linear one with plain weights
     of that precision, whose kernels are left open."""
     if type(layer) not in (nn.Linear, onednn.FrozenLinear) or not onednn.is_free(layer):
         return False
@@ -22,39 +35,55 @@ def is_adaptable(layer: nn.Module, dtype: torch.dtype) -> bool:
     return is_plain and weight.dtype == dtype and dtype in (torch.bfloat16, torch.float16)
 
 
-def adapted_product(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """x (…, K) by a frozen weight (N, K) and bias (N,), plus scale · up (N, r) · down (r, K) · x: (…, N).
+def adapted_products(x: Tensor, layers: Sequence[Adapted]) -> tuple[Tensor, ...]:
+    """What layers of one input x (…, K) compute: (…, N) each. The sum of layer and adapter is rounded once.
 
-    The sum is rounded once.
+    Weights and biases get no gradient.
     """
-    out: Any = _Adapted.apply(x.reshape(-1, x.shape[-1]), weight, bias, down, up, scale)
-    return out.view(*x.shape[:-1], len(weight))
+    flat = [part for layer in layers for part in layer]
+    outputs: Any = _Products.apply(x.reshape(-1, x.shape[-1]), *flat)
+    return tuple(out.view(*x.shape[:-1], out.shape[-1]) for out in outputs)
 
 
-class _Adapted(torch.autograd.Function):
+class _Products(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
-    ) -> Tensor:
-        hidden = _scaled(x @ down.t(), scale)
-        ctx.save_for_backward(x, weight, down, up, hidden)
-        ctx.scale = scale
-        return F.linear(x, weight, bias).addmm_(hidden, up.t())
+    def forward(ctx: Any, x: Tensor, *flat: Any) -> tuple[Tensor, ...]:
+        layers = [Adapted(*flat[first : first + 5]) for first in range(0, len(flat), 5)]
+        down = _joined([layer.down for layer in layers])
+        hidden = x @ down.t()  # (M, sum of r)
+        parts = hidden.split([len(layer.down) for layer in layers], dim=1)
+        for part, layer in zip(parts, layers, strict=True):
+            if layer.scale != 1:
+                part.mul_(layer.scale)
+        ctx.save_for_backward(x, down, hidden, *(each for layer in layers for each in (layer.weight, layer.up)))
+        ctx.scales = [layer.scale for layer in layers]
+        return tuple(
+            F.linear(x, layer.weight, layer.bias).addmm_(part, layer.up.t())
+            for part, layer in zip(parts, layers, strict=True)
+        )
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, down, up, hidden = ctx.saved_tensors
-        of_x, _, _, of_down, of_up, _ = ctx.needs_input_grad
-        of_hidden = _scaled(gradient @ up, ctx.scale)
-        return (
-            (gradient @ weight).addmm_(of_hidden, down) if of_x else None,
-            *(None, None),
-            of_hidden.t() @ x if of_down else None,
-            gradient.t() @ hidden if of_up else None,
-            None,
-        )
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, down, hidden, *saved = ctx.saved_tensors
+        weights, ups = saved[::2], saved[1::2]
+        parts = hidden.split([up.shape[1] for up in ups], dim=1)
+        of_hidden = [gradient @ up for gradient, up in zip(gradients, ups, strict=True)]
+        for part, scale in zip(of_hidden, ctx.scales, strict=True):
+            if scale != 1:
+                part.mul_(scale)
+        of_parts = _joined(of_hidden, dim=1)
+        of_downs = (of_parts.t() @ x).split([up.shape[1] for up in ups])
+        of_ups = [gradient.t() @ part for gradient, part in zip(gradients, parts, strict=True)]
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = gradients[0] @ weights[0]
+            for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
+                of_x.addmm_(gradient, weight)
+            of_x.addmm_(of_parts, down)
+        flat = [(None, None, of_down, of_up, None) for of_down, of_up in zip(of_downs, of_ups, strict=True)]
+        return of_x, *(each for layer in flat for each in layer)
 
 
-def _scaled(x: Tensor, scale: float) -> Tensor:
-    return x if scale == 1 else x.mul_(scale)
+def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors), dim)

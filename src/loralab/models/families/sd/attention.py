@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from loralab.errors import user_error
 from loralab.models import onednn_attention
@@ -42,21 +44,33 @@ class MeasuredAttention:
         **kwargs: Any,
     ) -> Tensor:
         keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        if attention_mask is None and is_on_cpu(hidden_states, torch.float32) and _is_of_transformer(attn):
-            return _by_onednn(attn, hidden_states, keys)
+        if attention_mask is None and _is_of_transformer(attn):
+            if is_on_cpu(hidden_states, torch.float32):
+                return _attended(attn, hidden_states, keys, onednn_attention.attention)
+            if hidden_states.device.type == "cuda":
+                return _attended(attn, hidden_states, keys, F.scaled_dot_product_attention)
         small = hidden_states.shape[1] * keys.shape[1] <= SMALL
         chosen = self.eager if small and is_on_cpu(hidden_states, torch.bfloat16) else self.sdpa
         return chosen(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
 
 
-def _by_onednn(attn: Any, hidden: Tensor, keys: Tensor) -> Tensor:
-    """What AttnProcessor2_0 computes of hidden (B, N, D) and keys (B, M, D'): (B, N, D)."""
-    heads = (
-        layer(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, H, …, D/H)
-        for layer, x in ((attn.to_q, hidden), (attn.to_k, keys), (attn.to_v, keys))
-    )
+def _attended(attn: Any, hidden: Tensor, keys: Tensor, attention: Callable[..., Tensor]) -> Tensor:
+    """What AttnProcessor2_0 computes of hidden (B, N, D) and keys (B, M, D'), by this attention: (B, N, D)."""
+    if keys is hidden:
+        projected = together(hidden, attn.to_q, attn.to_k, attn.to_v)
+    else:
+        projected = attn.to_q(hidden), *together(keys, attn.to_k, attn.to_v)
+    heads = (each.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for each in projected)  # (B, H, …, D/H)
     dense, dropout = attn.to_out
-    return dropout(dense(onednn_attention.attention(*heads).transpose(1, 2).flatten(2)))
+    return dropout(dense(attention(*heads).transpose(1, 2).flatten(2)))
+
+
+def together(x: Tensor, first: nn.Module, *others: nn.Module) -> tuple[Tensor, ...]:
+    """The outputs of layers of one input: what stands in for their forward may compute them together."""
+    owner, *owners = (getattr(layer.forward, "__self__", None) for layer in (first, *others))
+    join = getattr(owner, "together", None)
+    outputs = join(x, owners) if join else None
+    return (first(x), *(layer(x) for layer in others)) if outputs is None else outputs
 
 
 def _is_of_transformer(attn: Any) -> bool:

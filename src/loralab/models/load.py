@@ -202,6 +202,10 @@ def prepare(
         if quantize is not None:
             quantize_layers(module, quantize, DTYPES[dtype])
         set_kernels(module, kernels)
+    if kernels == "auto":
+        from loralab.models.fused import set_fused  # it imports models of diffusers
+
+        set_fused(base.denoiser)
     if gradient_checkpointing:
         checkpoint_gradients(base.denoiser, base.text_encoders.values(), gradient_checkpointing)
     if offload:

@@ -20,6 +20,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from loralab.adapters.inject import AdapterSet
 from loralab.models.family import Family
+from loralab.models.text.clip import Clip
 from loralab.schema.tree import get
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,11 @@ def hindrance(device: torch.device, processes: int, settings: Mapping[str, Any])
 
 
 def recorded_parts(family: Family, settings: Mapping[str, Any]) -> list[str]:
-    """The parts of a family that are recorded: transformers' text encoders don't let blocks be computed again."""
+    """The parts of a family that are recorded: the denoiser, and CLIP while it is on the device and its blocks are not
+    computed again. Other text encoders look at masks of captions to choose their kernels."""
     is_again = get(settings, "model.gradient_checkpointing") is True
-    return [family.row.denoiser] if is_again else [part for part in family.parts() if part not in family.resting]
+    there = {} if is_again else {part: each for part, each in family.encoders.items() if part not in family.resting}
+    return [family.row.denoiser, *(part for part, encoder in there.items() if isinstance(encoder, Clip))]
 
 
 class Graphs:

@@ -49,7 +49,7 @@ class Clip:
         device = next(self.model.parameters()).device
         flat = ids.flatten(0, 1).to(device, non_blocking=True)  # (B N, T)
         taken_within = self.clip_skip > 1 or not self.final_norm
-        out = self.model(flat, output_hidden_states=taken_within)
+        out = self.model(flat, attention_mask=self.mask(flat), output_hidden_states=taken_within)
         hidden = out.hidden_states[-self.clip_skip] if taken_within else out.last_hidden_state
         if taken_within and self.final_norm:
             hidden = body(self.model).final_layer_norm(hidden)
@@ -58,6 +58,13 @@ class Clip:
             hidden = hidden * join(weights.to(hidden)).unsqueeze(-1)
         pooled = getattr(out, "text_embeds", None)
         return Text(hidden, None if pooled is None else pooled.unflatten(0, ids.shape[:2])[:, 0])
+
+    def mask(self, ids: Tensor) -> Tensor | None:
+        """The causal mask (1, 1, T, T) for sdpa on a GPU. Left to itself, transformers has one in some versions only
+        while a CUDA graph is recorded, and then another kernel computes the same, rounded in another way."""
+        if ids.device.type != "cuda" or self.model.config._attn_implementation != "sdpa":
+            return None
+        return torch.ones(1, 1, *ids.shape[-1:] * 2, dtype=torch.bool, device=ids.device).tril()
 
     def tokens(self, captions: list[str]) -> tuple[Tensor, Tensor | None]:
         """Token ids (B, N, T), and the weight of each where captions are read with weights."""

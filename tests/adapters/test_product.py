@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loralab.adapters import lora
+from loralab.adapters.inject import inject
+from loralab.adapters.kinds import METHODS
 from loralab.adapters.product import Adapted, adapted_products
+from loralab.adapters.targets import Targets
+from loralab.models.families.sd.attention import together
+from loralab.models.families.sdxl import miniature
+from tests import ROOT
 
 WIDTHS, RANKS, INSIDE = (4, 5, 7), (3, 2, 4), 6
 
@@ -62,3 +69,28 @@ def test_an_input_without_gradient_gets_none() -> None:
     outputs = adapted_products(x.detach(), layers)
     trained = [tensor for layer in layers for tensor in (layer.down, layer.up)]
     assert all(each is not None for each in torch.autograd.grad(sum(out.sum() for out in outputs), trained))
+
+
+TINY = str(ROOT / "src" / "loralab" / "assets" / "tiny")
+
+
+@pytest.mark.parametrize("method", [each for each in METHODS if each.can_be_trained], ids=lambda each: each.__name__)
+def test_layers_together_are_the_layers_apart(method: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each kind of adapter, as if on a GPU in half precision."""
+    used = []
+    own = lora.adapted_products
+    monkeypatch.setattr(lora, "adapted_products", lambda *of: used.append(of) or own(*of))
+    monkeypatch.setattr(lora, "is_adaptable", lambda layer, x: isinstance(layer, torch.nn.Linear))
+    family = miniature(TINY)
+    adapters = inject(family, method(rank=4), Targets(text_encoder=False)).train()
+    for parameter in adapters.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    adapters.at_timesteps(torch.tensor([500, 900]))
+    block = family.denoiser.down_blocks[1].attentions[0].transformer_blocks[0].attn1
+    layers = block.to_q, block.to_k, block.to_v
+    x = torch.randn(2, 5, block.to_q.in_features, generator=torch.Generator().manual_seed(1))
+    joint = together(x, *layers)
+    assert bool(used) == (method is lora.LoRA)
+    monkeypatch.setattr(lora, "is_adaptable", lambda layer, x: False)
+    for ours, layer in zip(joint, layers, strict=True):
+        torch.testing.assert_close(ours, layer(x))

@@ -40,7 +40,7 @@ class LoRA(Method):
 
     def joined(self, adapters: Sequence[Adapter], x: Tensor) -> tuple[Tensor, ...] | None:
         """On a GPU, where layers and adapters are products: their outputs."""
-        if x.device.type != "cuda" or not all(self._is_product(adapter, x.dtype) for adapter in adapters):
+        if not all(self._is_product(adapter, x) for adapter in adapters):
             return None
         return adapted_products(x, [self._adapted(adapter, x.dtype) for adapter in adapters])
 
@@ -49,12 +49,13 @@ class LoRA(Method):
         down, up = (adapter.tensors[name].to(dtype) for name in ("lora_down", "lora_up"))
         return Adapted(adapter.layer.weight, adapter.layer.bias, down, up, adapter.scale)
 
-    def _is_product(self, adapter: Adapter, dtype: torch.dtype) -> bool:
-        is_own = type(self).branch is not LoRA.branch or type(self).masked is not LoRA.masked
+    def _is_product(self, adapter: Adapter, x: Tensor) -> bool:
+        """Whether layer and adapter are what `adapted_products` computes."""
+        is_own = any(getattr(type(self), name) is not getattr(LoRA, name) for name in ("output", "branch", "masked"))
         drops = adapter.training and (self.dropout or self.rank_dropout)
         if is_own or drops or "lora_mid" in adapter.tensors or torch.compiler.is_compiling():
             return False
-        return is_adaptable(adapter.layer, dtype)
+        return is_adaptable(adapter.layer, x)
 
     def branch(self, adapter: Adapter, x: Tensor) -> Tensor:
         """What the low-rank path adds to the output."""

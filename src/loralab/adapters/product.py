@@ -25,14 +25,15 @@ class Adapted(NamedTuple):
     scale: float
 
 
-def is_adaptable(layer: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether a layer's product in a precision can be computed by `adapted_products`: a linear one with plain weights
-    of that precision, whose kernels are left open."""
+def is_adaptable(layer: nn.Module, x: Tensor) -> bool:
+    """Whether a layer's product with x is to be computed by `adapted_products`: on a GPU in half precision, of a linear
+    layer with plain weights of that precision, whose kernels are left open."""
+    if x.device.type != "cuda" or x.dtype not in (torch.bfloat16, torch.float16):
+        return False
     if type(layer) not in (nn.Linear, onednn.FrozenLinear) or not onednn.is_free(layer):
         return False
     weight = layer.weight
-    is_plain = type(weight) is nn.Parameter and not weight.requires_grad
-    return is_plain and weight.dtype == dtype and dtype in (torch.bfloat16, torch.float16)
+    return type(weight) is nn.Parameter and not weight.requires_grad and weight.dtype == x.dtype
 
 
 def adapted_products(x: Tensor, layers: Sequence[Adapted]) -> tuple[Tensor, ...]:

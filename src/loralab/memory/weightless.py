@@ -1,14 +1,15 @@
 """A model without its weights, and what a run does with it: shapes alone, under torch's FakeTensorMode.
 
 Every storage counts from the operation that makes it until it is freed (see storages). Fake tensors are on the CPU; for
-a CUDA device the operations are those of a GPU: norms in fp32 under autocast, torch's own products.
+a CUDA device the operations are those of a GPU: norms in fp32 under autocast, or fused ones, and torch's own products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from loralab.adapters.inject import inject
 from loralab.memory.storages import Storages, norms_in_fp32
 from loralab.models.checkpointing import checkpoint_gradients, outermost
+from loralab.models.fused import set_fused, shapes_alone
 from loralab.models.load import without_weights
 
 CAPTION = "a red star on a blue ground"
@@ -43,6 +45,8 @@ class Weightless:
             adapters = inject(self.family, kind, instantiate(settings["targets"], _convert_="all"), 0)
             self.trained: list[Tensor] = [p for p in adapters.parameters() if p.requires_grad]
             self.adapter = self.storages.now - self.weights
+            if device == "cuda" and settings["model"].get("kernels") == "auto" and _has_triton():
+                set_fused(self.family.denoiser)
         self.blocks = len(outermost(self.family.denoiser))
 
     @contextmanager
@@ -104,8 +108,18 @@ class Weightless:
         with self._counting(), self._as_on_device(), torch.no_grad():
             return self.storages.more_in(work)
 
-    def _as_on_device(self) -> AbstractContextManager[Any]:
-        return norms_in_fp32() if self.device == "cuda" else nullcontext()
+    @contextmanager
+    def _as_on_device(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.device == "cuda":
+                stack.enter_context(norms_in_fp32())
+                stack.enter_context(shapes_alone())
+            yield
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cpu", AUTOCAST.get(self.precision, torch.bfloat16), enabled=self.precision in AUTOCAST)
+
+
+def _has_triton() -> bool:
+    """Whether a GPU computes fused norms: where there is none, one elsewhere is asked about, whose torch has Triton."""
+    return not torch.cuda.is_available() or find_spec("triton") is not None

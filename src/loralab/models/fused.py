@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,6 +28,49 @@ from torch.autograd.function import once_differentiable
 log = logging.getLogger(__name__)
 
 HALF = (torch.bfloat16, torch.float16)
+_has_shapes_alone = ContextVar("has_shapes_alone", default=False)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Within it tensors on a CPU are taken as if on a GPU, and results have shapes alone: what memory a GPU needs."""
+    before = _has_shapes_alone.set(True)
+    try:
+        yield
+    finally:
+        _has_shapes_alone.reset(before)
+
+
+class _Shapes:
+    """What fused_kernels has, without values."""
+
+    @staticmethod
+    def moments(x: Tensor, groups: int, eps: float) -> Tensor:
+        return x.new_empty(2, len(x), groups, dtype=torch.float32)
+
+    @staticmethod
+    def normalized(x: Tensor, *_: Any) -> Tensor:
+        return torch.empty_like(x)
+
+    @staticmethod
+    def normalized_backward(gradient: Tensor, x: Tensor, *_: Any) -> Tensor:
+        return torch.empty_like(x)
+
+    @staticmethod
+    def gated(x: Tensor) -> Tensor:
+        return x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
+
+    @staticmethod
+    def gated_backward(gradient: Tensor, x: Tensor) -> Tensor:
+        return torch.empty_like(x)
+
+
+def _kernels() -> Any:
+    if _has_shapes_alone.get():
+        return _Shapes
+    from loralab.models import fused_kernels
+
+    return fused_kernels
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
@@ -42,39 +88,31 @@ def geglu(x: Tensor) -> Tensor:
 class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
-        from loralab.models import fused_kernels
-
         x = _channels_last(x)
-        mean, scale = fused_kernels.moments(x, groups, eps)
+        mean, scale = _kernels().moments(x, groups, eps)
         ctx.save_for_backward(x, mean, scale, weight, bias)
         ctx.silu = silu
-        return fused_kernels.normalized(x, mean, scale, weight, bias, silu).movedim(-1, 1)
+        return _kernels().normalized(x, mean, scale, weight, bias, silu).movedim(-1, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        from loralab.models import fused_kernels
-
         x, mean, scale, weight, bias = ctx.saved_tensors
-        of_x = fused_kernels.normalized_backward(_channels_last(gradient), x, mean, scale, weight, bias, ctx.silu)
+        of_x = _kernels().normalized_backward(_channels_last(gradient), x, mean, scale, weight, bias, ctx.silu)
         return of_x.movedim(-1, 1), None, None, None, None, None
 
 
 class _Geglu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        from loralab.models import fused_kernels
-
         x = x.contiguous()
         ctx.save_for_backward(x)
-        return fused_kernels.gated(x)
+        return _kernels().gated(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        from loralab.models import fused_kernels
-
-        return fused_kernels.gated_backward(gradient.contiguous(), *ctx.saved_tensors)
+        return _kernels().gated_backward(gradient.contiguous(), *ctx.saved_tensors)
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -113,7 +151,7 @@ class FrozenLayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         if self.weight.dtype != input.dtype or not _is_in_half(input, self.weight, self.bias):
             return super().forward(input)
-        with torch.autocast("cuda", enabled=False):
+        with torch.autocast(input.device.type, enabled=False):
             return super().forward(input)
 
 
@@ -148,15 +186,18 @@ class ChannelsLastTransformer(Transformer2DModel):
 
 def _is_in_half(x: Tensor, *weights: Tensor | None) -> bool:
     """Whether x is computed with in half precision on a GPU, with frozen weights, and by torch's eager mode."""
-    if not x.is_cuda or x.dtype not in HALF or torch.compiler.is_compiling():
+    is_there, kind = x.is_cuda or _has_shapes_alone.get(), x.device.type
+    if not is_there or x.dtype not in HALF or torch.compiler.is_compiling():
         return False
-    is_used = not torch.is_autocast_enabled("cuda") or torch.get_autocast_dtype("cuda") == x.dtype
+    is_used = not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) == x.dtype
     return is_used and not any(weight is not None and weight.requires_grad for weight in weights)
 
 
 @functools.cache
 def works(device: torch.device) -> bool:
     """Whether Triton can be used on a GPU: it wants one that it knows, and a C compiler."""
+    if device.type == "cpu":  # shapes alone
+        return True
     if find_spec("triton") is None:
         return False
     try:

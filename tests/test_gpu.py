@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from loralab import cli
 from loralab.callbacks import compiled
-from loralab.training.graphs import _Replayed
+from loralab.training.graphs import Graphed, _Replayed
 from tests.support.runs import record
 
 pytestmark = pytest.mark.gpu
@@ -94,6 +94,23 @@ def test_cuda_graphs_train_to_the_same_byte(
     assert len(replays) > len(set(map(id, replays))) > 0, "graphs were replayed, and again"
     assert "without CUDA graphs" not in caplog.text
     assert (graphed / "adapter.safetensors").read_bytes() == (plain / "adapter.safetensors").read_bytes()
+
+
+def test_graphs_make_room_for_pictures_and_are_recorded_anew(on_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    own = Graphed._record
+    monkeypatch.setattr(Graphed, "_record", lambda *given: made.append(given) or own(*given))
+    pictures = ("callbacks.samples.enabled=true", "callbacks.samples.every_n_steps=8", "callbacks.samples.steps=2")
+    words = (*pictures, "trainer.max_steps=16", "trainer.deterministic=true", "output.metadata=false")
+    runs, counts = [], []
+    for free in (2**40, 0):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_, free=free: (free, 2**40))
+        runs.append(on_gpu(*words, name=f"free{free}"))
+        counts.append(len(made))
+        made.clear()
+    assert counts[1] > counts[0] > 0
+    first, second = ((run / "adapter.safetensors").read_bytes() for run in runs)
+    assert first == second
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])

@@ -22,10 +22,9 @@ from loralab.writing import atomic_path
 
 SDXL = "loralab bench train --shape sdxl --resolution 512 --steps 2 --warmup 1 health.stop_if_unchanged=false"
 """Repeated random weights leave two tensors of the last text encoder without a gradient."""
-GPU_ONCE = "loralab bench train --device cuda --dtype bf16 --precision bf16-mixed --steps 20 --warmup 5"
-GPU = f"{GPU_ONCE} --rounds 3"
-GPU_SHAPES = (("sd1", 512), ("sdxl", 1024))
-"""With the pixels of a side."""
+GPU = "loralab bench train --device cuda --dtype bf16 --precision bf16-mixed --steps 12 --warmup 4"
+GPU_SHAPES = (("sd1", 512, ""), ("sdxl", 1024, " health.stop_if_unchanged=false"))
+"""With the pixels of a side, and a setting of loralab's run."""
 LEVERS = "python benchmarks/levers.py"
 SD1 = "loralab bench train --shape sd1 --steps 3 --warmup 1"
 BF16 = "model.dtype=bf16 trainer.precision=bf16-mixed"
@@ -55,24 +54,24 @@ BENCHMARKS = {
     "best-sd1-512": Benchmark(f"{SD1} --resolution 512 {BF16}"),
     **{
         f"gpu-{shape}-{side}-{batch}": Benchmark(
-            f"{GPU} --shape {shape} --resolution {side} --batch-size {batch}", gpu=True
+            f"{GPU} --shape {shape} --resolution {side} --batch-size {batch}{word}", gpu=True
         )
-        for shape, side in GPU_SHAPES
+        for shape, side, word in GPU_SHAPES
         for batch in (1, 4, 8)
     },
     **{
         f"gpu-{shape}-{side}-{batch}-{name}": Benchmark(
-            f"{GPU_ONCE} --shape {shape} --resolution {side} --batch-size {batch} {word}", gpu=True
+            f"{GPU} --shape {shape} --resolution {side} --batch-size {batch}{word} {way}", gpu=True
         )
-        for shape, side in GPU_SHAPES
+        for shape, side, word in GPU_SHAPES
         for batch in (1, 4)
-        for name, word in (("compile", "speed.compile=true"), ("eager", "speed.graphs=false"))
+        for name, way in (("compile", "speed.compile=true"), ("eager", "speed.graphs=false"))
     },
     **{
         f"gpu-{shape}-{side}-memory": Benchmark(
-            f"{GPU_ONCE} --shape {shape} --resolution {side} --batch-size 4 memory.limit_gb=auto", gpu=True
+            f"{GPU} --shape {shape} --resolution {side} --batch-size 4{word} memory.limit_gb=auto", gpu=True
         )
-        for shape, side in GPU_SHAPES
+        for shape, side, word in GPU_SHAPES
     },
     "shares": Benchmark("python benchmarks/shares.py", "python benchmarks/shares.py --sides 64"),
     "levers": Benchmark(f"{LEVERS} --compile", f"{LEVERS} --rounds 3"),

@@ -17,11 +17,16 @@ class Laps:
     def __init__(self, warmup: int) -> None:
         self.warmup = warmup
         self.times: list[float] = []
+        self.marks: list[torch.cuda.Event] = []
+        """What a GPU passes at the end of each step: the program may be far ahead of it."""
         self.pauses: list[float] = []
 
     def lap(self) -> None:
         """To be called at the end of each step."""
         self.times.append(time.perf_counter())
+        if torch.cuda.is_initialized():
+            self.marks.append(torch.cuda.Event(enable_timing=True))
+            self.marks[-1].record()
 
     def begin(self) -> None:
         """To be called where the work of a step begins, its batch being there."""
@@ -30,11 +35,17 @@ class Laps:
 
     def figures(self, device: torch.device, images: int) -> dict[str, float]:
         """images: per step; none of the steps that are measured, no figures of them."""
-        counted = self.times[self.warmup - 1 :]
         found = {"peak_memory_gb": round(peak_gigabytes(device), 3)}
-        if len(counted) > 1:
-            seconds = statistics.median(after - before for before, after in pairwise(counted))
+        if counted := self._seconds(device)[self.warmup - 1 :]:
+            seconds = statistics.median(counted)
             found |= {"seconds_per_step": round(seconds, 5), "images_per_second": round(images / seconds, 3)}
         if pauses := self.pauses[self.warmup - 1 :]:
             found["seconds_between_steps"] = round(statistics.median(pauses), 5)
         return found
+
+    def _seconds(self, device: torch.device) -> list[float]:
+        """From the end of each step to that of the next."""
+        if device.type != "cuda":
+            return [after - before for before, after in pairwise(self.times)]
+        torch.cuda.synchronize(device)
+        return [before.elapsed_time(after) / 1000 for before, after in pairwise(self.marks)]

@@ -24,6 +24,7 @@ class CudaGraphs(Callback):
         if not hindrance(trainer.strategy.root_device, trainer.world_size, module.run.settings):
             parts = recorded_parts(module.family, module.run.settings)
             self.graphs = Graphs(module.family, parts, module.adapters, lambda: self.variant())
+            module.run.make_room = self.graphs.make_room
 
     def on_train_batch_start(self, trainer: Trainer, module: LoraModule, batch: Batch, batch_idx: int) -> None:
         self.begin()

@@ -86,6 +86,14 @@ class Graphs:
         finally:
             self._is_off = False
 
+    def make_room(self) -> None:
+        """Frees the graphs' memory where there is less of it left: they are recorded anew."""
+        held = sum(module.held for module in self._modules)
+        if held and torch.cuda.mem_get_info()[0] < held:
+            for module in self._modules:
+                module.forget()
+            torch.cuda.empty_cache()
+
     def drop(self) -> None:
         """The modules compute as they did; the graphs' memory is freed."""
         for module in self._modules:
@@ -128,6 +136,8 @@ class Graphed:
         self._recordings: dict[Hashable, Recording | None] = {}
         self._places: list[int] = []
         """Where the graphs read what they are not given."""
+        self.held = 0
+        """Bytes that the graphs have for themselves."""
         self.is_free = False
         module.forward = self
 
@@ -139,7 +149,7 @@ class Graphed:
         key = (spec, *map(_described, leaves), self._state())
         places = [tensor.data_ptr() for tensor in (*self.module.parameters(), *self._call.parameters())]
         if places != self._places:  # weights were moved, as by a text encoder that needed their room
-            self._recordings.clear()
+            self.forget()
             self._places = places
         if key not in self._recordings:
             self._recordings[key] = None
@@ -151,10 +161,14 @@ class Graphed:
         outputs: Any = _Replayed.apply(self, recording, *tensors, *self.weights)
         return tree_unflatten(outputs, recording.spec)
 
+    def forget(self) -> None:
+        self._recordings.clear()
+        self.held = 0
+
     def drop(self) -> None:
         if vars(self.module).get("forward") is self:
             del self.module.forward
-        self._recordings.clear()
+        self.forget()
 
     @staticmethod
     def _method(adapters: nn.ModuleDict, name: str) -> Any:
@@ -176,6 +190,7 @@ class Graphed:
         return is_mixed and torch.get_autocast_dtype("cuda"), self.variant(), *(a.active for a in self.adapters)
 
     def _recorded(self, key: Hashable, leaves: Sequence[Any], spec: TreeSpec) -> Recording | None:
+        before = torch.cuda.memory_reserved()
         try:
             with _without_cast_cache():
                 self._recordings[key] = self._record(leaves, spec)
@@ -184,6 +199,7 @@ class Graphed:
             log.warning("%s is computed without CUDA graphs: %s", type(self.module).__name__, first)
             self.drop()
             return None
+        self.held += max(0, torch.cuda.memory_reserved() - before)
         return self._recordings[key]
 
     def _record(self, leaves: Sequence[Any], spec: TreeSpec) -> Recording:

@@ -195,6 +195,7 @@ class LoraModule(L.LightningModule):
     def at_rest(self) -> Iterator[None]:
         """Inside the block there are no dropout and no gradients; the precision is that of training."""
         modes = {module: module.training for module in self.modules()}
+        self.run.make_room()
         self.adapters.at_timesteps(None)
         self.eval()
         try:

@@ -44,5 +44,5 @@ def _write(folder: Path, family: str, tokenizer: Path) -> None:
 def _random(name: str, like: Tensor, noise: Tensor) -> Tensor:
     """The same noise repeated: drawing a billion numbers would take longer than the measurement."""
     repeats = -(-like.numel() // noise.numel())
-    values = noise.repeat(repeats)[: like.numel()].reshape(like.shape).clone()
+    values = noise.repeat(repeats)[: like.numel()].reshape(like.shape)
     return values + 1 if "norm" in name and name.endswith("weight") else values

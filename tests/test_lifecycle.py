@@ -293,7 +293,7 @@ class Command:
         folder.mkdir()
         self.root, self.printed, self.starts = folder, folder / "printed", 0
         usual = [f"model.base={base}", "adapter.rank=2", "output.precision=fp32", "suggested.batch_size=4"]
-        usual += [f"data.cache_folder={folder / 'cache'}", f"resume_root={folder}"]
+        usual += ["trainer.accelerator=cpu", f"data.cache_folder={folder / 'cache'}", f"resume_root={folder}"]
         usual += ["callbacks.samples.steps=2", "resume=auto"]
         self.words = [sys.executable, str(ROOT / "train.py"), *usual, *words]
 
@@ -366,7 +366,7 @@ def test_pipes_that_are_closed(random_base: Path, tmp_path: Path) -> None:
 def test_a_failure_in_another_process_costs_nothing(how: str, random_base: Path, tmp_path: Path) -> None:
     """Of two devices the second one's process fails: the first has saved the last whole step before it ends, and with
     it the state where both stopped at the same step."""
-    words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "callbacks.samples.enabled=false"]
+    words = ["trainer=ddp", "trainer.devices=2", "callbacks.samples.enabled=false"]
     words += [
         "+callbacks.fails._target_=tests.support.callbacks.FailsIn",
         "+callbacks.fails.rank=1",

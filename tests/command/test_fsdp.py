@@ -23,7 +23,7 @@ def go(random_base: Path, tmp_path: Path):
 
     def start(*overrides: str, name: str = "run", trainer: str = "fsdp") -> Processes:
         usual = ("adapter.rank=2", "optimizer.lr=1e-3", "data.batch_size=2", "trainer.devices=2", "allow=[tests.]")
-        given = (*usual, f"trainer={trainer}", "trainer.accelerator=cpu", *overrides)
+        given = (*usual, f"trainer={trainer}", *overrides)
         return Processes(tmp_path / f"{name}-logs", words(random_base, tmp_path / name, *given))
 
     return start
@@ -149,7 +149,7 @@ def test_what_fails_on_one_device_while_all_look_ends_the_run(go) -> None:
 def test_one_device_has_nothing_to_share(random_base: Path, tmp_path: Path) -> None:
     trained = {}
     for trainer in ("fsdp", "ddp"):
-        given = (f"trainer={trainer}", "trainer.devices=1", "trainer.accelerator=cpu")
+        given = (f"trainer={trainer}", "trainer.devices=1")
         trained[trainer] = command(random_base, tmp_path / trainer, *given)
     one, other = (load_file(folder / "adapter.safetensors") for folder in trained.values())
     assert all(torch.equal(one[name], tensor) for name, tensor in other.items())

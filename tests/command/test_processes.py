@@ -22,7 +22,7 @@ from tests import ROOT
 from tests.support.processes import Processes
 from tests.support.runs import adapter, command, record, words
 
-TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+TWO = ("trainer=ddp", "trainer.devices=2")
 EPOCHS = ("trainer.max_steps=null", "trainer.max_epochs=2", "logger=csv", "trainer.log_every_n_steps=1")
 
 SHORT = ("trainer.max_steps=3", "trainer.max_epochs=null")
@@ -49,7 +49,7 @@ def go(random_base: Path, pictures: Path, tmp_path: Path):
         data = ("data=folder", f"data.folder={pictures}", "data.batch_size=2", "adapter.rank=2", "optimizer.lr=1e-2")
         data += ("data.buckets.min_resolution=32", "data.buckets.step=32")
         if world == 1:
-            return command(random_base, tmp_path / name, *data, *EPOCHS, "trainer.accelerator=cpu", *overrides)
+            return command(random_base, tmp_path / name, *data, *EPOCHS, *overrides)
         argv = words(random_base, tmp_path / name, *data, *EPOCHS, *TWO, f"trainer.devices={world}", *overrides)
         return Processes(tmp_path / f"{name}-logs", argv, world, **given)
 

@@ -18,7 +18,7 @@ from tests import ROOT
 from tests.support.processes import Processes, free_port
 from tests.support.runs import adapter, words
 
-TWO = ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=2", "adapter.rank=2")
+TWO = ("trainer=ddp", "data.batch_size=2", "adapter.rank=2")
 STATES = ("resume=auto", "callbacks.state.enabled=true", "callbacks.state.every_n_steps=1")
 PLAIN = "output.metadata=false"
 """It has the number of machines."""

@@ -118,7 +118,8 @@ def test_what_it_cannot_be_combined_with() -> None:
 @pytest.mark.parametrize("checkpointing", ["false", "true"])
 def test_a_run_on_a_gpu(train, checkpointing: str) -> None:
     """The same file, from less memory."""
-    given = ["trainer=gpu", "trainer.deterministic=true", f"model.gradient_checkpointing={checkpointing}"]
+    given = ["trainer=gpu", "trainer.accelerator=gpu", "trainer.deterministic=true", "output.metadata=false"]
+    given += [f"model.gradient_checkpointing={checkpointing}"]
     plain, waits = (train(*given, f"model.offload={amount}", name=f"run{amount}") for amount in ("0", "1.0"))
     assert (plain / "adapter.safetensors").read_bytes() == (waits / "adapter.safetensors").read_bytes()
     assert record(waits)["peak_memory_gb"] <= record(plain)["peak_memory_gb"]

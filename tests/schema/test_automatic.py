@@ -102,7 +102,7 @@ def test_a_run_that_caches_texts_composes() -> None:
 
 def test_what_a_run_records(train, capsys) -> None:
     """The resolved type; a state of the same type continues, whether it was set or followed."""
-    given = ["trainer.precision=bf16-mixed", "trainer.accelerator=cpu", "callbacks.state.enabled=true"]
+    given = ["trainer.precision=bf16-mixed", "callbacks.state.enabled=true"]
     run = train(*given, "trainer.max_steps=2", name="first")
     assert "base model frozen in bf16" in capsys.readouterr().out
     assert OmegaConf.load(run / "config" / "config.yaml").model.dtype == "bf16"
@@ -123,7 +123,7 @@ def curve(run: Path) -> np.ndarray:
 @pytest.mark.ci
 def test_weights_in_bf16_train_as_those_in_fp32(train) -> None:
     """The embedded model, whose weights are pretrained: each loss within 2 %, their mean within 0.5 %."""
-    given = ["model=tiny", f"model.base={TINY}", "trainer.precision=bf16-mixed", "trainer.accelerator=cpu"]
+    given = ["model=tiny", f"model.base={TINY}", "trainer.precision=bf16-mixed"]
     given += [
         "trainer.max_steps=30",
         "data.batch_size=1",

@@ -31,6 +31,7 @@ def words(base: Path, folder: Path, *overrides: str) -> list[str]:
     """The overrides, the last of each setting, and the usual ones of a run in a folder."""
     usual = {
         "model.base": str(base),
+        "trainer.accelerator": "cpu",
         "trainer.max_steps": "3",
         "adapter.rank": "4",
         "output.precision": "fp32",

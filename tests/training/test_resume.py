@@ -159,7 +159,7 @@ def test_a_short_window_is_divided_like_the_others(go, capsys: pytest.CaptureFix
 def test_devices_may_change_where_the_batch_of_all_stays(go, pictures: Path, random_base: Path, tmp_path: Path) -> None:
     """From one device to two with half the batch each; on a CPU two processes stand for them."""
     whole = go(*STATES, name="whole")
-    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"resume={state(whole, 5)}")
+    two = ("trainer=ddp", "trainer.devices=2", f"resume={state(whole, 5)}")
     go(*two, name="refused", code=1)
     words = json.loads((whole / "run.json").read_text())["overrides"]
     words = [word for word in words if not word.startswith("data.batch_size")]
@@ -321,6 +321,7 @@ def test_killed_at_any_moment_it_ends_the_same(random_base: Path, pictures: Path
     words += ["trainer.accumulate_grad_batches=3", "ema.decay=0.9", "data.cache.latents=disk", "scheduler=cosine"]
     words += ["optimizer=adam8bit", "optimizer.min_8bit_size=16", "optimizer.lr=1e-3"]
     words += [f"model.base={random_base}", f"data.cache_folder={tmp_path / 'cache'}", "callbacks.samples.enabled=false"]
+    words += ["trainer.accelerator=cpu"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
     def start(where: Path) -> subprocess.Popen:

@@ -69,7 +69,7 @@ class Graphs:
         self._modules: list[Graphed] = []
         for part in parts:
             on_it = {name: adapter for name, adapter in adapters if adapters.sites[name].part == part}
-            self._modules.append(Graphed(family.parts()[part], nn.ModuleDict(on_it), variant))
+            self._modules.append(Graphed(family.parts()[part], nn.ModuleDict(on_it), variant, self.make_room))
 
     def begin(self) -> None:
         """Before each batch."""
@@ -120,10 +120,19 @@ class Recording:
 
 class Graphed:
     """A module's forward by graphs. A shape is recorded when it comes for the second time: once would not pay, and its
-    first time makes all that the libraries keep."""
+    first time makes all that the libraries keep.
 
-    def __init__(self, module: nn.Module, adapters: nn.ModuleDict, variant: Callable[[], Hashable]) -> None:
-        self.module, self.plain, self.variant = module, module.forward, variant
+    make_room: called before that first time, which takes memory beside that of the graphs there are.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        adapters: nn.ModuleDict,
+        variant: Callable[[], Hashable],
+        make_room: Callable[[], None],
+    ) -> None:
+        self.module, self.plain, self.variant, self.make_room = module, module.forward, variant, make_room
         self.adapters: list[Any] = list(adapters.values())
         self._call = _Call(adapters, self.plain)
         trained = {name: weight for name, weight in self._call.named_parameters() if weight.requires_grad}
@@ -152,6 +161,7 @@ class Graphed:
             self.forget()
             self._places = places
         if key not in self._recordings:
+            self.make_room()
             self._recordings[key] = None
             return self.plain(*args, **named)
         recording = self._recordings[key] or self._recorded(key, leaves, spec)
@@ -162,7 +172,8 @@ class Graphed:
         return tree_unflatten(outputs, recording.spec)
 
     def forget(self) -> None:
-        self._recordings.clear()
+        """Frees the graphs; the shapes remain known, so that each is recorded when it comes again."""
+        self._recordings = dict.fromkeys(self._recordings)
         self.held = 0
 
     def drop(self) -> None:

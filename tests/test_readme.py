@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from loralab import cli, launch
+from loralab import cli
 from loralab.command import reference
 from loralab.command.flags import split
 from loralab.command.prepare import prepare
@@ -23,6 +23,7 @@ from loralab.errors import UserError
 from loralab.schema.compose import PACKAGE
 from tests import ROOT
 from tests.support.clip_models import write_clip
+from tests.support.runs import train_py
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FAMILY_KEYS = {
@@ -75,10 +76,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["trainer.max_steps=1", "adapter.rank=4", "callbacks.samples.enabled=false", "optimizer.lr=1e-4,1e-3"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("sys.argv", ["train.py"])
-        with pytest.raises(SystemExit) as end:
-            launch.main(["-m", *words])
-    assert not end.value.code
+        train_py("-m", *words)
     for name, adapter in zip("ab", sorted(folder.glob("multirun/**/adapter.safetensors")), strict=True):
         shutil.copy(adapter, folder / f"{name}.safetensors")
     shutil.copy(folder / "a.safetensors", folder / "adapter.safetensors")
@@ -134,13 +132,16 @@ def test_training_commands_pass_the_check(command: str, workshop: Path, monkeypa
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.parametrize("command", [c for c in TRAINING if not any(word in c for word in FULL_SIZE)])
-def test_training_commands_run(command: str, workshop: Path) -> None:
-    """For one step of training and of sampling, which is all that is changed of what is written."""
+def test_training_commands_run(
+    command: str, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For one step of training and of sampling, in a search of two points: that is all that is changed."""
+    monkeypatch.chdir(workshop)
     words = [word for word in shlex.split(command)[2:] if not word.startswith("trainer.max_steps=")]
     words += [] if "--help" in words or "--cfg" in words else ["debug=one_step", "callbacks.samples.steps=1"]
-    ran = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=workshop, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "Traceback" not in ran.stderr
+    words += ["hydra.sweeper.n_trials=2"] if "sweep=optuna" in words else []
+    train_py(*words)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [command for command in TOOLS if command not in BENCHMARKS])

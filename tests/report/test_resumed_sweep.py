@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import adapter, command, record
+from tests.support.runs import adapter, command, record, train_py
 
 WORDS = ("-m", "seed=1,2,3", "trainer.max_steps=2", "data.batch_size=1", "output.metadata=false")
 
@@ -45,13 +45,7 @@ def test_what_is_unfinished_is_run(
 ) -> None:
     before = files(killed / "0")
     if how == "the folder":
-        from loralab import launch
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sys.argv", ["train.py"])
-            with pytest.raises(SystemExit) as stop:
-                launch.main([f"sweep.resume={killed}"])
-        assert not stop.value.code
+        train_py(f"sweep.resume={killed}")
     elif how == "the same command":
         command(random_base, whole.parents[1] / "unused", *WORDS, "resume=auto")
     else:

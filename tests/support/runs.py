@@ -16,15 +16,19 @@ def command(base: Path, folder: Path, *overrides: str, code: int = 0) -> Path:
 
     Returns the run's folder; the cache is beside it. Files are fp32.
     """
+    train_py(*words(base, folder, *overrides), code=code)
+    return folder
+
+
+def train_py(*argv: str, code: int = 0) -> None:
+    """`python train.py …` in this process and in its working folder; the exit code must be `code`."""
     from loralab import launch
 
-    argv = words(base, folder, *overrides)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["train.py"])
         with pytest.raises(SystemExit) as stop:
-            launch.main(argv)
+            launch.main([*argv])
     assert (stop.value.code or 0) == code
-    return folder
 
 
 def words(base: Path, folder: Path, *overrides: str) -> list[str]:

@@ -6,10 +6,8 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from omegaconf import OmegaConf
 
-from loralab import launch
 from loralab.errors import UserError
 from loralab.importers import content as contents
 from loralab.importers.conversion import converted
@@ -19,6 +17,7 @@ from loralab.importers.peers.diffusers_scripts import PROGRAM
 from loralab.schema.compose import compose
 from tests import GOLDEN
 from tests.support.images import picture
+from tests.support.runs import train_py
 
 PEERS = GOLDEN / "peers"
 
@@ -110,10 +109,6 @@ def trained(path: Path, folder: Path, *overrides: str, model: str = "tiny", step
         *(f"data.cache_folder={folder}/cache", f"hydra.run.dir={folder}/run"),
         *("model.dtype=fp32", *overrides),
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["train.py"])
-        with pytest.raises(SystemExit) as stop:
-            launch.main(argv)
-    assert not stop.value.code
+    train_py(*argv)
     assert list((folder / "run").glob("*.safetensors"))
     return json.loads((folder / "run" / "run.json").read_text("utf8"))

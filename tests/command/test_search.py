@@ -17,12 +17,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from loralab import launch
 from loralab.command.overrides import parse
 from loralab.command.search import distribution, mean
 from loralab.training.study import StoredStudy
 from tests import ROOT
-from tests.support.runs import record
+from tests.support.runs import record, train_py
 
 SEARCH = ("sweep=optuna", "data/validation=split", "callbacks.validation.every_n_steps=1")
 STEEP = ("optimizer=sgd", "adapter.alpha=1e6", "trainer.gradient_clip_val=null", "health.stop_if_unchanged=false")
@@ -145,11 +144,7 @@ def test_a_search_goes_on_between_two_seeds(train, tmp_path: Path, capsys: pytes
     begun.ask(whole.distributions)
     before = (folder / "0" / "run.json").stat().st_mtime_ns
     capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["train.py"])
-        with pytest.raises(SystemExit) as stop:
-            launch.main([f"sweep.resume={folder}"])
-    assert not stop.value.code
+    train_py(f"sweep.resume={folder}")
     assert "finished earlier" in capsys.readouterr().out
     assert (folder / "0" / "run.json").stat().st_mtime_ns == before
     (after,) = study(folder).trials
@@ -158,11 +153,11 @@ def test_a_search_goes_on_between_two_seeds(train, tmp_path: Path, capsys: pytes
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The point that was begun is run again in its own folder, from its last state."""
     folder = tmp_path / "points"
     words = [*SEARCH, f"model.base={random_base}", "hydra.sweeper.n_trials=3", f"hydra.sweep.dir={folder}"]
-    words += ["trainer.max_steps=15", "adapter.rank=choice(2,4)", "resume=auto"]
+    words += ["trainer.max_steps=6", "adapter.rank=choice(2,4)", "suggested.batch_size=4", "resume=auto"]
     words += ["callbacks.state.enabled=true", "callbacks.state.every_n_steps=1"]
     words += ["callbacks.samples.enabled=false", f"data.cache_folder={tmp_path / 'cache'}"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
@@ -172,11 +167,9 @@ def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path)
         begun.send_signal(signal.SIGKILL)
     before = study(folder).trials
     assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]
-    command[2:] = [f"sweep.resume={folder}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    train_py(f"sweep.resume={folder}")
     after = study(folder).trials
     assert [trial.state for trial in after] == [TrialState.COMPLETE] * 3
     assert after[1].params == before[1].params
     assert json.loads((folder / "1" / "run.json").read_text())["resumed"]
-    assert "run 1 of" not in done.stdout
+    assert "run 1 of" not in capsys.readouterr().out

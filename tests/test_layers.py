@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ MODULES = {
 }
 
 
-def imports(file: Path, also_lazy: bool = True) -> set[str]:
+@cache
+def imports(file: Path, also_lazy: bool = True) -> frozenset[str]:
     """Modules that a file imports; those under TYPE_CHECKING are no imports."""
     found: set[str] = set()
 
@@ -57,7 +59,7 @@ def imports(file: Path, also_lazy: bool = True) -> set[str]:
                 visit(child)
 
     visit(ast.parse(file.read_text(encoding="utf8")))
-    return found
+    return frozenset(found)
 
 
 def inside(module: str, room: str) -> bool:

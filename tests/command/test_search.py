@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +17,7 @@ from optuna.trial import TrialState
 from loralab.command.overrides import parse
 from loralab.command.search import distribution, mean
 from loralab.training.study import StoredStudy
-from tests import ROOT
+from tests.support.processes import forked
 from tests.support.runs import record, train_py
 
 SEARCH = ("sweep=optuna", "data/validation=split", "callbacks.validation.every_n_steps=1")
@@ -160,11 +157,11 @@ def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path,
     words += ["trainer.max_steps=6", "adapter.rank=choice(2,4)", "suggested.batch_size=4", "resume=auto"]
     words += ["callbacks.state.enabled=true", "callbacks.state.every_n_steps=1"]
     words += ["callbacks.samples.enabled=false", f"data.cache_folder={tmp_path / 'cache'}"]
-    command = [sys.executable, str(ROOT / "train.py"), *words]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
-        while len([*folder.glob("1/states/*")]) < 2 and begun.poll() is None:
-            time.sleep(0.02)
-        begun.send_signal(signal.SIGKILL)
+    begun = forked(tmp_path, words, tmp_path / "log")
+    while len([*folder.glob("1/states/*")]) < 2 and begun.is_alive():
+        time.sleep(0.02)
+    begun.kill()
+    begun.join()
     before = study(folder).trials
     assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]
     train_py(f"sweep.resume={folder}")

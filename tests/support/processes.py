@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,18 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def forked(cwd: Path, words: Sequence[str], log: Path) -> BaseProcess:
+    """`python train.py …` in a folder, under way; what it says goes into `log`."""
+    process = _context.Process(target=_run, args=(cwd, [*words], _usual(), log))
+    process.start()
+    return process
+
+
+def _usual() -> dict[str, str]:
+    """The environment that the server, which may have been started earlier, need not have."""
+    return {"OMP_NUM_THREADS": "1", "LORALAB_CACHE": os.environ.get("LORALAB_CACHE", "")}
 
 
 class Processes:
@@ -45,8 +58,7 @@ class Processes:
         for rank in range(world):
             environment = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank % local, "LOCAL_WORLD_SIZE": local}
             environment |= {"GROUP_RANK": rank // local, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            environment |= {"TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": 1}
-            environment |= {"LORALAB_CACHE": os.environ.get("LORALAB_CACHE", "")}
+            environment |= {"TORCHELASTIC_RUN_ID": "test", **_usual()}
             place = cwds[rank // local] if cwds else cwd
             place.mkdir(parents=True, exist_ok=True)
             apart = (own or {}).get(rank, ())

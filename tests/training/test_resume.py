@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from loralab.training import marker
 from tests import ROOT
+from tests.support.processes import forked
 from tests.support.runs import adapter, command
 
 STATES = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "callbacks.state.keep_last=null")
@@ -315,7 +317,7 @@ def test_a_finished_run_is_finished_again(go, whole: Path, capsys: pytest.Captur
 @pytest.mark.slow
 @pytest.mark.ci
 def test_killed_at_any_moment_it_ends_the_same(random_base: Path, pictures: Path, tmp_path: Path) -> None:
-    """The real command, killed with SIGKILL at random moments and resumed until it is done."""
+    """The command, killed with SIGKILL at random moments and resumed until it is done."""
     words = ["data=folder", f"data.folder={pictures}", "data.batch_size=2", "trainer.max_epochs=20", "adapter.rank=2"]
     words += ["trainer.max_steps=null", "output.precision=fp32", *STATES[:2], *RANDOM, "resume=auto"]
     words += ["trainer.accumulate_grad_batches=3", "ema.decay=0.9", "data.cache.latents=disk", "scheduler=cosine"]
@@ -324,27 +326,28 @@ def test_killed_at_any_moment_it_ends_the_same(random_base: Path, pictures: Path
     words += ["trainer.accelerator=cpu"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
-    def start(where: Path) -> subprocess.Popen:
+    def start(where: Path) -> BaseProcess:
         where.mkdir(exist_ok=True)
-        command = [sys.executable, str(ROOT / "train.py"), *words]
-        return subprocess.Popen(command, cwd=where, stdout=(where / "log").open("w"), stderr=subprocess.STDOUT)
+        return forked(where, words, where / "log")
 
     def newest() -> int:
         return max((int(path.name[4:]) for path in killed.glob("outputs/*/*/states/step*")), default=0)
 
-    assert start(whole).wait() == 0, (whole / "log").read_text()
+    plain = start(whole)
+    plain.join()
+    assert plain.exitcode == 0, (whole / "log").read_text()
     numbers, kills, run = random.Random(time.time()), 0, start(killed)
-    while run.poll() is None:
+    while run.is_alive():
         until, wait = newest() + numbers.randint(0, 25), numbers.uniform(0, 0.3)
-        while run.poll() is None and newest() < until:
+        while run.is_alive() and newest() < until:
             time.sleep(0.01)
         time.sleep(wait)
-        if run.poll() is None:
+        if run.is_alive():
             run.kill()
-            run.wait()
+            run.join()
             kills += 1
             run = start(killed)
-    assert run.returncode == 0, (killed / "log").read_text()
+    assert run.exitcode == 0, (killed / "log").read_text()
     print(f"killed {kills} times")
     assert kills, "of 40 steps the first 25 at most were waited for"
     (expected,) = whole.glob("outputs/*/*/adapter.safetensors")

@@ -9,6 +9,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from loralab import cli
 from loralab.callbacks import compiled
 from loralab.training.graphs import Graphed, _Replayed
+from loralab.training.loss_log import file_of, read
 from tests.support.runs import record
 
 pytestmark = pytest.mark.gpu
@@ -49,6 +51,25 @@ def test_what_is_fast_trains_on_the_same_loss(on_gpu) -> None:
     fast, exact = (record(on_gpu(f"speed={speed}", name=speed)) for speed in ("auto", "exact"))
     assert fast["speed"] == "fp32 products in TF32 · channels last · the optimizer's step as one kernel · CUDA graphs"
     assert fast["loss"] == pytest.approx(exact["loss"], rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("lever", "precision", "error"),
+    [
+        ("speed.tf32=true", "32-true", 5e-3),
+        ("speed.channels_last=true", "32-true", 1e-4),
+        ("speed.graphs=true", "32-true", 0),
+        ("speed.graphs=true", "bf16-mixed", 0),
+        ("model.kernels=auto", "bf16-mixed", 0.02),
+        ("model.kernels=auto", "16-mixed", 0.005),
+        ("model.attention=auto", "bf16-mixed", 0.02),
+    ],
+)
+def test_each_lever_alone_has_the_plain_loss_curve(lever: str, precision: str, error: float, on_gpu) -> None:
+    words = ("optimizer=sgd", "optimizer.lr=0.1", "trainer.max_steps=8", f"trainer.precision={precision}")
+    runs = [on_gpu(*words, "speed=exact", name="plain"), on_gpu(*words, "speed=exact", lever, name="ours")]
+    plain, ours = (read(file_of(run, 0)).records["loss"] for run in runs)
+    np.testing.assert_allclose(ours, plain, rtol=error)
 
 
 @pytest.mark.parametrize("graphs", ["true", "false"])

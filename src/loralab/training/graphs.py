@@ -43,6 +43,8 @@ def hindrance(device: torch.device, processes: int, settings: Mapping[str, Any])
     names = [name for name, valid in HINDRANCES.items() if get(settings, name) not in valid]
     if get(settings, "model.gradient_checkpointing"):  # blocks are computed again with other random numbers
         names += [name for name in ("adapter.dropout", "adapter.rank_dropout") if get(settings, name)]
+    # code of others may draw random numbers or decide in Python, which a graph would keep as it was
+    names += [name for name in ("adapter._target_", "model._target_") if not get(settings, name).startswith("loralab.")]
     return names[0] if names else None
 
 

@@ -1,0 +1,44 @@
+"""What keeps a run from CUDA graphs. What they compute, tests/test_gpu.py shows on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from loralab.schema.compose import compose
+from loralab.training.graphs import hindrance, recorded_parts
+
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "setting"),
+    [
+        ([], None),
+        (["model.gradient_checkpointing=true"], None),
+        (["model.quantize=int8"], None),
+        (["adapter.dropout=0.1"], None),
+        (["model.offload=0.5"], "model.offload"),
+        (["model.quantize=nf4"], "model.quantize"),
+        (["adapter.module_dropout=0.1"], "adapter.module_dropout"),
+        (["model.gradient_checkpointing=4", "adapter.rank_dropout=0.1"], "adapter.rank_dropout"),
+    ],
+)
+def test_what_keeps_a_run_from_graphs(overrides: list[str], setting: str | None) -> None:
+    settings = compose(overrides).tree
+    assert hindrance(GPU, 1, settings) == setting
+    assert hindrance(torch.device("cpu"), 1, settings) == "trainer.accelerator"
+    assert hindrance(GPU, 2, settings) == "trainer.devices"
+
+
+def test_code_of_others_is_not_recorded() -> None:
+    settings = compose([]).tree
+    model = {**settings["model"], "_target_": "theirs.Model"}
+    assert hindrance(GPU, 1, {**settings, "model": model}) == "model._target_"
+
+
+def test_text_encoders_are_recorded_where_their_kernels_do_not_depend_on_captions(random_family) -> None:
+    settings = compose([]).tree
+    assert recorded_parts(random_family, settings) == ["unet", "text_encoder"]
+    again = {**settings, "model": {**settings["model"], "gradient_checkpointing": True}}
+    assert recorded_parts(random_family, again) == ["unet"]

@@ -89,7 +89,7 @@ def test_runs_are_numbered_and_a_failed_one_does_not_end_the_sweep(
 @pytest.mark.parametrize(
     ("launcher", "module"),
     [
-        pytest.param("sweep=parallel", "joblib", marks=pytest.mark.ci),
+        ("sweep=parallel", "joblib"),
         ("hydra/launcher=submitit_local", "submitit"),
         pytest.param("sweep=ray", "ray", marks=pytest.mark.ci),
     ],

@@ -63,7 +63,7 @@ def test_the_adapter_is_that_of_ddp_and_each_device_keeps_half(both, random_base
 @pytest.mark.parametrize(
     "given",
     [
-        pytest.param(("adapter=dora", "model.gradient_checkpointing=true"), marks=pytest.mark.ci),
+        ("adapter=dora", "model.gradient_checkpointing=true"),
         pytest.param(("adapter=lokr", "model=tiny_zimage", "model.gradient_checkpointing=2"), marks=pytest.mark.ci),
         ("adapter=oft", "model=tiny_zimage"),
         ("adapter=pissa", "adapter.dropout=0.3", "adapter.rank_dropout=0.3", "trainer.accumulate_grad_batches=2"),

@@ -144,7 +144,7 @@ def test_a_signal_to_one_device_ends_all_with_one_state(go, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.ci)])
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(go, tmp_path: Path, rank: int) -> None:
     """Within seconds, and with a message; started again it gives the file of a run that nothing has happened to."""
     kill = {"_target_": "tests.support.callbacks.KillAt", "rank": rank, "step": 4, "file": tmp_path / "killed"}

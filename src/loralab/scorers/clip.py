@@ -16,7 +16,8 @@ class Clip:
     """Embeds images and texts into one space, in float32."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor  # without torchvision, too
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # that of loading

@@ -72,6 +72,7 @@ def test_each_lever_alone_has_the_plain_loss_curve(lever: str, precision: str, e
     np.testing.assert_allclose(ours, plain, rtol=error)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of inductor, about itself
 @pytest.mark.parametrize("graphs", ["true", "false"])
 def test_compiled_blocks_train_on_the_same_loss(graphs: str, on_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "PAYS", float("inf"))

@@ -60,12 +60,12 @@ BENCHMARKS = {
         for batch in (1, 4, 8)
     },
     **{
-        f"gpu-{shape}-{side}-{batch}-{name}": Benchmark(
-            f"{GPU} --shape {shape} --resolution {side} --batch-size {batch}{word} {way}", gpu=True
+        f"gpu-{shape}-{side}-denoiser": Benchmark(
+            f"python benchmarks/denoiser.py --shape {shape} --resolution {side} --compile",
+            f"python benchmarks/denoiser.py --shape {shape} --resolution {side} --batches 1 --steps 3",
+            gpu=True,
         )
-        for shape, side, word in GPU_SHAPES
-        for batch in (1, 4)
-        for name, way in (("compile", "speed.compile=true"), ("eager", "speed.graphs=false"))
+        for shape, side, _ in GPU_SHAPES
     },
     **{
         f"gpu-{shape}-{side}-memory": Benchmark(

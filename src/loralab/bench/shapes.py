@@ -8,19 +8,21 @@ from torch import nn
 from loralab.bench.ways import TINY
 from loralab.diffusion.process import Epsilon
 from loralab.memory.storages import norms_in_fp32
-from loralab.models.families.sd.attention import set_attention
+from loralab.models.families.sd.attention import Attention, set_attention
 from loralab.models.families.sd.model import StableDiffusion
 from loralab.models.families.sd.text import encoders
 from loralab.models.families.sdxl.model import StableDiffusionXL
 from loralab.models.family import Family
 from loralab.models.load import DTYPES, Base, empty, prepare
+from loralab.models.onednn import Kernels
 from loralab.models.registry import FAMILIES
 
 CAPTION = "a red star on a blue ground"
 
 
-def full_size(shape: str, dtype: str) -> Family:
-    """A family (sd1, sd2, sdxl) with its VAE in fp32; to be called within FakeTensorMode."""
+def full_size(shape: str, dtype: str, kernels: Kernels = "torch", attention: Attention = "sdpa") -> Family:
+    """A family (sd1, sd2, sdxl) with its VAE in fp32 and weights as they are initialised, on torch's default device;
+    within FakeTensorMode it takes no memory."""
     row, modules = FAMILIES[shape], {}
     torch.set_default_dtype(DTYPES[dtype])  # converted later, tensors would be counted twice
     try:
@@ -30,8 +32,8 @@ def full_size(shape: str, dtype: str) -> Family:
         torch.set_default_dtype(torch.float32)
     modules["vae"] = empty(row, "vae", row.architecture["vae"]).eval()
     base = Base(row, "", modules, row.scheduler, Epsilon())
-    prepare(base, "torch", False, None, dtype)
-    set_attention(base, "sdpa")
+    prepare(base, kernels, False, None, dtype)
+    set_attention(base, attention)
     tokenizer = str(TINY)  # affects no shape
     if row.encoder_layer:
         texts = encoders(base, tokenizer, 75, False, clip_skip=row.encoder_layer, final_norm=False)

@@ -188,6 +188,7 @@ class LoraModule(L.LightningModule):
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Inside the block the evaluation weights are used without dropout and gradients, in training precision."""
+        self.run.make_room()
         with self.evaluation_weights(), self.at_rest():
             yield
 
@@ -195,7 +196,6 @@ class LoraModule(L.LightningModule):
     def at_rest(self) -> Iterator[None]:
         """Inside the block there are no dropout and no gradients; the precision is that of training."""
         modes = {module: module.training for module in self.modules()}
-        self.run.make_room()
         self.adapters.at_timesteps(None)
         self.eval()
         try:

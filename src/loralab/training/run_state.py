@@ -55,7 +55,7 @@ class RunState:
     """Called before the weights are looked at or saved; raises if they are unusable; Health's."""
 
     make_room: Callable[[], None] = lambda: None
-    """Called before anything but a step is computed; frees memory of the device if little is left; by CudaGraphs."""
+    """Called before pictures and validation; frees memory of the device if little is left; by CudaGraphs."""
 
     def is_ending(self) -> bool:
         """Whether a signal asked this process, or all of the run, to end."""

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from loralab.models import fused
 from loralab.models.families import anima, sdxl
-from loralab.models.fused import FrozenGroupNorm, geglu, group_norm, set_fused
+from loralab.models.fused import ChannelsLastTransformer, FrozenGroupNorm, geglu, group_norm, set_fused
 from loralab.models.memory_format import set_memory_format
 from tests import ROOT
 
@@ -226,13 +226,14 @@ def test_which_layers_are_switched() -> None:
         FrozenGroupNormSiLU=2 * blocks + 1,
         SiLUOfEmbedding=blocks,
         Identity=1,
-        ChannelsLastTransformer=transformers,
         FrozenGroupNorm=transformers,
         FrozenLayerNorm=before["LayerNorm"],
         FusedGEGLU=before["GEGLU"],
     )
     assert min(blocks, transformers, before["LayerNorm"], before["GEGLU"]) > 0
     assert not after["GroupNorm"]
+    assert after["Transformer2DModel"] == transformers, "LyCORIS finds them by this name"
+    assert sum(type(layer) is ChannelsLastTransformer for layer in model.modules()) == transformers
 
 
 def test_what_has_other_layers_keeps_them() -> None:

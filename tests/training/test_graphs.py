@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from loralab.models.families import zimage
+from loralab.models.families.sd import load
 from loralab.schema.compose import compose
 from loralab.training.graphs import hindrance, recorded_parts
 
@@ -37,8 +41,14 @@ def test_code_of_others_is_not_recorded() -> None:
     assert hindrance(GPU, 1, {**settings, "model": model}) == "model._target_"
 
 
-def test_text_encoders_are_recorded_where_their_kernels_do_not_depend_on_captions(random_family) -> None:
-    settings = compose([]).tree
-    assert recorded_parts(random_family, settings) == ["unet", "text_encoder"]
+def test_clip_is_recorded_while_it_is_there_and_its_blocks_are_not_computed_again(random_base: Path) -> None:
+    family, settings = load(str(random_base), resolution=64), compose([]).tree
+    assert recorded_parts(family, settings) == ["unet", "text_encoder"]
     again = {**settings, "model": {**settings["model"], "gradient_checkpointing": True}}
-    assert recorded_parts(random_family, again) == ["unet"]
+    assert recorded_parts(family, again) == ["unet"]
+    family.rest(["text_encoder"])
+    assert recorded_parts(family, settings) == ["unet"]
+
+
+def test_text_encoders_that_look_at_captions_are_not_recorded() -> None:
+    assert recorded_parts(zimage.miniature(), compose([]).tree) == ["transformer"]

@@ -184,6 +184,9 @@ class ChannelsLastTransformer(Transformer2DModel):
         return (image if self.use_linear_projection else self.proj_out(image)) + residual
 
 
+ChannelsLastTransformer.__name__ = Transformer2DModel.__name__  # by which other programs, such as LyCORIS, find it
+
+
 def _is_in_half(x: Tensor, *weights: Tensor | None) -> bool:
     """Whether x is computed with in half precision on a GPU, with frozen weights, and by torch's eager mode."""
     is_there, kind = x.is_cuda or _has_shapes_alone.get(), x.device.type

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ torch.set_num_threads(1)  # the tests run in several processes
 os.environ["OMP_NUM_THREADS"] = "1"  # and start others
 
 
+LONGEST = "test_learning.py"
+"""Is first: at the end of a run in several processes it would run alone."""
+
+
 def pytest_collection_finish() -> None:
     """What the imports have made is no garbage: looking through it again and again takes a tenth of the time."""
     gc.collect()
@@ -28,11 +33,21 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != LONGEST)
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _end_of_pools() -> Iterator[None]:
+    """joblib keeps the processes of a sweep for the next one, which would be in the working folder of this one."""
+    yield
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        loky._executor.shutdown(wait=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,6 +57,7 @@ from loralab.training.resume import Resume, choose
 from loralab.training.room import room_problems
 from loralab.training.run_state import RunState
 from loralab.training.signature import common, digest, inputs, signature
+from loralab.training.speed import Speed
 from loralab.training.state import States, versions
 from loralab.training.study import FILE
 from loralab.training.uploads import Uploads
@@ -102,12 +103,9 @@ def train(
         output = instantiate(cfg.output)(fallback=fallback, describe=describe)
         states = States(run, fallback)
         speed = instantiate(cfg.speed)
-        graphs = CudaGraphs()
-        dry: list[Callback] = [graphs] if speed.graphs else []
-        dry += [Compiled(record.add, graphs)] if speed.compile else []
-        dry += [MemoryLimit(plan.limit_gb)] if plan else []
+        limits = [MemoryLimit(plan.limit_gb)] if plan else []
         trainer = instantiate(cfg.trainer)(
-            callbacks=[*callbacks(cfg, side_work, run, output, states), *dry],
+            callbacks=[*callbacks(cfg, side_work, run, output, states), *_quickened(speed, record), *limits],
             logger=loggers(cfg.get("logger"), side_work, run) or False,
             default_root_dir=folder,
         )
@@ -128,6 +126,15 @@ def train(
             shared.keep("base", base, family)
         shared.keep("cache", (base, run.settings["data"]), cache)
         return record.facts
+
+
+def _quickened(speed: Speed, record: Record) -> Iterator[Callback]:
+    """What has steps computed faster."""
+    graphs = CudaGraphs()
+    if speed.graphs:
+        yield graphs
+    if speed.compile:
+        yield Compiled(record.add, graphs)
 
 
 def _begin(

@@ -406,7 +406,7 @@ def test_rank_by_timestep():
         x, plain = make_input(layer), make_layer(layer_name)
         adapter = build(layer, TLoRA(rank=4, alpha=3.0, orthogonal=True))
         for timesteps, ranks in ((None, (4, 4)), (torch.tensor([999, 500]), (1, 2))):
-            adapter.timesteps = timesteps
+            adapter.moment.timesteps = timesteps
             out = layer(x)
             for sample, rank in enumerate(ranks):
                 down, up = (adapter.tensors[name].detach() for name in ("lora_down", "lora_up"))

@@ -1,4 +1,4 @@
-"""What keeps a run from CUDA graphs. What they compute, tests/test_gpu.py shows on a GPU."""
+"""What keeps a run from CUDA graphs, and the gradients that they give; tests/test_gpu.py has real ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from loralab.models.families import zimage
 from loralab.models.families.sd import load
 from loralab.schema.compose import compose
 from loralab.training.graphs import hindrance, recorded_parts
+from tests.support.cpu_graphs import use_cpu_graphs
 
 GPU = torch.device("cuda")
 
@@ -52,3 +53,24 @@ def test_clip_is_recorded_while_it_is_there_and_its_blocks_are_not_computed_agai
 
 def test_text_encoders_that_look_at_captions_are_not_recorded() -> None:
     assert recorded_parts(zimage.miniature(), compose([]).tree) == ["transformer"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("trainer.accumulate_grad_batches=2", "adapter.dropout=0.5"),
+        ("model=tiny_sdxl", "trainer.precision=bf16-mixed"),  # the last layer of one text encoder is not read
+        ("objective.preservation_weight=0.5",),  # a second pass in a batch, which is no replay
+    ],
+    ids=" ".join,
+)
+def test_replays_give_the_gradients_of_plain_steps(
+    words: tuple[str, ...], train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*words, "trainer.max_steps=5", "health.stop_if_unchanged=false", "output.metadata=false")
+    plain = train(*words, name="plain")
+    recorded = use_cpu_graphs(monkeypatch)
+    graphed = train(*words, name="graphed")
+    assert recorded
+    assert all(graph.replays for graph in recorded)
+    assert (graphed / "adapter.safetensors").read_bytes() == (plain / "adapter.safetensors").read_bytes()

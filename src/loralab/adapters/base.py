@@ -202,6 +202,14 @@ class Method:
         return alpha * math.sqrt(rank) if self.rs_lora else alpha
 
 
+@dataclass(slots=True)
+class Moment:
+    """What the adapters of a model are told of the samples that they are asked about."""
+
+    timesteps: Tensor | None = None
+    """(B,) while a denoiser is trained or validated."""
+
+
 class Adapter(nn.Module):
     """An adapter on one layer. Its tensors are fp32 masters, whatever the layer's precision.
 
@@ -215,8 +223,8 @@ class Adapter(nn.Module):
         self.active = True
         self.strength = 1.0
         """How much of the change is applied; of any kind, that of the merged weight."""
-        self.timesteps: Tensor | None = None
-        """(B,) of the samples that a denoiser is asked about, while it is trained or validated."""
+        self.moment = Moment()
+        """Shared by those that are told together."""
         self._layer = (layer,)  # in a tuple: not a submodule
         self.plain = layer.forward
         """The layer without its adapter."""

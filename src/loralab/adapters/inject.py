@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from loralab.adapters import file
-from loralab.adapters.base import Adapter, Layer, Method, is_spatial, weight_shape
+from loralab.adapters.base import Adapter, Layer, Method, Moment, is_spatial, weight_shape
 from loralab.adapters.kinds import Group, fits, some, sort_out, suffix
 from loralab.adapters.layouts import Layout, to_comfyui, to_diffusers
 from loralab.adapters.targets import Site, Targets
@@ -45,8 +45,11 @@ class AdapterSet(nn.Module):
         """Those that the file to start from lacks."""
         self.notes: list[str] = []
         """Notes for the user about that file."""
+        self.moment = Moment()
         for name, adapter in self:
             adapter.requires_grad_(self.rate(name, 1.0) != 0)
+            if not self.sites[name].part.startswith("text_encoder"):
+                adapter.moment = self.moment
 
     def __iter__(self) -> Iterator[tuple[str, Adapter]]:
         yield from self.adapters.items()  # type: ignore[misc]
@@ -145,8 +148,7 @@ class AdapterSet(nn.Module):
 
     def at_timesteps(self, timesteps: Tensor | None) -> None:
         """Tells the denoiser's adapters which timesteps (B,) the samples have that come next; None: they don't say."""
-        for name, adapter in self:
-            adapter.timesteps = None if self.sites[name].part.startswith("text_encoder") else timesteps
+        self.moment.timesteps = timesteps
 
     def set_strength(self, strength: float) -> None:
         """From now on so much of each change is applied: 0 is the base alone, 1 as trained."""

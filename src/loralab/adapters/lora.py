@@ -65,7 +65,7 @@ class LoRA(Method):
         hidden = apply(adapter.layer, x, down)  # (B, T, r) or (B, r, H, W)
         if adapter.training:
             hidden = self.dropped(hidden)
-        return pointwise(adapter.layer, self.masked(hidden, adapter.timesteps) * adapter.scale, up)
+        return pointwise(adapter.layer, self.masked(hidden, adapter.moment.timesteps) * adapter.scale, up)
 
     def masked(self, hidden: Tensor, timesteps: Tensor | None) -> Tensor:
         """The rank components (B, …, r) or (B, r, H, W) that count at each sample's timestep: here, all."""

@@ -65,6 +65,10 @@ class Family(ABC):
         """The modules that adapters are put on: the denoiser and the text encoders, by their names in the row."""
         return {self.row.denoiser: self.denoiser, **self.text_encoders}
 
+    def reaches(self, part: str, path: str) -> bool:
+        """Whether a prediction depends on the module of this path in a part: clip skip leaves some out."""
+        return part not in self.encoders or self.encoders[part].reaches(path)
+
     def rest(self, parts: Collection[str]) -> None:
         """Has these text encoders and the "vae" on the CPU, where they are now, but while they are used."""
         modules = {**self.text_encoders, "vae": self.vae}

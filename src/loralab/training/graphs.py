@@ -7,7 +7,7 @@ what the model is given, with the places in memory that they read and write, and
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +71,8 @@ class Graphs:
         self._modules: list[Graphed] = []
         for part in parts:
             on_it = {name: adapter for name, adapter in adapters if adapters.sites[name].part == part}
-            self._modules.append(Graphed(family.parts()[part], nn.ModuleDict(on_it), variant, self.make_room))
+            idle = {name for name in on_it if not family.reaches(part, adapters.sites[name].target.path)}
+            self._modules.append(Graphed(family.parts()[part], nn.ModuleDict(on_it), idle, variant, self.make_room))
 
     def begin(self) -> None:
         """Before each batch."""
@@ -120,10 +121,17 @@ class Recording:
     """Whether a weight has a gradient."""
 
 
+MOST_SHAPES = 64
+"""Of which a module has graphs: each takes memory of the processor, too."""
+
+
 class Graphed:
     """A module's forward by graphs. A shape is recorded when it comes for the second time: once would not pay, and its
     first time makes all that the libraries keep.
 
+    Backward adds to the gradients of the adapters' weights itself: thousands of them take autograd as long as a step.
+
+    idle: the names of adapters that what is read of the outputs does not depend on.
     make_room: called before that first time, which takes memory beside that of the graphs there are.
     """
 
@@ -131,6 +139,7 @@ class Graphed:
         self,
         module: nn.Module,
         adapters: nn.ModuleDict,
+        idle: Collection[str],
         variant: Callable[[], Hashable],
         make_room: Callable[[], None],
     ) -> None:
@@ -139,12 +148,18 @@ class Graphed:
         self._call = _Call(adapters, self.plain)
         trained = {name: weight for name, weight in self._call.named_parameters() if weight.requires_grad}
         self._names, self.weights = list(trained), list(trained.values())
-        self._is_cast = [self._method(adapters, name).in_layer_precision for name in trained]
+        self._is_cast = [adapters[_adapter(name)].method.in_layer_precision for name in trained]  # pyright: ignore
+        self._is_idle = [_adapter(name) in idle for name in trained]
         self._used: dict[torch.dtype, list[Tensor]] = {}
         """By autocast's precision: the weights, of which those that are cast have a copy; one kernel makes them all."""
-        self._flat = torch.empty(sum(weight.numel() for weight in self.weights), device=_device(module))
+        device = next(module.parameters()).device
+        self._kind = device.type
+        self._flat = torch.empty(sum(weight.numel() for weight in self.weights), device=device)
         self._pool = torch.cuda.graph_pool_handle()
         self._recordings: dict[Hashable, Recording | None] = {}
+        self._root = torch.empty(0, device=device, requires_grad=True)
+        """By which autograd comes to a backward."""
+        self._read = [*module.parameters(), *self._call.parameters()]
         self._places: list[int] = []
         """Where the graphs read what they are not given."""
         self.held = 0
@@ -156,21 +171,22 @@ class Graphed:
         if not (self.is_free and torch.is_grad_enabled()):
             return self.plain(*args, **named)
         self.is_free = False
-        leaves, spec = tree_flatten((args, named, self.adapters[0].timesteps if self.adapters else None))
+        leaves, spec = tree_flatten((args, named, self.adapters[0].moment.timesteps if self.adapters else None))
         key = (spec, *map(_described, leaves), self._state())
-        places = [tensor.data_ptr() for tensor in (*self.module.parameters(), *self._call.parameters())]
+        places = [tensor.data_ptr() for tensor in self._read]
         if places != self._places:  # weights were moved, as by a text encoder that needed their room
             self.forget()
             self._places = places
         if key not in self._recordings:
             self.make_room()
-            self._recordings[key] = None
+            if len(self._recordings) < MOST_SHAPES:
+                self._recordings[key] = None
             return self.plain(*args, **named)
         recording = self._recordings[key] or self._recorded(key, leaves, spec)
         if recording is None:
             return self.plain(*args, **named)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        outputs: Any = _Replayed.apply(self, recording, *tensors, *self.weights)
+        outputs: Any = _Replayed.apply(self, recording, self._root, *tensors)
         return tree_unflatten(outputs, recording.spec)
 
     def forget(self) -> None:
@@ -183,15 +199,10 @@ class Graphed:
             del self.module.forward
         self.forget()
 
-    @staticmethod
-    def _method(adapters: nn.ModuleDict, name: str) -> Any:
-        """Of a weight, by its name in `_Call`."""
-        return adapters[name.split(".")[1]].method
-
     def _weights_used(self) -> Sequence[Tensor]:
-        if not torch.is_autocast_enabled("cuda"):
+        if not torch.is_autocast_enabled(self._kind):
             return self.weights
-        dtype = torch.get_autocast_dtype("cuda")
+        dtype = torch.get_autocast_dtype(self._kind)
         if dtype not in self._used:
             pairs = zip(self.weights, self._is_cast, strict=True)
             self._used[dtype] = [torch.empty_like(one, dtype=dtype) if is_cast else one for one, is_cast in pairs]
@@ -199,8 +210,8 @@ class Graphed:
 
     def _state(self) -> Hashable:
         """What else decides which kernels there are."""
-        is_mixed = torch.is_autocast_enabled("cuda")
-        return is_mixed and torch.get_autocast_dtype("cuda"), self.variant(), *(a.active for a in self.adapters)
+        is_mixed = torch.is_autocast_enabled(self._kind)
+        return is_mixed and torch.get_autocast_dtype(self._kind), self.variant(), *(a.active for a in self.adapters)
 
     def _recorded(self, key: Hashable, leaves: Sequence[Any], spec: TreeSpec) -> Recording | None:
         before = torch.cuda.memory_reserved()
@@ -233,20 +244,27 @@ class Graphed:
             return Recording(given, outputs, out_spec, forward, None, [], [], [])
         gradients = [torch.empty_like(output) if output.requires_grad else None for output in outputs]
         with torch.cuda.graph(backward, pool=self._pool, capture_error_mode="thread_local"):
-            leaf = [tensor for tensor in (*given, *weights) if tensor.requires_grad]
+            has_gradient = [tensor.requires_grad for tensor in given] + [not is_idle for is_idle in self._is_idle]
+            leaf = [tensor for tensor, has in zip([*given, *weights], has_gradient, strict=True) if has]
             passed = [gradient for gradient in gradients if gradient is not None]
             found = iter(torch.autograd.grad(wanted, leaf, passed, allow_unused=True))
-            of_given = [next(found) if tensor.requires_grad else None for tensor in given]
-            of_weights = list(found)
+            every = [next(found) if has else None for has in has_gradient]
+            of_given, of_weights = every[: len(given)], every[len(given) :]
             _copy(of_weights, self._views(self._flat))
         trained = [one is not None for one in of_weights]
         detached = [output.detach() for output in outputs]
         return Recording(given, detached, out_spec, forward, backward, gradients, of_given, trained)
 
-    def gradients(self, recording: Recording) -> list[Tensor | None]:
-        """Of the weights, in memory of their own: the next replay overwrites what it computes."""
+    def add_gradients(self, recording: Recording) -> None:
+        """To those of the weights, in memory of their own: the next replay overwrites what it computes."""
         views = self._views(self._flat.clone())
-        return [view if trained else None for view, trained in zip(views, recording.trained, strict=True)]
+        rows = zip(self.weights, views, recording.trained, strict=True)
+        trained = [(weight, view) for weight, view, is_trained in rows if is_trained]
+        if added := [(weight.grad, view) for weight, view in trained if weight.grad is not None]:
+            torch._foreach_add_(*map(list, zip(*added, strict=True)))  # pyright: ignore
+        for weight, view in trained:
+            if weight.grad is None:
+                weight.grad = view
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         parts = flat.split([weight.numel() for weight in self.weights])
@@ -262,22 +280,22 @@ class _Call(nn.Module):
         self._forward = forward
 
     def forward(self, args: tuple[Any, ...], named: dict[str, Any], timesteps: Tensor | None) -> Any:
-        adapters: list[Any] = list(self.adapters.values())
-        before = [adapter.timesteps for adapter in adapters]
-        for adapter in adapters:
-            adapter.timesteps = timesteps
+        moments: list[Any] = [adapter.moment for adapter in self.adapters.values()]
+        before = [moment.timesteps for moment in moments]
+        for moment in moments:
+            moment.timesteps = timesteps
         out = self._forward(*args, **named)
-        for adapter, given in zip(adapters, before, strict=True):
-            adapter.timesteps = given
+        for moment, given in zip(moments, before, strict=True):
+            moment.timesteps = given
         return out
 
 
 class _Replayed(torch.autograd.Function):
-    """A recording's outputs for other inputs, as a function of these and of the weights."""
+    """A recording's outputs for other inputs. root: as for Graphed."""
 
     @staticmethod
-    def forward(ctx: Any, graphed: Graphed, recording: Recording, *tensors: Tensor) -> tuple[Tensor, ...]:
-        for place, tensor in zip(recording.given, tensors, strict=False):
+    def forward(ctx: Any, graphed: Graphed, recording: Recording, root: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        for place, tensor in zip(recording.given, tensors, strict=True):
             place.copy_(tensor)
         recording.forward.replay()
         ctx.graphed, ctx.recording = graphed, recording
@@ -295,8 +313,8 @@ class _Replayed(torch.autograd.Function):
                 place.copy_(gradient)
         assert recording.backward
         recording.backward.replay()
-        of_given = [None if one is None else one.clone() for one in recording.given_gradients]
-        return None, None, *of_given, *ctx.graphed.gradients(recording)
+        ctx.graphed.add_gradients(recording)
+        return None, None, None, *(None if one is None else one.clone() for one in recording.given_gradients)
 
 
 @contextmanager
@@ -331,5 +349,6 @@ def _copy(tensors: Sequence[Tensor | None], places: Sequence[Tensor]) -> None:
             torch._foreach_copy_(into, out_of)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
+def _adapter(name: str) -> str:
+    """Of a weight by its name in `_Call`."""
+    return name.split(".")[1]

@@ -48,7 +48,7 @@ class Movement:
 def _learning(adapters: AdapterSet, family: Family) -> Iterator[tuple[str, Tensor]]:
     for name, adapter in adapters:
         site = adapters.sites[name]
-        if site.part not in family.encoders or family.encoders[site.part].reaches(site.target.path):
+        if family.reaches(site.part, site.target.path):
             tensors = adapter.named_parameters(f"adapters.{name}")
             yield from ((key, tensor) for key, tensor in tensors if tensor.requires_grad)
 

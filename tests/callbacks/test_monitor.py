@@ -53,11 +53,13 @@ def test_rates_are_those_in_force(train) -> None:
 
 @pytest.mark.parametrize("words", [(), ("adapter.max_norm=1.0", "adapter.dropout=0.1", "ema.decay=0.9")])
 def test_no_step_waits_for_the_device(train, words: tuple[str, ...]) -> None:
-    """Between two looks, every trainer.log_every_n_steps steps, nobody asks for a value."""
+    """Between two looks, every trainer.log_every_n_steps steps, nobody asks for a value, nor at the end of an epoch."""
     watched = (
         "+callbacks.waits._target_=tests.support.callbacks.Waits",
         "allow=[tests.]",
         "trainer.log_every_n_steps=100",
     )
-    folder = train(*watched, *words, "trainer.max_steps=6", "callbacks.progress.enabled=true")
+    folder = train(
+        *watched, *words, "trainer.max_steps=8", "trainer.limit_train_batches=3", "callbacks.progress.enabled=true"
+    )
     assert (folder.parent / "waits.txt").read_text() == ""

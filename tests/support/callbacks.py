@@ -118,13 +118,13 @@ class Waits(Callback):
         self.mode = _Noting()
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx >= 4:  # the first steps are looked at for tensors that do not move
+        if trainer.global_step == 4:  # the first steps are looked at for tensors that do not move
             self.mode.__enter__()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx >= 4:
+        if trainer.global_step == trainer.max_steps:
             self.mode.__exit__(None, None, None)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -134,6 +134,8 @@ class Waits(Callback):
 class _Noting(TorchFunctionMode):
     VALUES = ("item", "tolist", "cpu", "numpy", "nonzero", "is_nonzero", "equal", "allclose")
     VALUES += ("__bool__", "__float__", "__int__", "__index__", "__contains__")
+    ON_THE_CPU = ("torch/optim", "torch/utils/data", "training/arriving")
+    """Where what is asked for is there: counts of steps, seeds, what was read behind the steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +144,7 @@ class _Noting(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in self.VALUES:
             caller = sys._getframe(1)
-            if "torch/optim" not in caller.f_code.co_filename:  # its counts of steps are on the CPU
+            if not any(place in caller.f_code.co_filename for place in self.ON_THE_CPU):
                 self.found.add(f"{func.__name__} in {caller.f_code.co_filename}:{caller.f_lineno}")
         return func(*args, **kwargs or {})
 

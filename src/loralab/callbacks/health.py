@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -18,8 +17,10 @@ from loralab.callbacks.due import steps_done
 from loralab.data.dataset import collate
 from loralab.errors import Diverged, Problem, UserError, user_error
 from loralab.schema.ranges import AtLeastOne
+from loralab.training.arriving import Arriving
 from loralab.training.bad_module import first_bad_module
 from loralab.training.internals import dump_checkpoint
+from loralab.training.kept import Kept
 from loralab.training.module import LoraModule
 from loralab.training.movement import Movement
 from loralab.training.output import Output
@@ -42,7 +43,7 @@ class Part:
 
 @dataclass(slots=True)
 class Step:
-    """What is known of an optimizer step before it is made; its tensors stay on their device until checked."""
+    """What is known of an optimizer step before it is made; its tensors stay on their device."""
 
     number: int
     """Counted from 1."""
@@ -50,10 +51,11 @@ class Step:
     names: list[str]
     norms: Tensor
     """(N,) of the gradients of the tensors of these names."""
+    finite: Arriving = field(init=False)
+    """() bool."""
 
-    def finite(self) -> Tensor:
-        """() bool."""
-        return torch.cat([*(part.losses for part in self.parts), self.norms]).isfinite().all()
+    def __post_init__(self) -> None:
+        self.finite = Arriving(torch.cat([*(part.losses for part in self.parts), self.norms]).isfinite().all())
 
 
 class Health(Callback):
@@ -65,9 +67,9 @@ class Health(Callback):
     it.
 
     On a CPU, and where steps may be skipped, every step is checked before it is made. On a GPU that would mean waiting:
-    there steps are checked every trainer.log_every_n_steps steps, and before weights are used or saved. If a step since
-    the last check was bad, the state at that check is kept. Whatever error ends the training, adapter and state as of
-    the last good step are saved.
+    there the steps that were made are checked every trainer.log_every_n_steps steps, while the next one is computed,
+    and before weights are used or saved. If a step since the last check was bad, the state at that check is kept.
+    Whatever error ends the training, adapter and state as of the last good step are saved.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Health(Callback):
         self.unseen: list[Step] = []
         self.good: tuple[int, tuple[int, int], dict[str, Any]] | None = None
         """Step, position and state at the last check; None where every step is checked."""
+        self.kept = Kept()
         self.begun: int | None = None
         """The optimizer step at which this training began; None before, and when all that can be is saved."""
 
@@ -113,16 +116,17 @@ class Health(Callback):
         self.parts.append(Part(places, self.batch.items, module.last_losses.loss.detach()))
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LoraModule, optimizer: Optimizer) -> None:
-        gradients = {name: p.grad for name, p in module.weights.items() if p.grad is not None}
-        norms = torch.stack([*torch._foreach_norm(list(gradients.values()))])  # type: ignore[attr-defined]
-        self.unseen.append(Step(trainer.global_step + 1, self.parts, list(gradients), norms))
+        gradients = module.gradients()
+        self.unseen.append(Step(trainer.global_step + 1, self.parts, list(gradients.by_name), gradients.norms))
         self.parts = []
-        if self.waits or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self.waits:
             self.look(trainer, module)
+        elif trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.look(trainer, module, but=1)
         if module.run.skipped:
             optimizer.zero_grad()  # to None, and a tensor without a gradient is skipped
         elif self.movement and any(group["lr"] > 0 for group in optimizer.param_groups):
-            self.movement.note(gradients)
+            self.movement.note(gradients.by_name)
 
     def on_train_batch_end(self, trainer: Trainer, module: LoraModule, *_: object) -> None:
         module.run.between_steps = True
@@ -158,12 +162,13 @@ class Health(Callback):
         place = trainer.global_step, module.run.position
         rescue(trainer, module, self.output, self.states, *place, with_state=alone and module.run.between_steps)
 
-    def look(self, trainer: Trainer, module: LoraModule) -> None:
-        """Checks the steps since the last check, in one transfer from the device; skips a bad one or ends the run."""
-        steps, self.unseen = self.unseen, []
+    def look(self, trainer: Trainer, module: LoraModule, but: int = 0) -> None:
+        """Checks the steps since the last check, but so many of the last; skips a bad one or ends the run."""
+        count = len(self.unseen) - but
+        steps, self.unseen = self.unseen[:count], self.unseen[count:]
         if not steps:
             return
-        finite = torch.stack([step.finite() for step in steps]).tolist()
+        finite = [bool(step.finite.value()) for step in steps]
         if trainer.strategy.reduce_boolean_decision(all(finite)):
             self.in_a_row = 0
             self._keep(trainer, module)
@@ -179,8 +184,9 @@ class Health(Callback):
 
     def _keep(self, trainer: Trainer, module: LoraModule) -> None:
         if not self.waits:
-            checkpoint = dump_checkpoint(trainer)
-            self.good = trainer.global_step, module.run.position, copy.deepcopy(checkpoint)
+            with signals.held():
+                checkpoint = self.kept.copy(dump_checkpoint(trainer))
+                self.good = trainer.global_step, module.run.position, checkpoint
 
     def _stop(self, trainer: Trainer, module: LoraModule, bad: Step | None) -> None:
         step, position, checkpoint = self.good or (trainer.global_step, module.run.position, None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 from torch.optim import Optimizer
 
 from loralab.schema.ranges import Bands
@@ -29,6 +31,8 @@ class Monitor(Callback):
     def __init__(self, *, timestep_bands: Bands = 5) -> None:
         self.timestep_bands = timestep_bands
         self.collected: list[tuple[torch.Tensor, torch.Tensor, list[str]]] = []
+        self.epochs: list[tuple[int, torch.Tensor]] = []
+        """Of those whose mean loss was not yet logged: the last optimizer step, counted from 0, and the loss, ()."""
         self.smoothed: float | None = None
         self.last_logged = -1
 
@@ -45,13 +49,12 @@ class Monitor(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, module: LoraModule, optimizer: Optimizer) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            norms: dict[str, list[torch.Tensor]] = defaultdict(list)
+            tensors: dict[str, list[torch.Tensor]] = defaultdict(list)
             for group in optimizer.param_groups:
                 part = group.get("name", "adapter").split("/")[0]
-                with_gradient = [p for p in group["params"] if p.grad is not None]
-                norms[f"gradient_norm/{part}"] += [p.grad.norm() for p in with_gradient]
-                norms[f"adapter_norm/{part}"] += [p.detach().norm() for p in group["params"]]
-            module.log_dict({name: torch.stack(n).norm() for name, n in norms.items() if n})
+                tensors[f"gradient_norm/{part}"] += [p.grad for p in group["params"] if p.grad is not None]
+                tensors[f"adapter_norm/{part}"] += [p.detach() for p in group["params"]]
+            module.log_dict({name: nn.utils.get_total_norm(those) for name, those in tensors.items() if those})
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LoraModule, outputs: Any, batch: Batch, batch_idx: int
@@ -65,8 +68,22 @@ class Monitor(Callback):
             figures = self._figures(trainer, module.run.pace)
             for logger in trainer.loggers:
                 logger.log_metrics(figures, step)
+            self._log_epochs(trainer)
             self._begin(module.run.pace)
         self.batch_ended = module.run.pace.seconds
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LoraModule) -> None:
+        if "loss_epoch" in trainer.callback_metrics:
+            self.epochs.append((trainer.global_step - 1, trainer.callback_metrics["loss_epoch"]))
+
+    def on_train_end(self, trainer: Trainer, module: LoraModule) -> None:
+        self._log_epochs(trainer)
+
+    def _log_epochs(self, trainer: Trainer) -> None:
+        for step, loss in self.epochs:
+            for logger in trainer.loggers:
+                logger.log_metrics({"loss_epoch": loss.item()}, step)
+        self.epochs.clear()
 
     def _figures(self, trainer: Trainer, pace: Pace) -> dict[str, float]:
         seconds = pace.seconds - self.since
@@ -82,12 +99,14 @@ class Monitor(Callback):
         """Means of what was collected since the last call."""
         by: dict[str, list[float]] = defaultdict(list)
         width = 1000 / self.timestep_bands
-        for losses, timesteps, folders in self.collected:
-            for loss, timestep, folder in zip(losses.tolist(), timesteps.tolist(), folders, strict=True):
-                band = int(timestep / width)
-                by[f"loss_by_timestep/{band * width:03.0f}-{(band + 1) * width:03.0f}"].append(loss)
-                by[f"loss_by_folder/{folder}"].append(loss)
-                self.smoothed = loss if self.smoothed is None else 0.99 * self.smoothed + 0.01 * loss
+        losses = torch.cat([losses for losses, _, _ in self.collected]).tolist()
+        timesteps = torch.cat([timesteps for _, timesteps, _ in self.collected]).tolist()
+        folders = chain.from_iterable(folders for _, _, folders in self.collected)
+        for loss, timestep, folder in zip(losses, timesteps, folders, strict=True):
+            band = int(timestep / width)
+            by[f"loss_by_timestep/{band * width:03.0f}-{(band + 1) * width:03.0f}"].append(loss)
+            by[f"loss_by_folder/{folder}"].append(loss)
+            self.smoothed = loss if self.smoothed is None else 0.99 * self.smoothed + 0.01 * loss
         self.collected.clear()
         return {"loss_smoothed": self.smoothed or 0.0} | {name: sum(v) / len(v) for name, v in by.items()}
 

@@ -10,6 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from loralab.callbacks.due import steps_done
+from loralab.training.arriving import Arriving
 from loralab.training.module import LoraModule
 from loralab.training.pace import TimeLeft
 from loralab.training.progress_file import NAME, Progress
@@ -22,13 +23,15 @@ EVERY_SECONDS = 1.0
 class ProgressFile(Callback):
     """Writes progress.json once a second, and when a validation, or the training, ends.
 
-    The loss is read only then: reading it waits for the device. A file that cannot be written is noted once.
+    The device is not waited for: where it is behind, the loss is that of the write before. A file that cannot be
+    written is noted once.
     """
 
     def __init__(self, *, run: RunState) -> None:
         self.run, self.time_left = run, TimeLeft()
         self.next, self.unwritten = 0.0, False
         self.validation_loss: float | None = None
+        self.arriving: Arriving | None = None
 
     def on_train_start(self, trainer: Trainer, module: LoraModule) -> None:
         self._write(trainer)
@@ -67,6 +70,11 @@ class ProgressFile(Callback):
             steps=int(steps) if math.isfinite(steps) else None,
             images_per_second=self.run.pace.rate if self.run.pace.images else None,
             seconds_left=self.time_left.seconds(step, steps) if step else None,
-            loss=None if self.run.loss is None else self.run.loss.item(),
+            loss=self._loss(),
             validation_loss=self.validation_loss,
         )
+
+    def _loss(self) -> float | None:
+        earlier, self.arriving = self.arriving, None if self.run.loss is None else Arriving(self.run.loss)
+        newest = self.arriving if self.arriving and self.arriving.is_there() else earlier
+        return None if newest is None else newest.value()

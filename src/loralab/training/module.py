@@ -25,6 +25,7 @@ from loralab.ranks import OutOfStep
 from loralab.rng import derive
 from loralab.training.counters import place, position
 from loralab.training.ema import EMA
+from loralab.training.gradients import Gradients
 from loralab.training.run_state import RunState
 from loralab.types import Batch, Conditioning
 
@@ -65,6 +66,7 @@ class LoraModule(L.LightningModule):
         self.ema = ema
         self.run = run
         self.last_losses: Losses
+        self._gradients: Gradients | None = None
         self._texts: dict[str, Conditioning] = {}
 
     def _frozen(self) -> list[str]:
@@ -89,7 +91,9 @@ class LoraModule(L.LightningModule):
         loss = self.last_losses.loss.mean()
         self.run.pace.count(len(batch) * self.trainer.world_size)
         self.run.loss = loss.detach() if self.run.loss is None else self.run.loss.lerp(loss.detach(), 0.02)
-        self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch), sync_dist=True)
+        self.log("loss_step", loss, batch_size=len(batch), sync_dist=True)
+        # an epoch's is logged by Monitor, later: at its end Lightning would wait for the device
+        self.log("loss", loss, on_step=True, on_epoch=True, logger=False, batch_size=len(batch), sync_dist=True)
         if not loss.requires_grad:  # module dropout disabled every adapter: the gradient is zero
             loss = loss + 0 * sum(weight.sum() for weight in self.adapters.parameters())
         return loss
@@ -159,6 +163,21 @@ class LoraModule(L.LightningModule):
         signals.hold()  # until Health finds the step whole
         self.run.between_steps = False
 
+    def gradients(self) -> Gradients:
+        """Those of this optimizer step, before they are clipped; for on_before_optimizer_step."""
+        if self._gradients is None:
+            self._gradients = Gradients.of(self.weights)
+        return self._gradients
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, *_: Any, **__: Any
+    ) -> None:
+        """To this norm of all gradients together."""
+        if gradient_clip_val:
+            norm = torch.linalg.vector_norm(self.gradients().norms)
+            nn.utils.clip_grads_with_norm_(self.weights.values(), gradient_clip_val, norm)
+        self._gradients = None
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.run.skipped = False
         groups = self.trainer.optimizers[0].param_groups
@@ -195,9 +214,10 @@ class LoraModule(L.LightningModule):
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Inside the block there are no dropout and no gradients; the precision is that of training."""
-        modes = {module: module.training for module in self.modules()}
+        in_training = [module for module in self.modules() if module.training]
         self.adapters.at_timesteps(None)
-        self.eval()
+        for module in in_training:
+            module.training = False
         try:
             with torch.no_grad(), self.trainer.precision_plugin.forward_context():
                 yield
@@ -207,19 +227,22 @@ class LoraModule(L.LightningModule):
             raise
         finally:
             self.adapters.at_timesteps(None)
-            for module, training in modes.items():
-                module.training = training
+            for module in in_training:
+                module.training = True
+
+    def state_dict(self, *args: Any, prefix: str = "", **kwargs: Any) -> dict[str, Any]:
+        """Of the adapters alone."""
+        return self.adapters.state_dict(*args, prefix=f"{prefix}adapters.", **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.run.assure()
-        checkpoint["state_dict"] = _only_adapters(checkpoint["state_dict"])
         checkpoint["ema"] = self.ema.state_dict()
         checkpoint["position"] = self.run.position
         checkpoint["compiled"] = self.run.compiled
         place(checkpoint["loops"], *self.run.position, int(self.trainer.num_training_batches), self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        own = {name: tensor.shape for name, tensor in _only_adapters(self.state_dict()).items()}
+        own = {name: tensor.shape for name, tensor in self.state_dict().items()}
         if own != {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}:
             raise user_error(
                 "resume",
@@ -230,7 +253,3 @@ class LoraModule(L.LightningModule):
         epoch, batch = checkpoint["position"]
         self.run.position = epoch, batch
         self.run.compiled = checkpoint.get("compiled")
-
-
-def _only_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if name.startswith("adapters.")}

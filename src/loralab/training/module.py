@@ -235,7 +235,6 @@ class LoraModule(L.LightningModule):
         return self.adapters.state_dict(*args, prefix=f"{prefix}adapters.", **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.run.assure()
         checkpoint["ema"] = self.ema.state_dict()
         checkpoint["position"] = self.run.position
         checkpoint["compiled"] = self.run.compiled

@@ -47,7 +47,9 @@ class States:
         """
         if self.written and self.written[-1].step == step:
             return self.written[-1]
-        checkpoint = checkpoint or dump_checkpoint(trainer)
+        if checkpoint is None:
+            self.run.assure()
+            checkpoint = dump_checkpoint(trainer)
         schedule = trainer.lr_scheduler_configs[0].scheduler
         state = State(
             self.folder / f"step{step:08d}",

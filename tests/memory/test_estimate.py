@@ -161,3 +161,12 @@ def test_a_step_of_sdxl_on_a_gpu(count: int, measured: float) -> None:
     model = Weightless({**tree, "model": {**tree["model"], "dtype": "bf16"}}, "cuda")
     # with the denoiser, all else was there: text encoders in bf16 and the VAE
     assert model.weights + model.adapter + model.step((1024, 1024), count, False) == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize(("precision", "bytes_each"), [("32-true", 4), ("bf16-mixed", 6)])
+def test_graphs_keep_gradients_and_weights_of_the_adapter(precision: str, bytes_each: int) -> None:
+    words = (f"trainer.precision={precision}", "model.dtype=bf16")
+    with_them, without = (estimate(settings(*words, f"speed.graphs={on}"), "cuda") for on in ("true", "false"))
+    numbers = sum(tensor.numel() for tensor in family_of(settings())[1].parameters())
+    assert with_them.bytes - without.bytes == pytest.approx(bytes_each * numbers, rel=1e-3)  # alphas are counted, too
+    assert "CUDA graphs" not in estimate(settings(*words), "cpu").phases["a training step"]

@@ -24,6 +24,7 @@ from loralab.memory.weightless import Weightless
 from loralab.models.offload import saved as offloaded
 from loralab.models.probe import weights_size
 from loralab.optim.build import build_optimizer
+from loralab.training.graphs import hindrance
 from loralab.types import Fit
 
 Settings = Mapping[str, Any]
@@ -81,6 +82,9 @@ def estimate(settings: Settings, device: str) -> Estimate:
         "optimizer": _optimizer(json.dumps(settings["optimizer"]), _shapes(model.trained)),
         "cached latents": 8 * largest.latents if settings["data"]["cache"]["latents"] == "memory" else 0,
     }
+    if device == "cuda" and settings["speed"]["graphs"] and not hindrance(torch.device(device), 1, settings):
+        is_mixed = settings["trainer"]["precision"] != "32-true"  # of gradients, and of weights in half precision
+        trained["CUDA graphs"] = model.adapter + (model.adapter // 2 if is_mixed else 0)
     held, comes = _held(settings, model, device)
     beside = {**frozen, "frozen weights": held, **trained}
     objective = settings["objective"]  # of a caption of its own, what the base knows is kept by a pass of its own

@@ -22,7 +22,8 @@ class Movement:
     """Watches the tensors that should learn: those that are neither frozen nor unused because of clip skip."""
 
     def __init__(self, adapters: AdapterSet, family: Family) -> None:
-        self.start = {name: tensor.detach().clone() for name, tensor in _learning(adapters, family)}
+        self.start = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _learning(adapters, family)}
+        """In the CPU's memory: until they are compared, a step takes the most of a GPU's."""
         self.reached: dict[str, Tensor] = {}
         self.soon = SOON + _dropped(adapters)
         self.late = self.soon + LATE
@@ -39,7 +40,8 @@ class Movement:
         """Names of the tensors that have not changed, once enough steps were made; none before that."""
         if self.steps not in (self.soon, self.late) or not self.start:
             return []
-        moved = torch.stack([(now[name] != start).any() for name, start in self.start.items()]).tolist()
+        starts = ((now[name], start.to(now[name].device)) for name, start in self.start.items())
+        moved = torch.stack([(weight != start).any() for weight, start in starts]).tolist()
         still = [name for name, has_moved in zip(self.start, moved, strict=True) if not has_moved]
         self.start = {name: self.start[name] for name in still}
         return still if self.steps == self.late else [name for name in still if not self.reached.get(name, False)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -31,6 +32,14 @@ from loralab.training.graphs import Graphs
 
 RANK, WARM_UP = 16, 3
 Way = Literal["plain", "eager", "graphs", "compiled"]
+KINDS = {
+    "attention": r"sdpa|flash|fmha|attention|dot_do_o|convert_dq",
+    "norms": r"_moments|_normalized|_gradient_sums|layer_norm|group_norm|GroupNorm",
+    "gates": r"_gated|gelu",
+    "convolutions": r"xmma|conv|im2col|nchw|nhwc",
+    "products": r"nvjet|gemm|cutlass|splitK|cublas|gemv",
+}
+"""Of kernels, by what their names contain; the first that fits."""
 
 
 class Denoiser:
@@ -117,7 +126,26 @@ def _rows(args: argparse.Namespace, way: Way, flops: dict[int, int]) -> Iterator
         for _ in range(WARM_UP + args.steps):
             denoiser.step(loss)
             laps.lap()
-        yield {"way": way, "batch_size": batch, **laps.figures(torch.device(args.device), batch)}
+        row = {"way": way, "batch_size": batch, **laps.figures(torch.device(args.device), batch)}
+        yield row | ({"kernels": kernels(denoiser, loss)} if args.device == "cuda" else {})
+
+
+def kernels(denoiser: Denoiser, loss: Callable[[], Tensor]) -> dict[str, Any]:
+    """Of a step: how many, their seconds, and of these the share of each kind."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        denoiser.step(loss)
+        torch.cuda.synchronize()
+    return by_kind([(each.key, each.count, each.self_device_time_total / 1e6) for each in profiler.key_averages()])
+
+
+def by_kind(found: list[tuple[str, int, float]]) -> dict[str, Any]:
+    """found: names of kernels, how many, and the seconds of all of a name."""
+    seconds = dict.fromkeys([*KINDS, "else"], 0.0)
+    for name, _, duration in found:
+        seconds[next((kind for kind, names in KINDS.items() if re.search(names, name)), "else")] += duration
+    total = sum(seconds.values())
+    shares = {kind: round(value / total, 3) for kind, value in seconds.items()}
+    return {"count": sum(count for _, count, _ in found), "seconds": round(total, 5), "shares": shares}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,13 @@ def text_of(results: dict[str, Any]) -> str:
     loader = PackageLoader("loralab", "assets/pages")
     pages = Environment(loader=loader, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters |= {"machine": machine, "figure": figure, "milliseconds": milliseconds}
-    return pages.get_template(PAGE).render(results=results, plots=plots(results), prefix=PLOTS, growth=GROWTH) + "\n"
+    given = {"results": results, "plots": plots(results), "prefix": PLOTS, "growth": GROWTH}
+
+    def having(names: list[str], figure: str) -> list[str]:
+        """Of these benchmarks of training those that measured this."""
+        return [name for name in names if name in results and figure in results[name]["result"]["loralab"]]
+
+    return pages.get_template(PAGE).render(**given, having=having) + "\n"
 
 
 def plots(results: dict[str, Any]) -> dict[str, str]:

@@ -22,8 +22,8 @@ torch.set_num_threads(1)  # the tests run in several processes
 os.environ["OMP_NUM_THREADS"] = "1"  # and start others
 
 
-LONGEST = "test_learning.py"
-"""Is first: at the end of a run in several processes it would run alone."""
+LONGEST = ("test_learning.py", "test_resume.py")
+"""Are first: at the end of a run in several processes they would run alone."""
 
 
 def pytest_collection_finish() -> None:
@@ -33,7 +33,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name != LONGEST)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if torch.cuda.is_available():
         return
     for item in items:

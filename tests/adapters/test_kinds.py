@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 
 import pytest
@@ -39,9 +40,15 @@ def settings(name: str) -> dict:
     ]
 
 
-@pytest.fixture
-def family(random_base):
+@pytest.fixture(scope="module")
+def loaded(random_base):
     return load(str(random_base), attention="eager", resolution=64)
+
+
+@pytest.fixture
+def family(loaded):
+    """A copy, which takes an eighth of the time of loading it."""
+    return deepcopy(loaded)
 
 
 @pytest.fixture

@@ -259,9 +259,11 @@ def test_one_batch_is_learned_by_heart() -> None:
     first = loss().item()
     for _ in range(150):
         optimizer.zero_grad()
-        loss().backward()
+        (now := loss()).backward()
         optimizer.step()
-    assert loss().item() < 0.02 * first
+        if now.item() < 0.02 * first:
+            break
+    assert now.item() < 0.02 * first
 
 
 def test_blocks_are_computed_again_and_attention_is_chosen(family: Anima) -> None:

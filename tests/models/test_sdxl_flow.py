@@ -175,9 +175,11 @@ def test_one_batch_is_learned_by_heart(tokenizer: str) -> None:
     first = loss().item()
     for _ in range(250):
         optimizer.zero_grad()
-        loss().backward()
+        (now := loss()).backward()
         optimizer.step()
-    assert loss().item() < 0.01 * first
+        if now.item() < 0.01 * first:
+            break
+    assert now.item() < 0.01 * first
 
 
 def test_a_resumed_run_gives_the_file_of_one_that_was_not_stopped(train, capsys: pytest.CaptureFixture) -> None:

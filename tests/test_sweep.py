@@ -163,8 +163,9 @@ def test_a_signal_ends_every_run_of_a_sweep_by_ray(sweep, ask: signal.Signals, t
 
 
 @pytest.mark.slow
-@pytest.mark.ci
-@pytest.mark.parametrize("launcher", ["sweep=parallel", "hydra/launcher=submitit_local"])
+@pytest.mark.parametrize(
+    "launcher", ["sweep=parallel", pytest.param("hydra/launcher=submitit_local", marks=pytest.mark.ci)]
+)
 def test_a_killed_sweep_of_several_processes_goes_on(sweep, launcher: str, tmp_path: Path) -> None:
     """Its points go on from their states; with SIGKILL to all of its processes nothing else is left of them."""
     states = ("callbacks.state.enabled=true", "callbacks.state.every_n_steps=1", "trainer.max_steps=20")

@@ -154,7 +154,7 @@ def test_a_killed_search_goes_on_where_it_was(random_base: Path, tmp_path: Path,
     """The point that was begun is run again in its own folder, from its last state."""
     folder = tmp_path / "points"
     words = [*SEARCH, f"model.base={random_base}", "hydra.sweeper.n_trials=3", f"hydra.sweep.dir={folder}"]
-    words += ["trainer.max_steps=6", "adapter.rank=choice(2,4)", "suggested.batch_size=4", "resume=auto"]
+    words += ["trainer.max_steps=4", "adapter.rank=choice(2,4)", "suggested.batch_size=4", "resume=auto"]
     words += ["callbacks.state.enabled=true", "callbacks.state.every_n_steps=1"]
     words += ["callbacks.samples.enabled=false", f"data.cache_folder={tmp_path / 'cache'}"]
     begun = forked(tmp_path, words, tmp_path / "log")

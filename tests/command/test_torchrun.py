@@ -105,7 +105,9 @@ def undisturbed(base: Path, folder: Path, *given: str) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("count", "is_shared"), [pytest.param(2, False, marks=pytest.mark.ci), (2, True), (20, True)])
+@pytest.mark.parametrize(
+    ("count", "is_shared"), [pytest.param(1, False, marks=pytest.mark.ci), (2, False), (2, True), (20, True)]
+)
 def test_killed_processes_are_started_again(count: int, is_shared: bool, random_base: Path, tmp_path: Path) -> None:
     """By their agents, again and again; the file is that of a run that nothing has happened to, bit for bit."""
     steps = f"trainer.max_steps={15 * count}"

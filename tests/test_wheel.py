@@ -48,11 +48,21 @@ def command(site: Path, tmp_path: Path):
     return start
 
 
-@pytest.mark.parametrize("model", ["tiny", "tiny_flow"])
-def test_it_trains(model: str, command, tmp_path: Path) -> None:
-    command("train", f"model={model}", "trainer.max_steps=1", "callbacks.samples.enabled=false")
+def test_it_trains(command, tmp_path: Path) -> None:
+    command("train", "trainer.max_steps=1", "callbacks.samples.enabled=false")
     (file,) = (tmp_path / "empty" / "outputs").rglob("*.safetensors")
     assert "LoRA adapter for" in command("inspect", str(file))
+
+
+@pytest.mark.parametrize(
+    ("folder", "example"),
+    [("src/loralab/assets", "tiny_flow/text_encoder/config.json"), ("conf", "model/tiny_flow.yaml")],
+)
+def test_its_files_are_those_of_the_repository(folder: str, example: str, site: Path) -> None:
+    here, there = ROOT / folder, site / "loralab" / Path(folder).name
+    files = {file.relative_to(here): file.read_bytes() for file in here.rglob("*") if file.is_file()}
+    assert {file.relative_to(there): file.read_bytes() for file in there.rglob("*") if file.is_file()} == files
+    assert Path(example) in files
 
 
 def test_its_options_are_there(command, site: Path) -> None:

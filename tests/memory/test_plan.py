@@ -84,6 +84,14 @@ def test_what_is_set_stays_and_what_fits_nowhere_is_refused(train, below, capsys
     assert not (run / "run.json").exists()
 
 
+def test_a_refusal_names_each_change_once(capsys) -> None:
+    """Quantised weights want a dtype, which was chosen before them."""
+    loralab("plan", "memory.limit_gb=0.5", *QUIET, code=1)
+    changes = capsys.readouterr().err.partition(", with ")[2].partition("→")[0].split()
+    assert "model.quantize=nf4" in changes
+    assert len(changes) == len(set(changes))
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "much", "true", "[8]"])
 def test_other_limits_are_refused(train, capsys, value: str) -> None:
     train(f"memory.limit_gb={value}", code=1)

@@ -77,7 +77,7 @@ def plan(trees: Sequence[Tree], is_explicit: Callable[[str], bool]) -> Plan:
         forbidden = options(tree, device, count, lambda key: not is_explicit(key))
         largest = max((changed(tree, together) for tree in trees), key=lambda tree: estimate(tree, device).bytes)
         remedies = list(_remedies(largest, together, forbidden, size, limit_bytes))
-        raise _refusal(limit, estimate(largest, device), choices, remedies)
+        raise _refusal(limit, estimate(largest, device), together, remedies)
     return Plan(limit, device, tuple(choices))
 
 
@@ -115,9 +115,9 @@ def _remedies(
             yield " ".join(Choice(first(each, fits), "").overrides())
 
 
-def _refusal(limit: float, found: Estimate, choices: Sequence[Choice], remedies: Sequence[str]) -> UserError:
+def _refusal(limit: float, found: Estimate, changes: dict[str, Any], remedies: Sequence[str]) -> UserError:
     parts = ", ".join(f"{name} {_gb(part)}" for name, part in found.parts.items() if part >= 0.005)
-    also = "".join(f" {override}" for choice in choices for override in choice.overrides())
+    also = "".join(f" {override}" for override in Choice(changes, "").overrides())
     words = f"{limit:g} GB, but the run needs {_gb(found.gb)} GB in {found.when} ({parts})"
     words += f", with{also}" if also else ""
     enough = f"{SETTING}={_up(found.gb)}"

@@ -25,6 +25,19 @@ def generator(seed: int, *path: Key) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *path))
 
 
+def seed_default(seed: int, device: torch.device) -> None:
+    """Seeds torch's own generators of the CPU and of a device as torch.manual_seed does, which also looks for devices
+    of every other kind: half a millisecond of each step."""
+    import torch
+
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def python_random(seed: int, *path: Key) -> random.Random:
     """A random.Random for a purpose, where no tensors are drawn (captions, order)."""
     return random.Random(derive(seed, *path))

@@ -22,7 +22,7 @@ from loralab.models.family import Family
 from loralab.optim.build import build_optimizer
 from loralab.optim.schedule_free import evaluation_weights
 from loralab.ranks import OutOfStep
-from loralab.rng import derive
+from loralab.rng import derive, seed_default
 from loralab.training.counters import place, position
 from loralab.training.ema import EMA
 from loralab.training.gradients import Gradients
@@ -86,7 +86,7 @@ class LoraModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # network, rank and module dropout draw from the global generator
-        torch.manual_seed(derive(self.seed, "network", self.global_step, batch_idx, self.global_rank))
+        seed_default(derive(self.seed, "network", self.global_step, batch_idx, self.global_rank), self.device)
         self.last_losses = self.losses(batch, self.seed)
         loss = self.last_losses.loss.mean()
         self.run.pace.count(len(batch) * self.trainer.world_size)

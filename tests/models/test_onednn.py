@@ -25,7 +25,9 @@ SIZES = [(1, IN, 9, 12), (2, IN, 8, 8), (3, IN, 16, 16)]
 
 
 @pytest.fixture(autouse=True)
-def _uses_onednn() -> None:
+def _uses_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is no faster, too."""
+    monkeypatch.setattr(onednn, "IS_FASTER", True)
     assert onednn.WORKS
     assert torch.backends.mkldnn.is_available()
 
@@ -134,3 +136,18 @@ def test_what_is_not_faster_is_exactly_as_it_was() -> None:
     kept = nn.Sequential(nn.Conv2d(32, 48, 3), nn.Linear(2, 2))
     set_kernels(kept, "torch")
     assert [type(layer) for layer in kept] == [nn.Conv2d, nn.Linear]
+
+
+def test_where_torch_is_as_fast_its_products_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And convolutions of few pixels are products all the same."""
+    monkeypatch.setattr(onednn, "IS_FASTER", False)
+    layer = nn.Linear(512, 512)
+    set_kernels(layer, "auto")
+    assert type(layer) is nn.Linear
+    assert onednn.linear_of(layer) is F.linear
+    x = random(512, 512)
+    assert torch.equal(linear(x, layer.weight, layer.bias), layer(x))
+    own, ours = pair(kernel_size=3, padding=1)
+    image = random(2, IN, 8, 8)
+    torch.testing.assert_close(ours(image), own(image), atol=1e-4, rtol=1e-5)
+    assert not torch.equal(ours(image), own(image)), "computed in another way"

@@ -341,7 +341,7 @@ def pointwise(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
     linear, weight = onednn.linear_of(layer), weight.to(x.dtype)
     if weight.dim() == 2:
         return linear(x, weight)
-    is_product = x.device.type == "cpu" and linear is onednn.linear
+    is_product = x.device.type == "cpu" and onednn.is_free(layer)
     return onednn.pointwise(x, weight) if is_product else F.conv2d(x, weight)
 
 

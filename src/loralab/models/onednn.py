@@ -1,13 +1,16 @@
 """Products with frozen weights on a CPU, by oneDNN.
 
-torch multiplies fp32 matrices by MKL, which uses half the vector width on processors that are not Intel's; oneDNN uses
-what there is. Its convolutions lay the weights out anew at every call: where images are small and weights large, as in
-the lower levels of a UNet, that takes longer than the convolution, and a product with the images' patches is faster.
+torch multiplies fp32 matrices by MKL, which uses half the vector width on processors that are not Intel's; there
+oneDNN, which uses what there is, takes its place. oneDNN's convolutions lay the weights out anew at every call: where
+images are small and weights large, as in the lower levels of a UNet, that takes longer than the convolution, and a
+product with the images' patches is faster.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -35,7 +38,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])  # of more dimensions, torch may copy the weight
     is_fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     is_large = x.numel() * len(weight) >= WORTHWHILE
-    if is_fp32 and is_large and not (bias is not None and bias.requires_grad) and WORKS:
+    if is_fp32 and is_large and not (bias is not None and bias.requires_grad) and IS_FASTER:
         out: Tensor = _Product.apply(rows, weight, bias)  # pyright: ignore[reportAssignmentType]
     else:
         out = F.linear(rows, weight, bias)
@@ -123,7 +126,7 @@ def set_kernels(model: nn.Module, kernels: Kernels) -> None:
     """Has the layers of a frozen model computed in the faster way, unless `torch`."""
     for layer in model.modules() if kernels == "auto" else ():
         vars(layer)["kernels"] = kernels
-        if type(layer) is nn.Linear:
+        if type(layer) is nn.Linear and IS_FASTER:
             layer.__class__ = FrozenLinear
         elif type(layer) is nn.Conv2d and _can_be_product(layer):
             layer.__class__ = FrozenConv2d
@@ -131,7 +134,7 @@ def set_kernels(model: nn.Module, kernels: Kernels) -> None:
 
 def linear_of(layer: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     """`linear` where `set_kernels` had the layer computed so, else torch's: for what is added to its output."""
-    return linear if is_free(layer) else F.linear
+    return linear if is_free(layer) and IS_FASTER else F.linear
 
 
 def is_free(layer: nn.Module) -> bool:
@@ -155,4 +158,14 @@ def _works() -> bool:
 
 
 WORKS = _works()
-"""A constant: torch.compile sees no function that was called before."""
+
+
+def _is_faster() -> bool:
+    info = Path("/proc/cpuinfo")
+    maker = info.read_text() if info.exists() else platform.processor()
+    return "GenuineIntel" not in maker and WORKS
+
+
+IS_FASTER = _is_faster()
+"""Whether oneDNN multiplies matrices in fp32 faster than MKL, which does its best on its maker's processors. A
+constant: torch.compile sees no function that was called before."""

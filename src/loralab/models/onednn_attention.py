@@ -9,11 +9,9 @@ number.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -22,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loralab.models.onednn import WORKS, product
+from loralab.models.onednn import IS_FASTER, product
 
 WORTHWHILE = 2**18
 """Scores of a head below which torch's kernel is as fast."""
@@ -51,10 +49,8 @@ def _can_be(tensor: Tensor) -> bool:
 
 @cache
 def is_faster() -> bool:
-    """Whether MKL leaves half of each vector unused here, and oneDNN's products work."""
-    info = Path("/proc/cpuinfo")
-    maker = info.read_text() if info.exists() else platform.processor()
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and "GenuineIntel" not in maker and WORKS
+    """Whether there are vectors of which MKL leaves half unused, and oneDNN's products work."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and IS_FASTER
 
 
 class _Attention(torch.autograd.Function):

@@ -51,8 +51,11 @@ class Speed:
         set_memory_format(module.family.denoiser, format)
         if format is torch.channels_last:
             yield "channels last"
-        if not on_gpu and any(isinstance(layer, onednn.FrozenLinear) for layer in module.family.denoiser.modules()):
+        kinds = set() if on_gpu else {type(layer) for layer in module.family.denoiser.modules()}
+        if onednn.FrozenLinear in kinds:
             yield "products of frozen layers by oneDNN"
+        elif onednn.FrozenConv2d in kinds:
+            yield "convolutions of few pixels as products"
         is_fp32 = trainer.precision == "32-true" and next(module.family.denoiser.parameters()).dtype == torch.float32
         processors = getattr(module.family.denoiser, "attn_processors", {}).values()
         is_measured = any(isinstance(each, MeasuredAttention) for each in processors)

@@ -192,6 +192,7 @@ class Health(Callback):
         step, position, checkpoint = self.good or (trainer.global_step, module.run.position, None)
         self.begun = None
         if checkpoint:  # weights and optimizer of now may hold nothing finite
+            self.kept.wait()
             module.load_state_dict(checkpoint["state_dict"], strict=False)
             module.ema.load_state_dict(checkpoint["ema"])
             trainer.optimizers[0].load_state_dict(checkpoint["optimizer_states"][0])

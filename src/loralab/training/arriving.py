@@ -10,7 +10,7 @@ class Arriving:
     """A number, (), on its way to the CPU: from when it is made, behind what the device was given before."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor.to("cpu", non_blocking=True)
+        self._tensor = tensor.to("cpu", non_blocking=tensor.is_cuda)
         self._event = torch.cuda.Event() if tensor.is_cuda else None
         if self._event:
             self._event.record()

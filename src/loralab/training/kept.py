@@ -20,12 +20,13 @@ class Kept:
     def __init__(self) -> None:
         self._forms: list[tuple[Any, ...]] = []
         self._places: list[Tensor] = []
+        self._copied: torch.cuda.Event | None = None
 
     @torch.no_grad()
     def copy(self, value: Any) -> Any:
         """Of dictionaries, lists and what is in them; a copy that was made before is no longer valid.
 
-        A GPU is not waited for: the copy is there when it has done what it was given before.
+        A GPU is not waited for: see `wait`.
         """
         tensors = list({id(tensor): tensor for tensor in _plain_tensors(value)}.values())
         forms = [(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
@@ -38,8 +39,16 @@ class Kept:
         for alike in pairs.values():
             places, those = map(list, zip(*alike, strict=True))
             torch._foreach_copy_(places, those, non_blocking=True)  # pyright: ignore[reportPrivateImportUsage]
+        if any(tensor.is_cuda for tensor in tensors):
+            self._copied = torch.cuda.Event()
+            self._copied.record()
         copies = {id(tensor): place for tensor, place in zip(tensors, self._places, strict=True)}
         return copy.deepcopy(value, copies)  # all else; what is in `copies` is taken from there
+
+    def wait(self) -> None:
+        """Until the copy can be read on the CPU."""
+        if self._copied:
+            self._copied.synchronize()
 
 
 def _plain_tensors(value: Any) -> Iterator[Tensor]:

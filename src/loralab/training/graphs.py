@@ -240,11 +240,12 @@ class Graphed:
             )
             tensors = dict(zip(self._names, weights, strict=True))
             outputs, out_spec = tree_flatten(functional_call(self._call, tensors, tree_unflatten(places, spec)))
-        if not (wanted := [output for output in outputs if output.requires_grad]):
+        has_gradient = [tensor.requires_grad for tensor in given] + [not is_idle for is_idle in self._is_idle]
+        wanted = [output for output in outputs if output.requires_grad]
+        if not (wanted and any(has_gradient)):
             return Recording(given, outputs, out_spec, forward, None, [], [], [])
         gradients = [torch.empty_like(output) if output.requires_grad else None for output in outputs]
         with torch.cuda.graph(backward, pool=self._pool, capture_error_mode="thread_local"):
-            has_gradient = [tensor.requires_grad for tensor in given] + [not is_idle for is_idle in self._is_idle]
             leaf = [tensor for tensor, has in zip([*given, *weights], has_gradient, strict=True) if has]
             passed = [gradient for gradient in gradients if gradient is not None]
             found = iter(torch.autograd.grad(wanted, leaf, passed, allow_unused=True))

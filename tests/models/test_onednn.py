@@ -24,10 +24,10 @@ SIZES = [(1, IN, 9, 12), (2, IN, 8, 8), (3, IN, 16, 16)]
 """Of images; the last has too many pixels for a product."""
 
 
-@pytest.fixture(autouse=True)
-def _uses_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is no faster, too."""
-    monkeypatch.setattr(onednn, "IS_FASTER", True)
+@pytest.fixture(autouse=True, params=[False, True], ids=["others", "Intel"])
+def _maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the processors of each."""
+    monkeypatch.setattr(onednn, "IS_INTEL", request.param)
     assert onednn.WORKS
     assert torch.backends.mkldnn.is_available()
 
@@ -75,7 +75,7 @@ def test_autocast_computes_in_bf16(kind: dict) -> None:
     torch.testing.assert_close(gradient, wanted_gradient, atol=5e-2, rtol=5e-2)
 
 
-SHAPES = [(64, 512, 640), (1024, 640, 16), (1400, 16, 400), (4, 1500, 1500)]
+SHAPES = [(64, 1024, 1100), (1024, 640, 16), (1400, 16, 400), (4, 1500, 1500)]
 
 
 def views(rows: int, columns: int) -> dict[str, Tensor]:
@@ -138,16 +138,13 @@ def test_what_is_not_faster_is_exactly_as_it_was() -> None:
     assert [type(layer) for layer in kept] == [nn.Conv2d, nn.Linear]
 
 
-def test_where_torch_is_as_fast_its_products_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And convolutions of few pixels are products all the same."""
-    monkeypatch.setattr(onednn, "IS_FASTER", False)
-    layer = nn.Linear(512, 512)
-    set_kernels(layer, "auto")
-    assert type(layer) is nn.Linear
-    assert onednn.linear_of(layer) is F.linear
-    x = random(512, 512)
-    assert torch.equal(linear(x, layer.weight, layer.bias), layer(x))
-    own, ours = pair(kernel_size=3, padding=1)
-    image = random(2, IN, 8, 8)
-    torch.testing.assert_close(ours(image), own(image), atol=1e-4, rtol=1e-5)
-    assert not torch.equal(ours(image), own(image)), "computed in another way"
+@pytest.mark.parametrize(("rows", "width", "is_own"), [(256, 1024, True), (257, 1024, False), (256, 1023, False)])
+def test_on_intels_processors_only_few_rows_times_a_large_weight(
+    rows: int, width: int, is_own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    monkeypatch.setattr(onednn, "product", lambda *of: used.append(of) or onednn._computed(*of))
+    x, weight = random(rows, 1024), random(width, 1024)
+    out = linear(x, weight)
+    assert bool(used) == (is_own or not onednn.IS_INTEL)
+    assert used or torch.equal(out, F.linear(x, weight))

@@ -39,7 +39,7 @@ class LoRA(Method):
         return adapter.plain(x) + self.branch(adapter, x) if outputs is None else outputs[0]
 
     def joined(self, adapters: Sequence[Adapter], x: Tensor) -> tuple[Tensor, ...] | None:
-        """On a GPU, where layers and adapters are products: their outputs."""
+        """Where layers and adapters are products: their outputs."""
         if not all(self._is_product(adapter, x) for adapter in adapters):
             return None
         return adapted_products(x, [self._adapted(adapter, x.dtype) for adapter in adapters])

@@ -1,5 +1,8 @@
-"""Frozen linear layers with their LoRAs as few products, for GPUs: small kernels take longer to start than to compute,
-and an adapter's read all of its layer's input and output again."""
+"""Frozen linear layers with their LoRAs as few products.
+
+An adapter's products read all of its layer's input and output again; on a GPU, small kernels take longer to start than
+to compute.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -25,10 +27,16 @@ class Adapted(NamedTuple):
     scale: float
 
 
+DTYPES = {"cuda": (torch.bfloat16, torch.float16), "cpu": (torch.float32,)}
+"""In which it is faster, by the kind of device."""
+WORTHWHILE = 2**17
+"""Numbers in x below which, on a CPU, a function in Python takes longer than it saves."""
+
+
 def is_adaptable(layer: nn.Module, x: Tensor) -> bool:
-    """Whether a layer's product with x is to be computed by `adapted_products`: on a GPU in half precision, of a linear
-    layer with plain weights of that precision, whose kernels are left open."""
-    if x.device.type != "cuda" or x.dtype not in (torch.bfloat16, torch.float16):
+    """Whether a layer's product with x is to be computed by `adapted_products`: of a linear layer with plain weights in
+    the precision of x, whose kernels are left open."""
+    if x.dtype not in DTYPES.get(x.device.type, ()) or (x.device.type == "cpu" and x.numel() < WORTHWHILE):
         return False
     if type(layer) not in (nn.Linear, onednn.FrozenLinear) or not onednn.is_free(layer):
         return False
@@ -51,7 +59,7 @@ class _Products(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *flat: Any) -> tuple[Tensor, ...]:
         layers = [Adapted(*flat[first : first + 5]) for first in range(0, len(flat), 5)]
         down = _joined([layer.down for layer in layers])
-        hidden = x @ down.t()  # (M, sum of r)
+        hidden = onednn.linear(x, down)  # (M, sum of r)
         parts = hidden.split([len(layer.down) for layer in layers], dim=1)
         for part, layer in zip(parts, layers, strict=True):
             if layer.scale != 1:
@@ -59,7 +67,7 @@ class _Products(torch.autograd.Function):
         ctx.save_for_backward(x, down, hidden, *(each for layer in layers for each in (layer.weight, layer.up)))
         ctx.scales = [layer.scale for layer in layers]
         return tuple(
-            F.linear(x, layer.weight, layer.bias).addmm_(part, layer.up.t())
+            onednn.linear(x, layer.weight, layer.bias).addmm_(part, layer.up.t())
             for part, layer in zip(parts, layers, strict=True)
         )
 
@@ -78,9 +86,12 @@ class _Products(torch.autograd.Function):
         of_ups = [gradient.t() @ part for gradient, part in zip(gradients, parts, strict=True)]
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = gradients[0] @ weights[0]
+            of_x = onednn.linear(gradients[0], weights[0].t())
             for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
-                of_x.addmm_(gradient, weight)
+                if of_x.is_cuda:
+                    of_x.addmm_(gradient, weight)
+                else:
+                    of_x += onednn.linear(gradient, weight.t())
             of_x.addmm_(of_parts, down)
         flat = [(None, None, of_down, of_up, None) for of_down, of_up in zip(of_downs, of_ups, strict=True)]
         return of_x, *(each for layer in flat for each in layer)

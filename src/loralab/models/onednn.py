@@ -1,15 +1,16 @@
 """Products with frozen weights on a CPU, by oneDNN.
 
 torch multiplies fp32 matrices by MKL, which uses half the vector width on processors that are not Intel's; there
-oneDNN, which uses what there is, takes its place. oneDNN's convolutions lay the weights out anew at every call: where
-images are small and weights large, as in the lower levels of a UNet, that takes longer than the convolution, and a
-product with the images' patches is faster.
+oneDNN, which uses what there is, takes its place. On Intel's it does where few rows meet a large weight, in forward.
+oneDNN's convolutions lay the weights out anew at every call: where images are small and weights large, as in the lower
+levels of a UNet, that takes longer than the convolution, and a product with the images' patches is faster.
 """
 
 from __future__ import annotations
 
+import itertools
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +25,14 @@ WORTHWHILE = 2**21
 """Multiplications below which a product takes less time than choosing how to compute it."""
 LARGE_POINTWISE, LARGE_KERNEL = 2**16, 2**21
 """Weights of a 1×1 and of a k×k convolution below which torch's own is as fast."""
+FEW_ROWS, LARGE_WEIGHT = 256, 2**20
+"""Rows of x up to which, and size of a weight from which on, oneDNN is faster than MKL on Intel's processors."""
 FEW_PIXELS = 256
 """Pixels of a batch up to which a k×k convolution is faster as a product, which needs k² times the memory of x."""
+
+_INFO = Path("/proc/cpuinfo")
+IS_INTEL = "GenuineIntel" in (_INFO.read_text() if _INFO.exists() else platform.processor())
+"""MKL does its best on its maker's processors. A constant: torch.compile sees no function that was called before."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -37,12 +44,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])  # of more dimensions, torch may copy the weight
     is_fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    is_large = x.numel() * len(weight) >= WORTHWHILE
-    if is_fp32 and is_large and not (bias is not None and bias.requires_grad) and IS_FASTER:
+    if is_fp32 and WORKS and _pays(rows, weight) and not (bias is not None and bias.requires_grad):
         out: Tensor = _Product.apply(rows, weight, bias)  # pyright: ignore[reportAssignmentType]
     else:
         out = F.linear(rows, weight, bias)
     return out.view(*x.shape[:-1], len(weight))
+
+
+def _pays(rows: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN is faster than MKL, forward and backward together."""
+    if IS_INTEL:
+        return len(rows) <= FEW_ROWS and weight.numel() >= LARGE_WEIGHT
+    return rows.numel() * len(weight) >= WORTHWHILE
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -71,14 +84,47 @@ class FrozenConv2d(nn.Conv2d):
             return pointwise(input, self.weight, self.bias)
         if len(input) * height * width > FEW_PIXELS:
             return super().forward(input)
-        patches = F.unfold(input.to(dtype), self.kernel_size, padding=self._around, stride=self.stride)
-        out = linear(patches.transpose(1, 2), self.weight.flatten(1), self.bias)  # (B, H·W, O)
-        return out.transpose(1, 2).unflatten(2, (height, width)).contiguous()
+        out = linear(self._patches(input.to(dtype)), self.weight.flatten(1), self.bias)
+        return out.unflatten(0, (-1, height, width)).permute(0, 3, 1, 2).contiguous()
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Of x (B, C, H, W) what each pixel of the output is made of: (B·h·w, C·kh·kw)."""
+        high, wide = self._around
+        around = F.pad(x.permute(0, 2, 3, 1), (0, 0, wide, wide, high, high))
+        places: Tensor = _Places.apply(around, self.kernel_size, self.stride)  # pyright: ignore[reportAssignmentType]
+        return places.transpose(3, 4).flatten(0, 2).flatten(1)
 
     @property
     def _around(self) -> tuple[int, int]:
         assert isinstance(self.padding, tuple)
         return self.padding[0], self.padding[1]
+
+
+class _Places(torch.autograd.Function):
+    """The pixels of x (B, H, W, C) at the places of a kernel, for each pixel of the output: (B, h, w, kh·kw, C).
+
+    As torch's unfold, but channels stay together in memory, so that both directions copy and add rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+        ctx.size, ctx.kind = x.shape, (kernel, stride)
+        return torch.stack(list(_shifted(x, kernel, stride)), dim=3)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        of_x = gradient.new_zeros(ctx.size)
+        for part, of_part in zip(_shifted(of_x, *ctx.kind), gradient.contiguous().unbind(3), strict=True):
+            part += of_part
+        return of_x, None, None
+
+
+def _shifted(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Iterator[Tensor]:
+    """Views of x (B, H, W, C): for each place of a kernel the pixels that it meets, (B, h, w, C)."""
+    height, width = ((size - k) // step * step + 1 for size, k, step in zip(x.shape[1:3], kernel, stride, strict=True))
+    for top, left in itertools.product(range(kernel[0]), range(kernel[1])):
+        yield x[:, top : top + height : stride[0], left : left + width : stride[1]]
 
 
 class _Product(torch.autograd.Function):
@@ -107,6 +153,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _computed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if IS_INTEL and not weight.is_contiguous():
+        return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
     bias = None if bias is None else bias.contiguous()  # the operation ignores how it is strided
     return torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(weight), bias, "none", [], "")
 
@@ -126,7 +174,7 @@ def set_kernels(model: nn.Module, kernels: Kernels) -> None:
     """Has the layers of a frozen model computed in the faster way, unless `torch`."""
     for layer in model.modules() if kernels == "auto" else ():
         vars(layer)["kernels"] = kernels
-        if type(layer) is nn.Linear and IS_FASTER:
+        if type(layer) is nn.Linear and WORKS:
             layer.__class__ = FrozenLinear
         elif type(layer) is nn.Conv2d and _can_be_product(layer):
             layer.__class__ = FrozenConv2d
@@ -134,7 +182,7 @@ def set_kernels(model: nn.Module, kernels: Kernels) -> None:
 
 def linear_of(layer: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     """`linear` where `set_kernels` had the layer computed so, else torch's: for what is added to its output."""
-    return linear if is_free(layer) and IS_FASTER else F.linear
+    return linear if is_free(layer) else F.linear
 
 
 def is_free(layer: nn.Module) -> bool:
@@ -158,14 +206,3 @@ def _works() -> bool:
 
 
 WORKS = _works()
-
-
-def _is_faster() -> bool:
-    info = Path("/proc/cpuinfo")
-    maker = info.read_text() if info.exists() else platform.processor()
-    return "GenuineIntel" not in maker and WORKS
-
-
-IS_FASTER = _is_faster()
-"""Whether oneDNN multiplies matrices in fp32 faster than MKL, which does its best on its maker's processors. A
-constant: torch.compile sees no function that was called before."""

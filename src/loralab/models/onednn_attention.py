@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loralab.models.onednn import IS_FASTER, product
+from loralab.models.onednn import IS_INTEL, WORKS, product
 
 WORTHWHILE = 2**18
 """Scores of a head below which torch's kernel is as fast."""
@@ -50,7 +50,7 @@ def _can_be(tensor: Tensor) -> bool:
 @cache
 def is_faster() -> bool:
     """Whether there are vectors of which MKL leaves half unused, and oneDNN's products work."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and IS_FASTER
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and WORKS and not IS_INTEL
 
 
 class _Attention(torch.autograd.Function):

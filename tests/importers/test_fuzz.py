@@ -68,6 +68,7 @@ plain = st.recursive(
 
 
 @quick
+@example(value="\\\n")
 @given(value=plain)
 def test_a_value_survives_the_shell_and_the_grammar_of_overrides(value):
     (typed,) = shlex.split(to_paste(f"a={written(value)}"))
@@ -76,6 +77,7 @@ def test_a_value_survives_the_shell_and_the_grammar_of_overrides(value):
 
 
 @quick
+@example(text="\\\n")
 @given(text=odd_text.filter(lambda text: "${" not in text))
 def test_what_the_grammar_cannot_parse_is_taken_as_the_text_that_it_is(text):
     """The remedy that a message shows for such a value."""

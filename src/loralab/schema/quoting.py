@@ -10,7 +10,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from loralab.schema.settings import quoted
+
 KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*")
+MARK = "'" if sys.platform == "win32" else '"'
+"""Hydra's quotes, other than the shell's (see `to_paste`)."""
 
 
 def as_text(override: str) -> Override | None:
@@ -19,16 +23,9 @@ def as_text(override: str) -> Override | None:
     if not equals or not KEY.fullmatch(key) or value.lstrip()[:1] in tuple("[{\"'"):
         return None
     try:
-        return OverridesParser.create().parse_override(f"{key}={quoted(value)}")
+        return OverridesParser.create().parse_override(f"{key}={quoted(value, MARK)}")
     except HydraException:
         return None
-
-
-def quoted(text: str) -> str:
-    """A text in Hydra's double quotes (on Windows single ones, since the shell's are double)."""
-    mark = "'" if sys.platform == "win32" else '"'
-    text = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", text)  # a backslash is literal, except before a quote
-    return mark + re.sub(r"(\\+)$", r"\1\1", text) + mark
 
 
 def to_paste(override: str) -> str:

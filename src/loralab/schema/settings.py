@@ -59,7 +59,7 @@ def written(value: Any) -> str:
         assert not math.isnan(value), "no setting is NaN"
         return repr(value)
     if isinstance(value, str):
-        return _quoted(value)
+        return value if _is_plain(value) else quoted(value)
     if isinstance(value, dict):
         return "{" + ",".join(f"{_key(key)}: {written(part)}" for key, part in value.items()) + "}"
     assert isinstance(value, (list, tuple)), value
@@ -72,13 +72,14 @@ PLAIN = re.compile(r"[A-Za-z_][\w./-]*")
 WORDS = frozenset(["true", "false", "null", "nan", "inf"])
 
 
-def _quoted(text: str) -> str:
-    if PLAIN.fullmatch(text) and text.isascii() and text.lower() not in WORDS:
-        return text
-    # a backslash is literal, except before a quote, the closing one included
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"'{escaped}'"
+def _is_plain(text: str) -> bool:
+    return bool(PLAIN.fullmatch(text)) and text.isascii() and text.lower() not in WORDS
+
+
+def quoted(text: str, mark: str = "'") -> str:
+    """A text in quotes of Hydra's grammar: a backslash is literal, except before a quote, the closing one included."""
+    text = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", text)
+    return mark + re.sub(r"(\\+)\Z", r"\1\1", text) + mark
 
 
 def _key(key: str) -> str:

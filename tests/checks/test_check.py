@@ -85,6 +85,8 @@ HEAVY = ("torch", "lightning", "diffusers", "transformers", "bitsandbytes")
         (["trainer=fsdp", "model.quantize=fp8"], ["model.quantize", "trainer.strategy=fsdp", "model.quantize=null"]),
         (["trainer=fsdp", "memory.limit_gb=8"], ["memory.limit_gb", "trainer.strategy=fsdp", "memory.limit_gb=null"]),
         (["trainer=fsdp", "adapter.module_dropout=0.1"], ["adapter.module_dropout", "trainer=ddp"]),
+        (["adapter=ia3", "targets.loraplus_ratio=16"], ["targets.loraplus_ratio", "has no effect", "=null"]),
+        (["adapter=oft", "targets.loraplus_ratio=16"], ["targets.loraplus_ratio", "has no effect", "adapter=lora"]),
         (["adapter.rank=4,8"], ["adapter.rank", "has several values", "add -m"]),
         (["data.cache.text=true"], ["data.cache.text", "targets.text_encoder", "targets=unet_only"]),
         (

@@ -18,6 +18,8 @@ def adapter_problems(tree: Tree) -> Iterator[Problem]:
         yield from _file_problems(Path(weights).expanduser(), target)
     if get(tree, "output.layout") == "diffusers" and target.startswith(OURS):
         yield from _layout_problems(tree, target)
+    if get(tree, "targets.loraplus_ratio") and target.startswith(OURS):
+        yield from _loraplus_problems(target)
 
 
 def _file_problems(path: Path, target: str) -> Iterator[Problem]:
@@ -35,6 +37,15 @@ def _file_problems(path: Path, target: str) -> Iterator[Problem]:
                 check_start(found.groups, method)
     except UserError as error:
         yield from error.problems
+
+
+def _loraplus_problems(target: str) -> Iterator[Problem]:
+    from loralab.adapters.kinds import named
+
+    method = named(target)
+    if method is not None and not method.starts_at_zero:
+        found = f"has no effect: no tensor of {method.__name__} starts at 0"
+        yield Problem("targets.loraplus_ratio", found, "set targets.loraplus_ratio=null, or adapter=lora")
 
 
 def _layout_problems(tree: Tree, target: str) -> Iterator[Problem]:

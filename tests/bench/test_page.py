@@ -16,17 +16,19 @@ DOCS = ROOT / "docs"
 
 
 def test_the_page_is_written_from_the_results() -> None:
-    results = page.read(DOCS)
-    assert results.keys() <= BENCHMARKS.keys(), "of no benchmark"
-    assert (DOCS / page.PAGE).read_text("utf8") == page.text_of(results), "loralab bench all --only NAME"
+    results, further = page.read(DOCS), page.further(DOCS)
+    for found in (results, *further.values()):
+        assert found.keys() <= BENCHMARKS.keys(), "of no benchmark"
+    assert (DOCS / page.PAGE).read_text("utf8") == page.text_of(results, further), "loralab bench all --only NAME"
     there = {str(file.relative_to(DOCS)): file.read_text("utf8") for file in DOCS.glob(f"{page.PLOTS}-*.svg")}
     assert there == page.plots(results)
 
 
 def test_every_figure_names_its_command_and_machine() -> None:
     text = (DOCS / page.PAGE).read_text("utf8")
-    for name, found in page.read(DOCS).items():
-        assert f"- `{found['command']}`: {page.machine(found['machine'])}" in text, name
+    for results in (page.read(DOCS), *page.further(DOCS).values()):
+        for name, found in results.items():
+            assert f"- `{found['command']}`: {page.machine(found['machine'])}" in text, name
 
 
 def bench(*words: str, code: int = 0) -> None:
@@ -50,6 +52,18 @@ def test_one_benchmark_refreshes_its_own_section(tmp_path: Path, monkeypatch: py
     assert found["command"] == BENCHMARKS["images"].quick
     assert f"| 1 000 | {page.figure(found['result']['index'][0]['cold']['seconds'])} |" in text
     assert "<svg" in (tmp_path / f"{page.PLOTS}-index.svg").read_text()
+
+
+def test_results_of_a_further_machine_stand_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / page.RESULTS).mkdir()
+    own = (DOCS / page.RESULTS / "train-tiny.json").read_text("utf8")
+    (tmp_path / page.RESULTS / "train-tiny.json").write_text(own)
+    bench("--quick", "--only", "train-tiny", "--docs", str(tmp_path), "--machine", "small")
+    assert (tmp_path / page.RESULTS / "train-tiny.json").read_text("utf8") == own
+    found = json.loads((tmp_path / page.RESULTS / "small" / "train-tiny.json").read_text("utf8"))
+    text = (tmp_path / page.PAGE).read_text("utf8")
+    for each in (json.loads(own), found):
+        assert f"| tiny, 64 px | {page.figure(each['result']['loralab']['seconds_per_step'])} |" in text
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from loralab.files import as_json
 from loralab.schema.nearest import did_you_mean
 from loralab.writing import atomic_path
 
-SDXL = "loralab bench train --shape sdxl --resolution 512 --steps 2 --warmup 1 health.stop_if_unchanged=false"
+SDXL = "loralab bench train --shape sdxl --steps 2 --warmup 1 health.stop_if_unchanged=false"
 """Repeated random weights leave two tensors of the last text encoder without a gradient."""
 GPU = "loralab bench train --device cuda --dtype bf16 --precision bf16-mixed --steps 10 --warmup 4"
 """Ten steps have all that is done in some of them: what is logged, checked, and asked of the base model."""
@@ -50,8 +50,9 @@ BENCHMARKS = {
     "train-sd1-256": Benchmark(f"{SD1} --rounds 3"),
     "train-sd1-512": Benchmark(f"{SD1} --resolution 512 --rounds 2"),
     "train-sd1-768": Benchmark(f"{SD1} --resolution 768"),
-    "train-sdxl-512": Benchmark(SDXL),
-    "train-sdxl-512-4": Benchmark(f"{SDXL} --batch-size 4 --dtype bf16 --precision bf16-mixed"),
+    "train-sdxl-512": Benchmark(f"{SDXL} --resolution 512"),
+    "train-sdxl-512-4": Benchmark(f"{SDXL} --resolution 512 --batch-size 4 --dtype bf16 --precision bf16-mixed"),
+    "train-sdxl-1024": Benchmark(f"{SDXL} --resolution 1024 --dtype bf16 --precision bf16-mixed"),
     "best-sd1-256": Benchmark(f"{SD1} --rounds 3 {BF16}"),
     "best-sd1-512": Benchmark(f"{SD1} --resolution 512 {BF16}"),
     **{
@@ -90,6 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="small ones, in minutes; replaces results of the same name"
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of them: {', '.join(BENCHMARKS)}")
+    parser.add_argument(
+        "--machine",
+        default="",
+        metavar="NAME",
+        help="of a further machine: results are kept in a folder of this name, the page has those of steps on a CPU",
+    )
     parser.add_argument("--docs", default="docs", help="folder of benchmarks.md (default: docs, in a clone)")
 
 
@@ -116,7 +123,7 @@ def _measure_all(args: argparse.Namespace, names: list[str], docs: Path, models:
             continue
         print(f"{name}: {command}", file=sys.stderr, flush=True)
         try:
-            write(docs, name, command, _result(command, models))
+            write(docs, f"{args.machine}/{name}", command, _result(command, models))
             done["measured"].append(name)
         except UserError as error:
             done["failed"][name] = str(error)
@@ -135,7 +142,7 @@ def _result(command: str, models: str) -> Any:
 
 def write(docs: Path, name: str, command: str, result: Any) -> None:
     """Keeps a result with what it was measured by and on."""
-    place = docs / page.RESULTS / f"{name}.json"
-    place.parent.mkdir(exist_ok=True)
+    place = docs / page.RESULTS / f"{name.strip('/')}.json"
+    place.parent.mkdir(exist_ok=True, parents=True)
     with atomic_path(place, "--docs") as beside:
         beside.write_text(as_json({"command": command, "machine": machine(), "result": result}) + "\n", encoding="utf8")

@@ -13,7 +13,8 @@ from loralab.writing import atomic_path
 
 PAGE = "benchmarks.md"
 RESULTS = "benchmarks"
-"""The folder beside it with a JSON file for each benchmark: its command, the machine, and what it printed."""
+"""The folder beside it with a JSON file for each benchmark: its command, the machine, and what it printed. Those of
+further machines are in folders of their own."""
 PLOTS = "images/benchmarks"
 """What their files begin with."""
 GROWTH = {"images": "images of the data set", "batch": "images per batch", "pixels": "pixels", "tokens": "tokens"}
@@ -23,22 +24,27 @@ def write(docs: Path) -> None:
     """Writes page and plots into the folder of the docs."""
     results = read(docs)
     (docs / PLOTS).parent.mkdir(exist_ok=True)
-    for name, text in {PAGE: text_of(results), **plots(results)}.items():
+    for name, text in {PAGE: text_of(results, further(docs)), **plots(results)}.items():
         with atomic_path(docs / name, "--docs") as beside:
             beside.write_text(text, encoding="utf8")
 
 
-def read(docs: Path) -> dict[str, Any]:
+def read(docs: Path, machine: str = "") -> dict[str, Any]:
     """The results by name."""
-    files = sorted((docs / RESULTS).glob("*.json"))
+    files = sorted((docs / RESULTS / machine).glob("*.json"))
     return {file.stem: json.loads(file.read_text(encoding="utf8")) for file in files}
 
 
-def text_of(results: dict[str, Any]) -> str:
+def further(docs: Path) -> dict[str, dict[str, Any]]:
+    """The results of further machines."""
+    return {folder.name: read(docs, folder.name) for folder in sorted((docs / RESULTS).iterdir()) if folder.is_dir()}
+
+
+def text_of(results: dict[str, Any], further: dict[str, dict[str, Any]]) -> str:
     loader = PackageLoader("loralab", "assets/pages")
     pages = Environment(loader=loader, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters |= {"machine": machine, "figure": figure, "milliseconds": milliseconds}
-    given = {"results": results, "plots": plots(results), "prefix": PLOTS, "growth": GROWTH}
+    given = {"results": results, "further": further, "plots": plots(results), "prefix": PLOTS, "growth": GROWTH}
 
     def having(names: list[str], figure: str) -> list[str]:
         """Of these benchmarks of training those that measured this."""

@@ -174,15 +174,16 @@ def set_kernels(model: nn.Module, kernels: Kernels) -> None:
     """Has the layers of a frozen model computed in the faster way, unless `torch`."""
     for layer in model.modules() if kernels == "auto" else ():
         vars(layer)["kernels"] = kernels
-        if type(layer) is nn.Linear and WORKS:
+        if type(layer) is nn.Linear and WORKS and (layer.weight.numel() >= LARGE_WEIGHT or not IS_INTEL):
             layer.__class__ = FrozenLinear
         elif type(layer) is nn.Conv2d and _can_be_product(layer):
             layer.__class__ = FrozenConv2d
 
 
 def linear_of(layer: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """`linear` where `set_kernels` had the layer computed so, else torch's: for what is added to its output."""
-    return linear if is_free(layer) else F.linear
+    """`linear` where `set_kernels` had the layer computed so, else torch's: for what is added to its output, by smaller
+    weights."""
+    return linear if is_free(layer) and not IS_INTEL else F.linear
 
 
 def is_free(layer: nn.Module) -> bool:

@@ -123,7 +123,7 @@ def _measure_all(args: argparse.Namespace, names: list[str], docs: Path, models:
             continue
         print(f"{name}: {command}", file=sys.stderr, flush=True)
         try:
-            write(docs, f"{args.machine}/{name}", command, _result(command, models))
+            write(docs, Path(args.machine, name), command, _result(command, models))
             done["measured"].append(name)
         except UserError as error:
             done["failed"][name] = str(error)
@@ -140,9 +140,9 @@ def _result(command: str, models: str) -> Any:
     return json.loads(done.stdout)
 
 
-def write(docs: Path, name: str, command: str, result: Any) -> None:
+def write(docs: Path, name: Path, command: str, result: Any) -> None:
     """Keeps a result with what it was measured by and on."""
-    place = docs / page.RESULTS / f"{name.strip('/')}.json"
+    place = docs / page.RESULTS / f"{name}.json"
     place.parent.mkdir(exist_ok=True, parents=True)
     with atomic_path(place, "--docs") as beside:
         beside.write_text(as_json({"command": command, "machine": machine(), "result": result}) + "\n", encoding="utf8")

@@ -54,8 +54,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _pays(rows: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN is faster than MKL, forward and backward together."""
     if IS_INTEL:
-        return len(rows) <= FEW_ROWS and weight.numel() >= LARGE_WEIGHT
+        return len(rows) <= FEW_ROWS and _may_pay(weight)
     return rows.numel() * len(weight) >= WORTHWHILE
+
+
+def _may_pay(weight: Tensor) -> bool:
+    """Whether it pays for some number of rows."""
+    return weight.numel() >= LARGE_WEIGHT or not IS_INTEL
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -174,7 +179,7 @@ def set_kernels(model: nn.Module, kernels: Kernels) -> None:
     """Has the layers of a frozen model computed in the faster way, unless `torch`."""
     for layer in model.modules() if kernels == "auto" else ():
         vars(layer)["kernels"] = kernels
-        if type(layer) is nn.Linear and WORKS and (layer.weight.numel() >= LARGE_WEIGHT or not IS_INTEL):
+        if type(layer) is nn.Linear and WORKS and _may_pay(layer.weight):
             layer.__class__ = FrozenLinear
         elif type(layer) is nn.Conv2d and _can_be_product(layer):
             layer.__class__ = FrozenConv2d
